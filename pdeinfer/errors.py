@@ -1,0 +1,75 @@
+"""The error tree: every error this package raises on purpose.
+
+    PdeinferError
+    ├── PresetError             ValueError    a network or input description has an impossible value
+    ├── ModelNotFoundError      LookupError   no bundled model and no package folder of that name
+    ├── ModelPackageError       ValueError    a model package is incomplete, damaged or of another format
+    ├── ImageError              ValueError    an input is not an image that can be classified
+    │   └── ImageTooLargeError                it has more pixels or bytes than the limit
+    ├── DeviceError             RuntimeError  the device asked for cannot be used
+    ├── PredictorClosedError    RuntimeError  a closed Predictor was used
+    ├── ExportError             ValueError    a network or file cannot be exported
+    ├── ParityError             RuntimeError  an exported model differs from its original
+    ├── DatasetError            ValueError    a data set's file is missing or damaged
+    ├── TrainingError           ValueError    a training cannot start or resume as asked
+    └── MissingDependencyError  ImportError   an optional dependency is not installed
+
+Each leaf is also the builtin that a caller would catch. Messages say what was expected and what came.
+"""
+
+
+class PdeinferError(Exception):
+    """Base class of every error in this package."""
+
+
+class PresetError(PdeinferError, ValueError):
+    """A network or input description has an impossible value."""
+
+
+class ModelNotFoundError(PdeinferError, LookupError):
+    """No bundled model and no package folder has the name asked for."""
+
+
+class ModelPackageError(PdeinferError, ValueError):
+    """A model package is incomplete, damaged, or of a format this version does not read."""
+
+
+class ImageError(PdeinferError, ValueError):
+    """An input is not an image that can be classified."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image has more pixels, or a file more bytes, than the limit."""
+
+
+class DeviceError(PdeinferError, RuntimeError):
+    """The device asked for cannot be used."""
+
+
+class PredictorClosedError(PdeinferError, RuntimeError):
+    """A Predictor was used after close()."""
+
+
+class ExportError(PdeinferError, ValueError):
+    """A network or file cannot be exported."""
+
+
+class ParityError(PdeinferError, RuntimeError):
+    """An exported model's outputs differ from the original's by more than the tolerance."""
+
+
+class DatasetError(PdeinferError, ValueError):
+    """A data set's file is missing or damaged."""
+
+
+class TrainingError(PdeinferError, ValueError):
+    """A training cannot start or resume as asked."""
+
+
+class MissingDependencyError(PdeinferError, ImportError):
+    """An optional dependency is not installed; the message names the install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'pdeinfer[{extra}]'", name=package
+        )

@@ -1,0 +1,6 @@
+"""The networks, in Keras: the only code of the package that imports it."""
+
+from pdeinfer.nn.global_layer import GlobalLayer
+from pdeinfer.nn.networks import Classifier
+
+__all__ = ["Classifier", "GlobalLayer"]

@@ -1,0 +1,126 @@
+"""The numerical scheme: one explicit three-level step of the 2-D diffusion-advection equation.
+
+Every channel H of a feature map obeys, with source f,
+
+    dH/dt + d(uH)/dx + d(vH)/dy = d/dx(Dx dH/dx) + d/dy(Dy dH/dy) + f
+
+Leapfrog in time for advection and DuFort-Frankel for diffusion give, per pixel,
+
+    L H[k+1] = M H[k-1] - 2 dt (u_x + v_y) H[k] + 2 dt f
+             + (-Ax + 2 Bx) H[k](x+1, y) + (Ax + 2 Bx) H[k](x-1, y)
+             + (-Ay + 2 By) H[k](x, y+1) + (Ay + 2 By) H[k](x, y-1)
+
+    L = 1 + 2 Bx + 2 By          M = 1 - 2 Bx - 2 By
+    Ax = u dt / dx               Ay = v dt / dy               Courant numbers
+    Bx = Dx dt / dx^2            By = Dy dt / dy^2            diffusion numbers
+    u_x = (u(x+1, y) - u(x-1, y)) / (2 dx)                    central differences, v_y likewise
+
+x runs along the width (axis -2, left to right) and y along the height (axis -3, top to bottom) of arrays
+`(..., height, width, channels)`; the boundary is periodic. The functions are pure and use nothing but arithmetic
+operators and `roll`, the neighbour access that the caller passes in: `numpy.roll`, or `keras.ops.roll` in the layer.
+
+Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", CVPR 2022, section 3.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+Array: TypeAlias = Any  # a NumPy array or a tensor of a Keras backend; a Python float where a field is constant
+Roll: TypeAlias = Callable[[Array, int, int], Array]  # roll(array, shift, axis), periodic, as numpy.roll
+
+X = -2  # axis of x: the width
+Y = -3  # axis of y: the height
+
+
+class Coefficients(NamedTuple):
+    """Everything in the scheme that does not depend on the step: the factors of one pixel's update.
+
+    `divergence` is None where there is no advection. The others are arrays, or floats where the fields are constant.
+    """
+
+    previous: Array  # M, of H[k-1]
+    divergence: Array | None  # -2 dt (u_x + v_y), of H[k]
+    source: float  # 2 dt, of f
+    right: Array  # -Ax + 2 Bx, of H[k](x+1, y)
+    left: Array  # Ax + 2 Bx, of H[k](x-1, y)
+    below: Array  # -Ay + 2 By, of H[k](x, y+1)
+    above: Array  # Ay + 2 By, of H[k](x, y-1)
+    inverse: Array  # 1 / L
+
+
+def courant_numbers(
+    velocity: tuple[Array, Array], *, dt: float, dx: float = 1.0, dy: float = 1.0
+) -> tuple[Array, Array]:
+    """Return the Courant numbers `(Ax, Ay) = (u dt / dx, v dt / dy)` of a velocity field `(u, v)`.
+
+    Leapfrog advection is stable while `|Ax| + |Ay| <= 1`.
+    """
+    u, v = velocity
+    return u * (dt / dx), v * (dt / dy)
+
+
+def diffusion_numbers(
+    diffusivity: tuple[Array, Array], *, dt: float, dx: float = 1.0, dy: float = 1.0
+) -> tuple[Array, Array]:
+    """Return the diffusion numbers `(Bx, By) = (Dx dt / dx^2, Dy dt / dy^2)` of a diffusivity `(Dx, Dy)`.
+
+    DuFort-Frankel diffusion is stable for every value >= 0, and consistent with the equation while `dt / dx -> 0`.
+    """
+    diffusivity_x, diffusivity_y = diffusivity
+    return diffusivity_x * (dt / dx**2), diffusivity_y * (dt / dy**2)
+
+
+def coefficients(
+    velocity: tuple[Array, Array] | None,
+    diffusivity: tuple[Array, Array] | None,
+    *,
+    dt: float,
+    dx: float = 1.0,
+    dy: float = 1.0,
+    roll: Roll,
+) -> Coefficients:
+    """Return the factors of the scheme for given fields.
+
+    Args:
+        velocity: `(u, v)`, arrays `(..., height, width, channels)`, or None for no advection.
+        diffusivity: `(Dx, Dy)`, arrays of the same shape or floats, or None for no diffusion.
+        dt: time step. dx, dy: distance of neighbouring pixels.
+        roll: the periodic shift `roll(array, shift, axis)`.
+    """
+    bx, by = diffusion_numbers(diffusivity, dt=dt, dx=dx, dy=dy) if diffusivity else (0.0, 0.0)
+    spread_x, spread_y = 2 * bx, 2 * by
+    spread = spread_x + spread_y
+    if velocity is None:
+        divergence = None
+        right = left = spread_x
+        below = above = spread_y
+    else:
+        u, v = velocity
+        ax, ay = courant_numbers(velocity, dt=dt, dx=dx, dy=dy)
+        # -2 dt (u_x + v_y), with the 2 of the central difference cancelled.
+        divergence = (roll(u, 1, X) - roll(u, -1, X)) * (dt / dx) + (roll(v, 1, Y) - roll(v, -1, Y)) * (dt / dy)
+        right, left = spread_x - ax, spread_x + ax
+        below, above = spread_y - ay, spread_y + ay
+    return Coefficients(1 - spread, divergence, 2 * dt, right, left, below, above, 1 / (1 + spread))
+
+
+def step(h: Array, h_previous: Array, source: Array, factors: Coefficients, *, roll: Roll) -> Array:
+    """Return `H[k+1]` from `H[k]`, `H[k-1]` and the source f, all `(..., height, width, channels)`."""
+    total = factors.previous * h_previous + factors.source * source
+    if factors.divergence is not None:
+        total = total + factors.divergence * h
+    total = total + factors.right * roll(h, -1, X) + factors.left * roll(h, 1, X)
+    total = total + factors.below * roll(h, -1, Y) + factors.above * roll(h, 1, Y)
+    return total * factors.inverse
+
+
+def solve(
+    h: Array, h_previous: Array, source: Array, factors: Coefficients, *, num_steps: int, roll: Roll
+) -> tuple[Array, Array]:
+    """Take `num_steps` steps from `H[0] = h`, `H[-1] = h_previous`; return `(H[num_steps], H[num_steps - 1])`.
+
+    A plain loop, which tracing unrolls into a static graph.
+    """
+    for _ in range(num_steps):
+        h, h_previous = step(h, h_previous, source, factors, roll=roll), h
+    return h, h_previous

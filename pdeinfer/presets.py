@@ -1,0 +1,223 @@
+"""What a network is, as frozen values, and the named presets."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from pdeinfer.errors import PresetError
+
+Fit = Literal["crop", "pad", "stretch"]
+LearnedVelocity = Literal["depthwise", "preactivation"]
+LearnedDiffusivity = Literal["depthwise"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The images that a network takes.
+
+    Attributes:
+        height, width: pixels. channels: 1 (grey) or 3 (RGB).
+        mean, std: one per channel, of pixels scaled to 0..1; the network normalises with them.
+        fit: how an image of another aspect ratio is made to fit: "crop" its middle, "pad" with black, or "stretch".
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        _check_positive_int("height", self.height)
+        _check_positive_int("width", self.width)
+        if self.channels not in (1, 3):
+            raise PresetError(f"channels must be 1 or 3, not {self.channels!r}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels or not all(_is_number(value) for value in values):
+                raise PresetError(f"{name} must be {self.channels} numbers, one per channel, not {values!r}")
+        if min(self.std) <= 0:
+            raise PresetError(f"std must be positive, not {self.std!r}")
+        if self.fit not in get_args(Fit):
+            raise PresetError(f"fit must be one of {get_args(Fit)}, not {self.fit!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PdeSpec:
+    """A PDE layer: the scheme of `pdeinfer.pde` and where its fields come from.
+
+    Attributes:
+        num_steps: K, the number of time steps. dt: the time step; pixels are 1 apart.
+        velocity: "depthwise": u and v are each `relu(BatchNorm(depthwise 3x3 conv(h)))`;
+            "preactivation": u = v = `conv3x3(relu(BatchNorm(h)))`, of either sign; None: no advection.
+        diffusivity: "depthwise": Dx and Dy, made as u and v are; a number: that constant; None: no diffusion.
+    """
+
+    num_steps: int = 1
+    dt: float = 0.2
+    velocity: LearnedVelocity | None = "depthwise"
+    diffusivity: LearnedDiffusivity | float | None = "depthwise"
+
+    def __post_init__(self) -> None:
+        _check_positive_int("num_steps", self.num_steps)
+        if not _is_number(self.dt) or self.dt <= 0:
+            raise PresetError(f"dt must be a positive number, not {self.dt!r}")
+        if self.velocity is not None and self.velocity not in get_args(LearnedVelocity):
+            raise PresetError(f"velocity must be one of {get_args(LearnedVelocity)} or None, not {self.velocity!r}")
+        if isinstance(self.diffusivity, str):
+            if self.diffusivity not in get_args(LearnedDiffusivity):
+                raise PresetError(
+                    f"diffusivity must be one of {get_args(LearnedDiffusivity)}, a number or None, "
+                    f"not {self.diffusivity!r}"
+                )
+        elif self.diffusivity is not None and (not _is_number(self.diffusivity) or self.diffusivity < 0):
+            raise PresetError(f"a constant diffusivity must be a number >= 0, not {self.diffusivity!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class SingleChannelNetwork:
+    """The paper's illustrative MNIST networks: one channel throughout, about 520 parameters.
+
+    `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling, a dense layer. The feature block is
+    "conv": `conv3x3(relu(BN(f)))`; "residual": `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
+    """
+
+    feature: Literal["conv", "residual"] | PdeSpec
+    pool_size: int = 4
+
+    def __post_init__(self) -> None:
+        if self.feature not in ("conv", "residual") and not isinstance(self.feature, PdeSpec):
+            raise PresetError(f"feature must be 'conv', 'residual' or a PdeSpec, not {self.feature!r}")
+        _check_positive_int("pool_size", self.pool_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualNetwork:
+    """A residual network of basic blocks, with a PDE layer after every stage but the last where `pde` is given.
+
+    Attributes:
+        widths: channels of each stage; every stage but the first halves the resolution.
+        blocks_per_stage: basic blocks in a stage.
+        pde: the PDE layers, or None for a plain ResNet.
+    """
+
+    widths: tuple[int, ...]
+    blocks_per_stage: int = 1
+    pde: PdeSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            raise PresetError("widths must name the channels of at least one stage")
+        for width in self.widths:
+            _check_positive_int("each of widths", width)
+        _check_positive_int("blocks_per_stage", self.blocks_per_stage)
+
+
+Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
+_KINDS: dict[str, type[SingleChannelNetwork] | type[ResidualNetwork]] = {
+    "single-channel": SingleChannelNetwork,
+    "residual": ResidualNetwork,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A complete classifier: its name, the images it takes, the labels of its classes, and its network.
+
+    Other image sizes, channel counts or classes are other values: `dataclasses.replace(PRESETS[...], labels=...)`.
+    """
+
+    name: str
+    input: InputSpec
+    labels: tuple[str, ...]
+    network: Network
+
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise PresetError(f"name must be a non-empty string, not {self.name!r}")
+        if len(self.labels) < 2 or not all(isinstance(label, str) and label for label in self.labels):
+            raise PresetError(f"labels must be at least two non-empty strings, not {self.labels!r}")
+        if len(set(self.labels)) != len(self.labels):
+            raise PresetError(f"labels must differ from each other: {self.labels!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the preset as JSON values; `from_dict` is the inverse."""
+        kind = next(kind for kind, network in _KINDS.items() if isinstance(self.network, network))
+        values = asdict(self)
+        return {**values, "network": {"kind": kind, **values["network"]}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preset":
+        """Return the preset that `to_dict` described.
+
+        Raises:
+            PresetError: a value is missing, unknown or impossible.
+        """
+        try:
+            network = dict(values["network"])
+            kind = network.pop("kind")
+            if kind not in _KINDS:
+                raise PresetError(f"network kind must be one of {tuple(_KINDS)}, not {kind!r}")
+            for name in ("pde", "feature"):
+                if isinstance(network.get(name), Mapping):
+                    network[name] = PdeSpec(**network[name])
+            if "widths" in network:
+                network["widths"] = tuple(network["widths"])
+            image = dict(values["input"])
+            image.update(mean=tuple(image["mean"]), std=tuple(image["std"]))
+            return cls(
+                name=values["name"],
+                input=InputSpec(**image),
+                labels=tuple(values["labels"]),
+                network=_KINDS[kind](**network),
+            )
+        except KeyError as error:
+            raise PresetError(f"a preset needs the key {error}") from error
+        except (TypeError, ValueError) as error:
+            raise PresetError(f"not a preset: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_positive_int(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PresetError(f"{name} must be a positive integer, not {value!r}")
+
+
+_DIGIT_LABELS = tuple("0123456789")
+_CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# Mean and standard deviation of the pixels of scikit-learn's digits (0..16) scaled to 0..1.
+_DIGITS = InputSpec(8, 8, 1, mean=(0.3053,), std=(0.3760,), fit="pad")
+_MNIST = InputSpec(28, 28, 1, mean=(0.1307,), std=(0.3081,), fit="pad")
+_CIFAR10 = InputSpec(32, 32, 3, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+
+_MNIST_CNN = Preset("mnist-cnn", _MNIST, _DIGIT_LABELS, SingleChannelNetwork("conv"))
+_GLOBAL_NETWORK = ResidualNetwork(widths=(16, 32, 64, 64), pde=PdeSpec())
+_GLOBAL = Preset("cifar10-global", _CIFAR10, _CIFAR10_LABELS, _GLOBAL_NETWORK)
+
+
+def _global_variant(name: str, pde: PdeSpec) -> Preset:
+    return replace(_GLOBAL, name=name, network=replace(_GLOBAL_NETWORK, pde=pde))
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("digits-pde", _DIGITS, _DIGIT_LABELS, ResidualNetwork(widths=(8, 16), pde=PdeSpec(num_steps=5))),
+        _MNIST_CNN,
+        replace(_MNIST_CNN, name="mnist-residual", network=SingleChannelNetwork("residual")),
+        replace(
+            _MNIST_CNN,
+            name="mnist-pde",
+            network=SingleChannelNetwork(PdeSpec(num_steps=5, velocity="preactivation", diffusivity=1.0)),
+        ),
+        replace(_GLOBAL, name="cifar10-resnet32", network=ResidualNetwork(widths=(16, 32, 64), blocks_per_stage=5)),
+        _GLOBAL,
+        _global_variant("cifar10-global-constant-d", PdeSpec(diffusivity=1.0)),
+        _global_variant("cifar10-global-no-advection", PdeSpec(velocity=None)),
+        _global_variant("cifar10-global-no-diffusion", PdeSpec(diffusivity=None)),
+    )
+}
