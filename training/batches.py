@@ -1,0 +1,65 @@
+"""Batches of training images: shuffled and augmented as a function of seed, epoch and index alone."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from training.data import Split
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of one epoch after another: uint8 images (N, H, W, C) and one-hot float32 labels (N, classes).
+
+    Nothing random is kept between batches, so that a resumed training sees exactly what an uninterrupted one would.
+
+    Args:
+        split: the images and labels.
+        classes: number of classes.
+        batch_size: images in a batch; an incomplete last batch is left out.
+        seed: of the shuffling and the augmentation.
+        epoch: the epoch to start with.
+        crop_padding, flip: the augmentation, as in `training.recipes.Recipe`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        classes: int,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+        crop_padding: int = 0,
+        flip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.labels = np.eye(classes, dtype=np.float32)[split.labels]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+        self.flip = flip
+        padding = ((0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
+        # Every crop of every image, as a view: (N, crops_y, crops_x, C, H, W).
+        self.crops = np.lib.stride_tricks.sliding_window_view(
+            np.pad(split.images, padding), split.images.shape[1:3], axis=(1, 2)
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        _, crops_y, crops_x, *_ = self.crops.shape
+        y = rng.integers(crops_y, size=len(chosen))
+        x = rng.integers(crops_x, size=len(chosen))
+        images = self.crops[chosen, y, x].transpose(0, 2, 3, 1)  # (N, H, W, C)
+        if self.flip:
+            mirrored = rng.integers(2, size=len(chosen)).astype(bool)
+            images[mirrored] = images[mirrored, :, ::-1]
+        return np.ascontiguousarray(images), self.labels[chosen]
+
+    def on_epoch_end(self) -> Any:
+        self.epoch += 1

@@ -1,0 +1,106 @@
+"""A training's folder: what it was started with, its checkpoints and its history, always whole."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pdeinfer.errors import TrainingError
+from training.recipes import Recipe
+
+HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside `path`, then rename it: `path` is either what it was or the whole new file."""
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """The folder of one training.
+
+    `run.json` says what was started, `last.keras` is the last epoch with the optimizer's state, `model.keras` the best
+    epoch's network, `history.csv` has a row an epoch. `last.keras` is written last: an epoch counts once it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.keras"
+        self.best = path / "model.keras"
+        self.history = path / "history.csv"
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """Make the folder and record what is started in it.
+
+        Raises:
+            TrainingError: the folder holds a training already.
+        """
+        if (self.path / "run.json").exists():
+            raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("run.json", settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the training was started with.
+
+        Raises:
+            TrainingError: there is none to resume, or its record is damaged.
+        """
+        try:
+            settings: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            settings["recipe"] = Recipe(**settings["recipe"])
+        except FileNotFoundError as error:
+            raise TrainingError(f"{self.path}: no training to resume (it has no run.json)") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
+        return settings
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Write a JSON file, whole."""
+        text = json.dumps(values, indent=2, default=asdict) + "\n"
+        replace_file(self.path / name, lambda path: path.write_text(text))
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Return a row an epoch, with the keys of HISTORY_COLUMNS."""
+        if not self.history.exists():
+            return []
+        with self.history.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write the history, whole."""
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, HISTORY_COLUMNS)
+                writer.writeheader()
+                writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+
+        replace_file(self.history, write)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Write the history, the best network so far and the last one, after each epoch."""
+
+    def __init__(self, folder: RunFolder, rows: list[dict[str, float]]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.rows = rows
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        row = {"epoch": epoch + 1, **(logs or {})}
+        is_best = all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in self.rows)
+        self.rows.append({name: float(row[name]) for name in HISTORY_COLUMNS})
+        self.folder.write_history(self.rows)
+        if is_best:
+            replace_file(self.folder.best, self.model.save)
+        replace_file(self.folder.last, self.model.save)

@@ -1,0 +1,155 @@
+"""The data sets, read from their standard files and checked."""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pdeinfer.errors import DatasetError, MissingDependencyError
+
+_CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
+_CIFAR10_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, uint8 (N, height, width, channels), with their labels, int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's training and test images. The test images are for the one evaluation of a finished training."""
+
+    train: Split
+    test: Split
+
+
+def load_dataset(name: str, data_dir: Path | None) -> Dataset:
+    """Load "digits", "mnist" or "cifar10".
+
+    Args:
+        data_dir: the folder that holds the standard files, itself or one level down, gzipped or not: the four IDX
+            files of MNIST, the six binary files of CIFAR-10. None: Keras downloads them. The digits (1,797 images of
+            8x8 pixels) come with scikit-learn and need no folder.
+
+    Raises:
+        DatasetError: a file is missing, damaged or of another format; the message names it.
+    """
+    if name == "digits":
+        return _load_digits()
+    if data_dir is None:
+        return _download(name)
+    if not data_dir.is_dir():
+        raise DatasetError(f"{data_dir}: expected a folder with the files of {name}")
+    return _load_mnist(data_dir) if name == "mnist" else _load_cifar10(data_dir)
+
+
+def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
+    """Split at random, each class alike, into the rest and a held-out `fraction` (the same for the same seed)."""
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(split), dtype=bool)
+    for label in np.unique(split.labels):
+        members = np.flatnonzero(split.labels == label)
+        held_out[rng.permutation(members)[: round(fraction * len(members))]] = True
+    return (
+        Split(split.images[~held_out], split.labels[~held_out]),
+        Split(split.images[held_out], split.labels[held_out]),
+    )
+
+
+def _load_digits() -> Dataset:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingDependencyError("scikit-learn", "train", "the digits data set") from error
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    train, test = hold_out(Split(images, digits.target.astype(np.int64)), 0.2)
+    return Dataset(train, test)
+
+
+def _download(name: str) -> Dataset:
+    import keras
+
+    module = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]
+    try:
+        splits = module.load_data()
+    except Exception as error:  # Keras raises a bare Exception for a failed download
+        raise DatasetError(f"{name}: the download failed ({error}); --data-dir names a folder that has it") from error
+    train, test = (
+        Split(images.reshape(*images.shape[:3], -1), labels.reshape(-1).astype(np.int64)) for images, labels in splits
+    )
+    return Dataset(train, test)
+
+
+def _load_mnist(data_dir: Path) -> Dataset:
+    def load_split(prefix: str, count: int) -> Split:
+        images = _read_idx(_find(data_dir, f"{prefix}-images-idx3-ubyte"), (count, 28, 28))
+        labels = _read_idx(_find(data_dir, f"{prefix}-labels-idx1-ubyte"), (count,))
+        return Split(images[..., np.newaxis], labels.astype(np.int64))
+
+    return Dataset(load_split("train", 60_000), load_split("t10k", 10_000))
+
+
+def _load_cifar10(data_dir: Path) -> Dataset:
+    batches = [_read_cifar10(_find(data_dir, f"data_batch_{number}.bin")) for number in range(1, 6)]
+    train = Split(
+        np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
+    )
+    return Dataset(train, _read_cifar10(_find(data_dir, "test_batch.bin")))
+
+
+def _find(data_dir: Path, name: str) -> Path:
+    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+
+    def candidates() -> Iterator[Path]:
+        for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
+            yield from (folder / candidate for candidate in names)
+
+    found = next((path for path in candidates() if path.is_file()), None)
+    if found is None:
+        raise DatasetError(f"{data_dir}: no file {name} (or {name}.gz) in it or one level down")
+    return found
+
+
+def _read_bytes(path: Path, size: int) -> bytes:
+    """Return the file's bytes, inflated where its name ends in .gz: exactly `size` of them."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
+    if len(content) != size:
+        came = f"more than {size:,}" if len(content) > size else f"{len(content):,}"
+        raise DatasetError(f"{path}: expected {size:,} bytes, got {came}")
+    return content
+
+
+def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the array of an IDX file of unsigned bytes: a header of big-endian 32-bit numbers, then the values."""
+    header = struct.pack(f">{1 + len(shape)}i", 0x0800 | len(shape), *shape)
+    content = _read_bytes(path, len(header) + math.prod(shape))
+    if not content.startswith(header):
+        raise DatasetError(f"{path}: expected an IDX file of unsigned bytes of shape {shape}")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+
+
+def _read_cifar10(path: Path) -> Split:
+    records = np.frombuffer(_read_bytes(path, _CIFAR10_BATCH * _CIFAR10_RECORD), np.uint8)
+    records = records.reshape(_CIFAR10_BATCH, _CIFAR10_RECORD)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() > 9:
+        raise DatasetError(f"{path}: expected labels 0 to 9, got {labels.max()}")
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)

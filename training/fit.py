@@ -1,0 +1,177 @@
+"""Train a network by its recipe, resumably, and measure it once on the test images."""
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pdeinfer.errors import TrainingError
+from pdeinfer.nn import Classifier
+from pdeinfer.presets import Preset
+from training.batches import Batches
+from training.checkpoints import Checkpoint, RunFolder
+from training.data import Dataset, Split, hold_out
+from training.recipes import Recipe
+
+_EVALUATION_BATCH = 500
+
+
+def fit(
+    preset: Preset,
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    seed: int,
+    verbose: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Train until `recipe.epochs` are done, from where the folder's last checkpoint stands.
+
+    After every epoch the folder holds the history, the last state and the network of the best validation accuracy.
+
+    Raises:
+        TrainingError: the last checkpoint does not fit the history beside it.
+    """
+    keras.utils.set_random_seed(seed)
+    train, validation = hold_out(dataset.train, recipe.validation_fraction)
+    rows = folder.read_history()
+    resumed = folder.last.exists()
+    model = keras.saving.load_model(folder.last) if resumed else Classifier(preset)
+    steps = len(train) // recipe.batch_size
+    if steps == 0:
+        raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
+    if not resumed:
+        model.compile(
+            optimizer=recipe.make_optimizer(steps),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=_jit_compile(),
+        )
+    # An epoch counts once last.keras, written last, holds it.
+    epoch = int(model.optimizer.iterations) // steps
+    if len(rows) < epoch:
+        raise TrainingError(f"{folder.history}: expected at least {epoch} epochs, as {folder.last.name} has")
+    batches = Batches(
+        train,
+        classes=len(preset.labels),
+        batch_size=recipe.batch_size,
+        seed=seed,
+        epoch=epoch,
+        crop_padding=recipe.crop_padding,
+        flip=recipe.flip,
+    )
+    model.fit(
+        batches,
+        epochs=recipe.epochs,
+        initial_epoch=epoch,
+        shuffle=False,  # Batches shuffles
+        validation_data=(validation.images, np.eye(len(preset.labels), dtype=np.float32)[validation.labels]),
+        validation_batch_size=_EVALUATION_BATCH,
+        callbacks=[EpochFacts(), Checkpoint(folder, rows[:epoch]), *callbacks],
+        verbose=verbose,
+    )
+
+
+class EpochFacts(keras.callbacks.Callback):
+    """Add the learning rate and the seconds of an epoch, validation included, to what the next callbacks see."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        del epoch, logs
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        del epoch
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["seconds"] = round(time.perf_counter() - self.started, 2)
+
+
+def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
+    """Return accuracy, loss and confusion matrix of the folder's best network on the test images."""
+    model = keras.saving.load_model(folder.best, compile=False)
+    logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
+    classes = logits.shape[1]
+    confusion = np.zeros((classes, classes), dtype=int)  # rows: true class, columns: predicted
+    np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
+    loss = keras.losses.sparse_categorical_crossentropy(test.labels, logits, from_logits=True)
+    return {
+        "test_accuracy": float(confusion.trace() / confusion.sum()),
+        "test_loss": float(np.mean(keras.ops.convert_to_numpy(loss))),
+        "test_images": len(test),
+        "confusion": confusion.tolist(),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    }
+
+
+def describe_run(folder: RunFolder) -> dict[str, Any]:
+    """Return what is worth knowing of a finished training beside its accuracy: the best epoch, time and versions."""
+    rows = folder.read_history()
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    return {
+        "validation_accuracy": best["val_accuracy"],
+        "best_epoch": int(best["epoch"]),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "device": device_name(),
+        "versions": versions(),
+        "git_commit": _git_commit(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the result depends on."""
+    backend = keras.backend.backend()
+    module = __import__(backend)
+    return {
+        "python": platform.python_version(),
+        "pdeinfer": importlib.metadata.version("pdeinfer"),
+        "keras": keras.__version__,
+        "backend": f"{backend} {module.__version__}",
+        "numpy": np.__version__,
+    }
+
+
+def device_name() -> str:
+    """Return the device that Keras trains on, as "cpu", or "gpu:0" and the like."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return "gpu:0" if torch.cuda.is_available() else "cpu"
+    device: str = keras.distribution.list_devices()[0]
+    return "cpu" if device.startswith("cpu") else device
+
+
+def _jit_compile() -> bool | str:
+    # XLA is slow at depthwise convolutions on the CPU; TensorFlow's own kernels are faster there.
+    return False if keras.backend.backend() == "tensorflow" and device_name() == "cpu" else "auto"
+
+
+def _git_commit() -> str | None:
+    try:
+        result = subprocess.run(  # fixed arguments
+            ["git", "rev-parse", "HEAD"],  # noqa: S607  # git is wherever the user has it
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a checkout
+    return result.stdout.strip()
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Make layers of a Keras dtype policy ("float32", "mixed_bfloat16", "mixed_float16") inside the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

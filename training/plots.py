@@ -1,0 +1,57 @@
+"""The pictures of a training: its learning curves and the confusion matrix on the test images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from training.checkpoints import replace_file
+
+mpl.use("Agg")
+
+
+def plot_learning_curves(rows: Sequence[dict[str, float]], title: str, path: Path) -> None:
+    """Draw loss and accuracy of training and validation against the epoch; rows as in `history.csv`."""
+    epochs = [int(row["epoch"]) for row in rows]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        scale = 100 if name == "accuracy" else 1
+        axes.plot(epochs, [scale * row[name] for row in rows], label="training")
+        axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], label="validation")
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss (cross-entropy)")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    axes.axvline(best["epoch"], color="grey", linestyle=":", linewidth=1)
+    axes.annotate(
+        f"best: {100 * best['val_accuracy']:.2f} %",
+        (best["epoch"], 100 * best["val_accuracy"]),
+        xytext=(-6, -14),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=9,
+    )
+    figure.suptitle(title)
+    replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
+
+
+def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
+    """Draw the confusion matrix: rows true, columns predicted, in percent of the true class and in images."""
+    size = max(4.5, 0.62 * len(labels) + 1.5)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    shares = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(labels) <= 20:  # beyond, the numbers would not be legible
+        for true, row in enumerate(confusion):
+            for predicted, count in enumerate(row):
+                if count:
+                    colour = "white" if shares[true][predicted] > 55 else "black"
+                    axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if max(map(len, labels)) > 2 else 0, ha="center")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    replace_file(path, lambda partial: figure.savefig(partial, dpi=120))

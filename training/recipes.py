@@ -1,0 +1,79 @@
+"""How each network is trained: the recipes, as frozen values."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained, and on which data.
+
+    Attributes:
+        dataset: "digits", "mnist" or "cifar10".
+        epochs, batch_size: as everywhere.
+        optimizer: "sgd" (momentum 0.9, Nesterov) or "adam".
+        learning_rate: the peak; it is reached linearly after `warmup_epochs`, then falls to 0 along a cosine.
+        weight_decay: decoupled, times the learning rate. With momentum 0.9 the coupled decay (L2) that PyTorch's SGD
+            calls `weight_decay` is a tenth of it.
+        clip_norm: limit of the gradient's global norm, or None.
+        crop_padding: pixels of black around an image before a random crop of its size; 0: no random crop.
+        flip: whether images are mirrored left to right at random.
+        validation_fraction: part of the training images that is held out to choose the best epoch.
+    """
+
+    dataset: Literal["digits", "mnist", "cifar10"]
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    weight_decay: float = 0.0
+    warmup_epochs: int = 1
+    clip_norm: float | None = None
+    crop_padding: int = 0
+    flip: bool = False
+    validation_fraction: float = 0.1
+
+    def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """Return the optimizer with its learning-rate schedule."""
+        warmup_steps = min(self.warmup_epochs, self.epochs - 1) * steps_per_epoch
+        schedule = keras.optimizers.schedules.CosineDecay(
+            self.learning_rate / 100 if warmup_steps else self.learning_rate,
+            decay_steps=self.epochs * steps_per_epoch - warmup_steps,
+            warmup_target=self.learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+        kwargs: dict[str, Any] = {"weight_decay": self.weight_decay or None, "global_clipnorm": self.clip_norm}
+        if self.optimizer == "adam":
+            return keras.optimizers.Adam(schedule, **kwargs)
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
+
+
+_MNIST = Recipe("mnist", epochs=30, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0)
+_CIFAR10 = Recipe(
+    "cifar10",
+    epochs=50,
+    batch_size=128,
+    optimizer="sgd",
+    learning_rate=0.2,
+    weight_decay=2e-3,
+    warmup_epochs=2,
+    crop_padding=4,
+    flip=True,
+    validation_fraction=0.05,
+)
+
+RECIPES: dict[str, Recipe] = {
+    "digits-pde": Recipe(
+        "digits", epochs=40, batch_size=32, optimizer="adam", learning_rate=0.01, crop_padding=1, warmup_epochs=2
+    ),
+    "mnist-cnn": _MNIST,
+    "mnist-residual": _MNIST,
+    "mnist-pde": _MNIST,
+    "cifar10-resnet32": _CIFAR10,
+    "cifar10-global": _CIFAR10,
+    "cifar10-global-constant-d": _CIFAR10,
+    "cifar10-global-no-advection": _CIFAR10,
+    "cifar10-global-no-diffusion": _CIFAR10,
+}
