@@ -1,5 +1,7 @@
 """What a network is, as frozen values, and the named presets."""
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -31,11 +33,13 @@ class InputSpec:
     def __post_init__(self) -> None:
         _check_positive_int("height", self.height)
         _check_positive_int("width", self.width)
+        _check_positive_int("channels", self.channels)
         if self.channels not in (1, 3):
             raise PresetError(f"channels must be 1 or 3, not {self.channels!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
+            _check_tuple(name, values)
             if len(values) != self.channels or not all(_is_number(value) for value in values):
-                raise PresetError(f"{name} must be {self.channels} numbers, one per channel, not {values!r}")
+                raise PresetError(f"{name} must hold one finite number per channel ({self.channels}), not {values!r}")
         if min(self.std) <= 0:
             raise PresetError(f"std must be positive, not {self.std!r}")
         if self.fit not in get_args(Fit):
@@ -61,7 +65,7 @@ class PdeSpec:
     def __post_init__(self) -> None:
         _check_positive_int("num_steps", self.num_steps)
         if not _is_number(self.dt) or self.dt <= 0:
-            raise PresetError(f"dt must be a positive number, not {self.dt!r}")
+            raise PresetError(f"dt must be a positive, finite number, not {self.dt!r}")
         if self.velocity is not None and self.velocity not in get_args(LearnedVelocity):
             raise PresetError(f"velocity must be one of {get_args(LearnedVelocity)} or None, not {self.velocity!r}")
         if isinstance(self.diffusivity, str):
@@ -71,12 +75,12 @@ class PdeSpec:
                     f"not {self.diffusivity!r}"
                 )
         elif self.diffusivity is not None and (not _is_number(self.diffusivity) or self.diffusivity < 0):
-            raise PresetError(f"a constant diffusivity must be a number >= 0, not {self.diffusivity!r}")
+            raise PresetError(f"a constant diffusivity must be a finite number >= 0, not {self.diffusivity!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class SingleChannelNetwork:
-    """The paper's illustrative MNIST networks: one channel throughout, about 520 parameters.
+    """The paper's illustrative MNIST networks: the image's one channel throughout, about 520 parameters.
 
     `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling, a dense layer. The feature block is
     "conv": `conv3x3(relu(BN(f)))`; "residual": `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
@@ -106,11 +110,14 @@ class ResidualNetwork:
     pde: PdeSpec | None = None
 
     def __post_init__(self) -> None:
+        _check_tuple("widths", self.widths)
         if not self.widths:
             raise PresetError("widths must name the channels of at least one stage")
         for width in self.widths:
             _check_positive_int("each of widths", width)
         _check_positive_int("blocks_per_stage", self.blocks_per_stage)
+        if self.pde is not None and not isinstance(self.pde, PdeSpec):
+            raise PresetError(f"pde must be a PdeSpec or None, not {self.pde!r}")
 
 
 Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
@@ -125,6 +132,7 @@ class Preset:
     """A complete classifier: its name, the images it takes, the labels of its classes, and its network.
 
     Other image sizes, channel counts or classes are other values: `dataclasses.replace(PRESETS[...], labels=...)`.
+    A name becomes a file's: it is made of ASCII letters, digits, '.', '_' and '-', and begins with a letter or digit.
     """
 
     name: str
@@ -133,12 +141,21 @@ class Preset:
     network: Network
 
     def __post_init__(self) -> None:
-        if not self.name or not isinstance(self.name, str):
-            raise PresetError(f"name must be a non-empty string, not {self.name!r}")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise PresetError(f"name must be letters, digits, '.', '_' and '-', the first no sign, not {self.name!r}")
+        if not isinstance(self.input, InputSpec):
+            raise PresetError(f"input must be an InputSpec, not {self.input!r}")
+        _check_tuple("labels", self.labels)
         if len(self.labels) < 2 or not all(isinstance(label, str) and label for label in self.labels):
             raise PresetError(f"labels must be at least two non-empty strings, not {self.labels!r}")
         if len(set(self.labels)) != len(self.labels):
             raise PresetError(f"labels must differ from each other: {self.labels!r}")
+        if not isinstance(self.network, Network):
+            raise PresetError(f"network must be a SingleChannelNetwork or a ResidualNetwork, not {self.network!r}")
+        if isinstance(self.network, SingleChannelNetwork):
+            smallest_side = min(self.input.height, self.input.width)
+            if self.network.pool_size > smallest_side:
+                raise PresetError(f"pool_size must fit the image ({smallest_side}), not {self.network.pool_size!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the preset as JSON values; `from_dict` is the inverse."""
@@ -154,36 +171,39 @@ class Preset:
             PresetError: a value is missing, unknown or impossible.
         """
         try:
-            network = dict(values["network"])
+            network = _with_tuples(values["network"])
             kind = network.pop("kind")
             if kind not in _KINDS:
                 raise PresetError(f"network kind must be one of {tuple(_KINDS)}, not {kind!r}")
             for name in ("pde", "feature"):
                 if isinstance(network.get(name), Mapping):
                     network[name] = PdeSpec(**network[name])
-            if "widths" in network:
-                network["widths"] = tuple(network["widths"])
-            image = dict(values["input"])
-            image.update(mean=tuple(image["mean"]), std=tuple(image["std"]))
-            return cls(
-                name=values["name"],
-                input=InputSpec(**image),
-                labels=tuple(values["labels"]),
-                network=_KINDS[kind](**network),
-            )
+            parts = {"input": InputSpec(**_with_tuples(values["input"])), "network": _KINDS[kind](**network)}
+            return cls(**{**_with_tuples(values), **parts})
         except KeyError as error:
             raise PresetError(f"a preset needs the key {error}") from error
         except (TypeError, ValueError) as error:
             raise PresetError(f"not a preset: {error}") from error
 
 
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with lists, which is what JSON makes of tuples, as tuples again."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(values).items()}
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether the value is a number that a finite float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check_positive_int(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise PresetError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _check_tuple(name: str, value: object) -> None:
+    if not isinstance(value, tuple):
+        raise PresetError(f"{name} must be a tuple, not {value!r}")
 
 
 _DIGIT_LABELS = tuple("0123456789")
