@@ -39,11 +39,11 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     ) -> None:
         super().__init__(**kwargs)
         self.spec = PdeSpec(num_steps, dt, velocity, diffusivity)
-        self.norm = batch_norm(name="norm")
+        self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
-        self.velocity_fields = velocity_fields(self.spec.velocity, input_shape[-1])
-        self.diffusivity_fields = diffusivity_fields(self.spec.diffusivity)
+        self.velocity_fields = velocity_fields(self.spec.velocity, input_shape[-1], self.dtype_policy)
+        self.diffusivity_fields = diffusivity_fields(self.spec.diffusivity, self.dtype_policy)
         for layer in (*self.velocity_fields, *self.diffusivity_fields, self.norm):
             layer.build(input_shape)
 
