@@ -87,6 +87,8 @@ def _train(arguments: argparse.Namespace) -> int:
     title = (
         f"{preset.name}, seed {seed}: {100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
     )
+    accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
+    title = f"{preset.name}, seed {seed}: {accuracy}"
     plots.plot_learning_curves(folder.read_history(), title, folder.path / "learning-curves.png")
     plots.plot_confusion(metrics["confusion"], preset.labels, title, folder.path / "confusion-matrix.png")
     print(
