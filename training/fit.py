@@ -120,7 +120,6 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "device": device_name(),
         "versions": versions(),
-        "git_commit": _git_commit(),
     }
 
 
@@ -152,7 +151,8 @@ def _jit_compile() -> bool | str:
     return False if keras.backend.backend() == "tensorflow" and device_name() == "cpu" else "auto"
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """Return the commit of this checkout, or None where the code is no checkout."""
     try:
         result = subprocess.run(  # fixed arguments
             ["git", "rev-parse", "HEAD"],  # noqa: S607  # git is wherever the user has it

@@ -84,9 +84,6 @@ def _train(arguments: argparse.Namespace) -> int:
         fit(preset, recipe, dataset, folder, seed=seed, verbose=verbose, callbacks=callbacks)
     metrics = {**settings, **describe_run(folder), **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)
-    title = (
-        f"{preset.name}, seed {seed}: {100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
-    )
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
     plots.plot_learning_curves(folder.read_history(), title, folder.path / "learning-curves.png")
@@ -101,6 +98,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace, folder: Any) -> dict[str, Any]:
     """Return what the training is (to be) started with: the recorded values where it is resumed."""
+    from training.fit import git_commit
     from training.recipes import RECIPES
 
     given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
@@ -111,6 +109,7 @@ def _settings(arguments: argparse.Namespace, folder: Any) -> dict[str, Any]:
             "seed": arguments.seed,
             "precision": arguments.precision,
             "recipe": recipe,
+            "git_commit": git_commit(),
         }
     settings = folder.settings()
     if settings["preset"] != arguments.preset:
