@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from training.data import Split
+from pdeinfer.datasets import Split
 
 
 class Batches(keras.utils.PyDataset):

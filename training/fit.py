@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.presets import Preset
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
-from training.data import Dataset, Split, hold_out
 from training.recipes import Recipe
 
 _EVALUATION_BATCH = 500

@@ -5,13 +5,15 @@ from typing import Any, Literal
 
 import keras
 
+from pdeinfer.datasets import DatasetName
+
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained, and on which data.
 
     Attributes:
-        dataset: "digits", "mnist" or "cifar10".
+        dataset: as in `pdeinfer.datasets.load_dataset`.
         epochs, batch_size: as everywhere.
         optimizer: "sgd" (momentum 0.9, Nesterov) or "adam".
         learning_rate: the peak; it is reached linearly after `warmup_epochs`, then falls to 0 along a cosine.
@@ -23,7 +25,7 @@ class Recipe:
         validation_fraction: part of the training images that is held out to choose the best epoch.
     """
 
-    dataset: Literal["digits", "mnist", "cifar10"]
+    dataset: DatasetName
     epochs: int
     batch_size: int
     optimizer: Literal["sgd", "adam"]

@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     import keras
 
+    from pdeinfer.datasets import load_dataset
     from training import plots
     from training.checkpoints import RunFolder
-    from training.data import load_dataset
     from training.fit import describe_run, device_name, fit, measure, precision
 
     folder = RunFolder(arguments.out)
@@ -109,6 +109,7 @@ def _settings(arguments: argparse.Namespace, folder: Any) -> dict[str, Any]:
             "seed": arguments.seed,
             "precision": arguments.precision,
             "recipe": recipe,
+            "data_dir": arguments.data_dir and str(arguments.data_dir.resolve()),
             "git_commit": git_commit(),
         }
     settings = folder.settings()

@@ -7,10 +7,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from pdeinfer.errors import DatasetError, MissingDependencyError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+DatasetName = Literal["digits", "mnist", "cifar10"]
 
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
 _CIFAR10_BATCH = 10_000
@@ -20,8 +24,8 @@ _CIFAR10_BATCH = 10_000
 class Split:
     """Images, uint8 (N, height, width, channels), with their labels, int64 (N,)."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Array
+    labels: Array
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,8 +39,8 @@ class Dataset:
     test: Split
 
 
-def load_dataset(name: str, data_dir: Path | None) -> Dataset:
-    """Load "digits", "mnist" or "cifar10".
+def load_dataset(name: DatasetName, data_dir: Path | None) -> Dataset:
+    """Load a data set.
 
     Args:
         data_dir: the folder that holds the standard files, itself or one level down, gzipped or not: the four IDX
@@ -136,7 +140,7 @@ def _read_bytes(path: Path, size: int) -> bytes:
     return content
 
 
-def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _read_idx(path: Path, shape: tuple[int, ...]) -> Array:
     """Return the array of an IDX file of unsigned bytes: a header of big-endian 32-bit numbers, then the values."""
     header = struct.pack(f">{1 + len(shape)}i", 0x0800 | len(shape), *shape)
     content = _read_bytes(path, len(header) + math.prod(shape))
