@@ -1,0 +1,50 @@
+"""Compact image classifiers whose backbone solves a diffusion-advection equation."""
+
+from pdeinfer.errors import (
+    DatasetError,
+    DeviceError,
+    ExportError,
+    ImageError,
+    ImageTooLargeError,
+    MissingDependencyError,
+    ModelNotFoundError,
+    ModelPackageError,
+    ParityError,
+    PdeinferError,
+    PredictorClosedError,
+    PresetError,
+    TrainingError,
+)
+from pdeinfer.package import ModelCard, ModelPackage
+from pdeinfer.predictor import ClassScore, Prediction, Predictor, PredictorInfo
+from pdeinfer.presets import PRESETS, InputSpec, PdeSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.version import __version__
+
+__all__ = [
+    "PRESETS",
+    "ClassScore",
+    "DatasetError",
+    "DeviceError",
+    "ExportError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InputSpec",
+    "MissingDependencyError",
+    "ModelCard",
+    "ModelNotFoundError",
+    "ModelPackage",
+    "ModelPackageError",
+    "ParityError",
+    "PdeSpec",
+    "PdeinferError",
+    "Prediction",
+    "Predictor",
+    "PredictorClosedError",
+    "PredictorInfo",
+    "Preset",
+    "PresetError",
+    "ResidualNetwork",
+    "SingleChannelNetwork",
+    "TrainingError",
+    "__version__",
+]

@@ -1,0 +1,293 @@
+"""The model package: a folder with `card.json`, `model.onnx` and the files that the card lists by checksum.
+
+digits-pde/
+    card.json      what the model is, how it was trained, what was measured, the checksum of every other file
+    model.onnx     all that prediction runs
+    model.keras    the trained original, for re-export, verification and fine-tuning
+    saved_model/   TensorFlow's format, on request
+"""
+
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pdeinfer.errors import ModelPackageError, PresetError
+from pdeinfer.presets import Preset
+from pdeinfer.version import __version__
+
+FORMAT = 1
+CARD_FILE = "card.json"
+ONNX_FILE = "model.onnx"
+KERAS_FILE = "model.keras"
+MAX_CARD_BYTES = 1 << 20
+
+# A relative POSIX path whose parts start with a letter, digit or underscore: so no "..", drive or absolute path.
+_FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What a file of a package must be: its SHA-256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            raise ModelPackageError(f"sha256 must be 64 hexadecimal digits, not {self.sha256!r}")
+        if not _is_count(self.bytes):
+            raise ModelPackageError(f"bytes must be an integer >= 0, not {self.bytes!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model package says about its model.
+
+    Attributes:
+        preset: name, input, labels and network.
+        parameters: the number of trainable parameters. opset: the ONNX operator set of `model.onnx`.
+        training: how it was trained. metrics: what was measured, e.g. `{"test_accuracy": 0.97}`.
+        parity: the report that proves the exported files equal to the original.
+        files: every other file of the folder by its relative POSIX path; `write_card` fills it in.
+        created: ISO 8601, UTC. pdeinfer_version: the version that wrote it.
+    """
+
+    preset: Preset
+    parameters: int
+    opset: int
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    pdeinfer_version: str = __version__
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "opset"):
+            if not _is_count(getattr(self, name)):
+                raise ModelPackageError(f"{name} must be an integer >= 0, not {getattr(self, name)!r}")
+        for name in ("training", "metrics", "parity", "files"):
+            if not isinstance(getattr(self, name), dict):
+                raise ModelPackageError(f"{name} must be an object, not {getattr(self, name)!r}")
+        for name in ("created", "pdeinfer_version"):
+            if not isinstance(getattr(self, name), str):
+                raise ModelPackageError(f"{name} must be a string, not {getattr(self, name)!r}")
+        for name in self.files:
+            if not _FILE_NAME.fullmatch(name) or name == CARD_FILE:
+                raise ModelPackageError(f"a file's name must be a relative path inside the package, not {name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as JSON values, the preset's keys beside its own; `from_dict` is the inverse."""
+        values = asdict(self)
+        del values["preset"]
+        return {"format": FORMAT, **self.preset.to_dict(), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+        """Return the card that `to_dict` described.
+
+        Raises:
+            ModelPackageError: the format is unknown, or a value is missing or impossible.
+        """
+        if not isinstance(values, Mapping):
+            raise ModelPackageError(f"a card must be an object, not {type(values).__name__}")
+        if values.get("format") != FORMAT:
+            raise ModelPackageError(f"this version reads format {FORMAT}, not {values.get('format')!r}")
+        try:
+            return cls(
+                preset=Preset.from_dict({name: values[name] for name in _PRESET_FIELDS}),
+                files={name: FileRecord(**record) for name, record in values["files"].items()},
+                **{name: values[name] for name in _PLAIN_FIELDS},
+            )
+        except KeyError as error:
+            raise ModelPackageError(f"the key {error} is missing") from error
+        except (AttributeError, TypeError) as error:
+            raise ModelPackageError(f"files must map names to sha256 and bytes: {error}") from error
+        except PresetError as error:
+            raise ModelPackageError(str(error)) from error
+
+
+_PRESET_FIELDS = tuple(entry.name for entry in fields(Preset))
+_PLAIN_FIELDS = ("parameters", "opset", "training", "metrics", "parity", "created", "pdeinfer_version")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPackage:
+    """A model package on disk: its folder and its card."""
+
+    path: Path
+    card: ModelCard
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "ModelPackage":
+        """Read the card of the package at `folder`; the other files are read, and checked, when asked for.
+
+        Raises:
+            ModelPackageError: there is no card, or it is damaged or of another format.
+        """
+        path = Path(folder)
+        try:
+            with (path / CARD_FILE).open("rb") as file:
+                content = file.read(MAX_CARD_BYTES + 1)
+        except OSError as error:
+            raise ModelPackageError(f"{path} is no model package: {CARD_FILE}: {error.strerror}") from error
+        if len(content) > MAX_CARD_BYTES:
+            raise ModelPackageError(f"{path / CARD_FILE} is larger than {MAX_CARD_BYTES} bytes")
+        try:
+            card = ModelCard.from_dict(json.loads(content, parse_constant=_reject_constant))
+            if ONNX_FILE not in card.files:
+                raise ModelPackageError(f"files must list {ONNX_FILE}")
+        except ModelPackageError as error:
+            raise ModelPackageError(f"{path / CARD_FILE}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelPackageError(f"{path / CARD_FILE} is not JSON: {error}") from error
+        return cls(path, card)
+
+    def read_file(self, name: str) -> bytes:
+        """Return the content of a file that the card lists: the very bytes whose checksum was compared.
+
+        Raises:
+            ModelPackageError: the card does not list it, or it is missing, damaged or outside the folder.
+        """
+        record = self.card.files.get(name)
+        if record is None:
+            raise ModelPackageError(f"{self.path / CARD_FILE} lists no file {name!r}, only {sorted(self.card.files)}")
+        path = self.path / name
+        try:
+            if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
+                raise ModelPackageError(f"{path} is a link to a file outside the package")
+            with path.open("rb") as file:
+                content = file.read(record.bytes + 1)
+        except OSError as error:
+            raise ModelPackageError(f"{path} cannot be read: {error.strerror}") from error
+        if len(content) != record.bytes:
+            size = f"{len(content)} bytes" if len(content) < record.bytes else "more"
+            raise ModelPackageError(f"{path} is damaged: {record.bytes} bytes expected, {size} found")
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != record.sha256:
+            raise ModelPackageError(f"{path} is damaged: SHA-256 {record.sha256} expected, {digest} found")
+        return content
+
+    def verify_checksums(self) -> None:
+        """Check every file that the card lists, and that the folder holds no other.
+
+        Raises:
+            ModelPackageError: a file is missing, damaged, outside the folder, or not in the card.
+        """
+        for name in self.card.files:
+            self.read_file(name)
+        unlisted = sorted(set(_files_in(self.path)) - self.card.files.keys() - {CARD_FILE})
+        if unlisted:
+            raise ModelPackageError(f"{self.path} holds files that {CARD_FILE} does not list: {', '.join(unlisted)}")
+
+
+@contextmanager
+def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a new folder beside `output` to fill in, and rename it to `output` at the end of the block.
+
+    The block puts the files there and ends with `write_card`. On any error nothing of it is left, and a package that
+    was at `output` before is untouched.
+
+    Args:
+        output: the package's folder. force: replace the package that is there.
+
+    Raises:
+        ModelPackageError: `output` exists without `force`; or it is anything but a model package or an empty folder,
+            which `force` does not replace either; or it cannot be written.
+    """
+    output = Path(output).resolve()
+    _check_free(output, force)
+    token = secrets.token_hex(4)
+    folder = output.with_name(f".{output.name}.{token}.new")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+        if not (folder / CARD_FILE).is_file():
+            raise ModelPackageError(f"a model package needs a {CARD_FILE}; none was written for {output}")
+        _check_free(output, force)
+        try:
+            _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
+        except OSError as error:
+            raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Write `card.json` for the files in `folder`, with the record of each, and return the card as written.
+
+    Raises:
+        ModelPackageError: `model.onnx` is missing, a file has a name that a package cannot hold, or the card is not
+            JSON (a NaN, say) or too large.
+    """
+    files = {name: _record(folder / name) for name in sorted(_files_in(folder)) if name != CARD_FILE}
+    if ONNX_FILE not in files:
+        raise ModelPackageError(f"a model package needs a {ONNX_FILE}; {folder} has none")
+    card = replace(card, files=files)
+    try:
+        content = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ModelPackageError(f"the card cannot be written as JSON: {error}") from error
+    if len(content) > MAX_CARD_BYTES:
+        raise ModelPackageError(f"the card has {len(content)} bytes, more than {MAX_CARD_BYTES}")
+    (folder / CARD_FILE).write_bytes(content + b"\n")
+    return card
+
+
+def _check_free(output: Path, force: bool) -> None:
+    """Raise ModelPackageError unless a new package may take the place of `output`."""
+    if not output.exists():
+        return
+    if not force:
+        raise ModelPackageError(f"{output} exists; --force replaces it")
+    if not output.is_dir() or (not (output / CARD_FILE).is_file() and any(output.iterdir())):
+        raise ModelPackageError(
+            f"{output} is not a model package (no {CARD_FILE}): it is not replaced, remove it first"
+        )
+
+
+def _move(folder: Path, output: Path, aside: Path) -> None:
+    """Rename `folder` to `output`, whose former content is restored on failure and removed on success."""
+    if not output.exists():
+        folder.rename(output)
+        return
+    output.rename(aside)
+    try:
+        folder.rename(output)
+    except BaseException:
+        aside.rename(output)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Yield the relative POSIX path of every file, and of every link, under `folder`."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            yield path.relative_to(folder).as_posix()
+
+
+def _record(path: Path) -> FileRecord:
+    content = path.read_bytes()
+    return FileRecord(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

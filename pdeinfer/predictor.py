@@ -1,0 +1,283 @@
+"""The Predictor: images in, labels and probabilities out."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
+from pdeinfer.images import ImageLike, image_files, to_array
+from pdeinfer.package import ONNX_FILE, ModelPackage
+from pdeinfer.presets import InputSpec
+from pdeinfer.session import Session, create_session
+from pdeinfer.version import __version__
+from pdeinfer.zoo import DEFAULT_MODEL, load
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "probabilities"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class of a prediction: its label, its index among the model's labels, and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The classes of one image, best first.
+
+    Attributes:
+        label, index, score: of the best class.
+        top: the best `top_k` classes, best first; of equal scores the one that comes first among the labels.
+    """
+
+    label: str
+    index: int
+    score: float
+    top: tuple[ClassScore, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as JSON values."""
+        return {**asdict(self), "top": [asdict(entry) for entry in self.top]}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorInfo:
+    """What a Predictor runs.
+
+    Attributes:
+        model: the model's name. path: its package.
+        labels, input, parameters: from its card.
+        device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
+        threads: of one prediction on the CPU. batch_size: the most images in one run.
+        versions: of pdeinfer, of the pdeinfer that wrote the package, of onnxruntime and of numpy.
+    """
+
+    model: str
+    path: Path
+    labels: tuple[str, ...]
+    input: InputSpec
+    parameters: int
+    device: str
+    provider: str
+    threads: int
+    batch_size: int
+    versions: dict[str, str]
+
+
+class Predictor:
+    """Classify images with a model package; safe to use from many threads at once.
+
+    Args:
+        model: a bundled model's name, a package's folder, or a `ModelPackage`.
+        device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
+        threads: CPU threads of one prediction; by default as many CPUs as this process may use.
+        batch_size: the most images in one run of the network.
+
+    Raises:
+        ModelNotFoundError: no bundled model and no folder of that name.
+        ModelPackageError: the package is damaged, or its network does not fit its card.
+        DeviceError: the device is unknown or cannot be used.
+        MissingDependencyError: ONNX Runtime is not installed.
+        TypeError, ValueError: `threads` or `batch_size` is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | ModelPackage = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._batch_size = _positive_int("batch_size", batch_size)
+        if threads is not None:
+            threads = _positive_int("threads", threads)
+        package = model if isinstance(model, ModelPackage) else load(model)
+        session = create_session(package.read_file(ONNX_FILE), device, threads)
+        _check_interface(session, package)
+        self._package = package
+        self._labels = package.card.preset.labels
+        self._input = package.card.preset.input
+        self._session: Session | None = session
+
+    @overload
+    def predict(self, images: ImageLike, top_k: int = 5) -> Prediction: ...
+    @overload
+    def predict(self, images: list[Any] | tuple[Any, ...], top_k: int = 5) -> list[Prediction]: ...
+    def predict(self, images: ImageLike | list[Any] | tuple[Any, ...], top_k: int = 5) -> Prediction | list[Prediction]:
+        """Classify one image, or a list or tuple of images.
+
+        Args:
+            images: as `pdeinfer.images.to_array` takes them; images of another size or mode are converted.
+            top_k: how many classes to name; more than the model has is all of them.
+
+        Returns:
+            One Prediction for one image, a list for a list.
+
+        Raises:
+            ImageError: an input is not an image; the message names it.
+            TypeError, ValueError: `top_k` is not a positive integer.
+            PredictorClosedError: after `close()`.
+        """
+        top_k = _positive_int("top_k", top_k)
+        if not isinstance(images, list | tuple):
+            return self._classify([to_array(images, self._input)], top_k)[0]
+        return list(self._classify_batches(images, top_k, count=len(images)))
+
+    def predict_iter(
+        self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5
+    ) -> Iterator[Prediction]:
+        """Classify the images of an iterable, or of a folder, in batches and lazily.
+
+        At most `batch_size` images are held at a time. Where an image cannot be read, the predictions of those before
+        it come first.
+
+        Args:
+            images: any iterable of images, or the path of a folder: the files in it (not in folders below) that are
+                named as images, sorted by name.
+            top_k: as in `predict`.
+
+        Raises:
+            ImageError: there is no such folder or no image in it; while iterating, an input is not an image.
+            TypeError, ValueError: `top_k` is not a positive integer, or `images` is one image's bytes.
+            PredictorClosedError: after `close()`.
+        """
+        top_k = _positive_int("top_k", top_k)
+        self._open_session()
+        if isinstance(images, str | os.PathLike):
+            images = image_files(images)
+        elif isinstance(images, bytes | bytearray | memoryview):
+            raise TypeError(
+                "predict_iter takes an iterable of images or a folder; predict takes the bytes of one image"
+            )
+        return self._classify_batches(images, top_k)
+
+    def predict_proba(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities of every class for images that already have the network's shape.
+
+        Args:
+            images: uint8 (N, H, W, C), with the height, width and channels of `info().input`; N may be 0.
+
+        Returns:
+            float32 (N, classes), each row with the sum 1.
+
+        Raises:
+            ImageError: another type, dtype or shape.
+            PredictorClosedError: after `close()`.
+        """
+        spec = self._input
+        shape = (spec.height, spec.width, spec.channels)
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
+            found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise ImageError(f"expected a uint8 array of shape (N, {', '.join(map(str, shape))}), got {found}")
+        session = self._open_session()
+        result = np.empty((len(images), len(self._labels)), np.float32)
+        for start in range(0, len(images), self._batch_size):
+            batch = slice(start, start + self._batch_size)
+            result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
+        return result
+
+    def info(self) -> PredictorInfo:
+        """Return what this Predictor runs, and on which device.
+
+        Raises:
+            PredictorClosedError: after `close()`.
+        """
+        session, card = self._open_session(), self._package.card
+        return PredictorInfo(
+            model=card.preset.name,
+            path=self._package.path,
+            labels=self._labels,
+            input=self._input,
+            parameters=card.parameters,
+            device=session.device,
+            provider=session.provider,
+            threads=session.threads,
+            batch_size=self._batch_size,
+            versions={
+                "pdeinfer": __version__,
+                "package": card.pdeinfer_version,
+                "onnxruntime": session.version,
+                "numpy": np.__version__,
+            },
+        )
+
+    def close(self) -> None:
+        """Release the network; predictions under way in other threads end normally. Closing twice is allowed."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        self._open_session()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_session(self) -> Session:
+        session = self._session
+        if session is None:
+            raise PredictorClosedError("this Predictor is closed")
+        return session
+
+    def _classify_batches(
+        self, images: Iterable[ImageLike], top_k: int, count: int | None = None
+    ) -> Iterator[Prediction]:
+        of_count = "" if count is None else f" of {count}"
+        batch: list[NDArray[np.uint8]] = []
+        for number, image in enumerate(images, 1):
+            try:
+                batch.append(to_array(image, self._input, f"image {number}{of_count}"))
+            except ImageError:
+                yield from self._classify(batch, top_k)
+                raise
+            if len(batch) == self._batch_size:
+                yield from self._classify(batch, top_k)
+                batch = []
+        yield from self._classify(batch, top_k)
+
+    def _classify(self, images: list[NDArray[np.uint8]], top_k: int) -> list[Prediction]:
+        if not images:
+            self._open_session()
+            return []
+        return [self._prediction(scores, top_k) for scores in self.predict_proba(np.stack(images))]
+
+    def _prediction(self, scores: NDArray[np.float32], top_k: int) -> Prediction:
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
+        return Prediction(top[0].label, top[0].index, top[0].score, top)
+
+
+def _check_interface(session: Session, package: ModelPackage) -> None:
+    """Raise ModelPackageError unless the network's input and output are what the card says."""
+    spec, labels = package.card.preset.input, package.card.preset.labels
+    expected_input = f"{INPUT_NAME}: tensor(uint8) [batch, {spec.height}, {spec.width}, {spec.channels}]"
+    expected_output = f"{OUTPUT_NAME}: tensor(float) [batch, {len(labels)}]"
+    for what, expected, found in (
+        ("input", expected_input, session.inputs),
+        ("output", expected_output, session.outputs),
+    ):
+        if found != [expected]:
+            raise ModelPackageError(
+                f"{package.path / ONNX_FILE} does not fit its card: "
+                f"{what} {expected} expected, {'; '.join(found)} found"
+            )
+
+
+def _positive_int(name: str, value: object) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return int(value)

@@ -1,0 +1,32 @@
+"""The bundled model packages, by name."""
+
+from pathlib import Path
+
+from pdeinfer.errors import ModelNotFoundError
+from pdeinfer.package import CARD_FILE, ModelPackage
+
+DEFAULT_MODEL = "digits-pde"
+
+_MODELS = Path(__file__).parent / "models"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the bundled models, sorted."""
+    return tuple(sorted(card.parent.name for card in _MODELS.glob(f"*/{CARD_FILE}")))
+
+
+def load(model: str | Path) -> ModelPackage:
+    """Return the bundled package of that name, or else the package in that folder.
+
+    Raises:
+        ModelNotFoundError: it is neither.
+        ModelPackageError: the package's card is damaged or of another format.
+    """
+    if model in names():
+        return ModelPackage.read(_MODELS / model)
+    if (Path(model) / CARD_FILE).is_file():
+        return ModelPackage.read(model)
+    raise ModelNotFoundError(
+        f"{str(model)!r} is neither a bundled model ({', '.join(names()) or 'there are none'}) "
+        f"nor a folder with a {CARD_FILE}"
+    )

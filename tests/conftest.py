@@ -1,0 +1,80 @@
+"""Small, real model packages for the tests, made without TensorFlow."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdeinfer.package import ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.presets import PRESETS, Preset
+
+OPSET = 17
+GREY_PRESET = replace(PRESETS["digits-pde"], name="tiny-grey")
+RGB_PRESET = replace(PRESETS["cifar10-global"], name="tiny-rgb")
+
+
+@pytest.fixture(scope="session")
+def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model package "tiny-grey": 8x8x1 images, the labels "0" to "9". Tests must not change it."""
+    return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny-grey", GREY_PRESET)
+
+
+@pytest.fixture(scope="session")
+def rgb_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model package "tiny-rgb": 32x32x3 images, the labels of CIFAR-10. Tests must not change it."""
+    return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny-rgb", RGB_PRESET)
+
+
+@pytest.fixture(scope="session")
+def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
+    """What a tiny package must answer for images (N, H, W, C), computed in float64: (N, classes)."""
+
+    def probabilities(preset: Preset, images: np.ndarray) -> np.ndarray:
+        logits = images.reshape(len(images), -1).astype(np.float64) @ _weights(preset)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    return probabilities
+
+
+def write_tiny_package(folder: Path, preset: Preset) -> Path:
+    """Write a package of a linear classifier, softmax(pixels @ fixed random weights), through the package's writer."""
+    with new_package(folder) as new:
+        (new / ONNX_FILE).write_bytes(_tiny_model(preset))
+        write_card(
+            new, ModelCard(preset, parameters=_weights(preset).size, opset=OPSET, metrics={"test_accuracy": 0.5})
+        )
+    return folder
+
+
+def _weights(preset: Preset) -> np.ndarray:
+    spec = preset.input
+    pixels = spec.height * spec.width * spec.channels
+    # Scaled so that random images give logits of about 1 and softmax is far from saturation.
+    return np.random.default_rng(0).normal(0, 1 / (128 * np.sqrt(pixels)), (pixels, len(preset.labels)))
+
+
+def _tiny_model(preset: Preset) -> bytes:
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    spec, weights = preset.input, _weights(preset).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["pixels", "shape"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        preset.name,
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", spec.height, spec.width, spec.channels])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(preset.labels)])],
+        [
+            numpy_helper.from_array(np.array([-1, len(weights)], np.int64), "shape"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    checker.check_model(model)
+    return model.SerializeToString()
