@@ -1,0 +1,262 @@
+"""The command line: list, predict, verify, export, serve."""
+
+import argparse
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import zoo
+from pdeinfer.errors import (
+    ExportError,
+    ImageError,
+    MissingDependencyError,
+    ModelPackageError,
+    ParityError,
+    PdeinferError,
+)
+from pdeinfer.images import image_files, to_array
+from pdeinfer.package import ONNX_FILE, ModelPackage
+from pdeinfer.predictor import Prediction, Predictor
+from pdeinfer.presets import InputSpec
+from pdeinfer.version import __version__
+
+_DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
+
+exit codes: 0 all well; 1 a check, or one of the images, failed; 2 wrong arguments, model or device; 130 interrupted"""
+
+_LIST_EXAMPLES = """examples:
+  pdeinfer list
+"""
+
+_PREDICT_EXAMPLES = """examples:
+  pdeinfer predict seven.png
+  pdeinfer predict photos/ cat.jpg --model ./my-package --top-k 1
+  pdeinfer predict *.png --json | jq -r '[.image, .label] | @tsv'
+
+With --json each image is one line, a JSON object with the keys image, label, index, score and top (JSON Lines).
+An image that cannot be read is one line on stderr; the others are answered, and the exit code is 1.
+"""
+
+_VERIFY_EXAMPLES = """examples:
+  pdeinfer verify digits-pde
+  pdeinfer verify build/mnist-pde
+"""
+
+_EXPORT_EXAMPLES = """examples:
+  pdeinfer export runs/digits-pde --output build/digits-pde
+  pdeinfer export runs/mnist-pde/model.keras --format all --output build/mnist-pde --force
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; wrong usage raises SystemExit(2), as argparse does."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments[:1] == ["serve"]:
+            return _serve(arguments[1:])  # the server has its own parser, made from its settings
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except ParityError as error:
+        _print_error(error)
+        return 1
+    except PdeinferError as error:
+        _print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pdeinfer", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"pdeinfer {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add_command(
+        name: str, summary: str, examples: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    add_command("list", "list the bundled models", _LIST_EXAMPLES, _list)
+
+    predict = add_command("predict", "classify images", _PREDICT_EXAMPLES, _predict)
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
+    predict.add_argument("--model", default=zoo.DEFAULT_MODEL, help="bundled model or package folder (%(default)s)")
+    predict.add_argument("--top-k", type=_positive_int, default=5, metavar="K", help="classes to name (%(default)s)")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    predict.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+    verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES, _verify)
+    verify.add_argument("package", metavar="PACKAGE", help="bundled model or package folder")
+
+    export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES, _export)
+    export.add_argument("source", type=Path, metavar="SOURCE", help="a training's folder, or a .keras file")
+    export.add_argument("--format", choices=("onnx", "saved_model", "all"), default="onnx", help="(%(default)s)")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the package to write")
+    export.add_argument("--force", action="store_true", help="replace the package that is there")
+
+    commands.add_parser("serve", help="classify images over HTTP")
+    return parser
+
+
+def _list(_: argparse.Namespace) -> int:
+    for name in zoo.names():
+        card = zoo.load(name).card
+        spec = card.preset.input
+        accuracy = card.metrics.get("test_accuracy")
+        print(
+            f"{name:<28} {spec.height}x{spec.width}x{spec.channels}  {len(card.preset.labels)} classes  "
+            f"{card.parameters:>9,} parameters"
+            + ("" if accuracy is None else f"  test accuracy {accuracy:.2%}")
+            + ("  (default)" if name == zoo.DEFAULT_MODEL else "")
+        )
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    answered: deque[str] = deque()
+    failed: list[ImageError] = []
+    with Predictor(options.model, device=options.device) as predictor:
+        images = _readable_images(options.images, predictor.info().input, answered, failed)
+        for prediction in predictor.predict_iter(images, options.top_k):
+            _print_prediction(answered.popleft(), prediction, options.json)
+    return 1 if failed else 0
+
+
+def _readable_images(
+    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[ImageError]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images at `paths`, with their names put into `readable`; print and collect the errors of the others."""
+    for path in paths:
+        try:
+            files = image_files(path) if Path(path).is_dir() else [path]
+        except ImageError as error:
+            _print_error(error)
+            failed.append(error)
+            continue
+        for file in files:
+            try:
+                image = to_array(file, spec)
+            except ImageError as error:
+                _print_error(error)
+                failed.append(error)
+            else:
+                readable.append(str(file))
+                yield image
+
+
+def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"image": image, **prediction.to_dict()}, ensure_ascii=False))
+    else:
+        print(f"{image}: " + ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    package = zoo.load(options.package)
+    code = 0
+    for name, check in (
+        ("checksums", _check_files),
+        ("prediction", _check_prediction),
+        ("graph rules", _check_graph_rules),
+        ("parity", _check_parity),
+    ):
+        try:
+            print(f"{name}: ok, {check(package)}")
+        except MissingDependencyError as error:
+            print(f"{name}: skipped, {error}")
+        except (ModelPackageError, ExportError, ParityError) as error:
+            print(f"{name}: FAILED, {error}")
+            code = 1
+    return code
+
+
+def _check_files(package: ModelPackage) -> str:
+    package.verify_checksums()
+    return f"{len(package.card.files)} files"
+
+
+def _check_prediction(package: ModelPackage) -> str:
+    spec = package.card.preset.input
+    with Predictor(package, device="cpu") as predictor:
+        predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+        return f"ONNX Runtime {predictor.info().versions['onnxruntime']}"
+
+
+def _check_graph_rules(package: ModelPackage) -> str:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "train", "checking the graph") from error
+    from pdeinfer.export import broken_rules
+
+    try:
+        model = onnx.load_model_from_string(package.read_file(ONNX_FILE))
+    except DecodeError as error:
+        raise ModelPackageError(f"{package.path / ONNX_FILE} is not an ONNX file: {error}") from error
+    broken = broken_rules(model, package.card.preset)
+    if broken:
+        raise ModelPackageError("; ".join(broken))
+    return f"{len(model.graph.node)} nodes"
+
+
+def _check_parity(package: ModelPackage) -> str:
+    from pdeinfer.export import verify_package
+
+    reports = verify_package(package)
+    summary = "; ".join(
+        f"{report.candidate} within {report.max_absolute:.1e} of {report.reference}" for report in reports
+    )
+    if not all(report.passed for report in reports):
+        raise ParityError(f"tolerance {reports[0].tolerance:g} or a most probable class: {summary}")
+    return summary
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pdeinfer.export import export_package
+
+    reports = export_package(
+        options.source, options.output, saved_model=options.format in ("saved_model", "all"), force=options.force
+    )
+    print("\n".join(map(str, reports)))
+    print(f"Next: pdeinfer predict IMAGE --model {options.output}")
+    return 0
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    try:
+        from serving.run import main as serve
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "fastapi", "serve", "serving") from error
+    return serve(arguments)
+
+
+def _print_error(error: Exception) -> None:
+    print(f"pdeinfer: error: {error}", file=sys.stderr)
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)

@@ -1,0 +1,7 @@
+"""`python -m pdeinfer` is `pdeinfer`."""
+
+import sys
+
+from pdeinfer.cli import main
+
+sys.exit(main())
