@@ -1,12 +1,13 @@
 """The command line of training: `python -m training.run [PRESET]`."""
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pdeinfer.backend import import_keras
+from pdeinfer.datasets import load_dataset
 from pdeinfer.errors import PdeinferError, TrainingError
 from pdeinfer.presets import PRESETS
 
@@ -49,7 +50,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for a wrong argument or file, 130 for an interruption."""
     arguments = parse_arguments(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its start-up is chatty
     try:
         return _train(arguments)
     except PdeinferError as error:
@@ -61,9 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    import_keras()
     import keras
 
-    from pdeinfer.datasets import load_dataset
     from training import plots
     from training.checkpoints import RunFolder
     from training.fit import describe_run, device_name, fit, measure, precision

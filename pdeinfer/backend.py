@@ -1,0 +1,63 @@
+"""Imports Keras and its backend, quietly; everything that trains or exports begins here."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pdeinfer.errors import ExportError, MissingDependencyError
+
+
+def import_keras() -> None:
+    """Import Keras with its backend: TensorFlow, unless KERAS_BACKEND names another.
+
+    Raises:
+        MissingDependencyError: Keras or the backend is not installed.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _silent_stderr():
+            import keras  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "keras", "train", "training or exporting a network") from error
+
+
+def require_tensorflow() -> None:
+    """Import Keras on TensorFlow, the backend that export traces.
+
+    Raises:
+        MissingDependencyError: Keras or TensorFlow is not installed.
+        ExportError: Keras runs on another backend.
+    """
+    import_keras()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(f"export needs KERAS_BACKEND=tensorflow; Keras runs on {keras.backend.backend()}")
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what the block writes to the process's stderr; show it only if the block fails.
+
+    TensorFlow's libraries write a dozen lines there while they load, before any log level of theirs is in force.
+    """
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            held_back.seek(0)
+            shutil.copyfileobj(held_back, sys.stderr.buffer)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)

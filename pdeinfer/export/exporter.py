@@ -1,0 +1,54 @@
+"""Turns a trained network into a model package, and proves it equal to the original."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pdeinfer.errors import ParityError
+from pdeinfer.export.onnx_file import OPSET, write_onnx
+from pdeinfer.export.original import load_original
+from pdeinfer.export.proof import SAVED_MODEL, prove
+from pdeinfer.export.saved_model import write_saved_model
+from pdeinfer.export.traced import trace
+from pdeinfer.package import KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.parity import ParityReport
+
+
+def export_package(
+    source: str | Path, output: str | Path, *, saved_model: bool = False, force: bool = False
+) -> list[ParityReport]:
+    """Write the model package of a trained network, prove it equal to the network, and return the proof.
+
+    Args:
+        source: the folder of a training, or a `.keras` file.
+        output: the package's folder.
+        saved_model: add a SavedModel to the ONNX file, which every package has.
+        force: replace the package that is at `output`.
+
+    Raises:
+        ExportError: `source` is not a network of this package, or cannot be converted.
+        ModelPackageError: `output` exists without `force`, or cannot be written.
+        ParityError: an exported file differs from the network; its message is the report. Nothing is left then.
+        MissingDependencyError: TensorFlow or tf2onnx is not installed.
+    """
+    with new_package(output, force=force) as folder:
+        original = load_original(Path(source))
+        classifier = original.classifier
+        classify = trace(classifier)
+        classifier.save(folder / KERAS_FILE)
+        write_onnx(classify, classifier.preset, folder / ONNX_FILE)
+        if saved_model:
+            write_saved_model(classifier, classify, folder / SAVED_MODEL)
+        reports = prove(classifier, folder, original.test_images)
+        if not all(report.passed for report in reports):
+            raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))
+        card = ModelCard(
+            preset=classifier.preset,
+            parameters=sum(int(np.prod(weight.shape)) for weight in classifier.trainable_weights),
+            opset=OPSET,
+            training=original.training,
+            metrics=original.metrics,
+            parity={report.candidate: report.to_dict() for report in reports},
+        )
+        write_card(folder, card)
+    return reports

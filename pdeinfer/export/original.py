@@ -1,0 +1,119 @@
+"""Reads what is exported: a training's folder or a `.keras` file, without trusting it."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.datasets import Array, DatasetName, load_dataset
+from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
+
+_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_WEIGHTS_BYTES = 1 << 30
+_NOT_EXPORTABLE = "expected a .keras file that `python -m training.run` (a pdeinfer.nn.Classifier) wrote"
+
+
+@dataclass(frozen=True)
+class Original:
+    """What is exported: the network, its source, and what its training recorded.
+
+    Attributes:
+        classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
+        path: the `.keras` file. training, metrics: for the card; empty where the file stands alone.
+        test_images: the data set's test images, uint8 (N, H, W, C), or None where it is not at hand.
+    """
+
+    classifier: Any
+    path: Path
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    test_images: Array | None
+
+
+def load_original(source: Path) -> Original:
+    """Load a training's folder (its `model.keras`), or a `.keras` file (and the training's record beside it, if any).
+
+    Raises:
+        ExportError: there is no such file, or it is not one of a `pdeinfer.nn.Classifier`.
+        MissingDependencyError: TensorFlow or Keras is not installed.
+    """
+    path = source / "model.keras" if source.is_dir() else source
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file; {_NOT_EXPORTABLE}, or its folder")
+    classifier = load_classifier(path)
+    # run.json is written when a training starts; metrics.json repeats it when the training ends.
+    record = {**_read_record(path.with_name("run.json")), **_read_record(path.with_name("metrics.json"))}
+    metrics = {name: record.pop(name) for name in _METRICS if name in record}
+    test_images = _load_test_images(record, classifier.preset.input)
+    record.pop("data_dir", None)  # a path of this machine: not for the card
+    return Original(classifier, path, record, metrics, test_images)
+
+
+_METRICS = ("test_accuracy", "test_loss", "test_images", "validation_accuracy", "confusion")
+
+
+def load_classifier(path: Path) -> Any:
+    """Load a `pdeinfer.nn.Classifier` from a `.keras` file.
+
+    The file is checked before Keras reads it: it may name no class but `Classifier`, which builds its layers from the
+    preset alone. Keras then loads it in its safe mode.
+
+    Raises:
+        ExportError: the file is damaged, or holds another network.
+        MissingDependencyError: TensorFlow or Keras is not installed.
+    """
+    _check_archive(path)
+    require_tensorflow()
+    import keras
+
+    import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"{path}: cannot be loaded: {reason[0]}") from error
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+            if sizes.keys() != _MEMBERS:
+                raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it holds {', '.join(sorted(sizes)) or 'nothing'}")
+            if sizes["config.json"] > _MAX_CONFIG_BYTES or sizes["model.weights.h5"] > _MAX_WEIGHTS_BYTES:
+                raise ExportError(f"{path}: larger than any network of this package")
+            config = json.loads(archive.read("config.json"))
+    except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
+        raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it is damaged or of another kind ({error})") from error
+    found = (config.get("module"), config.get("class_name")) if isinstance(config, dict) else config
+    if found != ("pdeinfer.nn.networks", "Classifier"):
+        raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it holds {found}")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return what `training.run` recorded, or nothing where the file stands alone."""
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: not the record of a training: {error}") from error
+    if not isinstance(record, dict):
+        raise ExportError(f"{path}: expected a JSON object, got {type(record).__name__}")
+    return record
+
+
+def _load_test_images(record: dict[str, Any], spec: Any) -> Array | None:
+    dataset: DatasetName | None = record.get("recipe", {}).get("dataset")
+    data_dir = record.get("data_dir")
+    if dataset is None or (data_dir is None and dataset != "digits"):
+        return None
+    try:
+        images = load_dataset(dataset, data_dir and Path(data_dir)).test.images
+    except (DatasetError, MissingDependencyError):
+        return None  # it was there when the network was trained, and is not any more
+    return images if images.shape[1:] == (spec.height, spec.width, spec.channels) else None

@@ -1,0 +1,62 @@
+"""Proves the files of a model package equal to the Keras network they came from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.export.original import load_classifier
+from pdeinfer.export.saved_model import read_saved_model
+from pdeinfer.package import KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.parity import Array, Classify, ParityReport, compare, synthetic_images
+from pdeinfer.session import create_session
+
+SAVED_MODEL = "saved_model"
+
+
+def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[ParityReport]:
+    """Compare every exported file in `folder` with the network, and report.
+
+    The reference is the Keras network on TensorFlow. ONNX Runtime runs with the options that `Predictor` uses. The
+    images are random and extreme ones, and the data set's test images where they are at hand.
+    """
+    import tensorflow as tf
+
+    spec = classifier.preset.input
+    images = synthetic_images(spec.height, spec.width, spec.channels)
+    if test_images is not None:
+        images["test images"] = test_images
+
+    def original(batch: Array) -> Array:
+        return np.asarray(tf.nn.softmax(classifier(batch, training=False)))
+
+    reference = (f"Keras on TensorFlow {tf.__version__}", original)
+    return [compare(reference, candidate, images) for candidate in _candidates(folder)]
+
+
+def verify_package(package: ModelPackage) -> list[ParityReport]:
+    """Prove an existing package again, against the `model.keras` in it.
+
+    Raises:
+        ModelPackageError: it has no `model.keras`.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    if KERAS_FILE not in package.card.files:
+        raise ModelPackageError(f"{package.path} has no {KERAS_FILE} to compare with")
+    require_tensorflow()
+    return prove(load_classifier(package.path / KERAS_FILE), package.path, None)
+
+
+def _candidates(folder: Path) -> list[tuple[str, Classify]]:
+    session = create_session((folder / ONNX_FILE).read_bytes(), "cpu")
+    candidates: list[tuple[str, Classify]] = [
+        (
+            f"{ONNX_FILE} on ONNX Runtime {session.version}",
+            lambda images: session.run("probabilities", {"image": images}),
+        )
+    ]
+    if (folder / SAVED_MODEL).is_dir():
+        candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
+    return candidates

@@ -1,0 +1,66 @@
+"""The rules that the ONNX file of a model package keeps."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pdeinfer.presets import Preset
+
+_CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
+
+
+def broken_rules(model: Any, preset: Preset) -> list[str]:
+    """Return what is wrong with an `onnx.ModelProto` as the graph of a preset's package: nothing, if all is well.
+
+    It passes `onnx.checker`; it has one input, `image`, uint8 (batch, height, width, channels), and one output,
+    `probabilities`, float32 (batch, classes), batch alone being free; standard operators only, without control flow;
+    and no data outside of the file.
+    """
+    import onnx
+
+    broken = []
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        broken.append(f"onnx.checker: {str(error).strip().splitlines()[0]}")
+    spec = preset.input
+    expected_inputs = [("image", "UINT8", ["batch", spec.height, spec.width, spec.channels])]
+    expected_outputs = [("probabilities", "FLOAT", ["batch", len(preset.labels)])]
+    for side, values, expected in (
+        ("inputs", model.graph.input, expected_inputs),
+        ("outputs", model.graph.output, expected_outputs),
+    ):
+        found = [_signature(value) for value in values]
+        if found != expected:
+            broken.append(f"{side}: expected {expected}, got {found}")
+    control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
+    if control_flow:
+        broken.append(f"control flow: {', '.join(sorted(control_flow))}")
+    functions = {function.domain for function in model.functions}
+    foreign = {node.domain for node in _nodes(model)} - {"", "ai.onnx"} - functions
+    if foreign:
+        broken.append(f"operators that are not ONNX's own: of {', '.join(sorted(foreign))}")
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
+        broken.append("data outside of the file")
+    return broken
+
+
+def _signature(value: Any) -> tuple[str, str, list[str | int]]:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = [dimension.dim_param or dimension.dim_value for dimension in tensor.shape.dim]
+    return value.name, onnx.TensorProto.DataType.Name(tensor.elem_type), shape
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    yield from model.graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    yield from model.graph.initializer
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors

@@ -1,0 +1,34 @@
+"""Writes and reads TensorFlow's SavedModel of a network."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdeinfer.parity import Array, Classify
+
+
+def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:
+    """Write a traced function (see `traced.trace`) of `classifier` as a SavedModel.
+
+    Its one signature, `serving_default`, takes `image` and returns `probabilities`. It holds plain TensorFlow
+    operations and variables, so that reading it needs neither Keras nor this package.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variables_of_the_network = [variable.value for variable in classifier.variables]
+    module.classify = classify
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
+
+
+def read_saved_model(folder: Path) -> Classify:
+    """Load a SavedModel and return its function, uint8 (N, H, W, C) -> float32 probabilities (N, classes)."""
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+    def classify(images: Array) -> Array:
+        return np.asarray(signature(image=tf.constant(images))["probabilities"])
+
+    return classify
