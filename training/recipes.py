@@ -52,7 +52,7 @@ class Recipe:
         return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
 
 
-_MNIST = Recipe("mnist", epochs=30, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0)
+_MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0)
 _CIFAR10 = Recipe(
     "cifar10",
     epochs=50,
