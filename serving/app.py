@@ -1,0 +1,48 @@
+"""The ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from pdeinfer import __version__
+from serving.body_limit import BodyLimit
+from serving.classifier import Classifier
+from serving.errors import add_error_handlers
+from serving.routes import router
+from serving.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; its lifespan loads the models, warms them up and, at the end, closes them.
+
+    Entering the lifespan raises what `serving.classifier.Classifier` raises.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        classifier = await asyncio.to_thread(Classifier, settings)
+        app.state.classifier = classifier
+        # Meanwhile the server is alive and says that it is not ready.
+        warm_up = asyncio.create_task(classifier.warm_up())
+        try:
+            yield
+        finally:
+            warm_up.cancel()
+            await asyncio.to_thread(classifier.close)
+
+    # FastAPI's documentation page loads its scripts from a CDN; this one has them with it.
+    app = FastAPIOffline(
+        title="pdeinfer",
+        version=__version__,
+        description="Image classification with compact networks that solve a diffusion-advection equation.",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    add_error_handlers(app)
+    app.include_router(router)
+    return app

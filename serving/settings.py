@@ -1,0 +1,75 @@
+"""The server's settings: from flags, then the environment (`PDEINFER_PORT=9000`), then the defaults."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, NoDecode, SettingsConfigDict
+
+EPILOG = """\
+Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde.
+
+examples:
+  pdeinfer serve
+  pdeinfer serve digits-pde ./my-package --port 9000 --threads 4
+  curl -F file=@seven.png 'http://127.0.0.1:8000/classify?top_k=3'
+"""
+
+
+class Settings(BaseSettings):
+    """What is served, where, with which limits."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PDEINFER_", frozen=True, cli_kebab_case=True, cli_hide_none_type=True, cli_avoid_json=True
+    )
+
+    models: CliPositionalArg[Annotated[tuple[str, ...], NoDecode]] = Field(
+        default=(), description="bundled models or package folders; the first is the default model; none: all bundled"
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; cuda never falls back",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that decode and that predict; none: the CPUs this process may use"
+    )
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
+    max_images: int = Field(default=64, ge=1, description="most images in one request")
+    max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
+    shutdown_timeout: int = Field(
+        default=30, ge=1, description="seconds that requests in flight have to finish after SIGTERM"
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Settings:
+    """Return the settings from command line flags and the environment.
+
+    Exits like argparse does: with code 0 after --help, with code 2 and a message on a wrong flag or value.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Classify images over HTTP.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        name = str(problem["loc"][0])
+        parser.exit(
+            2,
+            f"{prog}: {name} (--{name.replace('_', '-')} or PDEINFER_{name.upper()}): "
+            f"{problem['msg']}, not {problem['input']!r}\n",
+        )
