@@ -1,0 +1,147 @@
+"""Everything but /classify: models, health, errors of the routing, the OpenAPI document and its page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from pdeinfer import ModelNotFoundError, ModelPackageError
+from serving.app import create_app
+from serving.settings import Settings
+from tests.conftest import GREY_PRESET
+
+
+def test_models_describe_what_is_served(client: TestClient) -> None:
+    body = client.get("/models").json()
+
+    assert body["default"] == "tiny-grey"
+    assert [model["name"] for model in body["models"]] == ["tiny-grey", "tiny-rgb"]
+    assert body["models"][0] == {
+        "name": "tiny-grey",
+        "labels": list(GREY_PRESET.labels),
+        "input": {"height": 8, "width": 8, "channels": 1, "fit": GREY_PRESET.input.fit},
+        "parameters": 640,
+        "metrics": {"test_accuracy": 0.5},
+        "device": "cpu",
+        "provider": "CPUExecutionProvider",
+    }
+
+
+def test_the_server_is_alive_and_ready(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_a_server_whose_models_are_not_warm_is_alive_but_not_ready(client: TestClient) -> None:
+    app = client.app
+    assert isinstance(app, FastAPI)
+    app.state.classifier.ready = False
+    try:
+        response = client.get("/readyz")
+        assert client.get("/healthz").status_code == 200
+    finally:
+        app.state.classifier.ready = True
+
+    assert response.status_code == 503
+    assert response.json() == {"error": {"code": "not_ready", "message": "the models are warming up"}}
+
+
+def test_a_model_that_fails_to_warm_up_leaves_the_server_not_ready_and_is_logged(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("pdeinfer.Predictor.predict_proba", fail)
+
+    with TestClient(create_app(Settings(models=(str(package_folder),), device="cpu", threads=1))) as client:
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+    assert "out of memory" in caplog.text
+
+
+def test_without_a_choice_the_bundled_models_are_served(
+    package_folder: Path, rgb_package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pdeinfer import zoo
+
+    bundled = {"tiny-grey": package_folder, "tiny-rgb": rgb_package_folder}
+    load = zoo.load
+    monkeypatch.setattr(zoo, "names", lambda: tuple(bundled))
+    monkeypatch.setattr(zoo, "load", lambda name: load(bundled[name]))
+
+    with TestClient(create_app(Settings(device="cpu"))) as client:
+        assert [model["name"] for model in client.get("/models").json()["models"]] == ["tiny-grey", "tiny-rgb"]
+
+
+def test_a_model_that_does_not_exist_stops_the_start() -> None:
+    with pytest.raises(ModelNotFoundError, match="'nope'"), TestClient(create_app(Settings(models=("nope",)))):
+        pass
+
+
+def test_two_models_of_one_name_stop_the_start(package_folder: Path) -> None:
+    settings = Settings(models=(str(package_folder), str(package_folder)))
+
+    with pytest.raises(ModelPackageError, match="two of the models to serve have the name 'tiny-grey'"):  # noqa: SIM117
+        with TestClient(create_app(settings)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/classify", 405, "method_not_allowed"),
+        ("DELETE", "/models", 405, "method_not_allowed"),
+    ],
+)
+def test_errors_of_the_routing_have_the_one_shape(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    response = client.request(method, path)
+
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+
+
+def test_every_route_is_under_the_body_limit(client: TestClient) -> None:
+    response = client.request("GET", "/healthz", content=b"0", headers={"Content-Length": "1000000000"})
+
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "body_too_large"
+    assert response.headers["connection"] == "close"
+
+
+def operations(document: dict) -> Iterator[dict]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def test_the_openapi_document_describes_bodies_parameters_and_every_error_with_examples(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    classify = document["paths"]["/classify"]["post"]
+
+    assert set(document["paths"]) == {"/classify", "/models", "/healthz", "/readyz"}
+    assert set(classify["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
+    assert {parameter["name"] for parameter in classify["parameters"]} == {"model", "top_k"}
+    assert set(classify["responses"]) == {"200", "400", "404", "413", "415", "422", "500"}
+    for operation in operations(document):
+        assert operation["summary"]
+        for status, answer in operation["responses"].items():
+            content = answer["content"]["application/json"]
+            if status != "200":
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+                for code, example in content["examples"].items():
+                    assert example["value"]["error"]["code"] == code
+
+
+def test_the_documentation_page_loads_nothing_from_other_hosts(client: TestClient) -> None:
+    page = client.get("/docs").text
+
+    assert "swagger-ui-bundle.js" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        assert client.get(f"/static-offline-docs/{asset}").status_code == 200

@@ -1,0 +1,257 @@
+"""POST /classify: what is answered to good images, bad images and bad requests."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from pdeinfer import Predictor, Preset
+from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
+
+Png = Callable[[np.ndarray], bytes]
+Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
+
+
+def post_files(client: TestClient, *files: tuple[str, bytes], **params: Any) -> Response:
+    return client.post("/classify", files=[("file", file) for file in files], params=params)
+
+
+def error_of(response: Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["code", "message"]
+    return response.status_code, body["error"]["code"], body["error"]["message"]
+
+
+def test_a_raw_image_gets_the_probabilities_of_the_default_model(
+    client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
+) -> None:
+    response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+
+    expected = tiny_probabilities(GREY_PRESET, pixels[:1])[0]
+    order = np.argsort(-expected)[:5]
+    assert response.status_code == 200
+    body = response.json()
+    assert body["model"] == "tiny-grey"
+    (result,) = body["results"]
+    assert result["filename"] is None
+    assert (result["label"], result["index"]) == (str(order[0]), order[0])
+    assert [entry["index"] for entry in result["top"]] == list(order)
+    assert [entry["label"] for entry in result["top"]] == [str(index) for index in order]
+    assert [entry["score"] for entry in result["top"]] == pytest.approx(expected[order], abs=1e-6)
+    assert result["score"] == result["top"][0]["score"]
+
+
+def test_files_are_answered_in_the_order_sent(
+    client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
+) -> None:
+    response = post_files(client, *((f"{i}.png", png(image)) for i, image in enumerate(pixels)))
+
+    results = response.json()["results"]
+    assert response.status_code == 200
+    assert [result["filename"] for result in results] == ["0.png", "1.png", "2.png", "3.png"]
+    expected = tiny_probabilities(GREY_PRESET, pixels)
+    assert [result["index"] for result in results] == list(expected.argmax(axis=1))
+    assert [result["score"] for result in results] == pytest.approx(expected.max(axis=1), abs=1e-6)
+
+
+def test_the_model_and_top_k_are_chosen_by_the_query(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+    response = post_files(client, ("a.png", png(pixels[0])), model="tiny-rgb", top_k=2)
+
+    body = response.json()
+    assert body["model"] == "tiny-rgb"
+    assert len(body["results"][0]["top"]) == 2
+    assert body["results"][0]["label"] in RGB_PRESET.labels
+
+
+@pytest.mark.parametrize("top_k", [10, 11, 10**30])
+def test_top_k_beyond_the_classes_names_all_of_them(
+    client: TestClient, pixels: np.ndarray, png: Png, top_k: int
+) -> None:
+    top = post_files(client, ("a.png", png(pixels[0])), top_k=top_k).json()["results"][0]["top"]
+
+    assert sorted(entry["index"] for entry in top) == list(range(10))
+    assert sum(entry["score"] for entry in top) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/whatever", "IMAGE/PNG; a=b", "application/octet-stream"])
+def test_a_raw_body_may_have_any_image_content_type(
+    client: TestClient, pixels: np.ndarray, png: Png, content_type: str
+) -> None:
+    response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": content_type})
+
+    assert response.status_code == 200
+
+
+def test_any_field_name_will_do(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+    files = {"first": ("a.png", png(pixels[0])), "second": ("b.png", png(pixels[1]))}
+
+    response = client.post("/classify", files=files)
+
+    assert [result["filename"] for result in response.json()["results"]] == ["a.png", "b.png"]
+
+
+def test_a_bad_image_has_its_own_error_and_does_not_fail_the_others(
+    client: TestClient, pixels: np.ndarray, png: Png
+) -> None:
+    good = png(pixels[0])
+    big = png(np.zeros((101, 100, 1), np.uint8))
+
+    response = post_files(
+        client, ("bad.txt", b"no image"), ("a.png", good), ("cut.png", good[: len(good) // 2]), ("big.png", big)
+    )
+
+    results = response.json()["results"]
+    assert response.status_code == 200
+    assert [result["filename"] for result in results] == ["bad.txt", "a.png", "cut.png", "big.png"]
+    assert [result.get("error", {}).get("code") for result in results] == [
+        "invalid_image",
+        None,
+        "invalid_image",
+        "image_too_large",
+    ]
+    assert results[0]["error"]["message"].startswith("bad.txt: expected")
+    assert str(MAX_IMAGE_PIXELS) in results[3]["error"]["message"]
+    assert results[1] == post_files(client, ("a.png", good)).json()["results"][0]
+
+
+def test_a_request_of_bad_images_only_is_422_with_the_first_error(client: TestClient) -> None:
+    status, code, message = error_of(post_files(client, ("a.txt", b"no image"), ("b.txt", b"")))
+
+    assert (status, code) == (422, "invalid_image")
+    assert message.startswith("a.txt: expected")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_an_undecodable_raw_body_is_422_and_named_by_its_number(client: TestClient, content: bytes) -> None:
+    response = client.post("/classify", content=content, headers={"Content-Type": "image/png"})
+
+    status, code, message = error_of(response)
+    assert (status, code) == (422, "invalid_image")
+    assert message.startswith("image 1: expected")
+
+
+def test_an_image_of_too_many_pixels_is_422(client: TestClient, png: Png) -> None:
+    response = post_files(client, ("big.png", png(np.zeros((101, 100, 1), np.uint8))))
+
+    assert error_of(response)[:2] == (422, "image_too_large")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}, {}]
+)
+def test_another_content_type_is_415(client: TestClient, headers: dict[str, str]) -> None:
+    status, code, message = error_of(client.post("/classify", content=b"image", headers=headers))
+
+    assert (status, code) == (415, "unsupported_media_type")
+    assert "multipart/form-data" in message
+
+
+def test_an_unknown_model_is_404_and_the_served_ones_are_named(client: TestClient) -> None:
+    status, code, message = error_of(post_files(client, ("a.png", b""), model="other"))
+
+    assert (status, code) == (404, "model_not_found")
+    assert message == "no model 'other' is served, only: tiny-grey, tiny-rgb"
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "five", "1.5", ""])
+def test_a_wrong_top_k_is_422(client: TestClient, top_k: str) -> None:
+    status, code, message = error_of(post_files(client, ("a.png", b""), top_k=top_k))
+
+    assert (status, code) == (422, "invalid_parameter")
+    assert message.startswith("top_k: ")
+
+
+@pytest.mark.parametrize("image", [b"0" * MAX_BODY_BYTES, b"0" * (MAX_BODY_BYTES + 1)])
+def test_a_form_of_more_bytes_than_the_limit_is_413(client: TestClient, image: bytes) -> None:
+    status, code, message = error_of(post_files(client, ("a.png", image)))
+
+    assert (status, code) == (413, "body_too_large")
+    assert str(MAX_BODY_BYTES) in message
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 422), (MAX_BODY_BYTES + 1, 413)])
+def test_the_limit_is_the_largest_body_taken(client: TestClient, size: int, status: int) -> None:
+    def chunks() -> Iterator[bytes]:  # no Content-Length
+        yield from (b"0" * min(1000, size - start) for start in range(0, size, 1000))
+
+    headers = {"Content-Type": "image/png"}
+
+    assert client.post("/classify", content=b"0" * size, headers=headers).status_code == status
+    assert client.post("/classify", content=chunks(), headers=headers).status_code == status
+
+
+def test_more_images_than_the_limit_are_413(client: TestClient) -> None:
+    status, code, message = error_of(post_files(client, *([("a.png", b"")] * (MAX_IMAGES + 1))))
+
+    assert (status, code) == (413, "too_many_images")
+    assert message == f"a request may hold at most {MAX_IMAGES} images"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [
+        (b"--b--\r\n", "multipart/form-data; boundary=b", "no_images"),
+        (b"", "multipart/form-data; boundary=b", "invalid_form"),
+        (b"garbage", "multipart/form-data; boundary=b", "invalid_form"),
+        (b"--b--\r\n", "multipart/form-data", "invalid_form"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n3\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            "invalid_form",
+        ),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\ncut',
+            "multipart/form-data; boundary=b",
+            "invalid_form",
+        ),
+    ],
+    ids=["no parts", "empty", "garbage", "no boundary", "a field", "cut off"],
+)
+def test_a_broken_form_or_one_without_files_is_400(
+    client: TestClient, body: bytes, content_type: str, code: str
+) -> None:
+    response = client.post("/classify", content=body, headers={"Content-Type": content_type})
+
+    assert error_of(response)[:2] == (400, code)
+
+
+def test_a_fault_of_the_server_is_500_without_details(
+    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+
+    response = post_files(client, ("a.png", png(pixels[0])))
+
+    assert error_of(response)[:2] == (500, "internal_error")
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_images_are_classified_off_the_event_loop_by_a_bounded_pool(
+    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    predict = Predictor.predict
+
+    def recording(self: Predictor, *args: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return predict(self, *args)
+
+    monkeypatch.setattr(Predictor, "predict", recording)
+
+    with ThreadPoolExecutor(8) as pool:
+        image = png(pixels[0])
+        statuses = [r.status_code for r in pool.map(lambda _: post_files(client, ("a.png", image)), range(24))]
+
+    assert statuses == [200] * 24
+    assert threads <= {"classify_0", "classify_1"}

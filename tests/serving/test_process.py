@@ -1,0 +1,230 @@
+"""A real server process on a real socket: start, streaming limits, signals, exit codes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+
+from serving.body_limit import LINGER_SECONDS
+
+ROOT = Path(__file__).parents[2]
+MAX_BODY_BYTES = 50_000
+Png = Callable[[np.ndarray], bytes]
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        return wait_for_log(self.process, self.log, pattern)
+
+
+def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := re.search(pattern, log.read_text()):
+            return found
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"{pattern!r} is not in the log:\n{log.read_text()}")
+
+
+@contextmanager
+def running_server(log: Path, *arguments: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "pdeinfer", "serve", "--port", "0", "--device", "cpu", *arguments]
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        try:
+            port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]
+            yield Server(process, log, int(port))
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with running_server(log, str(package_folder), "--max-body-bytes", str(MAX_BODY_BYTES)) as server:
+        yield server
+
+
+def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return the status, the headers and the body of the one answer that is waiting."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        headers = dict(line.decode().strip().lower().split(": ", 1) for line in iter(file.readline, b"\r\n"))
+        return status, headers, file.read(int(headers["content-length"]))
+
+
+def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.ndarray, png: Png) -> None:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
+        deadline = time.monotonic() + 10
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        response = client.post("/classify", files={"file": ("a.png", png(pixels[0]))})
+
+    assert response.status_code == 200
+    assert response.json()["model"] == "tiny-grey"
+    assert len(response.json()["results"][0]["top"]) == 5
+    assert "server" not in response.headers
+
+
+def test_a_chunked_body_over_the_limit_is_413_before_it_ends_and_the_connection_is_closed(server: Server) -> None:
+    chunk = b"2710\r\n" + b"0" * 10_000 + b"\r\n"
+    with server.connect() as connection:
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        connection.sendall(chunk * (MAX_BODY_BYTES // 10_000 + 1))
+
+        started = time.monotonic()
+        status, headers, body = read_response(connection)
+        answered_after = time.monotonic() - started
+
+        assert status == 413
+        assert headers["connection"] == "close"
+        assert json.loads(body)["error"]["code"] == "body_too_large"
+        assert answered_after < LINGER_SECONDS
+        assert connection.recv(1) == b""  # closed, though the body never ended
+
+
+def test_a_content_length_over_the_limit_is_413_before_any_of_the_body_is_sent(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 1000000000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+
+        status, headers, body = read_response(connection)
+
+    assert status == 413
+    assert headers["connection"] == "close"
+    assert json.loads(body)["error"]["code"] == "body_too_large"
+
+
+def test_a_client_that_sends_all_of_its_body_before_it_reads_gets_the_413(server: Server) -> None:
+    response = httpx2.post(f"http://127.0.0.1:{server.port}/classify", content=b"0" * 20_000_000)
+
+    assert response.status_code == 413
+
+
+def test_a_client_that_goes_away_leaves_no_traceback_and_a_working_server(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n0"
+        )
+        time.sleep(0.1)
+
+    time.sleep(0.1)
+    assert httpx2.get(f"http://127.0.0.1:{server.port}/healthz").status_code == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_no_image_bytes_are_logged(server: Server) -> None:
+    httpx2.post(
+        f"http://127.0.0.1:{server.port}/classify", content=b"secret pixels", headers={"Content-Type": "image/png"}
+    )
+
+    assert "secret" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_request_in_flight_be_answered_and_exits_0(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png, number: signal.Signals
+) -> None:
+    image = png(pixels[0])
+    with running_server(tmp_path / "log", str(package_folder)) as server, server.connect() as connection:
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(image)
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")  # the application is waiting for the body
+        connection.sendall(image[:20])
+        server.process.send_signal(number)
+        server.wait_for_log("Shutting down")
+        connection.sendall(image[20:])
+
+        status, _, body = read_response(connection)
+
+        assert status == 200
+        assert len(json.loads(body)["results"]) == 1
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
+    package_folder: Path, tmp_path: Path
+) -> None:
+    with (
+        running_server(tmp_path / "log", str(package_folder), "--shutdown-timeout", "1") as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        )
+        connection.recv(100)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert server.process.wait(5) == 0
+
+
+def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--port", "http"], {}, "'http'"),
+        ([], {"PDEINFER_MAX_IMAGES": "none"}, "PDEINFER_MAX_IMAGES"),
+        (["no-such-model"], {}, "'no-such-model' is neither a bundled model"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_code_2(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = run_to_the_end(*arguments, **environment)
+
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("pdeinfer serve: ")
+    assert message in line
+
+
+def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_code_2(package_folder: Path) -> None:
+    result = run_to_the_end(str(package_folder), "--device", "cuda:63")
+
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "cuda:63" in result.stderr
+
+
+def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, server: Server) -> None:
+    result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(server.port))
+
+    assert result.returncode == 1
+    assert "address already in use" in result.stderr
+    assert "Traceback" not in result.stderr
