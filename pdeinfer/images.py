@@ -147,6 +147,8 @@ def _to_mode(picture: PIL.Image.Image, channels: int, name: str) -> PIL.Image.Im
     picture = _upright(picture)
     if is_16_bit:
         picture = _to_8_bit(picture)
+    if picture.mode == "La":  # Pillow converts premultiplied grey to this alone
+        picture = picture.convert("LA")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "white"), picture)

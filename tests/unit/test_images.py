@@ -1,0 +1,554 @@
+"""The documented rule of `pdeinfer.images`, pixel by pixel, and what it refuses."""
+
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.images import FORMATS, image_files, to_array
+from pdeinfer.presets import Fit, InputSpec
+
+ORIENTATION = 0x0112
+
+
+def grey(height: int, width: int, fit: Fit = "crop") -> InputSpec:
+    return InputSpec(height, width, 1, mean=(0.5,), std=(0.5,), fit=fit)
+
+
+def rgb(height: int, width: int, fit: Fit = "crop") -> InputSpec:
+    return InputSpec(height, width, 3, mean=(0.5,) * 3, std=(0.5,) * 3, fit=fit)
+
+
+def random_pixels(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def png(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG written by hand: `rows` are the scan lines, each with its filter byte."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+class TestKindsOfInput:
+    """Step 1: whatever holds an image."""
+
+    PIXELS = random_pixels(5, 7, 3)
+
+    def test_every_kind_of_input_gives_the_same_pixels(self, tmp_path: Path) -> None:
+        content = encode(PIL.Image.fromarray(self.PIXELS), "PNG")
+        path = tmp_path / "image.png"
+        path.write_bytes(content)
+        image = PIL.Image.open(path)
+        with image, path.open("rb") as file:
+            for source in (path, str(path), content, bytearray(content), file, io.BytesIO(content), image, self.PIXELS):
+                assert np.array_equal(to_array(source, rgb(5, 7)), self.PIXELS)
+
+    def test_a_file_object_is_read_from_its_start_and_left_open(self) -> None:
+        file = io.BytesIO(encode(PIL.Image.fromarray(self.PIXELS), "PNG"))
+        file.seek(9)
+        assert np.array_equal(to_array(file, rgb(5, 7)), self.PIXELS)
+        assert not file.closed
+
+    def test_a_pillow_image_is_neither_changed_nor_closed(self) -> None:
+        image = PIL.Image.fromarray(self.PIXELS)
+        to_array(image, grey(3, 3))
+        assert np.array_equal(np.asarray(image), self.PIXELS)
+
+    def test_the_result_is_a_new_writable_array(self) -> None:
+        pixels = self.PIXELS.copy()
+        result = to_array(pixels, rgb(5, 7))
+        result[:] = 0
+        assert np.array_equal(pixels, self.PIXELS)
+
+    @pytest.mark.parametrize("file_format", ["BMP", "GIF", "PNG", "PPM", "TIFF", "WEBP"])
+    def test_every_lossless_format_gives_exact_pixels(self, file_format: str) -> None:
+        pixels = np.repeat(random_pixels(6, 4, 1), 3, axis=2)  # grey: a GIF's palette of 256 colours holds it
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        content = encode(PIL.Image.fromarray(pixels), file_format, **options)
+        assert np.array_equal(to_array(content, rgb(6, 4)), pixels)
+        assert np.array_equal(to_array(content, grey(6, 4)), pixels[..., :1])
+
+    def test_a_jpeg_gives_what_its_decoder_gives(self) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(16, 16, 3)), "JPEG", quality=90)
+        assert np.array_equal(to_array(content, rgb(16, 16)), np.asarray(PIL.Image.open(io.BytesIO(content))))
+
+    def test_a_jpeg_of_two_pictures_as_phones_write_it_gives_the_first(self) -> None:
+        first, second = (PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+        content = encode(first, "MPO", save_all=True, append_images=[second], quality=100)
+        assert np.abs(to_array(content, rgb(8, 8)).astype(int) - [255, 0, 0]).max() <= 2
+
+    @pytest.mark.parametrize("file_format", ["GIF", "TIFF", "WEBP", "PNG"])
+    def test_an_animation_gives_its_first_frame(self, file_format: str) -> None:
+        frames = [PIL.Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        content = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        assert np.array_equal(to_array(content, rgb(4, 4)), np.full((4, 4, 3), [255, 0, 0]))
+
+    @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1)])
+    def test_a_grey_array_is_grey_in_every_channel(self, shape: tuple[int, ...]) -> None:
+        pixels = random_pixels(*shape)
+        assert np.array_equal(to_array(pixels, grey(5, 7)), pixels.reshape(5, 7, 1))
+        assert np.array_equal(to_array(pixels, rgb(5, 7)), np.repeat(pixels.reshape(5, 7, 1), 3, axis=2))
+
+    def test_an_array_that_is_not_contiguous_is_read_in_its_own_order(self) -> None:
+        pixels = random_pixels(10, 14, 3)[::2, ::-2]
+        assert np.array_equal(to_array(pixels, rgb(5, 7)), pixels)
+
+
+TURNED = random_pixels(4, 6)
+UPRIGHT = {
+    1: TURNED,
+    2: TURNED[:, ::-1],
+    3: TURNED[::-1, ::-1],
+    4: TURNED[::-1],
+    5: TURNED.T,
+    6: np.rot90(TURNED, -1),
+    7: TURNED[::-1, ::-1].T,
+    8: np.rot90(TURNED),
+}
+
+
+class TestOrientation:
+    """Step 2: EXIF."""
+
+    @pytest.mark.parametrize("orientation", UPRIGHT)
+    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+    def test_the_image_is_turned_upright_once(self, file_format: str, orientation: int) -> None:
+        exif = PIL.Image.Exif()
+        exif[ORIENTATION] = orientation
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        content = encode(PIL.Image.fromarray(TURNED), file_format, exif=exif, **options)
+        expected = UPRIGHT[orientation]
+        assert np.array_equal(to_array(content, grey(*expected.shape))[..., 0], expected)
+
+    def test_a_16_bit_png_is_turned_upright(self) -> None:
+        exif = PIL.Image.Exif()
+        exif[ORIENTATION] = 6
+        content = encode(PIL.Image.fromarray(TURNED.astype(np.uint16) * 257), "PNG", exif=exif)
+        assert np.array_equal(to_array(content, grey(6, 4))[..., 0], UPRIGHT[6])
+
+    @pytest.mark.parametrize("exif", [b"Exif\0\0damaged", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
+    def test_damaged_exif_leaves_the_image_as_it_is(self, exif: bytes) -> None:
+        content = encode(PIL.Image.fromarray(TURNED), "PNG", exif=exif)
+        assert np.array_equal(to_array(content, grey(4, 6))[..., 0], TURNED)
+
+
+class TestDepth:
+    """Step 3: more, and fewer, than 8 bits."""
+
+    VALUES = np.array([[0, 128, 129, 257, 385, 386], [1000, 32767, 32768, 65406, 65407, 65535]], np.uint16)
+    ROUNDED = np.array([[0, 0, 1, 1, 1, 2], [4, 127, 128, 254, 255, 255]], np.uint8)  # value / 257
+
+    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+    def test_16_bit_grey_is_scaled_and_rounded(self, file_format: str) -> None:
+        content = encode(PIL.Image.fromarray(self.VALUES), file_format)
+        assert np.array_equal(to_array(content, grey(2, 6))[..., 0], self.ROUNDED)
+
+    def test_a_big_endian_16_bit_image_is_scaled_and_rounded(self) -> None:
+        image = PIL.Image.frombytes("I;16B", (6, 2), self.VALUES.astype(">u2").tobytes())
+        assert np.array_equal(to_array(image, grey(2, 6))[..., 0], self.ROUNDED)
+
+    def test_the_transparent_value_of_a_16_bit_png_is_white(self) -> None:
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in self.VALUES)
+        content = png(6, 2, 16, 0, rows, (b"tRNS", struct.pack(">H", 1000)))
+        expected = self.ROUNDED.copy()
+        expected[1, 0] = 255
+        assert np.array_equal(to_array(content, grey(2, 6))[..., 0], expected)
+
+    def test_a_pgm_with_an_odd_maximum_is_scaled_to_8_bits(self) -> None:
+        content = b"P5 3 1 1000\n" + struct.pack(">3H", 0, 500, 1000)
+        assert to_array(content, grey(1, 3)).ravel().tolist() == [0, 128, 255]
+
+    def test_16_bit_colour_is_read_as_its_high_bytes(self) -> None:
+        rows = b"\0" + struct.pack(">6H", 0, 255, 256, 32767, 65279, 65535)
+        assert to_array(png(2, 1, 16, 2, rows), rgb(1, 2)).tolist() == [[[0, 0, 1], [127, 254, 255]]]
+
+    @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM"])
+    def test_one_bit_is_black_and_white(self, file_format: str) -> None:
+        pixels = random_pixels(5, 9) > 127
+        content = encode(PIL.Image.fromarray(pixels), file_format)
+        assert np.array_equal(to_array(content, grey(5, 9))[..., 0], pixels * 255)
+
+    def test_4_bit_grey_is_scaled_to_8(self) -> None:
+        assert to_array(png(2, 1, 4, 0, b"\0\x3f"), grey(1, 2)).ravel().tolist() == [3 * 17, 255]
+
+    @pytest.mark.parametrize(("dtype", "kind"), [(np.int32, "integers"), (np.float32, "floats")])
+    def test_32_bit_images_are_refused_by_name(self, dtype: type, kind: str) -> None:
+        image = PIL.Image.fromarray(np.zeros((4, 4), dtype))
+        for source in (image, encode(image, "TIFF")):
+            with pytest.raises(ImageError, match=f"^x: expected 8 or 16 bits per channel, got 32-bit {kind}$"):
+                to_array(source, grey(4, 4), "x")
+
+    def test_a_pfm_file_is_refused_as_floats(self) -> None:
+        with pytest.raises(ImageError, match="got 32-bit floats"):
+            to_array(b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5), grey(1, 1))
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    opacity = alpha[..., None] / 255
+    return np.rint(colour * opacity + 255 * (1 - opacity))
+
+
+class TestTransparency:
+    """Step 4: composited on white."""
+
+    def test_rgba_is_composited_on_white(self) -> None:
+        pixels = random_pixels(32, 32, 4)
+        expected = on_white(pixels[..., :3].astype(float), pixels[..., 3])
+        for source in (pixels, PIL.Image.fromarray(pixels), encode(PIL.Image.fromarray(pixels), "PNG")):
+            assert np.abs(to_array(source, rgb(32, 32)) - expected).max() <= 1  # Pillow's integer arithmetic
+
+    def test_opaque_and_transparent_pixels_are_exact(self) -> None:
+        pixels = random_pixels(8, 8, 4)
+        pixels[..., 3] = np.where(pixels[..., 3] > 127, 255, 0)
+        expected = np.where(pixels[..., 3:] == 255, pixels[..., :3], 255)
+        assert np.array_equal(to_array(pixels, rgb(8, 8)), expected)
+
+    def test_grey_with_alpha_is_composited_on_white(self) -> None:
+        image = PIL.Image.frombytes("LA", (3, 1), bytes([0, 0, 40, 255, 100, 51]))
+        assert to_array(image, grey(1, 3)).ravel().tolist() == [255, 40, 224]
+
+    def test_premultiplied_alpha_is_composited_on_white(self) -> None:
+        image = PIL.Image.frombytes("RGBA", (2, 1), bytes([200, 100, 0, 255, 9, 9, 9, 0])).convert("RGBa")
+        assert to_array(image, rgb(1, 2)).tolist() == [[[200, 100, 0], [255, 255, 255]]]
+
+    @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
+    def test_the_transparent_colour_of_a_palette_is_white(self, transparency: int | bytes) -> None:
+        image = PIL.Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
+        image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+        content = encode(image, "PNG", transparency=transparency)
+        assert to_array(content, rgb(1, 3)).tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
+
+    @pytest.mark.parametrize(
+        ("image", "transparency", "expected"),
+        [
+            (PIL.Image.frombytes("L", (2, 1), bytes([7, 8])), 7, [255, 8]),
+            (PIL.Image.fromarray(np.array([[True, False]])), 0, [255, 255]),
+        ],
+    )
+    def test_the_transparent_value_of_a_grey_png_is_white(
+        self, image: PIL.Image.Image, transparency: int, expected: list[int]
+    ) -> None:
+        assert to_array(encode(image, "PNG", transparency=transparency), grey(1, 2)).ravel().tolist() == expected
+
+    def test_the_transparent_colour_of_an_rgb_png_is_white(self) -> None:
+        image = PIL.Image.frombytes("RGB", (2, 1), bytes([1, 2, 3, 4, 5, 6]))
+        content = encode(image, "PNG", transparency=(1, 2, 3))
+        assert to_array(content, rgb(1, 2)).tolist() == [[[255, 255, 255], [4, 5, 6]]]
+
+    def test_a_transparent_gif_is_composited_on_white(self) -> None:
+        image = PIL.Image.frombytes("P", (2, 1), bytes([0, 1]))
+        image.putpalette([10, 20, 30, 40, 50, 60])
+        content = encode(image, "GIF", transparency=0)
+        assert to_array(content, rgb(1, 2)).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+class TestColour:
+    """Step 5: to RGB, and to grey."""
+
+    def test_rgb_becomes_grey_by_the_weights_of_bt_601(self) -> None:
+        pixels = random_pixels(16, 16, 3)
+        expected = pixels @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(to_array(pixels, grey(16, 16))[..., 0] - expected).max() <= 0.51
+
+    def test_grey_rgb_keeps_its_value(self) -> None:
+        pixels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+        assert np.array_equal(to_array(pixels, grey(16, 16)), pixels[..., :1])
+
+    def test_a_palette_is_expanded(self) -> None:
+        image = PIL.Image.frombytes("P", (2, 2), bytes([1, 0, 0, 1]))
+        image.putpalette([10, 20, 30, 200, 100, 50])
+        expected = [[[200, 100, 50], [10, 20, 30]], [[10, 20, 30], [200, 100, 50]]]
+        for source in (image, encode(image, "PNG"), encode(image, "GIF"), encode(image, "BMP")):
+            assert to_array(source, rgb(2, 2)).tolist() == expected
+
+    def test_cmyk_becomes_rgb(self) -> None:
+        cmyk = [(0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0)]
+        image = PIL.Image.new("CMYK", (5, 1))
+        image.putdata(cmyk)
+        expected = [[255, 255, 255], [0, 0, 0], [0, 255, 255], [255, 0, 255], [255, 255, 0]]
+        for source in (image, encode(image, "TIFF")):
+            assert to_array(source, rgb(1, 5)).tolist() == [expected]
+        jpeg = to_array(encode(PIL.Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", quality=100), rgb(16, 16))
+        assert np.abs(jpeg.astype(int) - [0, 255, 255]).max() <= 3
+
+    @pytest.mark.parametrize(
+        ("mode", "pixel", "expected"),
+        [
+            ("YCbCr", (76, 85, 255), (254, 0, 0)),
+            ("HSV", (0, 255, 255), (255, 0, 0)),
+            ("HSV", (170, 255, 255), (0, 0, 255)),
+            ("LAB", (255, 128, 128), (255, 255, 255)),
+            ("LAB", (0, 128, 128), (0, 0, 0)),
+            ("RGBX", (1, 2, 3, 0), (1, 2, 3)),
+        ],
+    )
+    def test_other_colour_spaces_become_rgb_and_grey(
+        self, mode: str, pixel: tuple[int, ...], expected: tuple[int, int, int]
+    ) -> None:
+        image = PIL.Image.new(mode, (1, 1), pixel)
+        result = to_array(image, rgb(1, 1)).ravel().astype(int)
+        assert np.abs(result - expected).max() <= 1
+        luminance = np.array([0.299, 0.587, 0.114]) @ result
+        assert to_array(image, grey(1, 1)).item() == pytest.approx(luminance, abs=0.51)
+
+    @pytest.mark.parametrize("mode", [mode for mode in PIL.Image.MODES if mode not in ("I", "F")])
+    @pytest.mark.parametrize("spec", [grey(4, 4), rgb(4, 4), grey(2, 3), rgb(2, 3)])
+    def test_no_mode_of_pillow_is_left_out(self, mode: str, spec: InputSpec) -> None:
+        result = to_array(PIL.Image.new(mode, (4, 4)), spec)
+        assert (result.shape, result.dtype) == ((spec.height, spec.width, spec.channels), np.uint8)
+
+
+class TestFit:
+    """Step 6: the size."""
+
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    def test_an_image_of_the_right_size_keeps_its_pixels(self, fit: Fit) -> None:
+        pixels = random_pixels(9, 5, 3)
+        assert np.array_equal(to_array(pixels, rgb(9, 5, fit)), pixels)
+
+    @pytest.mark.parametrize("shape", [(8, 24), (24, 8)])
+    def test_crop_keeps_the_middle(self, shape: tuple[int, int]) -> None:
+        pixels = random_pixels(*shape)
+        middle = pixels[:, 8:16] if shape == (8, 24) else pixels[8:16]
+        assert np.array_equal(to_array(pixels, grey(8, 8))[..., 0], middle)
+
+    @pytest.mark.parametrize("shape", [(3, 8), (8, 3)])
+    def test_pad_puts_black_on_both_sides(self, shape: tuple[int, int]) -> None:
+        pixels = random_pixels(*shape)
+        expected = np.zeros((8, 8), np.uint8)
+        expected[2:5] = pixels if shape == (3, 8) else 0
+        if shape == (8, 3):
+            expected[:, 2:5] = pixels
+        assert np.array_equal(to_array(pixels, grey(8, 8, "pad"))[..., 0], expected)
+
+    def test_stretch_ignores_the_aspect_ratio(self) -> None:
+        pixels = np.repeat(random_pixels(8, 1), 16, axis=1)
+        assert np.array_equal(to_array(pixels, grey(8, 4, "stretch"))[..., 0], pixels[:, :4])
+
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    def test_reducing_averages_all_the_pixels(self, fit: Fit) -> None:
+        stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))  # a pixel wide: without antialiasing 0 or 255
+        result = to_array(stripes, grey(8, 8, fit)).astype(int)
+        assert np.abs(result - 127.5).max() <= 8
+
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    def test_an_image_of_one_colour_keeps_it(self, fit: Fit) -> None:
+        result = to_array(np.full((37, 37, 3), 77, np.uint8), rgb(8, 8, fit))
+        assert np.array_equal(result, np.full((8, 8, 3), 77))
+
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 10_000), (10_000, 1), (1, 3), (3, 1)])
+    def test_extreme_shapes_fit(self, shape: tuple[int, int], fit: Fit) -> None:
+        assert to_array(np.full(shape, 255, np.uint8), rgb(8, 8, fit)).shape == (8, 8, 3)
+
+    @given(
+        height=st.integers(1, 70), width=st.integers(1, 70), target=st.tuples(st.integers(1, 40), st.integers(1, 40))
+    )
+    @settings(deadline=None)
+    def test_every_size_gives_every_size_and_crop_and_stretch_add_no_black(
+        self, height: int, width: int, target: tuple[int, int]
+    ) -> None:
+        white = np.full((height, width), 255, np.uint8)
+        assert to_array(white, grey(*target, "crop")).min() == 255
+        assert to_array(white, grey(*target, "stretch")).min() == 255
+        padded = to_array(white, grey(*target, "pad"))[..., 0]
+        assert set(np.unique(padded)) <= {0, 255}
+        assert padded.max() == 255
+
+
+class TestRefusals:
+    """Every error names the input and what was expected."""
+
+    SPEC = rgb(8, 8)
+
+    @pytest.mark.parametrize(
+        ("array", "problem"),
+        [
+            (np.zeros((8, 8), np.float32), "dtype uint8, 0 to 255, got float32"),
+            (np.zeros((8, 8), np.int64), "dtype uint8, 0 to 255, got int64"),
+            (np.zeros((8, 8), bool), "dtype uint8, 0 to 255, got bool"),
+            (np.zeros((8, 8, 2), np.uint8), r"got \(8, 8, 2\)"),
+            (np.zeros((3, 8, 8), np.uint8), r"got \(3, 8, 8\)"),
+            (np.zeros((2, 8, 8, 3), np.uint8), r"got \(2, 8, 8, 3\)"),
+            (np.zeros(8, np.uint8), r"got \(8,\)"),
+            (np.zeros((), np.uint8), r"got \(\)"),
+            (np.zeros((0, 8, 3), np.uint8), r"got \(0, 8, 3\)"),
+        ],
+    )
+    def test_arrays_of_another_dtype_or_shape_are_refused(self, array: np.ndarray, problem: str) -> None:
+        with pytest.raises(ImageError, match=f"^image 3 of 10: expected .*{problem}$"):
+            to_array(array, self.SPEC, "image 3 of 10")
+
+    @pytest.mark.parametrize("value", [[1, 2], None, 3, 1.5, {"image": 1}, object()])
+    def test_other_types_are_refused(self, value: object) -> None:
+        with pytest.raises(ImageError, match=f"expected a path, bytes.*, got {type(value).__name__}$"):
+            to_array(value, self.SPEC)
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "none.png"
+        with pytest.raises(ImageError, match=f"^{path}: expected .*: No such file or directory$"):
+            to_array(path, self.SPEC)
+
+    def test_a_path_in_a_list_is_named_with_its_place(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=rf"^image 3 of 10 \({tmp_path / 'none.png'}\): "):
+            to_array(tmp_path / "none.png", self.SPEC, "image 3 of 10")
+
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=f"^{tmp_path}: .*Is a directory$"):
+            to_array(tmp_path, self.SPEC)
+
+    def test_a_path_with_a_nul_is_refused(self) -> None:
+        with pytest.raises(ImageError, match="null"):
+            to_array("a\0b", self.SPEC)
+
+    @pytest.mark.parametrize("content", [b"", b"GIF89a", b"hello", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n"])
+    def test_empty_and_foreign_bytes_are_refused(self, content: bytes) -> None:
+        with pytest.raises(ImageError, match=r"^bytes: expected a BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP image"):
+            to_array(content, self.SPEC)
+
+    @pytest.mark.parametrize("file_format", ["ICO", "TGA", "PCX", "SGI", "PDF", "EPS"])
+    def test_formats_that_are_not_in_the_list_are_refused(self, file_format: str) -> None:
+        content = encode(PIL.Image.new("RGB", (16, 16)), file_format)
+        with pytest.raises(ImageError, match="got an empty, damaged or other file"):
+            to_array(content, self.SPEC)
+
+    def test_a_text_file_object_is_refused(self) -> None:
+        with pytest.raises(ImageError, match=r"^file object: expected"):
+            to_array(io.StringIO("text"), self.SPEC)
+
+    @pytest.mark.parametrize("file_format", FORMATS)
+    def test_truncated_files_are_refused(self, file_format: str) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(64, 64, 3)), file_format)
+        for size in (len(content) // 2, len(content) * 3 // 4):
+            with pytest.raises(ImageError, match=r"^bytes: expected"):
+                to_array(content[:size], self.SPEC)
+
+    def test_more_pixels_than_the_limit_are_refused_before_decoding(self) -> None:
+        content = png(20_000, 20_000, 8, 2, b"")  # no pixel data at all: decoding it would fail otherwise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with pytest.raises(ImageTooLargeError, match=r"^x: expected at most 64000000 pixels"):
+                to_array(content, self.SPEC, "x")
+            with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
+                to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
+
+    def test_pillows_own_warning_of_a_bomb_is_the_same_error(self) -> None:
+        with pytest.raises(ImageTooLargeError, match="expected at most 64000000 pixels"):
+            to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC)
+
+    @pytest.mark.parametrize(
+        "make", [lambda a: a, PIL.Image.fromarray, lambda a: encode(PIL.Image.fromarray(a), "PNG")]
+    )
+    def test_the_limit_of_the_caller_holds_for_every_kind_of_input(self, make: object) -> None:
+        image = make(np.zeros((10, 11), np.uint8))
+        assert to_array(image, self.SPEC, max_pixels=110).shape == (8, 8, 3)
+        with pytest.raises(ImageTooLargeError, match=r"expected at most 109 pixels, got 11 x 10$"):
+            to_array(image, self.SPEC, max_pixels=109)
+
+    def test_running_out_of_memory_is_an_image_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def load(_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(PIL.Image.Image, "load", load)
+        with pytest.raises(ImageError, match=r"MemoryError$"):
+            to_array(PIL.Image.new("L", (8, 8)), self.SPEC)
+
+
+SEEDS = [
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 3)), file_format)
+    for file_format in ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+] + [
+    encode(PIL.Image.fromarray(random_pixels(9, 9)).convert("P"), "GIF", transparency=3),
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 4)), "TIFF", compression="tiff_lzw"),
+    encode(
+        PIL.Image.new("RGB", (9, 9)),
+        "JPEG",
+        exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
+    ),
+]
+
+
+class TestHostileBytes:
+    """Whatever the bytes: an array, or an ImageError."""
+
+    @staticmethod
+    def check(content: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                result = to_array(content, rgb(8, 8), max_pixels=100_000)
+            except ImageError:
+                return
+        assert (result.shape, result.dtype) == ((8, 8, 3), np.uint8)
+
+    @given(st.binary(max_size=200))
+    @settings(deadline=None)
+    def test_random_bytes(self, content: bytes) -> None:
+        self.check(content)
+
+    @given(
+        st.sampled_from([b"BM", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"P5 ", b"P2 ", b"II*\0", b"RIFF"]),
+        st.binary(max_size=300),
+    )
+    @settings(deadline=None)
+    def test_random_bytes_behind_a_magic_number(self, magic: bytes, content: bytes) -> None:
+        self.check(magic + content)
+
+    @given(st.sampled_from(SEEDS), st.data())
+    @settings(deadline=None, max_examples=200)
+    def test_damaged_images(self, content: bytes, data: st.DataObject) -> None:
+        damaged = bytearray(content)
+        for _ in range(data.draw(st.integers(1, 8))):
+            damaged[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        self.check(bytes(damaged[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else damaged))
+
+
+def test_many_threads_get_the_same_pixels_as_one() -> None:
+    expected = [to_array(content, rgb(8, 8)) for content in SEEDS]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda content: to_array(content, rgb(8, 8)), SEEDS * 20))
+    assert all(np.array_equal(result, expected[i % len(SEEDS)]) for i, result in enumerate(results))
+
+
+class TestImageFiles:
+    """The images of a folder."""
+
+    def test_images_are_found_by_suffix_and_sorted_and_folders_below_are_left_out(self, tmp_path: Path) -> None:
+        for name in ("b.PNG", "a.jpg", "c.webp", "notes.txt", "noext"):
+            (tmp_path / name).touch()
+        (tmp_path / "below.png").mkdir()
+        assert [path.name for path in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
+
+    def test_a_folder_without_images_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=f"^{tmp_path}: expected a folder of images .*, found none$"):
+            image_files(tmp_path)
+
+    def test_a_missing_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=r"none: expected a folder of images: No such file or directory$"):
+            image_files(tmp_path / "none")
+
+    def test_a_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").touch()
+        with pytest.raises(ImageError, match=r"a.png: expected a folder of images: Not a directory$"):
+            image_files(tmp_path / "a.png")
