@@ -95,8 +95,9 @@ def _cgroup_quotas(root: Path) -> list[float]:
         return []
     quotas = []
     for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if hierarchy == "0":  # version 2
             mount = root / "sys/fs/cgroup"
         elif "cpu" in controllers.split(","):
             mount = root / "sys/fs/cgroup/cpu"
