@@ -192,7 +192,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _check_files(package: ModelPackage) -> str:
     package.verify_checksums()
-    return f"{len(package.card.files)} files"
+    count = len(package.card.files)
+    return f"{count} file{'s' if count > 1 else ''}"
 
 
 def _check_prediction(package: ModelPackage) -> str:

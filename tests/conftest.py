@@ -32,7 +32,7 @@ def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
     """What a tiny package must answer for images (N, H, W, C), computed in float64: (N, classes)."""
 
     def probabilities(preset: Preset, images: np.ndarray) -> np.ndarray:
-        logits = images.reshape(len(images), -1).astype(np.float64) @ _weights(preset)
+        logits = images.reshape(len(images), len(_weights(preset))).astype(np.float64) @ _weights(preset)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 

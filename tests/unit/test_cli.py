@@ -1,0 +1,291 @@
+"""The command line: output, exit codes, errors on one line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import pdeinfer.export
+from pdeinfer import cli, zoo
+from pdeinfer.errors import ExportError, MissingDependencyError, ParityError
+from pdeinfer.package import ONNX_FILE
+from pdeinfer.parity import Comparison, ParityReport
+from pdeinfer.predictor import Predictor
+from pdeinfer.version import __version__
+from tests.conftest import GREY_PRESET, write_tiny_package
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of three images, one of them truncated."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png"):
+        PIL.Image.fromarray(rng.integers(0, 256, (20, 20), dtype=np.uint8)).save(folder / name)
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:100])
+    return folder
+
+
+def error_lines(capsys: Captured) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+class TestPredict:
+    """pdeinfer predict."""
+
+    def test_an_image_is_answered_on_one_line(self, images: Path, package_folder: Path, capsys: Captured) -> None:
+        path = images / "a.png"
+        assert cli.main(["predict", str(path), "--model", str(package_folder), "--top-k", "2"]) == 0
+        with Predictor(package_folder) as predictor:
+            first, second = predictor.predict(path, top_k=2).top
+        expected = f"{path}: {first.label} {first.score:.1%}, {second.label} {second.score:.1%}\n"
+        assert capsys.readouterr() == (expected, "")
+
+    def test_json_is_a_line_per_image(self, images: Path, package_folder: Path, capsys: Captured) -> None:
+        paths = [str(images / "a.png"), str(images / "c.png")]
+        assert cli.main(["predict", *paths, "--model", str(package_folder), "--json", "--device", "cpu"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        with Predictor(package_folder) as predictor:
+            expected = [{"image": path, **predictor.predict(path).to_dict()} for path in paths]
+        assert lines == expected
+
+    def test_a_bad_image_is_an_error_line_and_the_others_are_answered(
+        self, images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        assert cli.main(["predict", str(images), "/no/such.png", "--model", str(package_folder), "--json"]) == 1
+        output = capsys.readouterr()
+        answered = [json.loads(line)["image"] for line in output.out.splitlines()]
+        assert answered == [str(images / "a.png"), str(images / "c.png")]
+        first, second = output.err.splitlines()
+        assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: expected a BMP")
+        assert second.startswith("pdeinfer: error: /no/such.png: expected")
+
+    def test_a_folder_without_images_is_an_error_line(
+        self, tmp_path: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        assert cli.main(["predict", str(tmp_path), "--model", str(package_folder)]) == 1
+        assert error_lines(capsys)[0].endswith("found none")
+
+    def test_more_images_than_a_batch_keep_their_names(
+        self, images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        paths = [str(images / name) for name in ("a.png", "c.png", "b.png")] * 30
+        assert cli.main(["predict", *paths, "--model", str(package_folder), "--json"]) == 1
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["image"] for line in lines] == [path for path in paths if not path.endswith("b.png")]
+        assert len({(line["image"], line["label"], round(line["score"], 5)) for line in lines}) == 2
+
+    def test_an_unknown_model_and_device_are_exit_code_2(
+        self, images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        path = str(images / "a.png")
+        assert cli.main(["predict", path, "--model", "nope"]) == 2
+        assert error_lines(capsys)[0].startswith("pdeinfer: error: 'nope' is neither a bundled model")
+        assert cli.main(["predict", path, "--model", str(package_folder), "--device", "tpu"]) == 2
+        assert error_lines(capsys) == ["pdeinfer: error: device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'"]
+
+    @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5"])
+    def test_a_wrong_top_k_is_a_usage_error(self, top_k: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["predict", "a.png", "--top-k", top_k])
+        assert stopped.value.code == 2
+        assert f"argument --top-k: expected a positive integer, got '{top_k}'" in capsys.readouterr().err
+
+    def test_a_missing_onnx_runtime_is_exit_code_2_and_names_the_command(
+        self, images: Path, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        assert cli.main(["predict", str(images / "a.png"), "--model", str(package_folder)]) == 2
+        assert error_lines(capsys)[0].endswith("pip install 'pdeinfer[cpu]'")
+
+
+class TestList:
+    """pdeinfer list."""
+
+    def test_bundled_models_are_listed(self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_tiny_package(tmp_path / "tiny-grey", GREY_PRESET)
+        monkeypatch.setattr(zoo, "_MODELS", tmp_path)
+        monkeypatch.setattr(zoo, "DEFAULT_MODEL", "tiny-grey")
+        assert cli.main(["list"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        for part in ("tiny-grey", "8x8x1", "10 classes", "640 parameters", "test accuracy 50.00%", "(default)"):
+            assert part in line
+
+
+class TestVerify:
+    """pdeinfer verify."""
+
+    @staticmethod
+    def parity(difference: float) -> list[ParityReport]:
+        comparison = Comparison("noise", 1, 64, difference, difference, 64)
+        return [ParityReport("Keras", ONNX_FILE, 1e-5, (comparison,))]
+
+    def test_every_check_prints_one_line(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-7))
+        assert cli.main(["verify", str(package_folder)]) == 0
+        checksums, prediction, rules, parity = capsys.readouterr().out.splitlines()
+        assert checksums == "checksums: ok, 1 file"
+        assert prediction.startswith("prediction: ok, ONNX Runtime ")
+        assert rules == "graph rules: ok, 4 nodes"
+        assert parity == "parity: ok, model.onnx within 1.0e-07 of Keras"
+
+    def test_a_changed_byte_fails_and_nothing_is_loaded(
+        self, package_folder: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        folder = Path(shutil.copytree(package_folder, tmp_path / "p"))
+        (folder / ONNX_FILE).write_bytes(b"x" * (folder / ONNX_FILE).stat().st_size)
+        assert cli.main(["verify", str(folder)]) == 1
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(f"checksums: FAILED, {folder / ONNX_FILE} is damaged: SHA-256")
+
+    def test_a_broken_graph_rule_fails(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pdeinfer.export, "broken_rules", lambda *_: ["control flow: Loop", "data outside"])
+        assert cli.main(["verify", str(package_folder)]) == 1
+        assert capsys.readouterr().out.splitlines()[-1] == "graph rules: FAILED, control flow: Loop; data outside"
+
+    def test_a_difference_over_the_tolerance_fails(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
+        assert cli.main(["verify", str(package_folder)]) == 1
+        assert "parity: FAILED, tolerance 1e-05" in capsys.readouterr().out.splitlines()[-1]
+
+    def test_checks_that_need_what_is_not_installed_are_skipped(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def verify_package(_: object) -> None:
+            raise MissingDependencyError("tensorflow", "train", "parity")
+
+        monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        assert cli.main(["verify", str(package_folder)]) == 0
+        *_, rules, parity = capsys.readouterr().out.splitlines()
+        assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
+        assert parity.startswith("parity: skipped, parity needs tensorflow")
+
+    def test_what_is_no_package_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
+        assert cli.main(["verify", str(tmp_path)]) == 2
+        assert "nor a folder with a card.json" in error_lines(capsys)[0]
+
+
+class TestExport:
+    """pdeinfer export."""
+
+    @pytest.mark.parametrize(
+        ("options", "saved_model", "force"),
+        [([], False, False), (["--format", "saved_model"], True, False), (["--format", "all", "--force"], True, True)],
+    )
+    def test_the_options_reach_the_exporter_and_the_report_is_printed(
+        self, options: list[str], saved_model: bool, force: bool, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def export_package(*args: object, **kwargs: object) -> list[str]:
+            calls.append((args, kwargs))
+            return ["the report"]
+
+        monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
+        assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
+        assert calls == [((Path("runs/x"), Path("build/x")), {"saved_model": saved_model, "force": force})]
+        assert capsys.readouterr().out.startswith("the report\n")
+
+    @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
+    def test_a_difference_is_exit_code_1_and_a_wrong_source_2(
+        self, error: type[Exception], code: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def export_package(*_: object, **__: object) -> None:
+            raise error("why")
+
+        monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
+        assert cli.main(["export", "runs/x", "-o", "build/x"]) == code
+        assert error_lines(capsys) == ["pdeinfer: error: why"]
+
+
+class TestServe:
+    """pdeinfer serve."""
+
+    def test_the_server_gets_its_arguments_and_gives_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        received = []
+        server = SimpleNamespace(main=lambda arguments: received.append(arguments) or 7)
+        monkeypatch.setitem(sys.modules, "serving.run", server)
+        assert cli.main(["serve", "digits-pde", "--port", "9000"]) == 7
+        assert received == [["digits-pde", "--port", "9000"]]
+
+    def test_a_missing_fastapi_names_the_install_command(
+        self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "serving.run", None)
+        assert cli.main(["serve"]) == 2
+        assert error_lines(capsys)[0].endswith("pip install 'pdeinfer[serve]'")
+
+
+class TestProcess:
+    """What holds for every command."""
+
+    @pytest.mark.parametrize("command", ["list", "predict", "verify", "export"])
+    def test_help_shows_examples(self, command: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0
+        assert f"examples:\n  pdeinfer {command}" in capsys.readouterr().out
+
+    def test_the_version_is_printed(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["--version"])
+        assert (stopped.value.code, capsys.readouterr().out) == (0, f"pdeinfer {__version__}\n")
+
+    @pytest.mark.parametrize("arguments", [[], ["nope"], ["predict"], ["export", "x"], ["verify"], ["list", "x"]])
+    def test_wrong_usage_is_exit_code_2(self, arguments: list[str], capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith("usage: pdeinfer")
+
+    def test_an_interruption_is_exit_code_130_without_a_traceback(
+        self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def names() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(zoo, "names", names)
+        assert cli.main(["list"]) == 130
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_reader_that_stops_early_is_no_error(self, images: Path, package_folder: Path) -> None:
+        paths = [str(images / "a.png")] * 2000  # more output than a pipe holds
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pdeinfer", "predict", *paths, "--model", str(package_folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        with process.stderr:
+            assert process.stderr.read() == b""
+        assert process.wait() == 1
+
+    def test_predicting_imports_neither_training_nor_serving_code(self, images: Path, package_folder: Path) -> None:
+        program = (
+            "import sys; from pdeinfer.cli import main; code = main(sys.argv[1:]);"
+            "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'fastapi', 'pydantic', 'serving', 'training'};"
+            "sys.exit(f'imported {heavy & sys.modules.keys()}' if heavy & sys.modules.keys() else code)"
+        )
+        arguments = ["predict", str(images / "a.png"), "--model", str(package_folder)]
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(str(images / "a.png"))

@@ -1,0 +1,47 @@
+"""What `import pdeinfer` gives, and what it does not load."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import pdeinfer
+from pdeinfer import errors
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_all_lists_exactly_the_public_names_sorted() -> None:
+    modules = {name for name, value in vars(pdeinfer).items() if type(value) is type(pdeinfer)}
+    public = {name for name in vars(pdeinfer) if not name.startswith("_")} - modules
+    assert set(pdeinfer.__all__) == public | {"__version__"}
+    assert (
+        sorted(pdeinfer.__all__, key=lambda name: (not name.isupper(), name.startswith("_"), name)) == pdeinfer.__all__
+    )
+
+
+def test_every_error_is_exported_and_a_pdeinfer_error() -> None:
+    tree = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    assert all(issubclass(value, pdeinfer.PdeinferError) for value in tree.values())
+    assert tree.keys() <= set(pdeinfer.__all__)
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert pdeinfer.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("module", ["pdeinfer", "pdeinfer.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    heavy = "{'tensorflow', 'keras', 'tf2onnx', 'onnx', 'onnxruntime', 'fastapi', 'pydantic', 'sklearn'}"
+    program = f"import sys, {module}; sys.exit(str({heavy} & sys.modules.keys() or ''))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_importing_takes_well_under_half_a_second() -> None:
+    program = "import time; start = time.process_time(); import pdeinfer; print(time.process_time() - start)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.3

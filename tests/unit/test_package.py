@@ -1,0 +1,355 @@
+"""Model packages: what is read is what was written, damage is found, and nothing is ever half there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.package import CARD_FILE, MAX_CARD_BYTES, ONNX_FILE, ModelCard, ModelPackage, new_package, write_card
+from pdeinfer.presets import PRESETS
+
+CARD = ModelCard(
+    PRESETS["mnist-pde"],
+    parameters=524,
+    opset=18,
+    training={"epochs": 3, "note": "π"},
+    metrics={"test_accuracy": 0.97},
+    parity={"passed": True},
+)
+
+
+@pytest.fixture
+def package(package_folder: Path, tmp_path: Path) -> Path:
+    """A copy of a good package, to be damaged."""
+    return Path(shutil.copytree(package_folder, tmp_path / "package"))
+
+
+def fill(folder: Path, card: ModelCard = CARD) -> ModelCard:
+    (folder / ONNX_FILE).write_bytes(b"network")
+    (folder / "saved_model" / "variables").mkdir(parents=True)
+    (folder / "saved_model" / "variables" / "variables.data-00000-of-00001").write_bytes(b"")
+    return write_card(folder, card)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def change_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads((folder / CARD_FILE).read_text())
+    change(values)
+    (folder / CARD_FILE).write_text(json.dumps(values))
+
+
+class TestCard:
+    """card.json."""
+
+    @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+    def test_a_card_survives_json(self, preset: Any) -> None:
+        card = replace(CARD, preset=preset)
+        assert ModelCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+
+    def test_the_presets_keys_lie_beside_the_cards_own(self) -> None:
+        values = CARD.to_dict()
+        assert values["format"] == 1
+        assert (values["name"], values["input"]["height"], len(values["labels"])) == ("mnist-pde", 28, 10)
+        assert {"network", "parameters", "opset", "training", "metrics", "parity", "files", "created"} < values.keys()
+
+    def test_a_written_card_is_read_back_with_the_files_it_found(self, tmp_path: Path) -> None:
+        with new_package(tmp_path / "p") as folder:
+            written = fill(folder)
+        assert set(written.files) == {ONNX_FILE, "saved_model/variables/variables.data-00000-of-00001"}
+        assert ModelPackage.read(tmp_path / "p") == ModelPackage(tmp_path / "p", written)
+        assert "π" in (tmp_path / "p" / CARD_FILE).read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("key", sorted(CARD.to_dict()))
+    def test_a_missing_key_is_named(self, package: Path, key: str) -> None:
+        change_card(package, lambda card: card.pop(key))
+        problem = "this version reads format 1, not None" if key == "format" else f"the key '{key}' is missing"
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}: {problem}"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "problem"),
+        [
+            ("format", 2, "this version reads format 1, not 2"),
+            ("format", "1", "this version reads format 1, not '1'"),
+            ("name", "", "name must be"),
+            ("name", "../x", "name must be"),
+            ("labels", "0123456789", "labels must be a tuple"),
+            ("labels", [1, 2], "labels must be at least two non-empty strings"),
+            ("labels", None, "labels must be"),
+            ("input", [], "not a preset"),
+            ("input", None, "not a preset"),
+            ("network", {"kind": "transformer"}, "network kind must be one of"),
+            ("network", {"kind": ["residual"]}, "not a preset"),
+            ("parameters", "524", "parameters must be an integer >= 0, not '524'"),
+            ("parameters", -1, "parameters must be an integer >= 0, not -1"),
+            ("opset", True, "opset must be an integer >= 0, not True"),
+            ("training", [], r"training must be an object, not \[\]"),
+            ("metrics", 0.9, "metrics must be an object"),
+            ("parity", None, "parity must be an object"),
+            ("created", 2024, "created must be a string"),
+            ("pdeinfer_version", None, "pdeinfer_version must be a string"),
+            ("files", [], "files must map names"),
+            ("files", {ONNX_FILE: "abc"}, "files must map names"),
+            ("files", {ONNX_FILE: {"sha256": "0" * 64}}, "files must map names"),
+            ("files", {ONNX_FILE: {"sha256": "0" * 64, "bytes": -1}}, "bytes must be an integer >= 0, not -1"),
+            ("files", {ONNX_FILE: {"sha256": "xyz", "bytes": 1}}, "sha256 must be 64 hexadecimal digits, not 'xyz'"),
+            ("files", {}, "files must list model.onnx"),
+        ],
+    )
+    def test_an_impossible_value_is_named(self, package: Path, key: str, value: object, problem: str) -> None:
+        change_card(package, lambda card: card.update({key: value}))
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}: .*{problem}"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../model.onnx",
+            "a/../../b",
+            "/etc/passwd",
+            "C:\\x",
+            "a\\b",
+            "a//b",
+            "a/",
+            "./a",
+            ".hidden",
+            "",
+            CARD_FILE,
+            "a\nb",
+        ],
+    )
+    def test_names_that_could_leave_the_folder_are_refused(self, package: Path, name: str) -> None:
+        change_card(package, lambda card: card["files"].update({name: card["files"][ONNX_FILE]}))
+        with pytest.raises(ModelPackageError, match="a file's name must be a relative path inside the package"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}', b"null", b"[]", b'"card"', b"1"]
+    )
+    def test_what_is_no_json_object_is_refused(self, package: Path, content: bytes) -> None:
+        (package / CARD_FILE).write_bytes(content)
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}(:| is not JSON:) "):
+            ModelPackage.read(package)
+
+    def test_a_huge_card_is_refused_before_it_is_parsed(self, package: Path) -> None:
+        (package / CARD_FILE).write_bytes(b" " * (MAX_CARD_BYTES + 1))
+        with pytest.raises(ModelPackageError, match=f"is larger than {MAX_CARD_BYTES} bytes"):
+            ModelPackage.read(package)
+
+    def test_a_folder_without_a_card_is_no_package(self, tmp_path: Path) -> None:
+        for folder in (tmp_path, tmp_path / "none"):
+            with pytest.raises(ModelPackageError, match=f"{folder} is no model package: {CARD_FILE}: No such file"):
+                ModelPackage.read(folder)
+
+
+class TestFiles:
+    """What is loaded is what was checked."""
+
+    def test_an_intact_package_passes_and_gives_its_bytes(self, package: Path) -> None:
+        read = ModelPackage.read(package)
+        read.verify_checksums()
+        assert read.read_file(ONNX_FILE) == (package / ONNX_FILE).read_bytes()
+
+    @pytest.mark.parametrize(
+        ("damage", "problem"),
+        [
+            (
+                lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+                "SHA-256 [0-9a-f]{64} expected",
+            ),
+            (lambda content: content[:-1], r"\d+ bytes expected, \d+ bytes found"),
+            (lambda content: content + b"x", r"\d+ bytes expected, more found"),
+            (lambda _: b"", r"\d+ bytes expected, 0 bytes found"),
+        ],
+    )
+    def test_a_changed_file_is_refused(self, package: Path, damage: Callable[[bytes], bytes], problem: str) -> None:
+        path = package / ONNX_FILE
+        path.write_bytes(damage(path.read_bytes()))
+        read = ModelPackage.read(package)
+        for check in (lambda: read.read_file(ONNX_FILE), read.verify_checksums):
+            with pytest.raises(ModelPackageError, match=f"{path} is damaged: {problem}"):
+                check()
+
+    def test_a_missing_file_is_refused(self, package: Path) -> None:
+        (package / ONNX_FILE).unlink()
+        with pytest.raises(ModelPackageError, match=f"{package / ONNX_FILE} cannot be read: No such file"):
+            ModelPackage.read(package).read_file(ONNX_FILE)
+
+    def test_a_folder_in_a_files_place_is_refused(self, package: Path) -> None:
+        (package / ONNX_FILE).unlink()
+        (package / ONNX_FILE).mkdir()
+        with pytest.raises(ModelPackageError, match="cannot be read: Is a directory"):
+            ModelPackage.read(package).verify_checksums()
+
+    def test_a_file_that_the_card_does_not_list_is_not_read(self, package: Path) -> None:
+        (package / "extra").touch()
+        with pytest.raises(ModelPackageError, match=r"lists no file 'extra', only \['model.onnx'\]"):
+            ModelPackage.read(package).read_file("extra")
+
+    @pytest.mark.parametrize("name", ["extra.onnx", "deep/er/extra", ".hidden"])
+    def test_a_file_that_the_card_does_not_list_fails_the_check(self, package: Path, name: str) -> None:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+        with pytest.raises(ModelPackageError, match=f"holds files that card.json does not list: {name}"):
+            ModelPackage.read(package).verify_checksums()
+
+    def test_a_link_to_a_folder_outside_fails_the_check(self, package: Path, tmp_path: Path) -> None:
+        (package / "link").symlink_to(tmp_path)
+        with pytest.raises(ModelPackageError, match="does not list: link"):
+            ModelPackage.read(package).verify_checksums()
+
+    def test_a_link_to_a_file_outside_is_refused_even_with_the_right_content(
+        self, package: Path, tmp_path: Path
+    ) -> None:
+        outside = tmp_path / "outside.onnx"
+        (package / ONNX_FILE).rename(outside)
+        (package / ONNX_FILE).symlink_to(outside)
+        with pytest.raises(ModelPackageError, match="is a link to a file outside the package"):
+            ModelPackage.read(package).read_file(ONNX_FILE)
+
+    def test_a_package_that_is_itself_reached_by_a_link_is_read(self, package: Path, tmp_path: Path) -> None:
+        (tmp_path / "current").symlink_to(package)
+        ModelPackage.read(tmp_path / "current").verify_checksums()
+
+
+class TestNewPackage:
+    """Written beside and renamed."""
+
+    @staticmethod
+    def write(output: Path, *, force: bool = False, name: str = "mnist-pde") -> None:
+        with new_package(output, force=force) as folder:
+            fill(folder, replace(CARD, preset=replace(CARD.preset, name=name)))
+
+    def test_the_package_appears_at_the_end_and_nothing_else_is_left(self, tmp_path: Path) -> None:
+        output = tmp_path / "deep" / "p"
+        with new_package(output) as folder:
+            fill(folder)
+            assert not output.exists()
+            assert folder.parent == output.parent
+        ModelPackage.read(output).verify_checksums()
+        assert names_in(output.parent) == {"p"}
+
+    def test_the_folder_has_the_usual_permissions(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "p")
+        (tmp_path / "usual").mkdir()
+        assert (tmp_path / "p").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_an_error_leaves_nothing(self, tmp_path: Path, error: type[BaseException]) -> None:
+        def write() -> None:
+            with new_package(tmp_path / "p") as folder:
+                fill(folder)
+                raise error
+
+        with pytest.raises(error):
+            write()
+        assert names_in(tmp_path) == set()
+
+    def test_a_package_without_a_card_is_not_left(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=r"needs a card.json"), new_package(tmp_path / "p") as folder:
+            (folder / ONNX_FILE).touch()
+        assert names_in(tmp_path) == set()
+
+    def test_an_existing_output_is_refused_before_any_work(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "p")
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file").touch()
+        for name in ("p", "empty", "file"):
+            with pytest.raises(ModelPackageError, match=f"{name} exists; --force replaces it"):
+                new_package(tmp_path / name).__enter__()
+
+    def test_force_replaces_a_package_completely(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "p", name="old")
+        (tmp_path / "p" / "old-file").touch()
+        self.write(tmp_path / "p", force=True, name="new")
+        assert ModelPackage.read(tmp_path / "p").card.preset.name == "new"
+        assert not (tmp_path / "p" / "old-file").exists()
+        assert names_in(tmp_path) == {"p"}
+
+    def test_force_fills_an_empty_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "p").mkdir()
+        self.write(tmp_path / "p", force=True)
+        ModelPackage.read(tmp_path / "p").verify_checksums()
+
+    def test_force_replaces_what_a_link_points_to(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "v1", name="old")
+        (tmp_path / "current").symlink_to("v1")
+        self.write(tmp_path / "current", force=True, name="new")
+        assert (tmp_path / "current").is_symlink()
+        assert ModelPackage.read(tmp_path / "v1").card.preset.name == "new"
+
+    def test_force_never_deletes_other_data(self, tmp_path: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "cat.png").write_bytes(b"cat")
+        (tmp_path / "file").write_bytes(b"text")
+        for name in ("photos", "file"):
+            with pytest.raises(ModelPackageError, match=f"{name} is not a model package .*: it is not replaced"):
+                new_package(tmp_path / name, force=True).__enter__()
+        assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
+        assert (tmp_path / "file").read_bytes() == b"text"
+
+    @pytest.mark.parametrize("force", [False, True])
+    def test_data_that_appears_meanwhile_is_not_deleted(self, tmp_path: Path, force: bool) -> None:
+        output = tmp_path / "p"
+
+        def write() -> None:
+            with new_package(output, force=force) as folder:
+                fill(folder)
+                output.mkdir()
+                (output / "cat.png").touch()
+
+        with pytest.raises(ModelPackageError, match=r"p (exists|is not a model package)"):
+            write()
+        assert names_in(tmp_path) == {"p"}
+        assert names_in(output) == {"cat.png"}
+
+    @pytest.mark.parametrize("failing", [1, 2])
+    def test_a_failed_rename_restores_the_old_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    ) -> None:
+        self.write(tmp_path / "p", name="old")
+        rename, calls = Path.rename, []
+
+        def fail_once(path: Path, target: Path) -> Path:
+            calls.append(path)
+            if len(calls) == failing:
+                raise OSError(28, "No space left on device")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", fail_once)
+        with pytest.raises(ModelPackageError, match="p cannot be written: No space left on device"):
+            self.write(tmp_path / "p", force=True, name="new")
+        assert ModelPackage.read(tmp_path / "p").card.preset.name == "old"
+        assert names_in(tmp_path) == {"p"}
+
+    def test_an_output_below_a_file_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ModelPackageError, match="cannot be written: "):
+            self.write(tmp_path / "file" / "p")
+
+    def test_a_card_needs_a_network(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=r"needs a model.onnx"):
+            write_card(tmp_path, CARD)
+
+    @pytest.mark.parametrize("metrics", [{"loss": float("nan")}, {"loss": object()}])
+    def test_a_card_that_is_not_json_is_not_written(self, tmp_path: Path, metrics: dict[str, Any]) -> None:
+        with pytest.raises(ModelPackageError, match="cannot be written as JSON"):
+            fill(tmp_path, replace(CARD, metrics=metrics))
+        assert not (tmp_path / CARD_FILE).exists()
+
+    def test_a_card_that_could_not_be_read_is_not_written(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=f"more than {MAX_CARD_BYTES}"):
+            fill(tmp_path, replace(CARD, training={"log": "x" * MAX_CARD_BYTES}))
+
+    def test_a_file_name_that_could_not_be_read_is_not_written(self, tmp_path: Path) -> None:
+        (tmp_path / ".DS_Store").touch()
+        with pytest.raises(ModelPackageError, match=r"a file's name must be .*not '.DS_Store'"):
+            fill(tmp_path)

@@ -1,0 +1,72 @@
+"""Bundled models by name, others by folder."""
+
+from pathlib import Path
+
+import pytest
+
+from pdeinfer import zoo
+from pdeinfer.errors import ModelNotFoundError, ModelPackageError
+from pdeinfer.package import CARD_FILE
+from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of two bundled models, b and a, and of a folder that is no model."""
+    models = tmp_path / "models"
+    write_tiny_package(models / "b", GREY_PRESET)
+    write_tiny_package(models / "a", RGB_PRESET)
+    (models / "__pycache__").mkdir()
+    monkeypatch.setattr(zoo, "_MODELS", models)
+    return models
+
+
+@pytest.mark.usefixtures("bundled")
+def test_names_are_the_folders_with_a_card_sorted() -> None:
+    assert zoo.names() == ("a", "b")
+
+
+def test_a_bundled_model_is_loaded_by_name(bundled: Path) -> None:
+    assert zoo.load("a").path == bundled / "a"
+    assert zoo.load("a").card.preset == RGB_PRESET
+
+
+def test_a_folder_is_loaded_by_path(bundled: Path, package_folder: Path) -> None:
+    for path in (package_folder, str(package_folder), bundled / "b"):
+        assert zoo.load(path).card.preset == GREY_PRESET
+
+
+def test_a_bundled_name_wins_over_a_folder_of_the_same_name(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_package(tmp_path / "here" / "a", GREY_PRESET)
+    monkeypatch.chdir(tmp_path / "here")
+    assert zoo.load("a").path == bundled / "a"
+    assert zoo.load("./a").card.preset == GREY_PRESET
+    assert zoo.load(Path("a")).card.preset == GREY_PRESET
+
+
+@pytest.mark.usefixtures("bundled")
+@pytest.mark.parametrize("name", ["c", "", "../models", "__pycache__", "a/../x"])
+def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=rf"'{name}' is neither a bundled model \(a, b\) nor a folder with"):
+        zoo.load(name)
+
+
+def test_without_bundled_models_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_MODELS", tmp_path / "none")
+    with pytest.raises(ModelNotFoundError, match="there are none"):
+        zoo.load("digits-pde")
+
+
+def test_a_damaged_card_is_a_damaged_package_and_not_a_missing_one(bundled: Path) -> None:
+    (bundled / "a" / CARD_FILE).write_text("{")
+    with pytest.raises(ModelPackageError, match="is not JSON"):
+        zoo.load("a")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_bundled_models_are_intact_and_named_as_their_folders(name: str) -> None:
+    package = zoo.load(name)
+    package.verify_checksums()
+    assert package.card.preset.name == name
