@@ -64,7 +64,7 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, tu
                 raise ValueError(f"unknown wire type {wire_type}")
         if position > end:
             raise ValueError("a field is longer than its message")
-        yield key >> 3, value, content
+        yield (key & 0xFFFFFFFF) >> 3, value, content  # a parser drops the bits of a key above 32
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:

@@ -92,6 +92,13 @@ def test_numbers_in_overlong_encoding_do_not_hide_it() -> None:
     assert has_external_data(content)
 
 
+def test_bits_that_a_parser_drops_from_a_key_do_not_hide_it() -> None:
+    content = tensor(True).SerializeToString()
+    for key in (5, 7):
+        content = _varint(1 << 34 | key << 3 | 2) + _varint(len(content)) + content
+    assert has_external_data(content)
+
+
 def test_a_message_in_two_parts_does_not_hide_it() -> None:
     content = helper.make_model(graph()).SerializeToString() + in_every_place(True)["initializer"].SerializeToString()
     assert onnx.ModelProto.FromString(content).graph.initializer[0].external_data
