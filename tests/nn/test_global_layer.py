@@ -1,0 +1,221 @@
+"""The Global layer: against the naive reference, its sign convention, its fields and its arguments."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+
+from pdeinfer.errors import PresetError
+from pdeinfer.nn import GlobalLayer
+from tests.references import (
+    Field,
+    naive_batch_norm,
+    naive_convolution,
+    naive_depthwise_convolution,
+    naive_relu,
+    naive_solve,
+)
+
+Randomize = Callable[[keras.Layer], None]
+to_numpy = keras.ops.convert_to_numpy
+VARIANTS = [
+    {"velocity": "depthwise", "diffusivity": "depthwise"},
+    {"velocity": "depthwise", "diffusivity": 1.0},
+    {"velocity": "depthwise", "diffusivity": None},
+    {"velocity": None, "diffusivity": "depthwise"},
+    {"velocity": None, "diffusivity": None},
+    {"velocity": "preactivation", "diffusivity": 1.0},
+    {"velocity": "preactivation", "diffusivity": "depthwise"},
+]
+
+
+def images(shape: tuple[int, ...]) -> Field:
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def norm_weights(norm: keras.Layer) -> list[Field]:
+    return [to_numpy(weight) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)]
+
+
+def naive_field(field: keras.Layer, h: Field) -> Field:
+    """Return what a field's layers make of h, from their weights alone."""
+    for layer in field.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            h = naive_depthwise_convolution(h, to_numpy(layer.kernel))
+        elif isinstance(layer, keras.layers.Conv2D):
+            h = naive_convolution(h, to_numpy(layer.kernel))
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            h = naive_batch_norm(h, *norm_weights(layer))
+        else:
+            assert isinstance(layer, keras.layers.ReLU)
+            h = naive_relu(h)
+    return h
+
+
+def naive_global_layer(layer: GlobalLayer, h: Field) -> Field:
+    """Return the output of the layer for h, from its weights alone."""
+    velocity = [naive_field(field, h) for field in layer.velocity_fields] or [np.zeros_like(h)]
+    constant = 0.0 if layer.spec.diffusivity is None else layer.spec.diffusivity
+    diffusivity = [naive_field(field, h) for field in layer.diffusivity_fields] or [np.full_like(h, constant)]
+    result, _ = naive_solve(
+        h,
+        h,
+        h,
+        u=velocity[0],
+        v=velocity[-1],
+        diffusivity_x=diffusivity[0],
+        diffusivity_y=diffusivity[-1],
+        num_steps=layer.spec.num_steps,
+        dt=layer.spec.dt,
+    )
+    return naive_relu(naive_batch_norm(result, *norm_weights(layer.norm)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
+def test_the_layer_computes_what_its_weights_mean_in_the_naive_reference(
+    variant: dict[str, str | float | None], dtype: str, tolerance: float, randomize: Randomize
+) -> None:
+    layer = GlobalLayer(num_steps=3, **variant, dtype=dtype)
+    h = images((2, 5, 7, 3)).astype(dtype)
+    layer.build(h.shape)
+    randomize(layer)
+    expected = naive_global_layer(layer, h.astype(np.float64))
+    actual = to_numpy(layer(h))
+    assert actual.dtype == dtype
+    # Measured on TensorFlow, relative to the largest output: 3e-7 in float32, 4e-16 in float64.
+    assert np.max(np.abs(actual - expected)) <= tolerance * max(1.0, np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 6, 2), (1, 6, 2, 1), (3, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_maps_of_one_and_two_pixels_are_periodic_as_in_the_naive_reference(
+    shape: tuple[int, ...], num_steps: int, randomize: Randomize
+) -> None:
+    layer = GlobalLayer(num_steps=num_steps, dtype="float64")
+    layer.build(shape)
+    randomize(layer)
+    np.testing.assert_allclose(to_numpy(layer(images(shape))), naive_global_layer(layer, images(shape)), atol=1e-12)
+
+
+# --- the sign convention --------------------------------------------------------------------------------------------
+
+
+def with_constant_velocity(u: float, v: float) -> GlobalLayer:
+    """Return a layer whose velocity is (u, v) everywhere, whatever its input."""
+    layer = GlobalLayer(num_steps=5, diffusivity=None)
+    layer.build((None, 15, 15, 1))
+    for field, speed in zip(layer.velocity_fields, (u, v), strict=True):
+        conv, norm, _ = field.layers
+        conv.kernel.assign(np.zeros(conv.kernel.shape))
+        norm.beta.assign([speed])
+    return layer
+
+
+def centre(h: Field) -> Field:
+    """Return the mean position (x, y) of the values of a map (1, H, W, 1)."""
+    rows, columns = np.indices(h.shape[1:3])
+    weights = h[0, :, :, 0] / h.sum()
+    return np.array([np.sum(columns * weights), np.sum(rows * weights)])
+
+
+@pytest.mark.parametrize(
+    ("velocity", "direction"),
+    [((0.0, 0.0), (0, 0)), ((0.5, 0.0), (1, 0)), ((0.0, 0.5), (0, 1)), ((0.5, 0.5), (1, 1))],
+    ids=["at-rest", "+x-to-the-right", "+y-downwards", "both"],
+)
+def test_a_bump_moves_along_the_velocity(velocity: tuple[float, float], direction: tuple[int, int]) -> None:
+    rows, columns = np.indices((15, 15))
+    bump = np.exp(-((columns - 7) ** 2 + (rows - 7) ** 2) / 6)[None, :, :, None]
+    moved = centre(to_numpy(with_constant_velocity(*velocity)(bump))) - centre(bump)
+    np.testing.assert_array_equal(moved > 0.1, np.array(direction) > 0)
+    np.testing.assert_allclose(moved[np.array(direction) == 0], 0, atol=1e-5)
+
+
+# --- fields ---------------------------------------------------------------------------------------------------------
+
+
+def test_depthwise_fields_differ_from_each_other_and_are_never_negative(randomize: Randomize) -> None:
+    layer = GlobalLayer()
+    layer.build((None, 6, 6, 4))
+    randomize(layer)
+    h = images((2, 6, 6, 4))
+    fields = [to_numpy(field) for field in (*layer.compute_velocity(h), *layer.compute_diffusivity(h))]
+    assert all(field.shape == (2, 6, 6, 4) and field.min() >= 0 and field.max() > 0 for field in fields)
+    assert all(not np.array_equal(fields[i], fields[j]) for i in range(4) for j in range(i))
+
+
+def test_a_preactivation_velocity_is_one_field_of_either_sign_for_both_directions(randomize: Randomize) -> None:
+    layer = GlobalLayer(velocity="preactivation")
+    layer.build((None, 6, 6, 4))
+    randomize(layer)
+    u, v = (to_numpy(field) for field in layer.compute_velocity(images((2, 6, 6, 4))))
+    np.testing.assert_array_equal(u, v)
+    assert u.min() < 0 < u.max()
+
+
+@pytest.mark.parametrize(("diffusivity", "expected"), [(0.25, (0.25, 0.25)), (0, (0, 0)), (None, None)])
+def test_a_field_that_is_not_learned_has_no_weights(
+    diffusivity: float | None, expected: tuple[float, float] | None
+) -> None:
+    layer = GlobalLayer(velocity=None, diffusivity=diffusivity)
+    layer.build((None, 6, 6, 4))
+    assert layer.compute_velocity(images((1, 6, 6, 4))) is None
+    assert layer.compute_diffusivity(images((1, 6, 6, 4))) == expected
+    assert {weight.path for weight in layer.weights} == {weight.path for weight in layer.norm.weights}
+
+
+def test_training_normalises_with_the_batch_and_moves_every_statistic_that_inference_uses(
+    randomize: Randomize,
+) -> None:
+    layer = GlobalLayer()
+    h = images((4, 6, 6, 2)).astype(np.float32) + 1
+    layer.build(h.shape)
+    randomize(layer)
+    statistics = [weight for weight in layer.non_trainable_weights if weight.name.startswith("moving")]
+    assert len(statistics) == 10  # a mean and a variance of u, v, Dx, Dy and the output
+    before = [to_numpy(weight) for weight in statistics]
+    in_inference = to_numpy(layer(h))
+    for weight, old in zip(statistics, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), old)
+    in_training = to_numpy(layer(h, training=True))
+    assert np.max(np.abs(in_training - in_inference)) > 0.1
+    for weight, old in zip(statistics, before, strict=True):
+        assert np.all(to_numpy(weight) != old)
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, r"num_steps must be a positive integer, not 0"),
+        ({"dt": -0.2}, r"dt must be a positive, finite number, not -0\.2"),
+        ({"velocity": "identity"}, r"velocity must be one of .* not 'identity'"),
+        ({"diffusivity": -1.0}, r"a constant diffusivity must be a finite number >= 0, not -1\.0"),
+    ],
+)
+def test_an_impossible_argument_is_rejected_by_name_and_value(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(PresetError, match=message):
+        GlobalLayer(**arguments)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
+def test_a_layer_made_from_its_config_is_the_same(variant: dict[str, str | float | None]) -> None:
+    layer = GlobalLayer(num_steps=2, dt=0.1, **variant, name="flow", dtype="float64")
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert copy.spec == layer.spec
+    assert (copy.name, copy.dtype_policy.name) == ("flow", "float64")
+
+
+def test_the_output_has_the_shape_of_the_input_also_where_that_is_not_known_yet() -> None:
+    assert GlobalLayer()(keras.Input((None, None, 3))).shape == (None, None, None, 3)
+    assert GlobalLayer().compute_output_shape((None, 6, 5, 2)) == (None, 6, 5, 2)
+
+
+def test_the_layer_computes_in_its_own_dtype_with_weights_of_single_precision() -> None:
+    layer = GlobalLayer(dtype="mixed_float16")
+    assert keras.backend.standardize_dtype(layer(images((1, 4, 4, 2))).dtype) == "float16"
+    assert {weight.dtype for weight in layer.weights} == {"float32"}

@@ -1,0 +1,216 @@
+"""The networks: their size, their shapes, their normalisation, and variants as other values."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from pdeinfer.errors import PresetError
+from pdeinfer.nn import Classifier, GlobalLayer
+from pdeinfer.presets import PRESETS, InputSpec, PdeSpec, ResidualNetwork, SingleChannelNetwork
+
+Randomize = Callable[[keras.Layer], None]
+to_numpy = keras.ops.convert_to_numpy
+DIGITS = PRESETS["digits-pde"]
+PHOTO = InputSpec(20, 12, 3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def count(weights: list[keras.Variable]) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def random_pixels(spec: InputSpec, batch: int = 2) -> np.ndarray:
+    shape = (batch, spec.height, spec.width, spec.channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def all_layers(model: Classifier) -> Iterator[keras.Layer]:
+    """Yield every layer of the model, those inside PDE layers included."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, GlobalLayer):
+            yield layer.norm
+            for field in (*layer.velocity_fields, *layer.diffusivity_fields):
+                yield from field.layers
+
+
+@pytest.fixture(scope="module")
+def models(randomize: Randomize) -> dict[str, Classifier]:
+    models = {name: Classifier(preset) for name, preset in PRESETS.items()}
+    for model in models.values():
+        randomize(model)
+    return models
+
+
+# --- the presets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("digits-pde", 5_490),
+        ("mnist-cnn", 522),
+        ("mnist-residual", 524),
+        ("mnist-pde", 524),
+        ("cifar10-resnet32", 466_906),
+        ("cifar10-global", 161_402),
+        ("cifar10-global-constant-d", 158_938),
+        ("cifar10-global-no-advection", 158_938),
+        ("cifar10-global-no-diffusion", 158_938),
+    ],
+)
+def test_a_preset_has_the_documented_number_of_trainable_parameters(
+    name: str, parameters: int, models: dict[str, Classifier]
+) -> None:
+    assert count(models[name].trainable_weights) == parameters
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_raw_pixels_become_one_finite_float32_logit_per_label(name: str, models: dict[str, Classifier]) -> None:
+    logits = to_numpy(models[name](random_pixels(PRESETS[name].input)))
+    assert logits.shape == (2, 10)
+    assert logits.dtype == np.float32
+    assert np.all(np.isfinite(logits))
+    assert np.any(logits[0] != logits[1])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_convolutions_have_no_bias_and_normalisations_the_documented_momentum(
+    name: str, models: dict[str, Classifier]
+) -> None:
+    layers = list(all_layers(models[name]))
+    convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)]
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert convolutions
+    assert norms
+    assert not any(layer.use_bias for layer in convolutions)
+    assert {(layer.momentum, layer.epsilon) for layer in norms} == {(0.9, 1e-5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "last_map"),
+    [
+        ("cifar10-resnet32", [], (8, 8, 64)),
+        ("cifar10-global", [16, 32, 64], (4, 4, 64)),
+        ("digits-pde", [8], (4, 4, 16)),
+    ],
+)
+def test_a_pde_layer_follows_every_stage_but_the_last(
+    name: str, channels: list[int], last_map: tuple[int, ...], models: dict[str, Classifier]
+) -> None:
+    pde_layers = [layer for layer in models[name].layers if isinstance(layer, GlobalLayer)]
+    assert [layer.output.shape[-1] for layer in pde_layers] == channels
+    assert models[name].layers[-2].input.shape[1:] == last_map
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cifar10-resnet32", 69.1), ("cifar10-global", 14.8)], ids=["resnet32", "global"]
+)
+def test_the_convolutions_take_the_documented_number_of_multiplications(
+    name: str, millions: float, models: dict[str, Classifier]
+) -> None:
+    total = 0
+    for layer in models[name].layers:
+        height, width = layer.output.shape[1:3] if len(layer.output.shape) == 4 else (1, 1)
+        kernels = [weight for weight in layer.weights if weight.name == "kernel"]
+        total += height * width * count(kernels)
+    assert total / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
+def test_the_network_normalises_raw_pixels_of_any_dtype(dtype: str) -> None:
+    model = Classifier(replace(DIGITS, input=PHOTO))
+    pixels = random_pixels(PHOTO)
+    normalised = to_numpy(keras.Model(model.input, model.get_layer("normalize").output)(pixels.astype(dtype)))
+    np.testing.assert_allclose(normalised, (pixels / 255 - PHOTO.mean) / PHOTO.std, atol=1e-5)
+
+
+# --- other values ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits-pde", "mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-global"])
+def test_other_image_sizes_channels_and_labels_are_other_values(name: str) -> None:
+    preset = replace(PRESETS[name], name="photos", input=PHOTO, labels=("cat", "dog", "owl"))
+    model = Classifier(preset)
+    assert model.name == "photos"
+    assert model.preset == preset
+    assert to_numpy(model(random_pixels(PHOTO))).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (7, 3)])
+def test_maps_that_shrink_to_one_pixel_still_classify(height: int, width: int) -> None:
+    spec = replace(DIGITS.input, height=height, width=width)
+    model = Classifier(replace(DIGITS, input=spec, network=ResidualNetwork((4, 4, 4, 4), pde=PdeSpec(num_steps=5))))
+    assert np.all(np.isfinite(to_numpy(model(random_pixels(spec)))))
+
+
+def test_wider_networks_have_more_parameters_in_the_documented_places() -> None:
+    """A network of two widths and two blocks a stage, counted by hand."""
+    model = Classifier(replace(DIGITS, network=ResidualNetwork((4, 8), blocks_per_stage=2, pde=PdeSpec())))
+
+    def conv(size: int, channels_in: int, channels_out: int) -> int:
+        return size * size * channels_in * channels_out
+
+    def norm(channels: int) -> int:
+        return 2 * channels
+
+    first = conv(3, 1, 4) + norm(4)
+    stage_1 = 4 * (conv(3, 4, 4) + norm(4))
+    global_layer = 4 * (conv(3, 4, 1) + norm(4)) + norm(4)
+    stage_2 = conv(3, 4, 8) + 3 * conv(3, 8, 8) + 4 * norm(8) + conv(1, 4, 8) + norm(8)
+    assert count(model.trainable_weights) == first + stage_1 + global_layer + stage_2 + 8 * 10 + 10
+
+
+@pytest.mark.parametrize("num_steps", [1, 10])
+def test_the_number_of_steps_changes_the_logits_but_no_weight(num_steps: int, randomize: Randomize) -> None:
+    logits = []
+    for steps in (num_steps, 5):
+        model = Classifier(replace(DIGITS, network=replace(DIGITS.network, pde=PdeSpec(num_steps=steps))))
+        randomize(model)
+        assert count(model.trainable_weights) == 5_490
+        logits.append(to_numpy(model(random_pixels(DIGITS.input))))
+    assert np.max(np.abs(logits[0] - logits[1])) > 1e-3
+
+
+@pytest.mark.parametrize("pool_size", [1, 2, 7])
+def test_the_pool_of_a_single_channel_network_decides_the_size_of_its_head(pool_size: int) -> None:
+    preset = PRESETS["mnist-pde"]
+    network = replace(preset.network, pool_size=pool_size)
+    assert isinstance(network, SingleChannelNetwork)
+    model = Classifier(replace(preset, network=network))
+    assert model.get_layer("logits").kernel.shape == ((28 // pool_size) ** 2, 10)
+
+
+def test_logits_are_float32_in_mixed_precision() -> None:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = Classifier(DIGITS)
+        logits = model(random_pixels(DIGITS.input))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    assert {layer.compute_dtype for layer in model.layers if isinstance(layer, GlobalLayer)} == {"float16"}
+
+
+# --- as a config ----------------------------------------------------------------------------------------------------
+
+
+def test_a_network_can_be_made_from_a_presets_dict() -> None:
+    assert Classifier(DIGITS.to_dict()).preset == DIGITS
+
+
+@pytest.mark.parametrize("name", ["digits-pde", "mnist-pde"])
+def test_a_network_made_from_its_config_has_the_same_name_preset_and_shapes(name: str) -> None:
+    model = Classifier(PRESETS[name], name="renamed")
+    copy = Classifier.from_config(model.get_config())
+    assert (copy.name, copy.preset) == ("renamed", PRESETS[name])
+    assert [weight.shape for weight in copy.weights] == [weight.shape for weight in model.weights]
+
+
+@pytest.mark.parametrize("preset", [{}, {"name": "x"}, None, "digits-pde"], ids=str)
+def test_a_network_of_what_is_no_preset_is_rejected(preset: object) -> None:
+    with pytest.raises(PresetError):
+        Classifier(preset)
