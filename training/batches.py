@@ -1,7 +1,5 @@
 """Batches of training images: shuffled and augmented as a function of seed, epoch and index alone."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -12,13 +10,13 @@ class Batches(keras.utils.PyDataset):
     """The batches of one epoch after another: uint8 images (N, H, W, C) and one-hot float32 labels (N, classes).
 
     Nothing random is kept between batches, so that a resumed training sees exactly what an uninterrupted one would.
+    Whoever trains sets `epoch` before each one.
 
     Args:
         split: the images and labels.
         classes: number of classes.
         batch_size: images in a batch; an incomplete last batch is left out.
         seed: of the shuffling and the augmentation.
-        epoch: the epoch to start with.
         crop_padding, flip: the augmentation, as in `training.recipes.Recipe`.
     """
 
@@ -29,7 +27,6 @@ class Batches(keras.utils.PyDataset):
         classes: int,
         batch_size: int,
         seed: int,
-        epoch: int = 0,
         crop_padding: int = 0,
         flip: bool = False,
     ) -> None:
@@ -37,7 +34,7 @@ class Batches(keras.utils.PyDataset):
         self.labels = np.eye(classes, dtype=np.float32)[split.labels]
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = epoch
+        self.epoch = 0
         self.flip = flip
         padding = ((0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
         # Every crop of every image, as a view: (N, crops_y, crops_x, C, H, W).
@@ -60,6 +57,3 @@ class Batches(keras.utils.PyDataset):
             mirrored = rng.integers(2, size=len(chosen)).astype(bool)
             images[mirrored] = images[mirrored, :, ::-1]
         return np.ascontiguousarray(images), self.labels[chosen]
-
-    def on_epoch_end(self) -> Any:
-        self.epoch += 1

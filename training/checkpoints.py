@@ -70,11 +70,29 @@ class RunFolder:
         replace_file(self.path / name, lambda path: path.write_text(text))
 
     def read_history(self) -> list[dict[str, float]]:
-        """Return a row an epoch, with the keys of HISTORY_COLUMNS."""
+        """Return a row an epoch, with the keys of HISTORY_COLUMNS.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
         if not self.history.exists():
             return []
-        with self.history.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with self.history.open(newline="") as file:
+                return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise TrainingError(f"{self.history}: not the history of a training: {error!r}") from error
+
+    def load_last(self) -> keras.Model:
+        """Return the network of the last finished epoch, with its optimizer.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
+        try:
+            return keras.saving.load_model(self.last)
+        except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
+            raise TrainingError(f"{self.last}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the history, whole."""

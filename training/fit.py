@@ -44,7 +44,7 @@ def fit(
     train, validation = hold_out(dataset.train, recipe.validation_fraction)
     rows = folder.read_history()
     resumed = folder.last.exists()
-    model = keras.saving.load_model(folder.last) if resumed else Classifier(preset)
+    model = folder.load_last() if resumed else Classifier(preset)
     steps = len(train) // recipe.batch_size
     if steps == 0:
         raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
@@ -64,7 +64,6 @@ def fit(
         classes=len(preset.labels),
         batch_size=recipe.batch_size,
         seed=seed,
-        epoch=epoch,
         crop_padding=recipe.crop_padding,
         flip=recipe.flip,
     )
@@ -75,16 +74,21 @@ def fit(
         shuffle=False,  # Batches shuffles
         validation_data=(validation.images, np.eye(len(preset.labels), dtype=np.float32)[validation.labels]),
         validation_batch_size=_EVALUATION_BATCH,
-        callbacks=[EpochFacts(), Checkpoint(folder, rows[:epoch]), *callbacks],
+        callbacks=[EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
         verbose=verbose,
     )
 
 
 class EpochFacts(keras.callbacks.Callback):
-    """Add the learning rate and the seconds of an epoch, validation included, to what the next callbacks see."""
+    """Tell the batches which epoch it is, and the next callbacks its learning rate and seconds, validation included."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self.batches = batches
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        del epoch, logs
+        del logs
+        self.batches.epoch = epoch
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:

@@ -1,0 +1,70 @@
+"""Batches: what an epoch consists of, and that it depends on seed and epoch alone."""
+
+import numpy as np
+import pytest
+
+from pdeinfer.datasets import Split
+from training.batches import Batches
+
+COUNT = 50
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """Images whose pixels are all different (6 x 5 x 2), image i with the label i % 7."""
+    pixels = np.random.default_rng(0).permutation(COUNT * 60).reshape(COUNT, 6, 5, 2) % 251
+    return Split(pixels.astype(np.uint8), np.arange(COUNT) % 7)
+
+
+def make(split: Split, **kwargs: object) -> Batches:
+    return Batches(split, **{"classes": 7, "batch_size": 8, "seed": 3, **kwargs})
+
+
+def test_an_epoch_without_augmentation_is_a_permutation_of_whole_batches(split: Split) -> None:
+    batches = make(split)
+    assert len(batches) == 6
+    images = np.concatenate([batches[index][0] for index in range(6)])
+    labels = np.concatenate([batches[index][1] for index in range(6)])
+    assert images.dtype == np.uint8
+    assert images.shape == (48, 6, 5, 2)
+    where = [int(np.flatnonzero((split.images == image).all(axis=(1, 2, 3)))[0]) for image in images]
+    assert len(set(where)) == 48
+    assert where != sorted(where)
+    assert np.array_equal(labels.argmax(axis=1), split.labels[where])
+    assert np.array_equal(labels.sum(axis=1), np.ones(48))
+
+
+def test_the_same_seed_and_epoch_give_the_same_batch_and_others_do_not(split: Split) -> None:
+    batches = make(split, crop_padding=1, flip=True)
+    first = batches[2]
+    batches[0]
+    assert np.array_equal(first[0], batches[2][0])
+    batches.epoch = 1
+    second = batches[2]
+    assert not np.array_equal(first[0], second[0])
+    resumed = make(split, crop_padding=1, flip=True)
+    resumed.epoch = 1
+    assert np.array_equal(resumed[2][0], second[0])
+    assert np.array_equal(resumed[2][1], second[1])
+    assert not np.array_equal(make(split, seed=4)[2][0], make(split)[2][0])
+
+
+def test_every_image_is_a_crop_or_its_mirror_image(split: Split) -> None:
+    batches = make(split, crop_padding=2, flip=True, batch_size=COUNT)
+    images, labels = batches[0]
+    padded = np.pad(split.images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    crops_and_mirrored = set()
+    for image, label in zip(images, labels.argmax(axis=1), strict=True):
+        found = [
+            (y, x, mirrored)
+            for index in np.flatnonzero(split.labels == label)
+            for y in range(5)
+            for x in range(5)
+            for mirrored in (False, True)
+            if np.array_equal(padded[index, y : y + 6, x : x + 5][:, :: -1 if mirrored else 1], image)
+        ]
+        assert found
+        crops_and_mirrored.add(found[0])
+    assert {y for y, _, _ in crops_and_mirrored} == set(range(5))
+    assert {x for _, x, _ in crops_and_mirrored} == set(range(5))
+    assert {mirrored for _, _, mirrored in crops_and_mirrored} == {False, True}

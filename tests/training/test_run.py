@@ -1,0 +1,223 @@
+"""`python -m training.run`, on the bundled digits: what it writes, how it resumes, what it refuses."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdeinfer.presets import PRESETS
+from training import run
+from training.checkpoints import HISTORY_COLUMNS, replace_file
+from training.recipes import RECIPES
+
+
+def train(*arguments: object) -> int:
+    return run.main(["digits-pde", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of four epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert train("--epochs", 4, "--seed", 7, "--out", folder) == 0
+    return folder
+
+
+def test_every_preset_has_a_recipe() -> None:
+    assert RECIPES.keys() == PRESETS.keys()
+
+
+def test_learning_rate_warms_up_to_its_peak_and_ends_at_zero() -> None:
+    optimizer = RECIPES["cifar10-global"].make_optimizer(steps_per_epoch=10)
+    recipe = RECIPES["cifar10-global"]
+    rates = [float(optimizer._learning_rate(step)) for step in range(10 * recipe.epochs + 1)]
+    assert max(rates) == pytest.approx(recipe.learning_rate)
+    assert rates.index(max(rates)) == 10 * recipe.warmup_epochs
+    assert rates[0] == pytest.approx(recipe.learning_rate / 100)
+    assert rates[-1] == pytest.approx(0, abs=1e-8)
+
+
+def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) -> None:
+    with (finished / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == HISTORY_COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+    assert metrics["best_epoch"] == int(best["epoch"])
+    assert metrics["seed"] == 7
+    assert metrics["recipe"]["epochs"] == 4
+    assert metrics["parameters"] == 5490
+    assert metrics["test_images"] == np.sum(metrics["confusion"]) == 359
+    assert metrics["test_accuracy"] == np.trace(metrics["confusion"]) / 359
+    assert {"python", "keras", "backend", "numpy", "pdeinfer"} <= metrics["versions"].keys()
+    for name in ("learning-curves.png", "confusion-matrix.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(finished.glob("partial-*"))
+
+
+COMPARE_RESUMED_WITH_UNINTERRUPTED = """
+import sys
+import keras, numpy as np
+from training import fit, run
+
+def train(folder, *arguments):
+    return run.main(["digits-pde", "--out", folder, *arguments])
+
+def interrupt(callback, batch, logs=None):
+    if callback.model.optimizer.iterations > 60:  # in the middle of the second epoch of 40 steps
+        raise KeyboardInterrupt
+
+def variables(folder):
+    model = keras.saving.load_model(f"{folder}/last.keras")
+    return [np.asarray(variable) for variable in (*model.variables, *model.optimizer.variables)]
+
+uninterrupted, resumed = sys.argv[1:]
+assert train(uninterrupted, "--epochs", "3") == 0
+fit.EpochFacts.on_train_batch_end = interrupt
+assert train(resumed, "--epochs", "3") == 130
+del fit.EpochFacts.on_train_batch_end
+assert train(resumed, "--resume") == 0
+for a, b in zip(variables(uninterrupted), variables(resumed), strict=True):
+    assert np.array_equal(a, b)
+"""
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_by_bit(tmp_path: Path) -> None:
+    # With more threads TensorFlow itself adds up in a different order from run to run.
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    folders = [str(tmp_path / name) for name in ("uninterrupted", "resumed")]
+    result = subprocess.run(
+        [sys.executable, "-c", COMPARE_RESUMED_WITH_UNINTERRUPTED, *folders],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    uninterrupted, resumed = (
+        [line.rpartition(",")[0] for line in (Path(folder) / "history.csv").read_text().splitlines()]
+        for folder in folders
+    )  # all columns but the seconds
+    assert len(resumed) == 1 + 3
+    assert resumed == uninterrupted
+
+
+def test_resuming_a_finished_training_changes_nothing_but_the_report(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "metrics.json").unlink()
+    assert train("--out", folder, "--resume") == 0
+    assert (folder / "history.csv").read_text() == (finished / "history.csv").read_text()
+    before, after = (json.loads((path / "metrics.json").read_text()) for path in (finished, folder))
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "4"], "--resume continues it, --out DIR names another folder"),
+        (["--resume", "--epochs", "5"], "was started with epochs 4, and cannot go on with 5"),
+        (["--resume", "--batch-size", "5"], "was started with batch_size 32, and cannot go on with 5"),
+    ],
+)
+def test_a_folder_with_a_training_is_not_overwritten(
+    finished: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    assert train("--out", finished, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_resuming_another_preset_or_nothing_is_an_error(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["mnist-pde", "--out", str(finished), "--resume"]) == 2
+    assert "holds a training of digits-pde, not of mnist-pde" in capsys.readouterr().err
+    assert train("--out", tmp_path, "--resume") == 2
+    assert "no training to resume" in capsys.readouterr().err
+
+
+def test_a_missing_data_set_is_one_line_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run.main(["mnist-pde", "--data-dir", str(tmp_path), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("training: error: ")
+    assert "no file train-images-idx3-ubyte" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("run.json", lambda path: path.write_text("{")),
+        ("run.json", lambda path: path.write_text('{"preset": "digits-pde", "recipe": {"epochs": 3}}')),
+        ("last.keras", lambda path: path.write_bytes(b"PK")),
+        ("history.csv", lambda path: path.unlink()),
+        ("history.csv", lambda path: path.write_text("epoch\nfour\n")),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished, folder)
+    damage(folder / name)
+    assert train("--out", folder, "--resume") == 2
+    error = capsys.readouterr().err
+    assert name in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["no-such-preset"], ["--epochs", "0"], ["--batch-size", "many"]])
+def test_a_wrong_argument_ends_with_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main(arguments)
+    assert stop.value.code == 2
+
+
+def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(path, fail)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "before"
+
+
+def test_ctrl_c_says_how_to_resume_and_ends_without_a_traceback(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "training.run", "--epochs", "500", "--out", str(folder), "--tensorboard"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Epoch 3/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"python -m training.run digits-pde --out {folder} --resume" in error
+    assert "Traceback" not in error
+    assert (folder / "last.keras").is_file()
+    assert list((folder / "tensorboard").rglob("events.*"))
+    assert not list(folder.glob("partial-*"))
