@@ -1,0 +1,276 @@
+"""Export: every preset gives a package that equals the Keras network, and everything else gives a clear error."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from pdeinfer import PRESETS, ExportError, ModelPackage, ParityError, PdeSpec, Predictor, Preset
+from pdeinfer.cli import main
+from pdeinfer.export import broken_rules, export_package, verify_package
+from pdeinfer.package import ONNX_FILE
+
+DIGITS = PRESETS["digits-pde"]
+
+
+@pytest.fixture(scope="module")
+def digits_package(saved_network: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of digits-pde with random weights, SavedModel included."""
+    folder = tmp_path_factory.mktemp("packages") / "digits"
+    export_package(saved_network(DIGITS), folder, saved_model=True)
+    return folder
+
+
+def resized(preset: Preset, height: int, width: int, **pde: Any) -> Preset:
+    network = replace(preset.network, pde=replace(preset.network.pde, **pde))
+    return replace(preset, input=replace(preset.input, height=height, width=width), network=network)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        *PRESETS.values(),
+        resized(PRESETS["cifar10-global"], 20, 36, num_steps=2),
+        resized(DIGITS, 2, 3, num_steps=3),
+        replace(
+            DIGITS, labels=("no", "yes"), network=replace(DIGITS.network, pde=PdeSpec(velocity=None, diffusivity=None))
+        ),
+    ],
+    ids=[*PRESETS, "not-square", "sides-of-1-and-2", "nothing-but-a-source"],
+)
+def test_every_network_exports_and_equals_the_original(
+    preset: Preset, saved_network: Callable[..., Path], tmp_path: Path
+) -> None:
+    reports = export_package(saved_network(preset), tmp_path / "package")
+    assert [report.passed for report in reports] == [True]
+    assert reports[0].comparisons
+    package = ModelPackage.read(tmp_path / "package")
+    assert package.card.preset == preset
+    package.verify_checksums()
+
+
+def test_the_onnx_file_keeps_the_rules_and_says_what_it_is(digits_package: Path) -> None:
+    model = onnx.load(digits_package / ONNX_FILE)
+    assert broken_rules(model, DIGITS) == []
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert metadata["labels"] == list(DIGITS.labels)
+    assert Preset.from_dict(metadata["preset"]) == DIGITS
+    assert ModelPackage.read(digits_package).card.opset == 18
+    assert model.producer_name == "pdeinfer"
+
+
+def test_the_card_holds_the_report(digits_package: Path) -> None:
+    card = ModelPackage.read(digits_package).card
+    assert len(card.parity) == 2
+    for name, report in card.parity.items():
+        assert report["candidate"] == name
+        assert report["passed"] is True
+        assert {row["batch_size"] for row in report["comparisons"]} == {1, 2, 7, 64}
+    assert card.parameters == 5490
+    assert {"model.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
+
+
+def test_a_package_proves_itself_again(digits_package: Path) -> None:
+    reports = verify_package(ModelPackage.read(digits_package))
+    assert [report.passed for report in reports] == [True, True]
+
+
+def test_the_saved_model_runs_in_a_process_that_never_imports_the_package(digits_package: Path) -> None:
+    script = """
+import sys, tensorflow as tf, numpy as np
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], signature(image=tf.constant(images))["probabilities"].numpy())
+assert "pdeinfer" not in sys.modules
+"""
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+    inputs, outputs = digits_package.with_name("images.npy"), digits_package.with_name("probabilities.npy")
+    np.save(inputs, images)
+    subprocess.run(
+        [sys.executable, "-c", script, str(digits_package / "saved_model"), str(inputs), str(outputs)], check=True
+    )
+    with Predictor(digits_package) as predictor:
+        np.testing.assert_allclose(np.load(outputs), predictor.predict_proba(images), atol=1e-5)
+
+
+def test_an_export_that_differs_is_refused_and_leaves_nothing(
+    saved_network: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import keras
+
+    softmax = keras.ops.softmax  # of the export; the reference has TensorFlow's own
+    monkeypatch.setattr(keras.ops, "softmax", lambda logits: softmax(logits * 1.001))
+    source = saved_network(DIGITS)
+    with pytest.raises(ParityError, match="NOT EQUAL"):
+        export_package(source, tmp_path / "package")
+    assert main(["export", str(source), "--output", str(tmp_path / "package")]) == 1
+    assert "NOT EQUAL" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def not_a_zip(path: Path) -> None:
+    path.write_bytes(b"not a zip file")
+
+
+def lambda_layer(path: Path) -> None:
+    import keras
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)]).save(path)
+
+
+def plain_keras(path: Path) -> None:
+    import keras
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]).save(path)
+
+
+def edited(path: Path, edit: Callable[[dict[str, Any]], None], source: Path) -> None:
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                edit(config)
+                content = json.dumps(config).encode()
+            changed.writestr(name, content)
+
+
+@pytest.mark.parametrize("make", [not_a_zip, lambda_layer, plain_keras])
+def test_a_foreign_file_is_one_line_and_exit_code_2(
+    make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "foreign.keras"
+    make(source)
+    assert main(["export", str(source), "--output", str(tmp_path / "package")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "foreign.keras: expected a .keras file that" in error
+    assert [entry.name for entry in tmp_path.iterdir()] == ["foreign.keras"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda config: config.update(module="builtins", class_name="eval"), "it holds ('builtins', 'eval')"),
+        (lambda config: config["config"]["preset"].update(labels=["one"]), "labels must be at least two"),
+        (lambda config: config["config"]["preset"]["network"].update(widths=[4, 8]), "cannot be loaded"),
+        (lambda config: config["config"].pop("preset"), "cannot be loaded"),
+    ],
+)
+def test_an_edited_file_is_refused(
+    edit: Callable[[dict[str, Any]], None], message: str, saved_network: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "edited.keras"
+    edited(source, edit, saved_network(DIGITS))
+    with pytest.raises(ExportError) as caught:
+        export_package(source, tmp_path / "package")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["edited.keras"]
+
+
+def test_a_missing_source_and_an_existing_output_are_exit_code_2(
+    digits_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tmp_path / "nothing"), "--output", str(tmp_path / "package")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    before = (digits_package / "card.json").read_bytes()
+    assert main(["export", str(digits_package / "model.keras"), "--output", str(digits_package)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (digits_package / "card.json").read_bytes() == before
+
+
+def test_export_without_tensorflow_names_the_install_command(
+    saved_network: Callable[..., Path], tmp_path: Path
+) -> None:
+    script = """
+import sys
+sys.modules["tensorflow"] = None  # what Python does for a module that is not installed
+from pdeinfer.cli import main
+sys.exit(main(["export", sys.argv[1], "--output", sys.argv[2]]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(saved_network(DIGITS)), str(tmp_path / "package")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "pip install 'pdeinfer[train]'" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "package").exists()
+
+
+def test_a_finished_training_gives_its_accuracy_and_its_test_images(tmp_path: Path) -> None:
+    from training import run
+
+    assert run.main(["--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    reports = export_package(tmp_path / "run", tmp_path / "package")
+    counts = {row.count for row in reports[0].comparisons if row.images == "test images"}
+    assert max(counts) == 359
+    card = ModelPackage.read(tmp_path / "package").card
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert card.metrics["test_accuracy"] == metrics["test_accuracy"]
+    assert card.training["recipe"]["epochs"] == 1
+    assert "data_dir" not in card.training
+
+
+def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:
+    def rename_input(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            node.input[:] = ["pixels" if name == "image" else name for name in node.input]
+        model.graph.input[0].name = "pixels"
+
+    def fix_batch(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+    def external(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.ClearField("raw_data")
+        tensor.external_data.add(key="location", value="../secret")
+
+    def loop(model: onnx.ModelProto) -> None:
+        body = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["go"], ["still_go"])],
+            "body",
+            [
+                onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+                onnx.helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+            ],
+            [onnx.helper.make_tensor_value_info("still_go", onnx.TensorProto.BOOL, [])],
+        )
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(3), "trips"))
+        model.graph.node.append(onnx.helper.make_node("Loop", ["trips", ""], [], body=body))
+
+    def foreign_operator(model: onnx.ModelProto) -> None:
+        model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+        model.graph.node.append(onnx.helper.make_node("Anything", ["image"], ["other"], domain="com.example"))
+
+    return {
+        "another-input-name": (rename_input, "inputs: expected [('image', 'UINT8', ['batch', 8, 8, 1])]"),
+        "fixed-batch": (fix_batch, "inputs: expected"),
+        "external-data": (external, "data outside of the file"),
+        "loop": (loop, "control flow: Loop"),
+        "foreign-operator": (foreign_operator, "operators that are not ONNX's own: of com.example"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_models())
+def test_a_graph_that_breaks_a_rule_is_named(name: str, digits_package: Path) -> None:
+    break_rule, message = broken_models()[name]
+    model = onnx.load(digits_package / ONNX_FILE)
+    break_rule(model)
+    assert any(message in rule for rule in broken_rules(model, DIGITS)), broken_rules(model, DIGITS)
