@@ -1,0 +1,36 @@
+# The HTTP server with the bundled models, without TensorFlow.
+#
+#   docker build --tag pdeinfer .
+#   docker run --rm --publish 8000:8000 --read-only --tmpfs /tmp pdeinfer
+#   docker run --rm --publish 8000:8000 --volume ./build/mnist-pde:/models/mnist-pde:ro pdeinfer /models/mnist-pde
+#
+# On a GPU (ONNX Runtime brings CUDA and cuDNN as wheels, so the base image is the same):
+#
+#   docker build --tag pdeinfer:gpu --build-arg EXTRA=gpu .
+#   docker run --rm --publish 8000:8000 --gpus all pdeinfer:gpu --device cuda
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY requirements/constraints.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint requirements/constraints.txt build hatchling
+COPY pyproject.toml README.md LICENSE ./
+COPY pdeinfer pdeinfer
+COPY serving serving
+COPY training training
+RUN python -m build --wheel --no-isolation --outdir /dist
+# The extra that brings ONNX Runtime: cpu or gpu.
+ARG EXTRA=cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/pdeinfer && \
+    pip --python /opt/pdeinfer/bin/python install --constraint requirements/constraints.txt \
+        "$(echo /dist/*.whl)[$EXTRA,serve]"
+
+FROM python:3.13-slim
+COPY --from=build /opt/pdeinfer /opt/pdeinfer
+ENV PATH=/opt/pdeinfer/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+ENTRYPOINT ["pdeinfer", "serve", "--host", "0.0.0.0", "--port", "8000"]

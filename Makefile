@@ -1,0 +1,46 @@
+# What people and CI run. `make` alone lists it.
+
+PYTHON ?= python3
+PACKAGES ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check serve bench venv
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "All of them work in $(VENV), which is made first where it is missing (PYTHON=python3, 3.11 or newer)."
+
+demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
+	@$(BIN)/python scripts/demo.py
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+serve: $(INSTALLED) ## serve the bundled models on http://127.0.0.1:8000
+	$(BIN)/pdeinfer serve
+
+bench: $(INSTALLED) ## measure the bundled models, and PACKAGES="build/mnist-pde ...", against Keras
+	$(BIN)/python -m benchmarks.quick $(PACKAGES)
+
+venv: $(INSTALLED) ## make or renew the environment
+
+# The stamp is made last: an installation that was interrupted is done again.
+$(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pdeinfer needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV) (a minute or two, once)"
+	@rm -f $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev]'
+	@touch $@
