@@ -1,16 +1,13 @@
 """What `import pdeinfer` gives, and what it does not load."""
 
+import importlib.metadata
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 
 import pdeinfer
 from pdeinfer import errors
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_all_lists_exactly_the_public_names_sorted() -> None:
@@ -28,9 +25,8 @@ def test_every_error_is_exported_and_a_pdeinfer_error() -> None:
     assert tree.keys() <= set(pdeinfer.__all__)
 
 
-def test_the_version_is_the_projects() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert pdeinfer.__version__ == project["version"]
+def test_the_version_is_the_installed_packages() -> None:
+    assert pdeinfer.__version__ == importlib.metadata.version("pdeinfer")
 
 
 @pytest.mark.parametrize("module", ["pdeinfer", "pdeinfer.cli"])
