@@ -120,15 +120,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(_: argparse.Namespace) -> int:
+    row = "{:<20}{:>10}{:>9}{:>12}{:>13}{:>15}{:>10}"
+    print(row.format("name", "input", "classes", "parameters", "MACs", "test accuracy", "size"))
     for name in zoo.names():
         card = zoo.load(name).card
         spec = card.preset.input
         accuracy = card.metrics.get("test_accuracy")
         print(
-            f"{name:<28} {spec.height}x{spec.width}x{spec.channels}  {len(card.preset.labels)} classes  "
-            f"{card.parameters:>9,} parameters"
-            + ("" if accuracy is None else f"  test accuracy {accuracy:.2%}")
-            + ("  (default)" if name == zoo.DEFAULT_MODEL else "")
+            row.format(
+                name,
+                f"{spec.height}x{spec.width}x{spec.channels}",
+                len(card.preset.labels),
+                f"{card.parameters:,}",
+                f"{card.macs:,}",
+                "" if accuracy is None else f"{accuracy:.2%}",
+                f"{card.files[ONNX_FILE].bytes / 1024:,.0f} KiB",
+            )
+            + ("  default" if name == zoo.DEFAULT_MODEL else "")
         )
     return 0
 

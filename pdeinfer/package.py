@@ -54,7 +54,8 @@ class ModelCard:
 
     Attributes:
         preset: name, input, labels and network.
-        parameters: the number of trainable parameters. opset: the ONNX operator set of `model.onnx`.
+        parameters: the number of trainable parameters. macs: the multiply-adds of classifying one image.
+        opset: the ONNX operator set of `model.onnx`.
         training: how it was trained. metrics: what was measured, e.g. `{"test_accuracy": 0.97}`.
         parity: the report that proves the exported files equal to the original.
         files: every other file of the folder by its relative POSIX path; `write_card` fills it in.
@@ -63,6 +64,7 @@ class ModelCard:
 
     preset: Preset
     parameters: int
+    macs: int
     opset: int
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class ModelCard:
     pdeinfer_version: str = __version__
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "opset"):
+        for name in ("parameters", "macs", "opset"):
             if not _is_count(getattr(self, name)):
                 raise ModelPackageError(f"{name} must be an integer >= 0, not {getattr(self, name)!r}")
         for name in ("training", "metrics", "parity", "files"):
@@ -117,7 +119,7 @@ class ModelCard:
 
 
 _PRESET_FIELDS = tuple(entry.name for entry in fields(Preset))
-_PLAIN_FIELDS = ("parameters", "opset", "training", "metrics", "parity", "created", "pdeinfer_version")
+_PLAIN_FIELDS = ("parameters", "macs", "opset", "training", "metrics", "parity", "created", "pdeinfer_version")
 
 
 @dataclass(frozen=True, slots=True)

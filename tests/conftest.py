@@ -1,5 +1,6 @@
-"""Small, real model packages for the tests, made without TensorFlow."""
+"""Small, real model packages for the tests, made without TensorFlow; and where the real data sets are."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +40,28 @@ def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
     return probabilities
 
 
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of MNIST and CIFAR-10, for the tests marked "data"."""
+    folder = os.environ.get("PDEINFER_DATA_DIR")
+    if not folder:
+        pytest.skip("PDEINFER_DATA_DIR names no folder with MNIST and CIFAR-10")
+    return Path(folder)
+
+
 def write_tiny_package(folder: Path, preset: Preset) -> Path:
     """Write a package of a linear classifier, softmax(pixels @ fixed random weights), through the package's writer."""
     with new_package(folder) as new:
         (new / ONNX_FILE).write_bytes(_tiny_model(preset))
         write_card(
-            new, ModelCard(preset, parameters=_weights(preset).size, opset=OPSET, metrics={"test_accuracy": 0.5})
+            new,
+            ModelCard(
+                preset,
+                parameters=_weights(preset).size,
+                macs=_weights(preset).size,
+                opset=OPSET,
+                metrics={"test_accuracy": 0.5},
+            ),
         )
     return folder
 

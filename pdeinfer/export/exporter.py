@@ -33,6 +33,8 @@ def export_package(
     """
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
+        from pdeinfer.nn import count_macs  # Keras is there from here on
+
         classifier = original.classifier
         classify = trace(classifier)
         classifier.save(folder / KERAS_FILE)
@@ -45,6 +47,7 @@ def export_package(
         card = ModelCard(
             preset=classifier.preset,
             parameters=sum(int(np.prod(weight.shape)) for weight in classifier.trainable_weights),
+            macs=count_macs(classifier),
             opset=OPSET,
             training=original.training,
             metrics=original.metrics,

@@ -42,9 +42,7 @@ def write_onnx(classify: Any, preset: Preset, path: Path) -> None:
     used = {node.domain for node in model.graph.node}
     for entry in [entry for entry in model.opset_import if entry.domain not in {"", *used}]:
         model.opset_import.remove(entry)
-    onnx.helper.set_model_props(
-        model, {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())}
-    )
+    onnx.helper.set_model_props(model, {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())})
     broken = broken_rules(model, preset)
     if broken:
         raise ExportError(f"{preset.name}: the ONNX graph breaks the rules of a model package: {'; '.join(broken)}")

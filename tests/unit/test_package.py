@@ -16,6 +16,7 @@ from pdeinfer.presets import PRESETS
 CARD = ModelCard(
     PRESETS["mnist-pde"],
     parameters=524,
+    macs=45_962,
     opset=18,
     training={"epochs": 3, "note": "π"},
     metrics={"test_accuracy": 0.97},
@@ -58,7 +59,17 @@ class TestCard:
         values = CARD.to_dict()
         assert values["format"] == 1
         assert (values["name"], values["input"]["height"], len(values["labels"])) == ("mnist-pde", 28, 10)
-        assert {"network", "parameters", "opset", "training", "metrics", "parity", "files", "created"} < values.keys()
+        assert {
+            "network",
+            "parameters",
+            "macs",
+            "opset",
+            "training",
+            "metrics",
+            "parity",
+            "files",
+            "created",
+        } < values.keys()
 
     def test_a_written_card_is_read_back_with_the_files_it_found(self, tmp_path: Path) -> None:
         with new_package(tmp_path / "p") as folder:

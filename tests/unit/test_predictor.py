@@ -41,7 +41,7 @@ def repackage(folder: Path, target: Path, **changes: object) -> Path:
     shutil.copytree(folder, target)
     (target / CARD_FILE).unlink()
     card = ModelPackage.read(folder).card
-    write_card(target, ModelCard(replace(card.preset, **changes), card.parameters, card.opset))
+    write_card(target, ModelCard(replace(card.preset, **changes), card.parameters, card.macs, card.opset))
     return target
 
 

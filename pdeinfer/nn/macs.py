@@ -1,0 +1,36 @@
+"""Counts the multiply-adds of a network from its layers."""
+
+import keras
+
+from pdeinfer.nn.global_layer import GlobalLayer
+from pdeinfer.nn.networks import Classifier
+
+
+def count_macs(classifier: Classifier) -> int:
+    """Return the multiply-adds of classifying one image: those of convolutions, dense layers and PDE steps.
+
+    A step of the scheme (`pdeinfer.pde.step`) multiplies eight times per pixel and channel, seven times without
+    advection. As is usual, normalisation, activations, pooling and what a PDE layer computes once per image pixel by
+    pixel are not counted.
+    """
+    return sum(_layer_macs(layer) for layer in classifier.layers)
+
+
+def _layer_macs(layer: keras.Layer) -> int:
+    if isinstance(layer, GlobalLayer):
+        _, height, width, channels = layer.output.shape
+        fields = [part for field in (*layer.velocity_fields, *layer.diffusivity_fields) for part in field.layers]
+        per_pixel = sum(_weights(part) for part in fields)
+        per_step = channels * (7 if layer.spec.velocity is None else 8)
+        return int(height * width * (per_pixel + layer.spec.num_steps * per_step))
+    if isinstance(layer, keras.layers.Conv2D):
+        _, height, width, _ = layer.output.shape
+        return int(height * width * _weights(layer))
+    return _weights(layer)
+
+
+def _weights(layer: keras.Layer) -> int:
+    """Return how many numbers the kernel of a convolution or dense layer has; 0 for another layer."""
+    if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):
+        return int(keras.ops.size(layer.kernel))
+    return 0

@@ -1,0 +1,75 @@
+"""The bundled models are what their cards say, measured again on real images."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer import ModelPackage, Predictor, zoo
+from pdeinfer.datasets import Split, load_dataset
+from pdeinfer.export import verify_package
+from pdeinfer.export.original import load_classifier
+from pdeinfer.package import KERAS_FILE
+from pdeinfer.parity import TOLERANCE, Array, compare
+
+
+def held_out(package: ModelPackage) -> Split:
+    """The data set's test images, or a skip where it is not at hand."""
+    dataset = package.card.training["recipe"]["dataset"]
+    data_dir = os.environ.get("PDEINFER_DATA_DIR")
+    if dataset != "digits" and data_dir is None:
+        pytest.skip(f"{dataset} is not at hand: PDEINFER_DATA_DIR names the folder that has it")
+    return load_dataset(dataset, Path(data_dir) if data_dir and dataset != "digits" else None).test
+
+
+def test_the_default_model_is_bundled() -> None:
+    assert zoo.DEFAULT_MODEL in zoo.names()
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_bundled_model_proves_itself_again(name: str) -> None:
+    assert all(report.passed for report in verify_package(zoo.load(name)))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_bundled_model_has_the_accuracy_of_its_card(name: str) -> None:
+    package = zoo.load(name)
+    test = held_out(package)
+    with Predictor(package, batch_size=500) as predictor:
+        predicted = predictor.predict_proba(test.images).argmax(axis=1)
+    assert np.mean(predicted == test.labels) == pytest.approx(package.card.metrics["test_accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_bundled_model_equals_keras_on_every_test_image(name: str) -> None:
+    package = zoo.load(name)
+    classifier = load_classifier(package.path / KERAS_FILE)
+
+    def original(images: Array) -> Array:
+        import tensorflow as tf
+
+        return tf.nn.softmax(classifier(images, training=False)).numpy()
+
+    with Predictor(package, batch_size=500) as predictor:
+        report = compare(
+            ("Keras", original), (name, predictor.predict_proba), {"test": held_out(package).images}, batch_sizes=(500,)
+        )
+    assert report.comparisons[0].top1_equal == len(held_out(package))
+    assert report.max_absolute <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_png_of_a_test_image_gets_the_answer_of_its_pixels(name: str) -> None:
+    package = zoo.load(name)
+    images = held_out(package).images[:20]
+    with Predictor(package) as predictor:
+        expected = predictor.predict_proba(images)
+        for image, probabilities in zip(images, expected, strict=True):
+            file = io.BytesIO()
+            PIL.Image.fromarray(image.squeeze()).save(file, "PNG")
+            prediction = predictor.predict(file.getvalue())
+            assert prediction.index == probabilities.argmax()
+            assert prediction.score == pytest.approx(probabilities.max(), abs=1e-6)
