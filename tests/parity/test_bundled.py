@@ -22,7 +22,7 @@ def held_out(package: ModelPackage) -> Split:
     data_dir = os.environ.get("PDEINFER_DATA_DIR")
     if dataset != "digits" and data_dir is None:
         pytest.skip(f"{dataset} is not at hand: PDEINFER_DATA_DIR names the folder that has it")
-    return load_dataset(dataset, Path(data_dir) if data_dir and dataset != "digits" else None).test
+    return load_dataset(dataset, data_dir and Path(data_dir)).test
 
 
 def test_the_default_model_is_bundled() -> None:
