@@ -1,0 +1,37 @@
+"""What a measurement was made on: the processor, and the versions of what ran."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+from pdeinfer.session import available_cpus
+
+PACKAGES = ("pdeinfer", "onnxruntime", "numpy", "keras", "tensorflow")
+
+
+def describe() -> list[str]:
+    """Return lines on the command, the hardware and the versions."""
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return [
+        f"command   {shlex.join(['python', *sys.orig_argv[1:]])}",
+        f"hardware  {_processor()}, {available_cpus()} CPUs{load}",
+        f"versions  {', '.join(versions)}",
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

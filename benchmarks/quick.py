@@ -1,0 +1,120 @@
+"""`make bench`: Predictor against Keras, by latency at batch 1 and throughput at batch 64, on one and two threads."""
+
+import argparse
+import importlib.util
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.timing import Timing, time_in_turns
+from pdeinfer import ModelPackage, ParityError, PdeinferError, Predictor, zoo
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.package import KERAS_FILE
+from pdeinfer.parity import Array, Classify, compare, synthetic_images
+
+BATCH_SIZES = (1, 64)
+THREADS = (1, 2)
+PREDICTOR = "Predictor"
+KERAS = "Keras predict"
+ROW = "{:<28} {:>7} {:>5}  {:<13} {:>9} {:>19} {:>10} {:>8}"
+HEADER = ROW.format("model", "threads", "batch", "route", "median ms", "quartiles", "images/s", "x Keras")
+
+Timings = dict[int, dict[str, Timing]]  # by batch size, by route
+
+
+def main() -> int:
+    """Run the benchmark; return the exit code: 0, 1 where outputs differ, 2 where a model cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quick", description=__doc__)
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="folders to measure beside the bundled models")
+    try:
+        packages = [zoo.load(name) for name in (*zoo.names(), *parser.parse_args().packages)]
+        print(*describe(), "", HEADER, sep="\n", flush=True)
+        for package in packages:
+            for threads in THREADS:
+                print_rows(package.card.preset.name, threads, measure_in_new_process(package, threads))
+    except PdeinferError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ParityError) else 2
+    return 0
+
+
+def measure_in_new_process(package: ModelPackage, threads: int) -> Timings:
+    """Measure in a process of its own: TensorFlow takes its number of threads once."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(measure, package, threads).result()
+
+
+def measure(package: ModelPackage, threads: int) -> Timings:
+    """Return the timing of every route at every batch size, once their outputs are equal.
+
+    Keras is a route where TensorFlow is installed and the package has the original.
+
+    Raises:
+        ParityError: they differ.
+    """
+    spec = package.card.preset.input
+    images = synthetic_images(spec.height, spec.width, spec.channels)
+    with Predictor(package, device="cpu", threads=threads) as predictor:
+        routes: dict[str, Classify] = {PREDICTOR: predictor.predict_proba}
+        if KERAS_FILE in package.card.files and importlib.util.find_spec("tensorflow"):
+            routes[KERAS] = keras_predict(package, threads)
+            report = compare((KERAS, routes[KERAS]), (PREDICTOR, predictor.predict_proba), images)
+            if not report.passed:
+                raise ParityError(f"the routes differ:\n{report}")
+        batches = {size: images["smooth noise"][:size] for size in BATCH_SIZES}
+        return {
+            size: time_in_turns({name: partial(classify, batch) for name, classify in routes.items()})
+            for size, batch in batches.items()
+        }
+
+
+def keras_predict(package: ModelPackage, threads: int) -> Classify:
+    """Return `Model.predict` of the package's original, with Keras's defaults, as probabilities.
+
+    A call of it costs tens of milliseconds whatever the network: that is most of its time at batch 1.
+    """
+    require_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    model = keras.saving.load_model(package.path / KERAS_FILE, compile=False)
+
+    def classify(images: Array) -> Array:
+        logits = model.predict(images, verbose=0)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    return classify
+
+
+def print_rows(model: str, threads: int, timings: Timings) -> None:
+    """Print a row for each route, with how many times faster than Keras it is."""
+    for batch_size, routes in timings.items():
+        for route, timing in routes.items():
+            quartiles = f"{1000 * timing.lower_quartile:.3f} - {1000 * timing.upper_quartile:.3f}"
+            ratio = f"{routes[KERAS].median / timing.median:.1f}" if KERAS in routes else "-"
+            print(
+                ROW.format(
+                    model,
+                    threads,
+                    batch_size,
+                    route,
+                    f"{1000 * timing.median:.3f}",
+                    quartiles,
+                    f"{batch_size / timing.median:,.0f}",
+                    ratio,
+                ),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

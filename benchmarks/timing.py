@@ -1,0 +1,57 @@
+"""Times several ways of doing one thing in turns, so that a busy machine slows all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one call: the median over the rounds, and the quartiles."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+
+
+def time_in_turns(
+    functions: Mapping[str, Callable[[], object]], *, rounds: int = 25, sample_seconds: float = 0.02
+) -> dict[str, Timing]:
+    """Return the timing of a call of each function.
+
+    In every round each function has its turn, in an order that rotates from round to round. A turn is as many calls
+    as take about `sample_seconds`.
+
+    Args:
+        functions: what is timed, by name; each is called several times first, to warm up.
+        rounds: samples of each function, at least two.
+    """
+    calls = {name: _calls_in(sample_seconds, function) for name, function in functions.items()}
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    names = list(functions)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(_seconds(functions[name], calls[name]) / calls[name])
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def _calls_in(seconds: float, function: Callable[[], object]) -> int:
+    _seconds(function, 3)
+    calls = 1
+    while (elapsed := _seconds(function, calls)) < seconds / 2:
+        calls *= 2
+    return max(1, round(calls * seconds / elapsed))
+
+
+def _seconds(function: Callable[[], object], calls: int) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return time.perf_counter() - started
+
+
+def _timing(values: list[float]) -> Timing:
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, lower, upper)
