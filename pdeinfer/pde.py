@@ -76,6 +76,14 @@ def diffusion_numbers(
     return diffusivity_x * (dt / dx**2), diffusivity_y * (dt / dy**2)
 
 
+def velocity_gradients(
+    velocity: tuple[Array, Array], *, dx: float = 1.0, dy: float = 1.0, roll: Roll
+) -> tuple[Array, Array]:
+    """Return `(u_x, v_y)`, the central differences of a velocity field `(u, v)`, whose sum is its divergence."""
+    u, v = velocity
+    return (roll(u, -1, X) - roll(u, 1, X)) / (2 * dx), (roll(v, -1, Y) - roll(v, 1, Y)) / (2 * dy)
+
+
 def coefficients(
     velocity: tuple[Array, Array] | None,
     diffusivity: tuple[Array, Array] | None,

@@ -60,6 +60,16 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         constant = self.spec.diffusivity
         return None if constant is None else (constant, constant)
 
+    def compute_levels(self, h: Any) -> list[Any]:
+        """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` goes through them."""
+        factors = pde.coefficients(
+            self.compute_velocity(h), self.compute_diffusivity(h), dt=self.spec.dt, roll=keras.ops.roll
+        )
+        levels = [h, h]  # H[-1], H[0]
+        for _ in range(self.spec.num_steps):
+            levels.append(pde.step(levels[-1], levels[-2], h, factors, roll=keras.ops.roll))
+        return levels[1:]
+
     def call(self, h: Any, training: bool = False) -> Any:
         factors = pde.coefficients(
             self.compute_velocity(h, training),

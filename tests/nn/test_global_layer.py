@@ -88,6 +88,21 @@ def test_the_layer_computes_what_its_weights_mean_in_the_naive_reference(
     assert np.max(np.abs(actual - expected)) <= tolerance * max(1.0, np.max(np.abs(expected)))
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
+def test_the_levels_lead_from_the_input_to_the_output(
+    variant: dict[str, str | float | None], randomize: Randomize
+) -> None:
+    layer = GlobalLayer(num_steps=3, **variant, dtype="float64")
+    h = images((2, 5, 7, 3))
+    layer.build(h.shape)
+    randomize(layer)
+    levels = layer.compute_levels(h)
+    assert len(levels) == 4
+    assert np.array_equal(to_numpy(levels[0]), h)
+    output = naive_relu(naive_batch_norm(to_numpy(levels[-1]), *norm_weights(layer.norm)))
+    np.testing.assert_allclose(to_numpy(layer(h)), output, atol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 6, 2), (1, 6, 2, 1), (3, 2, 2, 2)], ids=str)
 @pytest.mark.parametrize("num_steps", [1, 5])
 def test_maps_of_one_and_two_pixels_are_periodic_as_in_the_naive_reference(

@@ -128,6 +128,17 @@ def test_any_number_of_leading_axes_is_a_batch(leading_axes: tuple[int, ...]) ->
     assert_close(actual, expected.reshape(actual.shape))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_velocity_gradients_are_central_differences(shape: tuple[int, ...]) -> None:
+    fields = random_fields(shape)
+    u, v = fields["u"], fields["v"]
+    u_x, v_y = pde.velocity_gradients((u, v), dx=0.5, dy=0.8, roll=np.roll)
+    _, height, width, _ = shape
+    for n, y, x, c in np.ndindex(shape):
+        assert u_x[n, y, x, c] == pytest.approx((u[n, y, (x + 1) % width, c] - u[n, y, (x - 1) % width, c]) / 1.0)
+        assert v_y[n, y, x, c] == pytest.approx((v[n, (y + 1) % height, x, c] - v[n, (y - 1) % height, x, c]) / 1.6)
+
+
 # --- against exact and spectral solutions ---------------------------------------------------------------------------
 
 END_TIME = 0.5
