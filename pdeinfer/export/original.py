@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.datasets import Array, DatasetName, load_dataset
+from pdeinfer.datasets import Array, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
+from pdeinfer.presets import Preset
 
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES = 1 << 20
@@ -47,7 +48,7 @@ def load_original(source: Path) -> Original:
     # run.json is written when a training starts; metrics.json repeats it when the training ends.
     record = {**_read_record(path.with_name("run.json")), **_read_record(path.with_name("metrics.json"))}
     metrics = {name: record.pop(name) for name in _METRICS if name in record}
-    test_images = _load_test_images(record, classifier.preset.input)
+    test_images = _load_test_images(record, classifier.preset)
     record.pop("data_dir", None)  # a path of this machine: not for the card
     return Original(classifier, path, record, metrics, test_images)
 
@@ -107,13 +108,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _load_test_images(record: dict[str, Any], spec: Any) -> Array | None:
-    dataset: DatasetName | None = record.get("recipe", {}).get("dataset")
+def _load_test_images(record: dict[str, Any], preset: Preset) -> Array | None:
     data_dir = record.get("data_dir")
-    if dataset is None or (data_dir is None and dataset != "digits"):
-        return None
     try:
-        images = load_dataset(dataset, data_dir and Path(data_dir)).test.images
+        return load_test_split(record, preset, data_dir and Path(data_dir)).images
     except (DatasetError, MissingDependencyError):
-        return None  # it was there when the network was trained, and is not any more
-    return images if images.shape[1:] == (spec.height, spec.width, spec.channels) else None
+        return None  # none is recorded, or it was there when the network was trained and is not any more

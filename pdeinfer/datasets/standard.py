@@ -1,45 +1,22 @@
-"""The data sets, read from their standard files and checked."""
+"""The standard data sets, read from their files and checked."""
 
 import gzip
 import math
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from pdeinfer.datasets.splits import Array, Dataset, Split, StandardName, hold_out
 from pdeinfer.errors import DatasetError, MissingDependencyError
-
-Array: TypeAlias = np.ndarray[Any, Any]
-DatasetName = Literal["digits", "mnist", "cifar10"]
 
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
 _CIFAR10_BATCH = 10_000
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images, uint8 (N, height, width, channels), with their labels, int64 (N,)."""
-
-    images: Array
-    labels: Array
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set's training and test images. The test images are for the one evaluation of a finished training."""
-
-    train: Split
-    test: Split
-
-
-def load_dataset(name: DatasetName, data_dir: Path | None) -> Dataset:
+def load_dataset(name: StandardName, data_dir: Path | None) -> Dataset:
     """Load a data set.
 
     Args:
@@ -59,19 +36,6 @@ def load_dataset(name: DatasetName, data_dir: Path | None) -> Dataset:
     return _load_mnist(data_dir) if name == "mnist" else _load_cifar10(data_dir)
 
 
-def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
-    """Split at random, each class alike, into the rest and a held-out `fraction` (the same for the same seed)."""
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(split), dtype=bool)
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
-        held_out[rng.permutation(members)[: round(fraction * len(members))]] = True
-    return (
-        Split(split.images[~held_out], split.labels[~held_out]),
-        Split(split.images[held_out], split.labels[held_out]),
-    )
-
-
 def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
@@ -83,7 +47,7 @@ def _load_digits() -> Dataset:
     return Dataset(train, test)
 
 
-def _download(name: str) -> Dataset:
+def _download(name: StandardName) -> Dataset:
     import keras
 
     module = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]

@@ -1,0 +1,60 @@
+"""Labelled images, and how a part of them is held out."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+StandardName = Literal["digits", "mnist", "cifar10"]
+DatasetName = Literal[StandardName, "folder"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, uint8 (N, height, width, channels), with their labels, int64 (N,)."""
+
+    images: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's images.
+
+    Attributes:
+        train: to learn from.
+        test: for the one evaluation of a finished training.
+        validation: to choose the best epoch; None where a part of `train` is to be held out for it.
+    """
+
+    train: Split
+    test: Split
+    validation: Split | None = None
+
+
+def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
+    """Split at random into the rest and what `held_out` chooses (the same for the same seed)."""
+    chosen = held_out(split.labels, fraction, seed)
+    return Split(split.images[~chosen], split.labels[~chosen]), Split(split.images[chosen], split.labels[chosen])
+
+
+def held_out(labels: Array, fraction: float, seed: int = 0) -> Array:
+    """Choose at random a `fraction` of each class: at least one of it, and never its last.
+
+    Args:
+        labels: int (N,).
+
+    Returns:
+        bool (N,), the same for the same seed.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        chosen[rng.permutation(members)[:count]] = True
+    return chosen
