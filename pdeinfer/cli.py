@@ -135,9 +135,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(_: argparse.Namespace) -> int:
+    names = zoo.names()
     row = "{:<20}{:>10}{:>9}{:>12}{:>13}{:>15}{:>10}"
     print(row.format("name", "input", "classes", "parameters", "MACs", "test accuracy", "size"))
-    for name in zoo.names():
+    for name in names:
         card = zoo.load(name).card
         spec = card.preset.input
         accuracy = card.metrics.get("test_accuracy")

@@ -116,9 +116,12 @@ class TestList:
         monkeypatch.setattr(zoo, "_MODELS", tmp_path)
         monkeypatch.setattr(zoo, "DEFAULT_MODEL", "tiny-grey")
         assert cli.main(["list"]) == 0
-        (line,) = capsys.readouterr().out.splitlines()
-        for part in ("tiny-grey", "8x8x1", "10 classes", "640 parameters", "test accuracy 50.00%", "(default)"):
-            assert part in line
+        header, line = capsys.readouterr().out.splitlines()
+        columns = ["name", "input", "classes", "parameters", "MACs", "test accuracy", "size"]
+        assert header.split() == " ".join(columns).split()
+        assert line.split() == ["tiny-grey", "8x8x1", "10", "640", "640", "50.00%", "3", "KiB", "default"]
+        for column in columns[1:]:  # right-aligned below their headings
+            assert line[header.index(column) + len(column) - 1] != " "
 
 
 class TestVerify:
