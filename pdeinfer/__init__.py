@@ -16,8 +16,9 @@ from pdeinfer.errors import (
     TrainingError,
 )
 from pdeinfer.package import ModelCard, ModelPackage
+from pdeinfer.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.predictor import ClassScore, Prediction, Predictor, PredictorInfo
-from pdeinfer.presets import PRESETS, InputSpec, PdeSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.version import __version__
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ParityError",
     "PdeSpec",
     "PdeinferError",
+    "PeronaMalik",
     "Prediction",
     "Predictor",
     "PredictorClosedError",

@@ -84,6 +84,18 @@ def velocity_gradients(
     return (roll(u, -1, X) - roll(u, 1, X)) / (2 * dx), (roll(v, -1, Y) - roll(v, 1, Y)) / (2 * dy)
 
 
+def perona_malik_diffusivity(h: Array, *, contrast: float, dx: float = 1.0, dy: float = 1.0, roll: Roll) -> Array:
+    """Return `1 / (1 + |grad H|^2 / contrast^2)`, in 0..1 and of h's shape `(..., height, width, channels)`.
+
+    The gradient is each channel's own, by central differences.
+
+    Source: Perona & Malik, "Scale-space and edge detection using anisotropic diffusion", IEEE PAMI 12(7), 1990.
+    """
+    gradient_x = (roll(h, -1, X) - roll(h, 1, X)) * (0.5 / (dx * contrast))
+    gradient_y = (roll(h, -1, Y) - roll(h, 1, Y)) * (0.5 / (dy * contrast))
+    return 1 / (1 + gradient_x * gradient_x + gradient_y * gradient_y)
+
+
 def coefficients(
     velocity: tuple[Array, Array] | None,
     diffusivity: tuple[Array, Array] | None,
@@ -119,7 +131,7 @@ def coefficients(
 
 
 def step(h: Array, h_previous: Array, source: Array, factors: Coefficients, *, roll: Roll) -> Array:
-    """Return `H[k+1]` from `H[k]`, `H[k-1]` and the source f, all `(..., height, width, channels)`."""
+    """Return `H[k+1]` from `H[k]`, `H[k-1]` and the source f, all `(..., height, width, channels)`, or f a float."""
     total = factors.previous * h_previous + factors.source * source
     if factors.divergence is not None:
         total = total + factors.divergence * h

@@ -1,16 +1,15 @@
 """What a network is, as frozen values, and the named presets."""
 
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from pdeinfer.errors import PresetError
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.values import check_positive_int, check_tuple, from_tagged_dict, is_number, to_dict
 
 Fit = Literal["crop", "pad", "stretch"]
-LearnedVelocity = Literal["depthwise", "preactivation"]
-LearnedDiffusivity = Literal["depthwise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,51 +30,19 @@ class InputSpec:
     fit: Fit = "crop"
 
     def __post_init__(self) -> None:
-        _check_positive_int("height", self.height)
-        _check_positive_int("width", self.width)
-        _check_positive_int("channels", self.channels)
+        check_positive_int("height", self.height)
+        check_positive_int("width", self.width)
+        check_positive_int("channels", self.channels)
         if self.channels not in (1, 3):
             raise PresetError(f"channels must be 1 or 3, not {self.channels!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            _check_tuple(name, values)
-            if len(values) != self.channels or not all(_is_number(value) for value in values):
+            check_tuple(name, values)
+            if len(values) != self.channels or not all(is_number(value) for value in values):
                 raise PresetError(f"{name} must hold one finite number per channel ({self.channels}), not {values!r}")
         if min(self.std) <= 0:
             raise PresetError(f"std must be positive, not {self.std!r}")
         if self.fit not in get_args(Fit):
             raise PresetError(f"fit must be one of {get_args(Fit)}, not {self.fit!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class PdeSpec:
-    """A PDE layer: the scheme of `pdeinfer.pde` and where its fields come from.
-
-    Attributes:
-        num_steps: K, the number of time steps. dt: the time step; pixels are 1 apart.
-        velocity: "depthwise": u and v are each `relu(BatchNorm(depthwise 3x3 conv(h)))`;
-            "preactivation": u = v = `conv3x3(relu(BatchNorm(h)))`, of either sign; None: no advection.
-        diffusivity: "depthwise": Dx and Dy, made as u and v are; a number: that constant; None: no diffusion.
-    """
-
-    num_steps: int = 1
-    dt: float = 0.2
-    velocity: LearnedVelocity | None = "depthwise"
-    diffusivity: LearnedDiffusivity | float | None = "depthwise"
-
-    def __post_init__(self) -> None:
-        _check_positive_int("num_steps", self.num_steps)
-        if not _is_number(self.dt) or self.dt <= 0:
-            raise PresetError(f"dt must be a positive, finite number, not {self.dt!r}")
-        if self.velocity is not None and self.velocity not in get_args(LearnedVelocity):
-            raise PresetError(f"velocity must be one of {get_args(LearnedVelocity)} or None, not {self.velocity!r}")
-        if isinstance(self.diffusivity, str):
-            if self.diffusivity not in get_args(LearnedDiffusivity):
-                raise PresetError(
-                    f"diffusivity must be one of {get_args(LearnedDiffusivity)}, a number or None, "
-                    f"not {self.diffusivity!r}"
-                )
-        elif self.diffusivity is not None and (not _is_number(self.diffusivity) or self.diffusivity < 0):
-            raise PresetError(f"a constant diffusivity must be a finite number >= 0, not {self.diffusivity!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +53,15 @@ class SingleChannelNetwork:
     "conv": `conv3x3(relu(BN(f)))`; "residual": `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
     """
 
+    kind: ClassVar = "single-channel"
+
     feature: Literal["conv", "residual"] | PdeSpec
     pool_size: int = 4
 
     def __post_init__(self) -> None:
         if self.feature not in ("conv", "residual") and not isinstance(self.feature, PdeSpec):
             raise PresetError(f"feature must be 'conv', 'residual' or a PdeSpec, not {self.feature!r}")
-        _check_positive_int("pool_size", self.pool_size)
+        check_positive_int("pool_size", self.pool_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +74,24 @@ class ResidualNetwork:
         pde: the PDE layers, or None for a plain ResNet.
     """
 
+    kind: ClassVar = "residual"
+
     widths: tuple[int, ...]
     blocks_per_stage: int = 1
     pde: PdeSpec | None = None
 
     def __post_init__(self) -> None:
-        _check_tuple("widths", self.widths)
+        check_tuple("widths", self.widths)
         if not self.widths:
             raise PresetError("widths must name the channels of at least one stage")
         for width in self.widths:
-            _check_positive_int("each of widths", width)
-        _check_positive_int("blocks_per_stage", self.blocks_per_stage)
+            check_positive_int("each of widths", width)
+        check_positive_int("blocks_per_stage", self.blocks_per_stage)
         if self.pde is not None and not isinstance(self.pde, PdeSpec):
             raise PresetError(f"pde must be a PdeSpec or None, not {self.pde!r}")
 
 
 Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
-_KINDS: dict[str, type[SingleChannelNetwork] | type[ResidualNetwork]] = {
-    "single-channel": SingleChannelNetwork,
-    "residual": ResidualNetwork,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +112,7 @@ class Preset:
             raise PresetError(f"name must be letters, digits, '.', '_' and '-', the first no sign, not {self.name!r}")
         if not isinstance(self.input, InputSpec):
             raise PresetError(f"input must be an InputSpec, not {self.input!r}")
-        _check_tuple("labels", self.labels)
+        check_tuple("labels", self.labels)
         if len(self.labels) < 2 or not all(isinstance(label, str) and label for label in self.labels):
             raise PresetError(f"labels must be at least two non-empty strings, not {self.labels!r}")
         if len(set(self.labels)) != len(self.labels):
@@ -159,9 +126,7 @@ class Preset:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the preset as JSON values; `from_dict` is the inverse."""
-        kind = next(kind for kind, network in _KINDS.items() if isinstance(self.network, network))
-        values = asdict(self)
-        return {**values, "network": {"kind": kind, **values["network"]}}
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preset":
@@ -172,13 +137,13 @@ class Preset:
         """
         try:
             network = _with_tuples(values["network"])
-            kind = network.pop("kind")
-            if kind not in _KINDS:
-                raise PresetError(f"network kind must be one of {tuple(_KINDS)}, not {kind!r}")
             for name in ("pde", "feature"):
                 if isinstance(network.get(name), Mapping):
-                    network[name] = PdeSpec(**network[name])
-            parts = {"input": InputSpec(**_with_tuples(values["input"])), "network": _KINDS[kind](**network)}
+                    network[name] = PdeSpec.from_dict(network[name])
+            parts = {
+                "input": InputSpec(**_with_tuples(values["input"])),
+                "network": from_tagged_dict("network", network, SingleChannelNetwork, ResidualNetwork),
+            }
             return cls(**{**_with_tuples(values), **parts})
         except KeyError as error:
             raise PresetError(f"a preset needs the key {error}") from error
@@ -189,21 +154,6 @@ class Preset:
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with lists, which is what JSON makes of tuples, as tuples again."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(values).items()}
-
-
-def _is_number(value: object) -> bool:
-    """Return whether the value is a number that a finite float can hold."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _check_positive_int(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PresetError(f"{name} must be a positive integer, not {value!r}")
-
-
-def _check_tuple(name: str, value: object) -> None:
-    if not isinstance(value, tuple):
-        raise PresetError(f"{name} must be a tuple, not {value!r}")
 
 
 _DIGIT_LABELS = tuple("0123456789")
@@ -219,8 +169,8 @@ _GLOBAL_NETWORK = ResidualNetwork(widths=(16, 32, 64, 64), pde=PdeSpec())
 _GLOBAL = Preset("cifar10-global", _CIFAR10, _CIFAR10_LABELS, _GLOBAL_NETWORK)
 
 
-def _global_variant(name: str, pde: PdeSpec) -> Preset:
-    return replace(_GLOBAL, name=name, network=replace(_GLOBAL_NETWORK, pde=pde))
+def _global_variant(name: str, **changes: Any) -> Preset:
+    return replace(_GLOBAL, name=name, network=replace(_GLOBAL_NETWORK, **changes))
 
 
 PRESETS: dict[str, Preset] = {
@@ -236,8 +186,11 @@ PRESETS: dict[str, Preset] = {
         ),
         replace(_GLOBAL, name="cifar10-resnet32", network=ResidualNetwork(widths=(16, 32, 64), blocks_per_stage=5)),
         _GLOBAL,
-        _global_variant("cifar10-global-constant-d", PdeSpec(diffusivity=1.0)),
-        _global_variant("cifar10-global-no-advection", PdeSpec(velocity=None)),
-        _global_variant("cifar10-global-no-diffusion", PdeSpec(diffusivity=None)),
+        _global_variant("cifar10-global-constant-d", pde=PdeSpec(diffusivity=1.0)),
+        _global_variant("cifar10-global-no-advection", pde=PdeSpec(velocity=None)),
+        _global_variant("cifar10-global-no-diffusion", pde=PdeSpec(diffusivity=None)),
+        _global_variant("cifar10-global-k5", pde=PdeSpec(num_steps=5)),
+        _global_variant("cifar10-global-m2", blocks_per_stage=2),
+        _global_variant("cifar10-global-tiny", widths=(9, 9, 16, 16), pde=PdeSpec(num_steps=5)),
     )
 }

@@ -78,4 +78,7 @@ RECIPES: dict[str, Recipe] = {
     "cifar10-global-constant-d": _CIFAR10,
     "cifar10-global-no-advection": _CIFAR10,
     "cifar10-global-no-diffusion": _CIFAR10,
+    "cifar10-global-k5": _CIFAR10,
+    "cifar10-global-m2": _CIFAR10,
+    "cifar10-global-tiny": _CIFAR10,
 }

@@ -1,39 +1,49 @@
-"""Where a PDE layer's velocity and diffusivity come from: small networks of the layer's input."""
+"""Where a PDE layer's velocity, diffusivity and start come from: small networks of the layer's input."""
 
 import keras
 
-from pdeinfer.nn.blocks import batch_norm, conv
-from pdeinfer.presets import LearnedDiffusivity, LearnedVelocity
+from pdeinfer.nn.blocks import basic_block_layer, batch_norm, conv
+from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PeronaMalik, Start
 
 
 def velocity_fields(velocity: LearnedVelocity | None, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
     """Return the layers that make u and v of an input with `channels`: two, or one for both, or none."""
-    if velocity == "depthwise":
-        return [_depthwise_field("u", dtype), _depthwise_field("v", dtype)]
+    if velocity is None:
+        return []
     if velocity == "preactivation":
         return [_preactivation_field("velocity", channels, dtype)]
+    return [_learned_field(velocity, name, channels, dtype) for name in ("u", "v")]
+
+
+def diffusivity_fields(
+    diffusivity: LearnedField | PeronaMalik | float | None, channels: int, dtype: keras.DTypePolicy
+) -> list[keras.Layer]:
+    """Return the layers that make Dx and Dy of an input with `channels`, or none where they have no weights."""
+    if isinstance(diffusivity, str):
+        return [_learned_field(diffusivity, name, channels, dtype) for name in ("diffusivity_x", "diffusivity_y")]
     return []
 
 
-def diffusivity_fields(diffusivity: LearnedDiffusivity | float | None, dtype: keras.DTypePolicy) -> list[keras.Layer]:
-    """Return the layers that make Dx and Dy, or none where the diffusivity is not learned."""
-    if diffusivity == "depthwise":
-        return [_depthwise_field("diffusivity_x", dtype), _depthwise_field("diffusivity_y", dtype)]
-    return []
+def start_layers(start: Start, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
+    """Return the layers, one after the other, that make the initial state of an input with `channels`."""
+    return [basic_block_layer(channels, "start", dtype)] if start == "residual" else []
 
 
-def _depthwise_field(name: str, dtype: keras.DTypePolicy) -> keras.Layer:
-    """Return `relu(BatchNorm(depthwise 3x3 conv(h)))`, a field >= 0 of h's shape (N, H, W, C)."""
-    return keras.Sequential(
-        [
-            keras.layers.DepthwiseConv2D(
-                3, padding="same", use_bias=False, depthwise_initializer="he_normal", name="conv", dtype=dtype
-            ),
-            batch_norm(name="norm", dtype=dtype),
-            keras.layers.ReLU(name="relu", dtype=dtype),
-        ],
-        name=name,
-    )
+def _learned_field(field: LearnedField, name: str, channels: int, dtype: keras.DTypePolicy) -> keras.Layer:
+    """Return `relu(BatchNorm(g(h)))`, a field >= 0 of h's shape (N, H, W, C); g as `field` says (see `PdeSpec`)."""
+    norm, relu = batch_norm(name="norm", dtype=dtype), keras.layers.ReLU(name="relu", dtype=dtype)
+    if field == "residual":
+        block = basic_block_layer(channels, "block", dtype)
+        return keras.Model(block.input, relu(norm(block.output)), name=name)
+    if field == "identity":
+        return keras.Sequential([norm, relu], name=name)
+    if field == "depthwise":
+        convolution = keras.layers.DepthwiseConv2D(
+            3, padding="same", use_bias=False, depthwise_initializer="he_normal", name="conv", dtype=dtype
+        )
+    else:
+        convolution = conv(channels, kernel_size=1 if field == "pointwise" else 3, name="conv", dtype=dtype)
+    return keras.Sequential([convolution, norm, relu], name=name)
 
 
 def _preactivation_field(name: str, channels: int, dtype: keras.DTypePolicy) -> keras.Layer:

@@ -6,20 +6,20 @@ import keras
 
 from pdeinfer import pde
 from pdeinfer.nn.blocks import batch_norm
-from pdeinfer.nn.coefficients import diffusivity_fields, velocity_fields
-from pdeinfer.presets import LearnedDiffusivity, LearnedVelocity, PdeSpec
+from pdeinfer.nn.coefficients import diffusivity_fields, start_layers, velocity_fields
+from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PdeSpec, PeronaMalik, Source, Start
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
 class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
-    """Solve the diffusion-advection equation with the input as source and as initial state.
+    """Solve the diffusion-advection equation, from the input on.
 
-    With h the input, `H[-1] = H[0] = f = h`; the velocity (u, v) and the diffusivity (Dx, Dy) are learned functions of
-    h, computed once; `num_steps` steps of `pdeinfer.pde` follow, with periodic boundary, and the result is
-    `relu(BatchNorm(H[num_steps]))`.
+    With h the input, the velocity (u, v), the diffusivity (Dx, Dy), the source f and the start `H[-1] = H[0]` are
+    functions of h, computed once: h itself, by default, for the last two. `num_steps` steps of `pdeinfer.pde` follow,
+    with periodic boundary, and the result is `relu(BatchNorm(H[num_steps]))`.
 
     Args:
-        num_steps, dt, velocity, diffusivity: as in `pdeinfer.presets.PdeSpec`.
+        num_steps, dt, velocity, diffusivity, source, start: as in `pdeinfer.PdeSpec`.
 
     Input and output: (N, H, W, C), floating point.
 
@@ -34,17 +34,21 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         num_steps: int = 1,
         dt: float = 0.2,
         velocity: LearnedVelocity | None = "depthwise",
-        diffusivity: LearnedDiffusivity | float | None = "depthwise",
+        diffusivity: LearnedField | PeronaMalik | float | None = "depthwise",
+        source: Source | None = "input",
+        start: Start = "input",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.spec = PdeSpec(num_steps, dt, velocity, diffusivity)
+        self.spec = PdeSpec(num_steps, dt, velocity, diffusivity, source, start)
         self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
-        self.velocity_fields = velocity_fields(self.spec.velocity, input_shape[-1], self.dtype_policy)
-        self.diffusivity_fields = diffusivity_fields(self.spec.diffusivity, self.dtype_policy)
-        for layer in (*self.velocity_fields, *self.diffusivity_fields, self.norm):
+        spec, channels, dtype = self.spec, input_shape[-1], self.dtype_policy
+        self.velocity_fields = velocity_fields(spec.velocity, channels, dtype)
+        self.diffusivity_fields = diffusivity_fields(spec.diffusivity, channels, dtype)
+        self.start_layers = start_layers(spec.start, channels, dtype)
+        for layer in (*self.velocity_fields, *self.diffusivity_fields, *self.start_layers, self.norm):
             layer.build(input_shape)
 
     def compute_velocity(self, h: Any, training: bool = False) -> tuple[Any, Any] | None:
@@ -57,38 +61,49 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         if self.diffusivity_fields:
             diffusivity_x, diffusivity_y = (field(h, training=training) for field in self.diffusivity_fields)
             return diffusivity_x, diffusivity_y
-        constant = self.spec.diffusivity
-        return None if constant is None else (constant, constant)
+        diffusivity: Any = self.spec.diffusivity
+        if isinstance(diffusivity, PeronaMalik):
+            diffusivity = pde.perona_malik_diffusivity(h, contrast=diffusivity.contrast, roll=keras.ops.roll)
+        return None if diffusivity is None else (diffusivity, diffusivity)
+
+    def compute_start(self, h: Any, training: bool = False) -> Any:
+        """Return `H[0]`, which is also `H[-1]`, of h's shape (N, H, W, C)."""
+        for layer in self.start_layers:
+            h = layer(h, training=training)
+        return h
 
     def compute_levels(self, h: Any) -> list[Any]:
         """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` goes through them."""
-        factors = pde.coefficients(
-            self.compute_velocity(h), self.compute_diffusivity(h), dt=self.spec.dt, roll=keras.ops.roll
-        )
-        levels = [h, h]  # H[-1], H[0]
+        start, source, factors = self._problem(h)
+        levels = [start, start]  # H[-1], H[0]
         for _ in range(self.spec.num_steps):
-            levels.append(pde.step(levels[-1], levels[-2], h, factors, roll=keras.ops.roll))
+            levels.append(pde.step(levels[-1], levels[-2], source, factors, roll=keras.ops.roll))
         return levels[1:]
 
     def call(self, h: Any, training: bool = False) -> Any:
+        start, source, factors = self._problem(h, training)
+        result, _ = pde.solve(start, start, source, factors, num_steps=self.spec.num_steps, roll=keras.ops.roll)
+        return keras.ops.relu(self.norm(result, training=training))
+
+    def _problem(self, h: Any, training: bool = False) -> tuple[Any, Any, pde.Coefficients]:
+        """Return `H[-1] = H[0]`, the source f and the factors of the scheme: all that the steps need."""
         factors = pde.coefficients(
             self.compute_velocity(h, training),
             self.compute_diffusivity(h, training),
             dt=self.spec.dt,
             roll=keras.ops.roll,
         )
-        result, _ = pde.solve(h, h, h, factors, num_steps=self.spec.num_steps, roll=keras.ops.roll)
-        return keras.ops.relu(self.norm(result, training=training))
+        return self.compute_start(h, training), 0.0 if self.spec.source is None else h, factors
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        spec = self.spec
-        return {
-            **super().get_config(),
-            "num_steps": spec.num_steps,
-            "dt": spec.dt,
-            "velocity": spec.velocity,
-            "diffusivity": spec.diffusivity,
-        }
+        return {**super().get_config(), **self.spec.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GlobalLayer":
+        # The diffusivity is the one argument that can be another value in JSON.
+        diffusivity = PdeSpec.from_dict({"diffusivity": config["diffusivity"]}).diffusivity
+        layer: GlobalLayer = super().from_config({**config, "diffusivity": diffusivity})
+        return layer

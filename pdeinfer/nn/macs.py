@@ -9,9 +9,9 @@ from pdeinfer.nn.networks import Classifier
 def count_macs(classifier: Classifier) -> int:
     """Return the multiply-adds of classifying one image: those of convolutions, dense layers and PDE steps.
 
-    A step of the scheme (`pdeinfer.pde.step`) multiplies eight times per pixel and channel, seven times without
-    advection. As is usual, normalisation, activations, pooling and what a PDE layer computes once per image pixel by
-    pixel are not counted.
+    A step of the scheme (`pdeinfer.pde.step`) multiplies eight times per pixel and channel, once less without
+    advection, once less without a source. As is usual, normalisation, activations, pooling and what a PDE layer
+    computes once per image pixel by pixel, such as the Perona-Malik diffusivity, are not counted.
     """
     return sum(_layer_macs(layer) for layer in classifier.layers)
 
@@ -19,9 +19,9 @@ def count_macs(classifier: Classifier) -> int:
 def _layer_macs(layer: keras.Layer) -> int:
     if isinstance(layer, GlobalLayer):
         _, height, width, channels = layer.output.shape
-        fields = [part for field in (*layer.velocity_fields, *layer.diffusivity_fields) for part in field.layers]
-        per_pixel = sum(_weights(part) for part in fields)
-        per_step = channels * (7 if layer.spec.velocity is None else 8)
+        inner = (*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers)
+        per_pixel = sum(_weights(part) for part in inner)
+        per_step = channels * (8 - (layer.spec.velocity is None) - (layer.spec.source is None))
         return int(height * width * (per_pixel + layer.spec.num_steps * per_step))
     if isinstance(layer, keras.layers.Conv2D):
         _, height, width, _ = layer.output.shape
@@ -30,7 +30,9 @@ def _layer_macs(layer: keras.Layer) -> int:
 
 
 def _weights(layer: keras.Layer) -> int:
-    """Return how many numbers the kernel of a convolution or dense layer has; 0 for another layer."""
+    """Return how many numbers the kernels of a convolution, a dense layer or layers inside of one have."""
+    if isinstance(layer, keras.Model):
+        return sum(_weights(part) for part in layer.layers)
     if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):
         return int(keras.ops.size(layer.kernel))
     return 0

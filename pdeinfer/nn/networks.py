@@ -6,7 +6,8 @@ import keras
 
 from pdeinfer.nn.blocks import basic_block, batch_norm, conv
 from pdeinfer.nn.global_layer import GlobalLayer
-from pdeinfer.presets import PdeSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.presets import Preset, ResidualNetwork, SingleChannelNetwork
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
@@ -53,7 +54,7 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 
 def _global_layer(spec: PdeSpec) -> GlobalLayer:
-    return GlobalLayer(spec.num_steps, spec.dt, spec.velocity, spec.diffusivity)
+    return GlobalLayer(spec.num_steps, spec.dt, spec.velocity, spec.diffusivity, spec.source, spec.start)
 
 
 def _preactivated_conv(h: keras.KerasTensor) -> keras.KerasTensor:

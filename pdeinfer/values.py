@@ -1,0 +1,48 @@
+"""How frozen dataclasses check their values, and go to JSON and back."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pdeinfer.errors import PresetError
+
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a number that a finite float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_positive_int(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PresetError(f"{name} must be a positive integer, not {value!r}")
+
+
+def check_tuple(name: str, value: object) -> None:
+    if not isinstance(value, tuple):
+        raise PresetError(f"{name} must be a tuple, not {value!r}")
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """Return a dataclass as a dict of its fields, led by the `kind` of its class where that has one.
+
+    The dataclasses in its fields become dicts too. A `kind` tells apart the classes that can stand in one place.
+    """
+    kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return kind | {name: to_dict(part) if is_dataclass(part) else part for name, part in parts.items()}
+
+
+def from_tagged_dict(name: str, values: Mapping[str, Any], *classes: Any) -> Any:
+    """Return the instance of one of `classes` that `to_dict` described; `name` is its place, for the error.
+
+    Raises:
+        PresetError: the kind is another. What the class itself raises passes through.
+        KeyError: there is no kind.
+    """
+    by_kind = {each.kind: each for each in classes}
+    values = dict(values)
+    kind = values.pop("kind")
+    if kind not in by_kind:
+        raise PresetError(f"{name} kind must be one of {tuple(by_kind)}, not {kind!r}")
+    return by_kind[kind](**values)
