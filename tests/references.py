@@ -49,16 +49,28 @@ def naive_solve(
     return h, h_previous
 
 
-def naive_convolution(h: Field, kernel: Field) -> Field:
-    """Return the 3x3 convolution (in the sense of neural networks) of (N, H, W, C) with zero 'same' padding.
+def naive_perona_malik(h: Field, contrast: float) -> Field:
+    """Return `1 / (1 + |grad h|^2 / contrast^2)` of (N, H, W, C), periodic, pixels 1 apart."""
+    batch, height, width, channels = h.shape
+    result = np.empty_like(h)
+    for n, y, x, c in np.ndindex(batch, height, width, channels):
+        gradient_x = (h[n, y, (x + 1) % width, c] - h[n, y, (x - 1) % width, c]) / 2
+        gradient_y = (h[n, (y + 1) % height, x, c] - h[n, (y - 1) % height, x, c]) / 2
+        result[n, y, x, c] = 1 / (1 + (gradient_x**2 + gradient_y**2) / contrast**2)
+    return result
 
-    The kernel is (3, 3, channels in, channels out).
+
+def naive_convolution(h: Field, kernel: Field) -> Field:
+    """Return the convolution (in the sense of neural networks) of (N, H, W, C) with zero 'same' padding.
+
+    The kernel is (3, 3, channels in, channels out), or (1, 1, channels in, channels out).
     """
     batch, height, width, _ = h.shape
+    reach = kernel.shape[0] // 2
     result = np.zeros((batch, height, width, kernel.shape[3]))
     for n, y, x, out in np.ndindex(result.shape):
-        for i, j in np.ndindex(3, 3):
-            row, column = y + i - 1, x + j - 1
+        for i, j in np.ndindex(kernel.shape[:2]):
+            row, column = y + i - reach, x + j - reach
             if 0 <= row < height and 0 <= column < width:
                 result[n, y, x, out] += np.dot(h[n, row, column, :], kernel[i, j, :, out])
     return result

@@ -12,7 +12,7 @@ import numpy as np
 
 import pdeinfer.nn  # noqa: F401 - registers the classes that the files name
 
-TRAINED = ("digits-pde", "mnist-pde")
+TRAINED = ("digits-pde", "mnist-pde", "perona-malik", "residual-blocks")
 
 
 def train_one_step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from pdeinfer import PeronaMalik
 from pdeinfer.errors import PresetError
 from pdeinfer.nn import GlobalLayer
 from tests.references import (
@@ -13,6 +14,7 @@ from tests.references import (
     naive_batch_norm,
     naive_convolution,
     naive_depthwise_convolution,
+    naive_perona_malik,
     naive_relu,
     naive_solve,
 )
@@ -27,7 +29,20 @@ VARIANTS = [
     {"velocity": None, "diffusivity": None},
     {"velocity": "preactivation", "diffusivity": 1.0},
     {"velocity": "preactivation", "diffusivity": "depthwise"},
+    {"velocity": "pointwise", "diffusivity": "full"},
+    {"velocity": "full", "diffusivity": "pointwise"},
+    {"velocity": "residual", "diffusivity": "identity"},
+    {"velocity": "identity", "diffusivity": "residual"},
+    {"velocity": "depthwise", "diffusivity": PeronaMalik(0.5)},
+    {"source": None},
+    {"velocity": None, "diffusivity": None, "source": None},
+    {"start": "residual"},
+    {"start": "residual", "source": None, "diffusivity": PeronaMalik(2.0)},
 ]
+
+
+def variant_id(variant: dict[str, object]) -> str:
+    return "-".join(str(value) for value in variant.values())
 
 
 def images(shape: tuple[int, ...]) -> Field:
@@ -38,30 +53,47 @@ def norm_weights(norm: keras.Layer) -> list[Field]:
     return [to_numpy(weight) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)]
 
 
-def naive_field(field: keras.Layer, h: Field) -> Field:
-    """Return what a field's layers make of h, from their weights alone."""
-    for layer in field.layers:
+def naive_layers(model: keras.Model, h: Field) -> Field:
+    """Return what the layers of a field or a start make of h, in their order, from their weights alone."""
+    model_input = h
+    for layer in model.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             h = naive_depthwise_convolution(h, to_numpy(layer.kernel))
         elif isinstance(layer, keras.layers.Conv2D):
             h = naive_convolution(h, to_numpy(layer.kernel))
         elif isinstance(layer, keras.layers.BatchNormalization):
             h = naive_batch_norm(h, *norm_weights(layer))
-        else:
+        elif isinstance(layer, keras.layers.Add):
+            h = h + model_input  # the shortcut of a basic block
+        elif not isinstance(layer, keras.layers.InputLayer):
             assert isinstance(layer, keras.layers.ReLU)
             h = naive_relu(h)
     return h
 
 
+def naive_diffusivity(layer: GlobalLayer, h: Field) -> list[Field]:
+    """Return Dx and Dy, or the one map that is both."""
+    match layer.spec.diffusivity:
+        case None:
+            return [np.zeros_like(h)]
+        case PeronaMalik(contrast):
+            return [naive_perona_malik(h, contrast)]
+        case str():
+            return [naive_layers(field, h) for field in layer.diffusivity_fields]
+        case constant:
+            return [np.full_like(h, constant)]
+
+
 def naive_global_layer(layer: GlobalLayer, h: Field) -> Field:
     """Return the output of the layer for h, from its weights alone."""
-    velocity = [naive_field(field, h) for field in layer.velocity_fields] or [np.zeros_like(h)]
-    constant = 0.0 if layer.spec.diffusivity is None else layer.spec.diffusivity
-    diffusivity = [naive_field(field, h) for field in layer.diffusivity_fields] or [np.full_like(h, constant)]
+    velocity = [naive_layers(field, h) for field in layer.velocity_fields] or [np.zeros_like(h)]
+    diffusivity = naive_diffusivity(layer, h)
+    start = naive_layers(layer.start_layers[0], h) if layer.spec.start == "residual" else h
+    source = h if layer.spec.source == "input" else np.zeros_like(h)
     result, _ = naive_solve(
-        h,
-        h,
-        h,
+        start,
+        start,
+        source,
         u=velocity[0],
         v=velocity[-1],
         diffusivity_x=diffusivity[0],
@@ -73,9 +105,9 @@ def naive_global_layer(layer: GlobalLayer, h: Field) -> Field:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
 def test_the_layer_computes_what_its_weights_mean_in_the_naive_reference(
-    variant: dict[str, str | float | None], dtype: str, tolerance: float, randomize: Randomize
+    variant: dict[str, object], dtype: str, tolerance: float, randomize: Randomize
 ) -> None:
     layer = GlobalLayer(num_steps=3, **variant, dtype=dtype)
     h = images((2, 5, 7, 3)).astype(dtype)
@@ -88,17 +120,16 @@ def test_the_layer_computes_what_its_weights_mean_in_the_naive_reference(
     assert np.max(np.abs(actual - expected)) <= tolerance * max(1.0, np.max(np.abs(expected)))
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
-def test_the_levels_lead_from_the_input_to_the_output(
-    variant: dict[str, str | float | None], randomize: Randomize
-) -> None:
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_the_levels_lead_from_the_start_to_the_output(variant: dict[str, object], randomize: Randomize) -> None:
     layer = GlobalLayer(num_steps=3, **variant, dtype="float64")
     h = images((2, 5, 7, 3))
     layer.build(h.shape)
     randomize(layer)
     levels = layer.compute_levels(h)
     assert len(levels) == 4
-    assert np.array_equal(to_numpy(levels[0]), h)
+    start = h if layer.spec.start == "input" else to_numpy(layer.compute_start(h))
+    np.testing.assert_array_equal(to_numpy(levels[0]), start)
     output = naive_relu(naive_batch_norm(to_numpy(levels[-1]), *norm_weights(layer.norm)))
     np.testing.assert_allclose(to_numpy(layer(h)), output, atol=1e-12)
 
@@ -151,8 +182,9 @@ def test_a_bump_moves_along_the_velocity(velocity: tuple[float, float], directio
 # --- fields ---------------------------------------------------------------------------------------------------------
 
 
-def test_depthwise_fields_differ_from_each_other_and_are_never_negative(randomize: Randomize) -> None:
-    layer = GlobalLayer()
+@pytest.mark.parametrize("kind", ["depthwise", "pointwise", "full", "residual", "identity"])
+def test_learned_fields_differ_from_each_other_and_are_never_negative(kind: str, randomize: Randomize) -> None:
+    layer = GlobalLayer(velocity=kind, diffusivity=kind)
     layer.build((None, 6, 6, 4))
     randomize(layer)
     h = images((2, 6, 6, 4))
@@ -179,6 +211,57 @@ def test_a_field_that_is_not_learned_has_no_weights(
     assert layer.compute_velocity(images((1, 6, 6, 4))) is None
     assert layer.compute_diffusivity(images((1, 6, 6, 4))) == expected
     assert {weight.path for weight in layer.weights} == {weight.path for weight in layer.norm.weights}
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernels"),
+    [
+        ("depthwise", 9 * 4),
+        ("pointwise", 4 * 4),
+        ("full", 9 * 4 * 4),
+        ("residual", 2 * (9 * 4 * 4 + 2 * 4)),  # two normalisations of its own
+        ("identity", 0),
+    ],
+)
+def test_each_learned_field_has_the_weights_of_its_kind_and_of_its_normalisation(kind: str, kernels: int) -> None:
+    def parameters(layer: GlobalLayer) -> int:
+        layer.build((None, 6, 6, 4))
+        return sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights)
+
+    field = kernels + 2 * 4
+    assert parameters(GlobalLayer(velocity=kind, diffusivity=None)) == 2 * field + 2 * 4
+    assert parameters(GlobalLayer(velocity=None, diffusivity=kind)) == 2 * field + 2 * 4
+    assert parameters(GlobalLayer(velocity=kind, diffusivity=kind)) == 4 * field + 2 * 4
+
+
+def test_the_perona_malik_diffusivity_is_one_where_the_map_is_flat_and_a_half_where_the_gradient_is_the_contrast() -> (
+    None
+):
+    layer = GlobalLayer(velocity=None, diffusivity=PeronaMalik(3.0))
+    h = np.zeros((1, 5, 8, 2))
+    h[0, :, :, 0] = 3.0 * np.minimum(np.arange(8), 8 - np.arange(8))  # a roof: 3 up per column, then 3 down
+    layer.build(h.shape)
+    diffusivity_x, diffusivity_y = layer.compute_diffusivity(h)
+    assert diffusivity_x is diffusivity_y
+    diffusivity = to_numpy(diffusivity_x)
+    np.testing.assert_allclose(diffusivity[0, :, [1, 2, 3, 5, 6, 7], 0], 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(diffusivity[0, :, [0, 4], 0], 1.0)  # its valley and its ridge
+    np.testing.assert_array_equal(diffusivity[..., 1], 1.0)  # the gradient is each channel's own
+    assert {weight.path for weight in layer.weights} == {weight.path for weight in layer.norm.weights}
+
+
+def test_a_learned_start_changes_where_the_steps_begin_and_leaves_fields_and_source(randomize: Randomize) -> None:
+    layer = GlobalLayer(start="residual")
+    layer.build((None, 6, 6, 4))
+    randomize(layer)
+    h = images((2, 6, 6, 4)).astype(np.float32)
+    block = to_numpy(layer.compute_start(h))
+    np.testing.assert_array_equal(to_numpy(layer.compute_levels(h)[0]), block)
+    assert block.min() == 0
+    assert np.max(np.abs(block - h)) > 0.1
+    np.testing.assert_array_equal(
+        to_numpy(layer.compute_velocity(h)[0]), to_numpy(layer.velocity_fields[0](h, training=False))
+    )
 
 
 def test_training_normalises_with_the_batch_and_moves_every_statistic_that_inference_uses(
@@ -208,7 +291,9 @@ def test_training_normalises_with_the_batch_and_moves_every_statistic_that_infer
     [
         ({"num_steps": 0}, r"num_steps must be a positive integer, not 0"),
         ({"dt": -0.2}, r"dt must be a positive, finite number, not -0\.2"),
-        ({"velocity": "identity"}, r"velocity must be one of .* not 'identity'"),
+        ({"velocity": "separable"}, r"velocity must be one of .* not 'separable'"),
+        ({"source": "image"}, r"source must be 'input' or None, not 'image'"),
+        ({"start": "identity"}, r"start must be one of \('input', 'residual'\), not 'identity'"),
         ({"diffusivity": -1.0}, r"a constant diffusivity must be a finite number >= 0, not -1\.0"),
     ],
 )
@@ -217,8 +302,8 @@ def test_an_impossible_argument_is_rejected_by_name_and_value(arguments: dict[st
         GlobalLayer(**arguments)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "{velocity}-{diffusivity}".format(**variant))
-def test_a_layer_made_from_its_config_is_the_same(variant: dict[str, str | float | None]) -> None:
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_id)
+def test_a_layer_made_from_its_config_is_the_same(variant: dict[str, object]) -> None:
     layer = GlobalLayer(num_steps=2, dt=0.1, **variant, name="flow", dtype="float64")
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert copy.spec == layer.spec

@@ -1,14 +1,17 @@
 """Multiply-adds, against counts made by hand from the networks' tables."""
 
+from dataclasses import replace
+
 import pytest
 
 from pdeinfer.nn import Classifier, count_macs
+from pdeinfer.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.presets import PRESETS
 
 
-def global_layer(channels: int, side: int, fields: int, per_step: int) -> int:
-    """`fields` depthwise 3x3 convolutions and one step."""
-    return side**2 * channels * (9 * fields + per_step)
+def global_layer(channels: int, side: int, fields: int, per_step: int, num_steps: int = 1) -> int:
+    """`fields` depthwise 3x3 convolutions and the steps."""
+    return side**2 * channels * (9 * fields + num_steps * per_step)
 
 
 def basic_block(before: int, after: int, side: int) -> int:
@@ -51,6 +54,55 @@ BLOCKS = (
 )
 def test_macs_equal_the_count_by_hand(name: str, expected: int) -> None:
     assert count_macs(Classifier(PRESETS[name])) == expected
+
+
+def tiny_network(c1: int, c2: int, c3: int, c4: int) -> int:
+    """Everything but the PDE layers of a network of four stages of a block each."""
+    blocks = basic_block(c1, c1, 32) + basic_block(c1, c2, 16) + basic_block(c2, c3, 8) + basic_block(c3, c4, 4)
+    strided_at_equal_width = (16**2 * c2 * c2 if c1 == c2 else 0) + (4**2 * c4 * c4 if c3 == c4 else 0)
+    return 32**2 * 9 * 3 * c1 + blocks + strided_at_equal_width + c4 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cifar10-global-k5", BLOCKS + sum(global_layer(c, s, 4, 8, 5) for c, s in ((16, 32), (32, 16), (64, 8)))),
+        (
+            "cifar10-global-m2",
+            BLOCKS
+            + sum(global_layer(c, s, 4, 8) for c, s in ((16, 32), (32, 16), (64, 8)))
+            + sum(basic_block(c, c, s) for c, s in ((16, 32), (32, 16), (64, 8), (64, 4))),
+        ),
+        (
+            "cifar10-global-tiny",
+            tiny_network(9, 9, 16, 16) + sum(global_layer(c, s, 4, 8, 5) for c, s in ((9, 32), (9, 16), (16, 8))),
+        ),
+    ],
+)
+def test_macs_of_the_papers_other_networks_equal_the_count_by_hand(name: str, expected: int) -> None:
+    assert count_macs(Classifier(PRESETS[name])) == expected
+
+
+@pytest.mark.parametrize(
+    ("pde", "per_pixel"),
+    [
+        (PdeSpec(num_steps=3), 4 * 9 * 8 + 3 * 8 * 8),
+        (PdeSpec(velocity="pointwise"), 2 * 8 * 8 + 2 * 9 * 8 + 8 * 8),
+        (PdeSpec(velocity="full", diffusivity=None), 2 * 9 * 8 * 8 + 8 * 8),
+        (PdeSpec(velocity="residual", diffusivity=1.0), 2 * 2 * 9 * 8 * 8 + 8 * 8),
+        (PdeSpec(velocity=None, diffusivity="residual"), 2 * 2 * 9 * 8 * 8 + 7 * 8),
+        (PdeSpec(velocity="identity", diffusivity="identity"), 8 * 8),
+        (PdeSpec(velocity=None, diffusivity=PeronaMalik(1.0)), 7 * 8),
+        (PdeSpec(velocity=None, diffusivity=1.0, source=None), 6 * 8),
+        (PdeSpec(velocity=None, diffusivity=None, start="residual"), 2 * 9 * 8 * 8 + 7 * 8),
+    ],
+    ids=str,
+)
+def test_macs_of_a_pde_layer_are_its_convolutions_and_its_steps(pde: PdeSpec, per_pixel: int) -> None:
+    digits = PRESETS["digits-pde"]  # one PDE layer, on 8x8 pixels of 8 channels
+    with_layer = Classifier(replace(digits, network=replace(digits.network, pde=pde)))
+    without = Classifier(replace(digits, network=replace(digits.network, pde=None)))
+    assert count_macs(with_layer) - count_macs(without) == 8 * 8 * per_pixel
 
 
 def test_the_global_network_needs_a_quarter_of_the_multiply_adds_of_the_resnet() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from pdeinfer.errors import PresetError
 from pdeinfer.nn import Classifier, GlobalLayer
-from pdeinfer.presets import PRESETS, InputSpec, PdeSpec, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
 
 Randomize = Callable[[keras.Layer], None]
 to_numpy = keras.ops.convert_to_numpy
@@ -32,8 +33,8 @@ def all_layers(model: Classifier) -> Iterator[keras.Layer]:
         yield layer
         if isinstance(layer, GlobalLayer):
             yield layer.norm
-            for field in (*layer.velocity_fields, *layer.diffusivity_fields):
-                yield from field.layers
+            for inner in (*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers):
+                yield from inner.layers
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,9 @@ def models(randomize: Randomize) -> dict[str, Classifier]:
         ("cifar10-global-constant-d", 158_938),
         ("cifar10-global-no-advection", 158_938),
         ("cifar10-global-no-diffusion", 158_938),
+        ("cifar10-global-k5", 161_402),
+        ("cifar10-global-m2", 332_602),
+        ("cifar10-global-tiny", 13_882),
     ],
 )
 def test_a_preset_has_the_documented_number_of_trainable_parameters(
@@ -161,6 +165,35 @@ def test_wider_networks_have_more_parameters_in_the_documented_places() -> None:
     global_layer = 4 * (conv(3, 4, 1) + norm(4)) + norm(4)
     stage_2 = conv(3, 4, 8) + 3 * conv(3, 8, 8) + 4 * norm(8) + conv(1, 4, 8) + norm(8)
     assert count(model.trainable_weights) == first + stage_1 + global_layer + stage_2 + 8 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters"),
+    [
+        ({"pde": PdeSpec(velocity="pointwise")}, 170_138),
+        ({"pde": PdeSpec(velocity="full")}, 256_154),
+        ({"pde": PdeSpec(velocity="identity", diffusivity=1.0)}, 156_922),
+        ({"pde": PdeSpec(velocity="residual", diffusivity="residual")}, 546_234),
+        ({"pde": PdeSpec(diffusivity="pointwise")}, 170_138),
+        ({"pde": PdeSpec(diffusivity="full")}, 256_154),
+        ({"pde": PdeSpec(diffusivity=PeronaMalik(1.0))}, 158_938),
+        ({"pde": PdeSpec(start="residual")}, 258_618),
+        ({"pde": PdeSpec(source=None)}, 161_402),
+        ({"widths": (10, 9, 16, 16)}, 14_393),
+        ({"widths": (9, 10, 18, 24)}, 20_039),
+    ],
+    ids=str,
+)
+def test_a_variant_of_cifar10_global_has_the_documented_number_of_parameters(
+    changes: dict[str, object], parameters: int
+) -> None:
+    preset = PRESETS["cifar10-global"]
+    model = Classifier(replace(preset, network=replace(preset.network, **changes)))
+    assert count(model.trainable_weights) == parameters
+    layers = list(all_layers(model))
+    assert not any(layer.use_bias for layer in layers if "Conv" in type(layer).__name__)
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {(layer.momentum, layer.epsilon) for layer in norms} == {(0.9, 1e-5)}
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])

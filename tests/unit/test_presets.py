@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer.errors import PdeinferError, PresetError
-from pdeinfer.presets import PRESETS, InputSpec, PdeSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
 
 DIGITS = PRESETS["digits-pde"]
 RGB = {"height": 32, "width": 24, "channels": 3, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
@@ -29,6 +30,9 @@ def test_the_presets_are_the_documented_ones() -> None:
         "cifar10-global-constant-d",
         "cifar10-global-no-advection",
         "cifar10-global-no-diffusion",
+        "cifar10-global-k5",
+        "cifar10-global-m2",
+        "cifar10-global-tiny",
     }
 
 
@@ -55,6 +59,19 @@ def test_the_ablations_differ_from_cifar10_global_in_one_field_alone(
     complete = PRESETS["cifar10-global"]
     assert replace(PRESETS[name], name=complete.name, network=complete.network) == complete
     assert replace(network, pde=PdeSpec()) == complete.network
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cifar10-global-k5", {"pde": PdeSpec(num_steps=5)}),
+        ("cifar10-global-m2", {"blocks_per_stage": 2}),
+        ("cifar10-global-tiny", {"widths": (9, 9, 16, 16), "pde": PdeSpec(num_steps=5)}),
+    ],
+)
+def test_the_papers_other_networks_are_cifar10_global_with_other_values(name: str, changes: dict[str, Any]) -> None:
+    complete = PRESETS["cifar10-global"]
+    assert PRESETS[name] == replace(complete, name=name, network=replace(complete.network, **changes))
 
 
 def test_presets_are_immutable_and_hashable() -> None:
@@ -101,18 +118,37 @@ def test_an_impossible_input_is_rejected_by_name_and_value(changes: dict[str, An
         ({"dt": INFINITY}, r"dt must be a positive, finite number, not inf"),
         ({"dt": 10**400}, r"dt must be a positive, finite number, not 10"),
         ({"dt": "0.2"}, r"dt must be a positive, finite number, not '0\.2'"),
-        ({"velocity": "pointwise"}, r"velocity must be one of \('depthwise', 'preactivation'\) or None"),
+        (
+            {"velocity": "separable"},
+            r"velocity must be one of \('depthwise', 'pointwise', 'full', 'residual', 'identity', 'preactivation'\) "
+            r"or None, not 'separable'",
+        ),
         ({"velocity": 1.0}, r"velocity must be one of .* or None, not 1\.0"),
-        ({"diffusivity": "preactivation"}, r"diffusivity must be one of \('depthwise',\), a number or None"),
+        ({"velocity": PeronaMalik(1.0)}, r"velocity must be one of .* or None, not PeronaMalik\(contrast=1\.0\)"),
+        (
+            {"diffusivity": "preactivation"},
+            r"diffusivity must be one of \('depthwise', .*, 'identity'\), a PeronaMalik, a number or None, "
+            r"not 'preactivation'",
+        ),
+        ({"diffusivity": {"contrast": 1.0}}, r"a constant diffusivity must be a finite number >= 0, not \{"),
         ({"diffusivity": -1.0}, r"a constant diffusivity must be a finite number >= 0, not -1\.0"),
         ({"diffusivity": NAN}, r"a constant diffusivity must be a finite number >= 0, not nan"),
         ({"diffusivity": True}, r"a constant diffusivity must be a finite number >= 0, not True"),
         ({"diffusivity": [1.0]}, r"a constant diffusivity must be a finite number >= 0, not \[1\.0\]"),
+        ({"source": "none"}, r"source must be 'input' or None, not 'none'"),
+        ({"source": 0.0}, r"source must be 'input' or None, not 0\.0"),
+        ({"start": None}, r"start must be one of \('input', 'residual'\), not None"),
     ],
 )
 def test_an_impossible_pde_is_rejected_by_name_and_value(values: dict[str, Any], message: str) -> None:
     with pytest.raises(PresetError, match=message):
         PdeSpec(**values)
+
+
+@pytest.mark.parametrize("contrast", [0, -1.0, NAN, INFINITY, True, "1", None])
+def test_an_impossible_contrast_is_rejected_by_name_and_value(contrast: Any) -> None:
+    with pytest.raises(PresetError, match=rf"contrast must be a positive, finite number, not {contrast!r}"):
+        PeronaMalik(contrast)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +211,39 @@ def test_a_variant_survives_the_way_through_json() -> None:
     assert Preset.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
 
 
+@pytest.mark.parametrize(
+    "pde",
+    [
+        PdeSpec(velocity="residual", diffusivity="identity", start="residual"),
+        PdeSpec(velocity="pointwise", diffusivity=PeronaMalik(0.5), source=None),
+    ],
+)
+@pytest.mark.parametrize("network", [DIGITS.network, PRESETS["mnist-pde"].network], ids=["residual", "single-channel"])
+def test_every_choice_of_a_pde_layer_survives_the_way_through_json(
+    network: ResidualNetwork | SingleChannelNetwork, pde: PdeSpec
+) -> None:
+    place = {"pde": pde} if isinstance(network, ResidualNetwork) else {"feature": pde}
+    preset = replace(PRESETS["mnist-pde"], network=replace(network, **place))
+    assert Preset.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+    assert PdeSpec.from_dict(json.loads(json.dumps(pde.to_dict()))) == pde
+
+
+def test_a_pde_layer_written_before_there_were_sources_and_starts_is_read_with_what_it_had() -> None:
+    values = {"num_steps": 5, "dt": 0.2, "velocity": "preactivation", "diffusivity": 1.0}
+    assert PdeSpec.from_dict(values) == PdeSpec(5, 0.2, "preactivation", 1.0, source="input", start="input")
+
+
+def test_a_pde_layer_is_described_by_its_values_and_the_kind_of_its_diffusivity() -> None:
+    assert PdeSpec(diffusivity=PeronaMalik(0.5)).to_dict() == {
+        "num_steps": 1,
+        "dt": 0.2,
+        "velocity": "depthwise",
+        "diffusivity": {"kind": "perona-malik", "contrast": 0.5},
+        "source": "input",
+        "start": "input",
+    }
+
+
 def without(*path: str) -> dict[str, Any]:
     """Return the digits preset as a dict that lacks what the path leads to."""
     values = json.loads(json.dumps(DIGITS.to_dict()))
@@ -186,8 +255,9 @@ def without(*path: str) -> dict[str, Any]:
 
 
 def with_value(value: object, *path: str) -> dict[str, Any]:
-    """Return the digits preset as a dict in which the path leads to the value."""
-    values = json.loads(json.dumps(DIGITS.to_dict()))
+    """Return the digits preset, its diffusivity of Perona and Malik, as a dict in which the path leads to the value."""
+    preset = replace(DIGITS, network=replace(DIGITS.network, pde=PdeSpec(diffusivity=PeronaMalik(1.0))))
+    values = json.loads(json.dumps(preset.to_dict()))
     parent = values
     for key in path[:-1]:
         parent = parent[key]
@@ -217,6 +287,17 @@ def with_value(value: object, *path: str) -> dict[str, Any]:
         (with_value("16", "network", "widths"), r"widths must be a tuple, not '16'"),
         (with_value([[16]], "network", "widths"), r"each of widths must be a positive integer, not \[16\]"),
         (with_value(7, "network", "pde"), r"pde must be a PdeSpec or None, not 7"),
+        (with_value({}, "network", "pde", "diffusivity"), r"a PDE layer needs the key 'kind'"),
+        (
+            with_value({"kind": "linear"}, "network", "pde", "diffusivity"),
+            r"diffusivity kind must be one of \('perona-malik',\), not 'linear'",
+        ),
+        (with_value({"kind": "perona-malik"}, "network", "pde", "diffusivity"), r"not a PDE layer: .*'contrast'"),
+        (with_value({"kind": [], "contrast": 1}, "network", "pde", "diffusivity"), r"not a PDE layer: "),
+        (
+            with_value({"kind": "perona-malik", "contrast": 0}, "network", "pde", "diffusivity"),
+            r"contrast must be a positive, finite number, not 0",
+        ),
         (with_value(NAN, "network", "pde", "dt"), r"dt must be a positive, finite number, not nan"),
         (with_value("../../etc", "name"), r"name must be letters, .* not '\.\./\.\./etc'"),
     ],
@@ -247,6 +328,10 @@ paths = st.sampled_from(
         ("network", "pde", "num_steps"),
         ("network", "pde", "velocity"),
         ("network", "pde", "diffusivity"),
+        ("network", "pde", "diffusivity", "kind"),
+        ("network", "pde", "diffusivity", "contrast"),
+        ("network", "pde", "source"),
+        ("network", "pde", "start"),
     ]
 )
 
