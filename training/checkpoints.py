@@ -3,14 +3,13 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from pdeinfer.errors import TrainingError
-from training.recipes import Recipe
+from training.settings import Settings
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
@@ -38,35 +37,37 @@ class RunFolder:
         self.best = path / "model.keras"
         self.history = path / "history.csv"
 
-    def start(self, settings: dict[str, Any]) -> None:
+    def check_is_free(self) -> None:
+        """Raise TrainingError if the folder holds a training already."""
+        if (self.path / "run.json").exists():
+            raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
+
+    def start(self, settings: Settings) -> None:
         """Make the folder and record what is started in it.
 
         Raises:
             TrainingError: the folder holds a training already.
         """
-        if (self.path / "run.json").exists():
-            raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
+        self.check_is_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json("run.json", settings)
+        self.write_json("run.json", settings.to_dict())
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """Return what the training was started with.
 
         Raises:
             TrainingError: there is none to resume, or its record is damaged.
         """
         try:
-            settings: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-            settings["recipe"] = Recipe(**settings["recipe"])
+            return Settings.from_dict(json.loads((self.path / "run.json").read_text()))
         except FileNotFoundError as error:
             raise TrainingError(f"{self.path}: no training to resume (it has no run.json)") from error
         except (ValueError, TypeError, KeyError) as error:
-            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
-        return settings
+            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error!r}") from error
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file, whole."""
-        text = json.dumps(values, indent=2, default=asdict) + "\n"
+        text = json.dumps(values, indent=2) + "\n"
         replace_file(self.path / name, lambda path: path.write_text(text))
 
     def read_history(self) -> list[dict[str, float]]:

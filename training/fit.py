@@ -14,8 +14,6 @@ import numpy as np
 
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
-from pdeinfer.nn import Classifier
-from pdeinfer.presets import Preset
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.recipes import Recipe
@@ -24,7 +22,7 @@ _EVALUATION_BATCH = 500
 
 
 def fit(
-    preset: Preset,
+    model: keras.Model,
     recipe: Recipe,
     dataset: Dataset,
     folder: RunFolder,
@@ -33,22 +31,23 @@ def fit(
     verbose: int,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    """Train until `recipe.epochs` are done, from where the folder's last checkpoint stands.
+    """Train until `recipe.epochs` are done.
 
     After every epoch the folder holds the history, the last state and the network of the best validation accuracy.
 
+    Args:
+        model: a new `Classifier`, or the folder's last checkpoint.
+        seed: of shuffling and augmentation.
+
     Raises:
-        TrainingError: the last checkpoint does not fit the history beside it.
+        TrainingError: there are too few images, or the checkpoint does not fit the history beside it.
     """
-    keras.utils.set_random_seed(seed)
-    train, validation = hold_out(dataset.train, recipe.validation_fraction)
+    train, validation = _training_splits(dataset, recipe)
     rows = folder.read_history()
-    resumed = folder.last.exists()
-    model = folder.load_last() if resumed else Classifier(preset)
     steps = len(train) // recipe.batch_size
     if steps == 0:
         raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
-    if not resumed:
+    if not model.compiled:
         model.compile(
             optimizer=recipe.make_optimizer(steps),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -59,9 +58,10 @@ def fit(
     epoch = int(model.optimizer.iterations) // steps
     if len(rows) < epoch:
         raise TrainingError(f"{folder.history}: expected at least {epoch} epochs, as {folder.last.name} has")
+    classes = model.output_shape[-1]
     batches = Batches(
         train,
-        classes=len(preset.labels),
+        classes=classes,
         batch_size=recipe.batch_size,
         seed=seed,
         crop_padding=recipe.crop_padding,
@@ -72,11 +72,21 @@ def fit(
         epochs=recipe.epochs,
         initial_epoch=epoch,
         shuffle=False,  # Batches shuffles
-        validation_data=(validation.images, np.eye(len(preset.labels), dtype=np.float32)[validation.labels]),
+        validation_data=(validation.images, np.eye(classes, dtype=np.float32)[validation.labels]),
         validation_batch_size=_EVALUATION_BATCH,
         callbacks=[EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
         verbose=verbose,
     )
+
+
+def _training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
+    """Return the images to learn from and those that choose the best epoch."""
+    if dataset.validation is not None:
+        return dataset.train, dataset.validation
+    train, validation = hold_out(dataset.train, recipe.validation_fraction)
+    if len(validation) == 0:
+        raise TrainingError("no class has a second training image, to choose the best epoch by")
+    return train, validation
 
 
 class EpochFacts(keras.callbacks.Callback):

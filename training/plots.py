@@ -39,7 +39,8 @@ def plot_learning_curves(rows: Sequence[dict[str, float]], title: str, path: Pat
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
     """Draw the confusion matrix: rows true, columns predicted, in percent of the true class and in images."""
-    size = max(4.5, 0.62 * len(labels) + 1.5)
+    size = min(max(4.5, 0.62 * len(labels) + 1.5), 16)
+    font_size = min(10, 600 / len(labels))  # of the labels: above 60 of them, as large as the room allows
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     shares = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
@@ -50,8 +51,9 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], ti
                 if count:
                     colour = "white" if shares[true][predicted] > 55 else "black"
                     axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if max(map(len, labels)) > 2 else 0, ha="center")
-    axes.set_yticks(range(len(labels)), labels)
+    rotation = 45 if max(map(len, labels)) > 2 else 0
+    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha="center", fontsize=font_size)
+    axes.set_yticks(range(len(labels)), labels, fontsize=font_size)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     replace_file(path, lambda partial: figure.savefig(partial, dpi=120))

@@ -6,45 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pdeinfer import zoo
 from pdeinfer.backend import import_keras
-from pdeinfer.datasets import load_dataset
-from pdeinfer.errors import PdeinferError, TrainingError
-from pdeinfer.presets import PRESETS
-
-EXAMPLES = """examples:
-  python -m training.run
-      train digits-pde on scikit-learn's bundled digits (a minute on two CPU cores)
-  python -m training.run mnist-pde --data-dir data
-      train on the MNIST files in data/ (or one level down)
-  python -m training.run cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
-  python -m training.run cifar10-global --data-dir data --resume
-      go on after an interruption, exactly where it stopped
-"""
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed arguments; a wrong one ends the process with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.run",
-        description="Train a network. What is not given is taken from the preset's recipe (training/recipes.py).",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("preset", nargs="?", default="digits-pde", choices=PRESETS, metavar="PRESET",
-                        help=f"one of {', '.join(PRESETS)} (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, metavar="DIR",
-                        help="folder with the data set's standard files (default: download them)")  # fmt: skip
-    parser.add_argument("--epochs", type=_positive_int, metavar="N")
-    parser.add_argument("--batch-size", type=_positive_int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, shuffling, augmentation")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/PRESET)")
-    parser.add_argument("--resume", action="store_true", help="go on with the training in the folder")
-    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
-    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32",
-                        help="of the computation; the weights stay float32 (default: %(default)s)")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    arguments.out = arguments.out or Path("runs") / arguments.preset
-    return arguments
+from pdeinfer.datasets import Dataset, ImageFolder, StandardName, find_images, load_dataset
+from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
+from pdeinfer.package import KERAS_FILE, ModelPackage
+from pdeinfer.presets import PRESETS, InputSpec
+from training.arguments import parse_arguments, resume_command
+from training.own_images import own_name, own_preset
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,10 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _train(arguments)
     except PdeinferError as error:
-        print(f"training: error: {error}", file=sys.stderr)
+        _warn(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print(f"\nInterrupted; every finished epoch is kept. To go on: {_resume_command(arguments)}", file=sys.stderr)
+        command = resume_command(arguments)
+        print(f"\nInterrupted; every finished epoch is kept. To go on: {command}", file=sys.stderr)
         return 130
 
 
@@ -64,25 +34,36 @@ def _train(arguments: argparse.Namespace) -> int:
     import_keras()
     import keras
 
+    from pdeinfer.nn import Classifier
     from training import plots
     from training.checkpoints import RunFolder
     from training.fit import describe_run, device_name, fit, measure, precision
+    from training.initial_weights import inherit
 
     folder = RunFolder(arguments.out)
-    settings = _settings(arguments, folder)
-    preset, recipe, seed = PRESETS[settings["preset"]], settings["recipe"], settings["seed"]
-    dataset = load_dataset(recipe.dataset, arguments.data_dir)
-    if not arguments.resume:
+    if arguments.resume:
+        settings, dataset = _resume(arguments, folder.settings())
+    else:
+        folder.check_is_free()
+        settings, dataset = _begin(arguments)
         folder.start(settings)
+    preset, recipe, seed = settings.classifier, settings.recipe, settings.seed
     print(
-        f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {settings['precision']}, "
+        f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {settings.precision}, "
         f"on {device_name()} ({keras.backend.backend()}), in {folder.path}"
     )
     callbacks = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if arguments.tensorboard else []
     verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, a line an epoch for logs
-    with precision(settings["precision"]):
-        fit(preset, recipe, dataset, folder, seed=seed, verbose=verbose, callbacks=callbacks)
-    metrics = {**settings, **describe_run(folder), **measure(folder, dataset.test)}
+    with precision(settings.precision):
+        keras.utils.set_random_seed(seed)
+        if folder.last.exists():
+            model = folder.load_last()
+        else:
+            model = Classifier(preset)
+            if settings.init_dir is not None:
+                print(inherit(model, ModelPackage.read(settings.init_dir)))
+        fit(model, recipe, dataset, folder, seed=seed, verbose=verbose, callbacks=callbacks)
+    metrics = {**settings.to_dict(), **describe_run(folder), **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
@@ -96,41 +77,107 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace, folder: Any) -> dict[str, Any]:
-    """Return what the training is (to be) started with: the recorded values where it is resumed."""
+def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
+    """Return the settings of a new training, and its data set."""
     from training.fit import git_commit
+    from training.initial_weights import check_inheritance
     from training.recipes import RECIPES
+    from training.settings import Settings
 
-    given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
-    if not arguments.resume:
-        recipe = replace(RECIPES[arguments.preset], **given)
-        return {
-            "preset": arguments.preset,
-            "seed": arguments.seed,
-            "precision": arguments.precision,
-            "recipe": recipe,
-            "data_dir": arguments.data_dir and str(arguments.data_dir.resolve()),
-            "git_commit": git_commit(),
-        }
-    settings = folder.settings()
-    if settings["preset"] != arguments.preset:
-        raise TrainingError(f"{folder.path} holds a training of {settings['preset']}, not of {arguments.preset}")
+    preset, images = PRESETS[arguments.preset], None
+    package = None if arguments.init is None else zoo.load(arguments.init)
+    if package is not None:
+        check_inheritance(preset, package)
+    recipe = replace(RECIPES[arguments.preset], **_given(arguments))
+    if arguments.image_size is None:
+        dataset = _read_standard(recipe.dataset, arguments.data_dir)
+    else:
+        recipe = replace(recipe, dataset="folder")
+        height, width = arguments.image_size
+        spec = replace(preset.input, height=height, width=width)
+        folder = find_images(arguments.data_dir)
+        dataset, unreadable = _read_folder(folder, spec)
+        name = own_name(arguments.preset, arguments.data_dir)
+        preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
+        images = {**folder.record(), "unreadable": unreadable}
+    settings = Settings(
+        preset=arguments.preset,
+        classifier=preset,
+        recipe=recipe,
+        seed=arguments.seed,
+        precision=arguments.precision,
+        data_dir=arguments.data_dir and str(arguments.data_dir.resolve()),
+        images=images,
+        init=package and {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256},
+        init_dir=package and str(package.path.resolve()),
+        git_commit=git_commit(),
+    )
+    return settings, dataset
+
+
+def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]:
+    """Return the settings that a training was started with, and its data set.
+
+    Raises:
+        TrainingError: other settings are asked for now, or the folder of images holds others.
+    """
+    if settings.preset != arguments.preset:
+        raise TrainingError(f"{arguments.out} holds a training of {settings.preset}, not of {arguments.preset}")
+    spec, recipe = settings.classifier.input, settings.recipe
+    started = {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "image_size": None if settings.images is None else (spec.height, spec.width),
+    }
+    given = _given(arguments)
+    if arguments.image_size is not None:
+        given["image_size"] = arguments.image_size
     for name, value in given.items():
-        started = getattr(settings["recipe"], name)
-        if value != started:
-            raise TrainingError(f"{folder.path} was started with {name} {started}, and cannot go on with {value}")
-    return settings
+        if value != started[name]:
+            raise TrainingError(
+                f"{arguments.out} was started with {name} {started[name]}, and cannot go on with {value}"
+            )
+    data_dir = arguments.data_dir or (settings.data_dir and Path(settings.data_dir))
+    if settings.images is None:
+        return settings, _read_standard(recipe.dataset, data_dir)
+    folder = find_images(data_dir)
+    if folder.labels != settings.classifier.labels or folder.record()["splits"] != settings.images["splits"]:
+        raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
+    dataset, _ = _read_folder(folder, spec)
+    return settings, dataset
 
 
-def _resume_command(arguments: argparse.Namespace) -> str:
-    data_dir = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
-    return f"python -m training.run {arguments.preset}{data_dir} --out {arguments.out} --resume"
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that replace the recipe's values."""
+    return {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
 
 
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
-    return int(text)
+def _read_standard(name: StandardName, data_dir: Path | None) -> Dataset:
+    hint = "--image-size N trains on a folder of your own images"
+    if name == "digits" and data_dir is not None:
+        raise TrainingError(f"the digits come with scikit-learn and need no --data-dir; {hint}")
+    try:
+        return load_dataset(name, data_dir)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; {hint}" if data_dir is not None else str(error)) from error
+
+
+def _read_folder(folder: ImageFolder, spec: InputSpec) -> tuple[Dataset, int]:
+    """Return the images of a folder, and how many of them cannot be read; say which these are."""
+    size = f"{spec.height}x{spec.width}x{spec.channels}"
+    print(f"{folder.path}: {len(folder):,} images of {len(folder.labels)} classes, read as {size}")
+    dataset, errors = folder.read(spec)
+    for error in errors:
+        _warn(f"left out: {error}")
+    if errors:
+        _warn(f"{len(errors):,} of {len(folder):,} images cannot be read and are left out")
+    if folder.other_files:
+        _warn(f"files that are not named as images, and are left out: {folder.other_files:,}")
+    return dataset, len(errors)
+
+
+def _warn(message: str) -> None:
+    print(f"training: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

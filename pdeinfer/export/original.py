@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdeinfer.backend import require_tensorflow
+from pdeinfer.backend import import_keras, require_tensorflow
 from pdeinfer.datasets import Array, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
 from pdeinfer.presets import Preset
@@ -38,21 +38,29 @@ def load_original(source: Path) -> Original:
     """Load a training's folder (its `model.keras`), or a `.keras` file (and the training's record beside it, if any).
 
     Raises:
-        ExportError: there is no such file, or it is not one of a `pdeinfer.nn.Classifier`.
+        ExportError: there is no such file, or it is not one of a `pdeinfer.nn.Classifier`; or Keras runs on another
+            backend than TensorFlow.
         MissingDependencyError: TensorFlow or Keras is not installed.
     """
     path = source / "model.keras" if source.is_dir() else source
     if not path.is_file():
         raise ExportError(f"{path}: no such file; {_NOT_EXPORTABLE}, or its folder")
+    require_tensorflow()
     classifier = load_classifier(path)
     # run.json is written when a training starts; metrics.json repeats it when the training ends.
     record = {**_read_record(path.with_name("run.json")), **_read_record(path.with_name("metrics.json"))}
     metrics = {name: record.pop(name) for name in _METRICS if name in record}
     test_images = _load_test_images(record, classifier.preset)
-    record.pop("data_dir", None)  # a path of this machine: not for the card
+    for name in _NOT_FOR_THE_CARD:
+        record.pop(name, None)
+    if len(classifier.preset.labels) > _MAX_CONFUSION_CLASSES:
+        metrics.pop("confusion", None)
     return Original(classifier, path, record, metrics, test_images)
 
 
+# Two paths of this machine; the classifier's preset is in the card itself.
+_NOT_FOR_THE_CARD = ("data_dir", "init_dir", "classifier")
+_MAX_CONFUSION_CLASSES = 100  # a larger matrix might not fit into a card
 _METRICS = ("test_accuracy", "test_loss", "test_images", "validation_accuracy", "confusion")
 
 
@@ -64,10 +72,10 @@ def load_classifier(path: Path) -> Any:
 
     Raises:
         ExportError: the file is damaged, or holds another network.
-        MissingDependencyError: TensorFlow or Keras is not installed.
+        MissingDependencyError: Keras or its backend is not installed.
     """
     _check_archive(path)
-    require_tensorflow()
+    import_keras()
     import keras
 
     import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras

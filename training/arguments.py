@@ -1,0 +1,82 @@
+"""The arguments of `python -m training.run [PRESET]`."""
+
+import argparse
+from pathlib import Path
+
+from pdeinfer.presets import PRESETS
+from training.own_images import own_name
+
+EXAMPLES = """examples:
+  python -m training.run
+      train digits-pde on scikit-learn's bundled digits (a minute on two CPU cores)
+  python -m training.run mnist-pde --data-dir data
+      train on the MNIST files in data/ (or one level down)
+  python -m training.run cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
+  python -m training.run cifar10-global --data-dir data --resume
+      go on after an interruption, exactly where it stopped
+  python -m training.run cifar10-global --data-dir photos --image-size 64 --init build/cifar10-global
+      train the network of cifar10-global on your own images, from the weights of a model
+
+your own images:
+  --image-size says that --data-dir holds images in a folder for each class: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg
+  with DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for it; without DIR/val, the
+  recipe's part of the rest: at random, and always the same. The training has the name of the folder and the network,
+  "photos-global". The images are decoded once and held in memory, HEIGHT x WIDTH x CHANNELS bytes each, two to three
+  times over: 10,000 images of 64x64 take about 0.4 GB. docs/your-own-images.md shows it all, step by step.
+"""
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments; a wrong one ends the process with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.run",
+        description="Train a network. What is not given is taken from the preset's recipe (training/recipes.py).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("preset", nargs="?", default="digits-pde", choices=PRESETS, metavar="PRESET",
+                        help=f"one of {', '.join(PRESETS)} (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--data-dir", type=Path, metavar="DIR",
+                        help="folder with the data set's standard files (default: download them), "
+                        "or with --image-size your own images")  # fmt: skip
+    parser.add_argument("--image-size", type=_image_size, metavar="N|HxW",
+                        help="train on your own images, made this many pixels high and wide")  # fmt: skip
+    parser.add_argument("--epochs", type=_positive_int, metavar="N")
+    parser.add_argument("--batch-size", type=_positive_int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, shuffling, augmentation")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init", metavar="MODEL",
+                       help="bundled model or package folder with the same network: start from its weights, "
+                       "all that fit")  # fmt: skip
+    start.add_argument("--resume", action="store_true", help="go on with the training in the folder")
+    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32",
+                        help="of the computation; the weights stay float32 (default: %(default)s)")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    if arguments.image_size and not arguments.data_dir:
+        parser.error("--image-size needs --data-dir, the folder of your own images")
+    name = own_name(arguments.preset, arguments.data_dir) if arguments.image_size else arguments.preset
+    arguments.out = arguments.out or Path("runs") / name
+    return arguments
+
+
+def resume_command(arguments: argparse.Namespace) -> str:
+    """Return the command that goes on with the training of these arguments."""
+    data_dir = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
+    return f"python -m training.run {arguments.preset}{data_dir} --out {arguments.out} --resume"
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of "N" or "HxW"."""
+    height, _, width = text.partition("x")
+    try:
+        return _positive_int(height), _positive_int(width or height)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)

@@ -1,0 +1,49 @@
+"""The preset of a network for anyone's own images: a named preset with other labels and another input."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pdeinfer.datasets import Array
+from pdeinfer.presets import InputSpec, Preset
+
+_CHUNK = 1000
+
+
+def own_name(preset: str, data_dir: Path) -> str:
+    """Return the name of a preset's network for the images of a folder: "photos-global" of "cifar10-global"."""
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data_dir.resolve().name).strip("-._")
+    _, _, network = preset.partition("-")
+    return f"{folder or 'images'}-{network}"
+
+
+def own_preset(base: Preset, name: str, labels: tuple[str, ...], images: Array, spec: InputSpec) -> Preset:
+    """Return the preset of `base`'s network for other images, normalised with their own mean and deviation.
+
+    Args:
+        images: the training images, uint8 (N, H, W, C), as `spec` describes them but for its mean and std.
+
+    Raises:
+        PresetError: the network cannot take such images, or all their pixels are equal.
+    """
+    mean, std = channel_statistics(images)
+    return replace(base, name=name, labels=labels, input=replace(spec, mean=mean, std=std))
+
+
+def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation of each channel's pixels, scaled to 0..1, to four digits.
+
+    Args:
+        images: uint8 (N, H, W, C).
+    """
+    counts = np.zeros((images.shape[-1], 256))  # how often each value occurs: exact, and small for any N
+    for start in range(0, len(images), _CHUNK):
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    values = np.arange(256) / 255
+    means = shares @ values
+    variances = ((values - means[:, np.newaxis]) ** 2 * shares).sum(axis=1)
+    return tuple(round(float(mean), 4) for mean in means), tuple(round(float(std), 4) for std in np.sqrt(variances))
