@@ -2,26 +2,16 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from pdeinfer.errors import TrainingError
+from training.files import replace_file
 from training.settings import Settings
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside `path`, then rename it: `path` is either what it was or the whole new file."""
-    partial = path.with_name(f"partial-{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class RunFolder:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from training.checkpoints import replace_file
+from training.files import replace_file
 
 mpl.use("Agg")
 
@@ -40,9 +42,16 @@ def plot_learning_curves(rows: Sequence[dict[str, float]], title: str, path: Pat
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
     """Draw the confusion matrix: rows true, columns predicted, in percent of the true class and in images."""
     size = min(max(4.5, 0.62 * len(labels) + 1.5), 16)
-    font_size = min(10, 600 / len(labels))  # of the labels: above 60 of them, as large as the room allows
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
+    image = draw_confusion(axes, confusion, labels, title)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
+
+
+def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> AxesImage:
+    """Draw a confusion matrix into `axes`, and return the coloured image."""
+    font_size = min(10, 600 / len(labels))  # of the labels: above 60 of them, as large as the room allows
     shares = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     if len(labels) <= 20:  # beyond, the numbers would not be legible
@@ -55,5 +64,4 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], ti
     axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha="center", fontsize=font_size)
     axes.set_yticks(range(len(labels)), labels, fontsize=font_size)
     axes.set(xlabel="predicted", ylabel="true", title=title)
-    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
-    replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
+    return image

@@ -15,7 +15,8 @@ import pytest
 
 from pdeinfer.presets import PRESETS
 from training import run
-from training.checkpoints import HISTORY_COLUMNS, replace_file
+from training.checkpoints import HISTORY_COLUMNS
+from training.files import replace_file
 from training.recipes import RECIPES
 
 

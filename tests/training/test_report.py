@@ -1,0 +1,99 @@
+"""The results page is what its command makes of the runs in `results/`."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from training import report
+from training.results import add_run, read_runs
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+
+
+def test_the_committed_page_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert report.main(["--page", str(tmp_path / "results.md")]) == 0
+    assert (tmp_path / "results.md").read_text() == PAGE.read_text()
+    pictures = {path.name for path in (tmp_path / "results").iterdir()}
+    assert pictures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
+    for name in pictures:
+        assert f"(results/{name})" in PAGE.read_text()
+
+
+def test_every_committed_run_is_what_its_history_and_confusion_say() -> None:
+    runs = read_runs(ROOT / "results")
+    assert runs
+    for group in runs.values():
+        for run in group:
+            confusion = run.metrics["confusion"]
+            right = sum(row[index] for index, row in enumerate(confusion))
+            assert run.metrics["test_accuracy"] == pytest.approx(right / run.metrics["test_images"])
+            assert run.metrics["test_images"] == sum(map(sum, confusion))
+            best = max(row["val_accuracy"] for row in run.history)
+            assert run.metrics["validation_accuracy"] == best
+            assert len(run.history) == run.metrics["recipe"]["epochs"]
+            assert run.metrics["seconds"] == pytest.approx(sum(row["seconds"] for row in run.history), abs=0.1)
+
+
+def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
+    accuracies = [0.91, 0.92, 0.96]
+    for seed, accuracy in enumerate(accuracies):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, test_accuracy=accuracy)
+        add_run(tmp_path / "runs" / str(seed), tmp_path / "results")
+    page = report.render(read_runs(tmp_path / "results"), {"mnist-cnn": (522, 14_602)}, "pictures")
+    mean, spread = statistics.fmean(accuracies) * 100, statistics.stdev(accuracies) * 100
+    (row,) = [line for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    accuracy = f"**{mean:.2f} ± {spread:.2f}**"
+    assert cells[:7] == ["`mnist-cnn`", "522", "14,602", accuracy, "3", "7", "2"]
+    assert cells[7:] == ["92.01", "91.50", "15.00 ± 0.00", "2.53"]
+
+
+def test_adding_a_run_leaves_out_the_folders_of_the_machine(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", seed=4, data_dir="/home/somebody/data")
+    target = add_run(tmp_path / "run", tmp_path / "results")
+    assert target == tmp_path / "results" / "mnist-cnn" / "seed-4"
+    assert "somebody" not in (target / "metrics.json").read_text()
+    assert (target / "history.csv").read_text() == (tmp_path / "run" / "history.csv").read_text()
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "history.csv"])
+def test_an_unfinished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str) -> None:
+    write_run(tmp_path / "run", seed=0)
+    (tmp_path / "run" / missing).unlink()
+    arguments = ["--results", str(tmp_path / "results"), "--add", str(tmp_path / "run")]
+    assert report.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("report: error: ")
+    assert "expected a finished training" in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]) == 2
+    assert "--add RUN adds one" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_run(folder: Path, seed: int, **changes: object) -> None:
+    """Write a run of mnist-cnn in which 3 and 5 are confused in 15 % of the cases."""
+    confusion = [[10 if row == column else 0 for column in range(10)] for row in range(10)]
+    confusion[3][3], confusion[3][5] = 8, 2
+    confusion[5][5], confusion[5][3] = 9, 1
+    metrics = {
+        "preset": "mnist-cnn",
+        "seed": seed,
+        "recipe": {"dataset": "mnist", "epochs": 7},
+        "device": "cpu",
+        "versions": {"backend": "tensorflow"},
+        "seconds": 120.0,
+        "test_accuracy": 0.9,
+        "confusion": confusion,
+        **changes,
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "history.csv").write_text("epoch,val_accuracy\n1,0.5\n")

@@ -1,0 +1,63 @@
+"""The pictures of the results page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from pdeinfer.presets import PRESETS
+from training.files import replace_file
+from training.plots import draw_confusion
+from training.published import PUBLISHED
+from training.results import Run
+
+
+def plot_mnist_confusion(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
+    """Draw the confusion matrix of each MNIST network's first run, side by side."""
+    presets = [preset for preset in runs if preset.startswith("mnist-")]
+    if not presets:
+        return
+    figure = Figure(figsize=(6.2 * len(presets), 6), layout="constrained")
+    for axes, preset in zip(figure.subplots(1, len(presets), squeeze=False)[0], presets, strict=True):
+        run = runs[preset][0]
+        title = f"{preset}: {run.accuracy:.2f} %; 3 and 5 confused: {run.confusion_of_3_and_5:.2f} %"
+        draw_confusion(axes, run.metrics["confusion"], PRESETS[preset].labels, title)
+    _save(figure, path)
+
+
+def plot_cost(runs: Mapping[str, Sequence[Run]], costs: Mapping[str, tuple[int, int]], path: Path) -> None:
+    """Draw the accuracy of the CIFAR-10 networks against their parameters and multiply-adds."""
+    presets = [preset for preset in runs if preset.startswith("cifar10-")]
+    if not presets:
+        return
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for index, (axes, label) in enumerate(zip(figure.subplots(1, 2), ("parameters", "multiply-adds"), strict=True)):
+        for preset in presets:
+            mean = sum(run.accuracy for run in runs[preset]) / len(runs[preset])
+            (point,) = axes.plot(costs[preset][index], mean, "o", label=preset)
+            paper = PUBLISHED[preset].paper
+            if paper is not None:
+                axes.plot(costs[preset][index], paper, "x", color=point.get_color())
+        axes.set(xlabel=label, ylabel="test accuracy (%)", xscale="log")
+        axes.grid(alpha=0.3)
+    axes.legend(title="dot: here, cross: paper", fontsize=8)
+    _save(figure, path)
+
+
+def plot_learning_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
+    """Draw the validation accuracy of every network's first run against the epoch, a panel for each data set."""
+    datasets = list(dict.fromkeys(group[0].metrics["recipe"]["dataset"] for group in runs.values()))
+    figure = Figure(figsize=(5.5 * len(datasets), 4), layout="constrained")
+    for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
+        for preset, group in runs.items():
+            if group[0].metrics["recipe"]["dataset"] == dataset:
+                rows = group[0].history
+                axes.plot([row["epoch"] for row in rows], [100 * row["val_accuracy"] for row in rows], label=preset)
+        axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=dataset)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    replace_file(path, lambda partial: figure.savefig(partial, dpi=100))

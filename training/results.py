@@ -1,0 +1,75 @@
+"""The finished trainings that are published: `results/<preset>/seed-<n>/`."""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdeinfer.errors import TrainingError
+from pdeinfer.presets import PRESETS
+from training.files import replace_file
+
+_PRIVATE = ("data_dir", "init_dir")  # paths of the machine that trained: not for publication
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, as `results/` keeps it: its metrics and a row of history an epoch."""
+
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+
+    @property
+    def accuracy(self) -> float:
+        """The test accuracy in percent."""
+        return 100 * float(self.metrics["test_accuracy"])
+
+    @property
+    def confusion_of_3_and_5(self) -> float:
+        """The share in percent of the test 3s and 5s that are taken for the other of the two."""
+        confusion = self.metrics["confusion"]
+        return 100 * (confusion[3][5] + confusion[5][3]) / (sum(confusion[3]) + sum(confusion[5]))
+
+    @property
+    def minutes(self) -> float:
+        """How long the training took."""
+        return float(self.metrics["seconds"]) / 60
+
+
+def read_runs(results: Path) -> dict[str, list[Run]]:
+    """Return the runs in `results/<preset>/seed-<n>/`, by preset, in the order of the presets and seeds."""
+    runs: dict[str, list[Run]] = {}
+    for preset in PRESETS:
+        folders = sorted((results / preset).glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
+        if folders:
+            runs[preset] = [_read_run(folder) for folder in folders]
+    return runs
+
+
+def add_run(folder: Path, results: Path) -> Path:
+    """Copy what the report needs of a finished training into `results`, and return where it is now.
+
+    Raises:
+        TrainingError: the training is not finished.
+    """
+    run = _read_run(folder)
+    metrics = {name: value for name, value in run.metrics.items() if name not in _PRIVATE}
+    target = results / metrics["preset"] / f"seed-{metrics['seed']}"
+    target.mkdir(parents=True, exist_ok=True)
+    replace_file(target / "metrics.json", lambda path: path.write_text(json.dumps(metrics) + "\n"))
+    replace_file(target / "history.csv", lambda path: shutil.copyfile(folder / "history.csv", path))
+    return target
+
+
+def _read_run(folder: Path) -> Run:
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        with (folder / "history.csv").open(newline="") as file:
+            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{folder}: expected a finished training, with metrics.json and history.csv: {error}"
+        ) from error
+    return Run(metrics, history)
