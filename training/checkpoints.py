@@ -1,6 +1,5 @@
 """A training's folder: what it was started with, its checkpoints and its history, always whole."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ import keras
 
 from pdeinfer.errors import TrainingError
 from training.files import replace_file
+from training.history import COLUMNS, Row, best_epoch, write_history
 from training.settings import Settings
-
-HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 class RunFolder:
@@ -60,20 +58,6 @@ class RunFolder:
         text = json.dumps(values, indent=2) + "\n"
         replace_file(self.path / name, lambda path: path.write_text(text))
 
-    def read_history(self) -> list[dict[str, float]]:
-        """Return a row an epoch, with the keys of HISTORY_COLUMNS.
-
-        Raises:
-            TrainingError: the file is damaged.
-        """
-        if not self.history.exists():
-            return []
-        try:
-            with self.history.open(newline="") as file:
-                return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
-            raise TrainingError(f"{self.history}: not the history of a training: {error!r}") from error
-
     def load_last(self) -> keras.Model:
         """Return the network of the last finished epoch, with its optimizer.
 
@@ -85,31 +69,19 @@ class RunFolder:
         except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
             raise TrainingError(f"{self.last}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
-    def write_history(self, rows: list[dict[str, float]]) -> None:
-        """Write the history, whole."""
-
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, HISTORY_COLUMNS)
-                writer.writeheader()
-                writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
-
-        replace_file(self.history, write)
-
 
 class Checkpoint(keras.callbacks.Callback):
     """Write the history, the best network so far and the last one, after each epoch."""
 
-    def __init__(self, folder: RunFolder, rows: list[dict[str, float]]) -> None:
+    def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         super().__init__()
         self.folder = folder
         self.rows = rows
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row = {"epoch": epoch + 1, **(logs or {})}
-        is_best = all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in self.rows)
-        self.rows.append({name: float(row[name]) for name in HISTORY_COLUMNS})
-        self.folder.write_history(self.rows)
-        if is_best:
+        self.rows.append({name: float(row[name]) for name in COLUMNS})
+        write_history(self.folder.history, self.rows)
+        if best_epoch(self.rows) is self.rows[-1]:
             replace_file(self.folder.best, self.model.save)
         replace_file(self.folder.last, self.model.save)

@@ -16,6 +16,7 @@ from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
+from training.history import best_epoch, read_history
 from training.recipes import Recipe
 
 _EVALUATION_BATCH = 500
@@ -43,7 +44,7 @@ def fit(
         TrainingError: there are too few images, or the checkpoint does not fit the history beside it.
     """
     train, validation = _training_splits(dataset, recipe)
-    rows = folder.read_history()
+    rows = read_history(folder.history)
     steps = len(train) // recipe.batch_size
     if steps == 0:
         raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
@@ -126,8 +127,8 @@ def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
 
 def describe_run(folder: RunFolder) -> dict[str, Any]:
     """Return what is worth knowing of a finished training beside its accuracy: the best epoch, time and versions."""
-    rows = folder.read_history()
-    best = max(rows, key=lambda row: row["val_accuracy"])
+    rows = read_history(folder.history)
+    best = best_epoch(rows)
     return {
         "validation_accuracy": best["val_accuracy"],
         "best_epoch": int(best["epoch"]),

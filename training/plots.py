@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from training.files import replace_file
+from training.history import Row, best_epoch
 
 mpl.use("Agg")
 
 
-def plot_learning_curves(rows: Sequence[dict[str, float]], title: str, path: Path) -> None:
+def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
     """Draw loss and accuracy of training and validation against the epoch; rows as in `history.csv`."""
     epochs = [int(row["epoch"]) for row in rows]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -24,7 +25,7 @@ def plot_learning_curves(rows: Sequence[dict[str, float]], title: str, path: Pat
         axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss (cross-entropy)")
         axes.grid(alpha=0.3)
         axes.legend()
-    best = max(rows, key=lambda row: row["val_accuracy"])
+    best = best_epoch(rows)
     axes.axvline(best["epoch"], color="grey", linestyle=":", linewidth=1)
     axes.annotate(
         f"best: {100 * best['val_accuracy']:.2f} %",

@@ -1,6 +1,5 @@
 """The finished trainings that are published: `results/<preset>/seed-<n>/`."""
 
-import csv
 import json
 import shutil
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from pdeinfer.errors import TrainingError
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
+from training.history import Row, read_history
 
 _PRIVATE = ("data_dir", "init_dir")  # paths of the machine that trained: not for publication
 
@@ -19,7 +19,7 @@ class Run:
     """A finished training, as `results/` keeps it: its metrics and a row of history an epoch."""
 
     metrics: dict[str, Any]
-    history: list[dict[str, float]]
+    history: list[Row]
 
     @property
     def accuracy(self) -> float:
@@ -66,10 +66,9 @@ def add_run(folder: Path, results: Path) -> Path:
 def _read_run(folder: Path) -> Run:
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
-        with (folder / "history.csv").open(newline="") as file:
-            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{folder}: expected a finished training, with metrics.json and history.csv: {error}"
-        ) from error
+        raise TrainingError(f"{folder}: expected a finished training, with metrics.json: {error}") from error
+    history = read_history(folder / "history.csv")
+    if not history:
+        raise TrainingError(f"{folder}: expected a finished training, with history.csv")
     return Run(metrics, history)

@@ -38,6 +38,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from training import plots
     from training.checkpoints import RunFolder
     from training.fit import describe_run, device_name, fit, measure, precision
+    from training.history import read_history
     from training.initial_weights import inherit
 
     folder = RunFolder(arguments.out)
@@ -67,7 +68,7 @@ def _train(arguments: argparse.Namespace) -> int:
     folder.write_json("metrics.json", metrics)
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
-    plots.plot_learning_curves(folder.read_history(), title, folder.path / "learning-curves.png")
+    plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
     plots.plot_confusion(metrics["confusion"], preset.labels, title, folder.path / "confusion-matrix.png")
     print(
         f"test accuracy {accuracy}, "

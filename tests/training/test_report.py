@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from training import report
+from training.history import COLUMNS
 from training.results import add_run, read_runs
 
 ROOT = Path(__file__).parents[2]
@@ -96,4 +97,4 @@ def write_run(folder: Path, seed: int, **changes: object) -> None:
     }
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "history.csv").write_text("epoch,val_accuracy\n1,0.5\n")
+    (folder / "history.csv").write_text(f"{','.join(COLUMNS)}\n1{',0.5' * 6}\n")

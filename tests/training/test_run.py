@@ -15,8 +15,8 @@ import pytest
 
 from pdeinfer.presets import PRESETS
 from training import run
-from training.checkpoints import HISTORY_COLUMNS
 from training.files import replace_file
+from training.history import COLUMNS
 from training.recipes import RECIPES
 
 
@@ -49,10 +49,10 @@ def test_learning_rate_warms_up_to_its_peak_and_ends_at_zero() -> None:
 def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) -> None:
     with (finished / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == HISTORY_COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     metrics = json.loads((finished / "metrics.json").read_text())
-    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+    best = max(reversed(rows), key=lambda row: float(row["val_accuracy"]))
     assert metrics["best_epoch"] == int(best["epoch"])
     assert metrics["seed"] == 7
     assert metrics["recipe"]["epochs"] == 4

@@ -1,0 +1,45 @@
+"""The history of a training: a row an epoch, kept as CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pdeinfer.errors import TrainingError
+from training.files import replace_file
+
+Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS
+
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+def read_history(path: Path) -> list[Row]:
+    """Return the rows of a history file, none where there is no file.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise TrainingError(f"{path}: not the history of a training: {error!r}") from error
+
+
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as a history file, whole."""
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+
+    replace_file(path, write)
+
+
+def best_epoch(rows: Sequence[Row]) -> Row:
+    """Return the row of the best validation accuracy; of equal ones the last, where the learning rate is lowest."""
+    return max(reversed(rows), key=lambda row: row["val_accuracy"])
