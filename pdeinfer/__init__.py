@@ -15,6 +15,7 @@ from pdeinfer.errors import (
     PresetError,
     TrainingError,
 )
+from pdeinfer.inspection import LayerFields, inspect
 from pdeinfer.package import ModelCard, ModelPackage
 from pdeinfer.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.predictor import ClassScore, Prediction, Predictor, PredictorInfo
@@ -30,6 +31,7 @@ __all__ = [
     "ImageError",
     "ImageTooLargeError",
     "InputSpec",
+    "LayerFields",
     "MissingDependencyError",
     "ModelCard",
     "ModelNotFoundError",
@@ -49,4 +51,5 @@ __all__ = [
     "SingleChannelNetwork",
     "TrainingError",
     "__version__",
+    "inspect",
 ]

@@ -21,7 +21,7 @@ from pdeinfer.errors import (
     PdeinferError,
 )
 from pdeinfer.images import image_files, to_array
-from pdeinfer.package import ONNX_FILE, ModelPackage
+from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.predictor import Prediction, Predictor
 from pdeinfer.presets import InputSpec
 from pdeinfer.version import __version__
@@ -232,22 +232,24 @@ def _check_graph_rules(package: ModelPackage) -> str:
         import onnx
     except ImportError as error:
         raise MissingDependencyError("onnx", "train", "checking the graph") from error
-    from pdeinfer.export import broken_rules
+    from pdeinfer.export import broken_fields_rules, broken_rules
 
-    model = onnx.load_model_from_string(package.read_file(ONNX_FILE))
-    broken = broken_rules(model, package.card.preset)
-    if broken:
-        raise ModelPackageError("; ".join(broken))
-    return f"{len(model.graph.node)} nodes"
+    sizes = []
+    for name, broken_rules_of in ((ONNX_FILE, broken_rules), (FIELDS_FILE, broken_fields_rules)):
+        if name in package.card.files:
+            model = onnx.load_model_from_string(package.read_file(name))
+            broken = broken_rules_of(model, package.card.preset)
+            if broken:
+                raise ModelPackageError(f"{name}: {'; '.join(broken)}")
+            sizes.append(f"{len(model.graph.node)} nodes in {name}")
+    return ", ".join(sizes)
 
 
 def _check_parity(package: ModelPackage) -> str:
     from pdeinfer.export import verify_package
 
     reports = verify_package(package)
-    summary = "; ".join(
-        f"{report.candidate} within {report.max_absolute:.1e} of {report.reference}" for report in reports
-    )
+    summary = "; ".join(report.summary for report in reports)
     if not all(report.passed for report in reports):
         raise ParityError(f"tolerance {reports[0].tolerance:g} or a most probable class: {summary}")
     return summary

@@ -3,6 +3,7 @@
 digits-pde/
     card.json      what the model is, how it was trained, what was measured, the checksum of every other file
     model.onnx     all that prediction runs
+    fields.onnx    what its PDE layers compute, for `pdeinfer inspect`; not there where it has none
     model.keras    the trained original, for re-export, verification and fine-tuning
     saved_model/   TensorFlow's format, on request
 """
@@ -26,6 +27,7 @@ from pdeinfer.version import __version__
 FORMAT = 1
 CARD_FILE = "card.json"
 ONNX_FILE = "model.onnx"
+FIELDS_FILE = "fields.onnx"
 KERAS_FILE = "model.keras"
 MAX_CARD_BYTES = 1 << 20
 

@@ -58,6 +58,11 @@ class ParityReport:
         """The largest absolute difference of all comparisons."""
         return float(np.max([comparison.max_absolute for comparison in self.comparisons]))  # NaN if any is
 
+    @property
+    def summary(self) -> str:
+        """One line: how far the candidate is from the reference."""
+        return f"{self.candidate} within {self.max_absolute:.1e} of {self.reference}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values; a difference that is no number becomes None."""
         values = asdict(self)

@@ -40,6 +40,11 @@ class Session:
         """Return one output for the given inputs."""
         return cast(NDArray[np.float32], self._session.run([output], feeds)[0])
 
+    def run_all(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return every output by its name for the given inputs."""
+        names = [value.name for value in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
 
 def create_session(model: bytes, device: str = "auto", threads: int | None = None) -> Session:
     """Load a network.

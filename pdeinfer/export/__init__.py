@@ -2,6 +2,6 @@
 
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.proof import verify_package
-from pdeinfer.export.rules import broken_rules
+from pdeinfer.export.rules import broken_fields_rules, broken_rules
 
-__all__ = ["broken_rules", "export_package", "verify_package"]
+__all__ = ["broken_fields_rules", "broken_rules", "export_package", "verify_package"]

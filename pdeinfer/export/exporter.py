@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from pdeinfer.errors import ParityError
+from pdeinfer.export.fields import pde_layers, trace_fields
 from pdeinfer.export.onnx_file import OPSET, write_onnx
 from pdeinfer.export.original import load_original
-from pdeinfer.export.proof import SAVED_MODEL, prove
+from pdeinfer.export.proof import SAVED_MODEL, Report, prove
+from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.export.traced import trace
-from pdeinfer.package import KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
-from pdeinfer.parity import ParityReport
+from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
 
 
 def export_package(
     source: str | Path, output: str | Path, *, saved_model: bool = False, force: bool = False
-) -> list[ParityReport]:
+) -> list[Report]:
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
 
     Args:
@@ -38,7 +39,9 @@ def export_package(
         classifier = original.classifier
         classify = trace(classifier)
         classifier.save(folder / KERAS_FILE)
-        write_onnx(classify, classifier.preset, folder / ONNX_FILE)
+        write_onnx(classify, classifier.preset, folder / ONNX_FILE, broken_rules)
+        if pde_layers(classifier):
+            write_onnx(trace_fields(classifier), classifier.preset, folder / FIELDS_FILE, broken_fields_rules)
         if saved_model:
             write_saved_model(classifier, classify, folder / SAVED_MODEL)
         reports = prove(classifier, folder, original.test_images)

@@ -1,22 +1,25 @@
-"""Writes the ONNX file: converted by tf2onnx, described, and checked against the rules of `rules.py`."""
+"""Writes an ONNX file: converted by tf2onnx, described, and checked against the rules of `rules.py`."""
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import ExportError, MissingDependencyError
-from pdeinfer.export.rules import broken_rules
 from pdeinfer.presets import Preset
 from pdeinfer.version import __version__
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 
 
-def write_onnx(classify: Any, preset: Preset, path: Path) -> None:
+def write_onnx(function: Any, preset: Preset, path: Path, broken_rules: Callable[[Any, Preset], list[str]]) -> None:
     """Write a traced function (see `traced.trace`) as a self-contained ONNX file.
 
     Labels and preset are in the file's metadata, as JSON, under "labels" and "preset".
+
+    Args:
+        broken_rules: which rules of `rules.py` the result must keep.
 
     Raises:
         ExportError: tf2onnx cannot convert it, or the result breaks a rule.
@@ -30,7 +33,7 @@ def write_onnx(classify: Any, preset: Preset, path: Path) -> None:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
         model, _ = tf2onnx.convert.from_function(
-            classify, input_signature=classify.input_signature, opset=OPSET, large_model=False
+            function, input_signature=function.input_signature, opset=OPSET, large_model=False
         )
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
         raise ExportError(f"{preset.name}: tf2onnx cannot convert it: {error}") from error
@@ -45,5 +48,5 @@ def write_onnx(classify: Any, preset: Preset, path: Path) -> None:
     onnx.helper.set_model_props(model, {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())})
     broken = broken_rules(model, preset)
     if broken:
-        raise ExportError(f"{preset.name}: the ONNX graph breaks the rules of a model package: {'; '.join(broken)}")
+        raise ExportError(f"{preset.name}: {path.name} breaks the rules of a model package: {'; '.join(broken)}")
     path.write_bytes(model.SerializeToString())

@@ -1,26 +1,34 @@
 """Proves the files of a model package equal to the Keras network they came from."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.export.fields import exported_fields, original_fields
+from pdeinfer.export.fields_report import FieldsReport, compare_fields
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.package import KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.parity import Array, Classify, ParityReport, compare, synthetic_images
 from pdeinfer.session import create_session
 
 SAVED_MODEL = "saved_model"
 
+Report: TypeAlias = ParityReport | FieldsReport
 
-def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[ParityReport]:
+
+def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[Report]:
     """Compare every exported file in `folder` with the network, and report.
 
     The reference is the Keras network on TensorFlow. ONNX Runtime runs with the options that `Predictor` uses. The
-    images are random and extreme ones, and the data set's test images where they are at hand.
+    images are random and extreme ones, and the data set's test images where they are at hand; for the fields, the
+    first 16 of each.
+
+    Raises:
+        ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
     """
     import tensorflow as tf
 
@@ -32,11 +40,32 @@ def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[Pari
     def original(batch: Array) -> Array:
         return np.asarray(tf.nn.softmax(classifier(batch, training=False)))
 
-    reference = (f"Keras on TensorFlow {tf.__version__}", original)
-    return [compare(reference, candidate, images) for candidate in _candidates(folder)]
+    name = f"Keras on TensorFlow {tf.__version__}"
+    reports: list[Report] = [compare((name, original), candidate, images) for candidate in _candidates(folder)]
+    if (folder / FIELDS_FILE).is_file():
+        some_images = np.concatenate([batch[:16] for batch in images.values()])
+        reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))
+    return reports
 
 
-def verify_package(package: ModelPackage) -> list[ParityReport]:
+def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) -> FieldsReport:
+    """Compare a `fields.onnx` with the network, which the report calls `name`, on images (N, H, W, C), and report.
+
+    Raises:
+        ParityError, ModelPackageError: the file lacks fields, or has others.
+    """
+    session = create_session(fields_file, "cpu")
+    return compare_fields(
+        (name, lambda batch: original_fields(classifier, batch)),
+        (
+            f"{FIELDS_FILE} on ONNX Runtime {session.version}",
+            lambda batch: exported_fields(classifier, session.run_all({"image": batch})),
+        ),
+        images,
+    )
+
+
+def verify_package(package: ModelPackage) -> list[Report]:
     """Prove an existing package again, against the `model.keras` in it.
 
     Raises:

@@ -1,20 +1,47 @@
-"""The rules that the ONNX file of a model package keeps."""
+"""The rules that the ONNX files of a model package keep."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pdeinfer.presets import Preset
 
+_FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 def broken_rules(model: Any, preset: Preset) -> list[str]:
-    """Return what is wrong with an `onnx.ModelProto` as the graph of a preset's package: nothing, if all is well.
+    """Return what is wrong with an `onnx.ModelProto` as the `model.onnx` of a preset: nothing, if all is well.
 
     It passes `onnx.checker`; it has one input, `image`, uint8 (batch, height, width, channels), and one output,
     `probabilities`, float32 (batch, classes), batch alone being free; standard operators only, without control flow;
     and no data outside of the file.
     """
+    expected = [("probabilities", "FLOAT", ["batch", len(preset.labels)])]
+    found = [_signature(value) for value in model.graph.output]
+    broken = [] if found == expected else [f"outputs: expected {expected}, got {found}"]
+    return broken + _broken_rules_of_any(model, preset)
+
+
+def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
+    """Return what is wrong with an `onnx.ModelProto` as the `fields.onnx` of a preset: nothing, if all is well.
+
+    The rules are those of `model.onnx`, but the outputs are fields of the PDE layers, named as in
+    `pdeinfer.export.fields`, float32 (batch, height, width, channels).
+    """
+    broken = _broken_rules_of_any(model, preset)
+    for name, kind, shape in map(_signature, model.graph.output):
+        is_field = _FIELD.fullmatch(name) and kind == "FLOAT" and len(shape) == 4 and shape[0] == "batch"
+        if not is_field or not all(isinstance(size, int) for size in shape[1:]):
+            broken.append(
+                f"outputs: expected fields such as ('layer1/u', 'FLOAT', ['batch', height, width, channels]), "
+                f"got {(name, kind, shape)}"
+            )
+    return broken
+
+
+def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
+    """Return which of the rules that every ONNX file keeps are broken."""
     import onnx
 
     broken = []
@@ -23,15 +50,10 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         broken.append(f"onnx.checker: {str(error).strip().splitlines()[0]}")
     spec = preset.input
-    expected_inputs = [("image", "UINT8", ["batch", spec.height, spec.width, spec.channels])]
-    expected_outputs = [("probabilities", "FLOAT", ["batch", len(preset.labels)])]
-    for side, values, expected in (
-        ("inputs", model.graph.input, expected_inputs),
-        ("outputs", model.graph.output, expected_outputs),
-    ):
-        found = [_signature(value) for value in values]
-        if found != expected:
-            broken.append(f"{side}: expected {expected}, got {found}")
+    expected = [("image", "UINT8", ["batch", spec.height, spec.width, spec.channels])]
+    found = [_signature(value) for value in model.graph.input]
+    if found != expected:
+        broken.append(f"inputs: expected {expected}, got {found}")
     control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
     if control_flow:
         broken.append(f"control flow: {', '.join(sorted(control_flow))}")

@@ -16,7 +16,7 @@ import pytest
 from pdeinfer import PRESETS, ExportError, ModelPackage, ParityError, PdeSpec, Predictor, Preset
 from pdeinfer.cli import main
 from pdeinfer.export import broken_rules, export_package, verify_package
-from pdeinfer.package import ONNX_FILE
+from pdeinfer.package import FIELDS_FILE, ONNX_FILE
 
 DIGITS = PRESETS["digits-pde"]
 
@@ -50,10 +50,12 @@ def test_every_network_exports_and_equals_the_original(
     preset: Preset, saved_network: Callable[..., Path], tmp_path: Path
 ) -> None:
     reports = export_package(saved_network(preset), tmp_path / "package")
-    assert [report.passed for report in reports] == [True]
+    has_pde_layers = preset.name not in ("mnist-cnn", "mnist-residual", "cifar10-resnet32")
+    assert [report.passed for report in reports] == [True] * (1 + has_pde_layers)
     assert reports[0].comparisons
     package = ModelPackage.read(tmp_path / "package")
     assert package.card.preset == preset
+    assert (FIELDS_FILE in package.card.files) == has_pde_layers
     package.verify_checksums()
 
 
@@ -70,18 +72,22 @@ def test_the_onnx_file_keeps_the_rules_and_says_what_it_is(digits_package: Path)
 
 def test_the_card_holds_the_report(digits_package: Path) -> None:
     card = ModelPackage.read(digits_package).card
-    assert len(card.parity) == 2
     for name, report in card.parity.items():
         assert report["candidate"] == name
         assert report["passed"] is True
+    *classifiers, fields = card.parity.values()
+    assert len(classifiers) == 2
+    for report in classifiers:
         assert {row["batch_size"] for row in report["comparisons"]} == {1, 2, 7, 64}
+    symbols = ("start", "u", "v", "Dx", "Dy", "levels", "output")
+    assert [row["field"] for row in fields["comparisons"]] == [f"layer1/{symbol}" for symbol in symbols]
     assert card.parameters == 5490
-    assert {"model.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
+    assert {"model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
 
 
 def test_a_package_proves_itself_again(digits_package: Path) -> None:
     reports = verify_package(ModelPackage.read(digits_package))
-    assert [report.passed for report in reports] == [True, True]
+    assert [report.passed for report in reports] == [True, True, True]
 
 
 def test_the_saved_model_runs_in_a_process_that_never_imports_the_package(digits_package: Path) -> None:

@@ -140,7 +140,7 @@ class TestVerify:
         checksums, prediction, rules, parity = capsys.readouterr().out.splitlines()
         assert checksums == "checksums: ok, 1 file"
         assert prediction.startswith("prediction: ok, ONNX Runtime ")
-        assert rules == "graph rules: ok, 4 nodes"
+        assert rules == "graph rules: ok, 4 nodes in model.onnx"
         assert parity == "parity: ok, model.onnx within 1.0e-07 of Keras"
 
     def test_a_changed_byte_fails_and_nothing_is_loaded(
@@ -157,7 +157,8 @@ class TestVerify:
     ) -> None:
         monkeypatch.setattr(pdeinfer.export, "broken_rules", lambda *_: ["control flow: Loop", "data outside"])
         assert cli.main(["verify", str(package_folder)]) == 1
-        assert capsys.readouterr().out.splitlines()[-1] == "graph rules: FAILED, control flow: Loop; data outside"
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line == "graph rules: FAILED, model.onnx: control flow: Loop; data outside"
 
     def test_a_difference_over_the_tolerance_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ def test_all_lists_exactly_the_public_names_sorted() -> None:
     public = {name for name in vars(pdeinfer) if not name.startswith("_")} - modules
     assert set(pdeinfer.__all__) == public | {"__version__"}
     assert (
-        sorted(pdeinfer.__all__, key=lambda name: (not name.isupper(), name.startswith("_"), name)) == pdeinfer.__all__
+        sorted(pdeinfer.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == pdeinfer.__all__
     )
 
 

@@ -1,0 +1,155 @@
+"""What the PDE layers of a model compute for an image: their fields, their levels, and where the scheme is stable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import pde
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.images import ImageLike, to_array
+from pdeinfer.package import FIELDS_FILE, ModelPackage
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.predictor import INPUT_NAME
+from pdeinfer.presets import Preset, SingleChannelNetwork
+from pdeinfer.session import create_session
+from pdeinfer.zoo import DEFAULT_MODEL, load
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerFields:
+    """What one PDE layer computes: the fields of `pdeinfer.pde`, float32 (H, W, C), and the levels they lead to.
+
+    x runs along the width, left to right, y along the height, top to bottom; pixels are 1 apart.
+
+    Attributes:
+        name: "layer1", "layer2", ... in the order of the network.
+        spec: the number of steps K, dt, and where the fields come from.
+        velocity: (u, v), or None: no advection. u and v are one array where the layer has one for both.
+        diffusivity: (Dx, Dy), likewise; or None: no diffusion. A constant is an array of equal values.
+        source: f, or None: no source.
+        levels: (K + 1, H, W, C): H[0] to H[K], of which the layer returns `relu(BatchNorm(H[K]))`. H[-1] is H[0].
+    """
+
+    name: str
+    spec: PdeSpec
+    velocity: tuple[Field, Field] | None
+    diffusivity: tuple[Field, Field] | None
+    source: Field | None
+    levels: Field
+
+    @property
+    def velocity_gradients(self) -> tuple[Field, Field] | None:
+        """(u_x, v_y), central differences, or None without advection."""
+        return None if self.velocity is None else pde.velocity_gradients(self.velocity, roll=np.roll)
+
+    @property
+    def courant_numbers(self) -> tuple[Field, Field]:
+        """(Ax, Ay) = (u dt, v dt); zeros without advection."""
+        return pde.courant_numbers(self.velocity or self._zeros(), dt=self.spec.dt)
+
+    @property
+    def diffusion_numbers(self) -> tuple[Field, Field]:
+        """(Bx, By) = (Dx dt, Dy dt); zeros without diffusion."""
+        return pde.diffusion_numbers(self.diffusivity or self._zeros(), dt=self.spec.dt)
+
+    @property
+    def stable(self) -> NDArray[np.bool_]:
+        """Where the scheme is in its stable range, bool (H, W, C).
+
+        The condition is that of constant fields (see `pdeinfer.pde.courant_numbers`), asked at every point for the
+        values there: `|Ax| + |Ay| < 1` where Bx = By = 0, else `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, in which a
+        direction without velocity adds 0.
+        """
+        (ax, ay), (bx, by) = self.courant_numbers, self.diffusion_numbers
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sum_x, sum_y = (np.where(a == 0, 0, a * a / b) for a, b in ((ax, bx), (ay, by)))
+            with_diffusion = (bx + by) * (sum_x + sum_y) <= 1
+        return np.where(bx + by == 0, np.abs(ax) + np.abs(ay) < 1, with_diffusion)
+
+    def _zeros(self) -> tuple[Field, Field]:
+        zeros = np.zeros_like(self.levels[0])
+        return zeros, zeros
+
+
+def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) -> tuple[LayerFields, ...]:
+    """Return what every PDE layer of a model computes for an image, in the order of the network.
+
+    ONNX Runtime computes the fields, on the CPU, from the package's `fields.onnx`, which export has proven equal to the
+    Keras network; the levels follow from them by `pdeinfer.pde`, as export has proven too.
+
+    Args:
+        image: as `pdeinfer.images.to_array` takes it; an image of another size or mode is converted.
+        model: a bundled model's name, a package's folder, or a `ModelPackage`.
+
+    Raises:
+        ImageError: not an image.
+        ModelNotFoundError: no bundled model and no folder of that name.
+        ModelPackageError: the model has no PDE layers, or its package no `fields.onnx`, or is damaged.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    package = model if isinstance(model, ModelPackage) else load(model)
+    preset = package.card.preset
+    spec = _pde_spec(preset)
+    if spec is None:
+        raise ModelPackageError(f"{preset.name} has no PDE layers, so there are no fields to inspect")
+    if FIELDS_FILE not in package.card.files:
+        raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again, which adds it")
+    session = create_session(package.read_file(FIELDS_FILE), "cpu")
+    pixels = to_array(image, preset.input)
+    try:
+        outputs = session.run_all({INPUT_NAME: pixels[np.newaxis]})
+    except Exception as error:  # ONNX Runtime's own classes have no common base
+        raise ModelPackageError(f"{package.path / FIELDS_FILE} does not fit its card: {error}") from error
+    return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
+
+
+def _pde_spec(preset: Preset) -> PdeSpec | None:
+    """Return what the PDE layers of a preset's network are, or None where it has none."""
+    network = preset.network
+    spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
+    return spec if isinstance(spec, PdeSpec) else None
+
+
+def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[LayerFields, ...]:
+    """Return the layers that the outputs of `fields.onnx` describe, with the levels computed.
+
+    Args:
+        outputs: by the names that `pdeinfer.export.fields` gives them, (..., H, W, C); any leading axes are a batch.
+        spec: what the layers are.
+
+    Raises:
+        ModelPackageError: an output that `spec` asks for is missing.
+    """
+    try:
+        layers = [_layer("layer1", outputs, spec)]
+        while f"layer{len(layers) + 1}/start" in outputs:
+            layers.append(_layer(f"layer{len(layers) + 1}", outputs, spec))
+    except KeyError as error:
+        raise ModelPackageError(f"{FIELDS_FILE} lacks the output {error}") from error
+    return tuple(layers)
+
+
+def _layer(name: str, outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> LayerFields:
+    start = outputs[f"{name}/start"]
+    source = None if spec.source is None else outputs.get(f"{name}/source", start)
+    velocity = diffusivity = None
+    if spec.velocity is not None:
+        u = outputs[f"{name}/u"]
+        velocity = (u, outputs.get(f"{name}/v", u))
+    if isinstance(spec.diffusivity, float | int):
+        constant = np.full_like(start, spec.diffusivity)
+        diffusivity = (constant, constant)
+    elif spec.diffusivity is not None:
+        diffusivity_x = outputs[f"{name}/Dx"]
+        diffusivity = (diffusivity_x, outputs.get(f"{name}/Dy", diffusivity_x))
+    factors = pde.coefficients(velocity, diffusivity, dt=spec.dt, roll=np.roll)
+    levels = [start, start]  # H[-1], H[0]
+    for _ in range(spec.num_steps):
+        levels.append(pde.step(levels[-1], levels[-2], 0.0 if source is None else source, factors, roll=np.roll))
+    return LayerFields(name, spec, velocity, diffusivity, source, np.stack(levels[1:]))

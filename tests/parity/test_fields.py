@@ -1,0 +1,244 @@
+"""fields.onnx: `inspect` gives what the Keras layers compute, and the levels of the naive reference."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import pdeinfer
+from pdeinfer import PRESETS, LayerFields, ModelPackage, ModelPackageError, ParityError, PdeSpec, PeronaMalik, Preset
+from pdeinfer.cli import main
+from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
+from pdeinfer.export.fields import original_fields, trace_fields
+from pdeinfer.export.fields_report import TOLERANCE, FieldsReport, compare_fields
+from pdeinfer.export.onnx_file import OPSET, write_onnx
+from pdeinfer.export.original import load_classifier
+from pdeinfer.export.proof import prove_fields
+from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.parity import Array
+from tests.references import naive_solve
+
+DIGITS = PRESETS["digits-pde"]
+IMAGE = np.random.default_rng(5).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+
+
+def digits_with(pde: PdeSpec) -> Preset:
+    return replace(DIGITS, network=replace(DIGITS.network, pde=pde))
+
+
+NETWORKS = {
+    "k5": DIGITS,
+    "three-layers": PRESETS["cifar10-global"],
+    "one-velocity-for-both": PRESETS["mnist-pde"],
+    "no-advection": digits_with(PdeSpec(num_steps=2, velocity=None)),
+    "no-diffusion": digits_with(PdeSpec(num_steps=2, diffusivity=None)),
+    "constant": digits_with(PdeSpec(num_steps=2, dt=0.1, diffusivity=0.7)),
+    "nothing-but-a-source": digits_with(PdeSpec(velocity=None, diffusivity=None)),
+    "perona-malik-learned-start": digits_with(PdeSpec(num_steps=3, diffusivity=PeronaMalik(0.5), start="residual")),
+    "no-source": digits_with(PdeSpec(num_steps=3, source=None)),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
+def package(
+    request: pytest.FixtureRequest, saved_network: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ModelPackage:
+    """A package of a network with random weights, with what `inspect` reads of it; the classifier is not converted."""
+    path = saved_network(request.param)
+    with new_package(tmp_path_factory.mktemp("packages") / "package") as folder:
+        shutil.copy(path, folder / KERAS_FILE)
+        (folder / ONNX_FILE).write_bytes(b"not needed")
+        write_onnx(trace_fields(load_classifier(path)), request.param, folder / FIELDS_FILE, broken_fields_rules)
+        write_card(folder, ModelCard(request.param, parameters=0, macs=0, opset=OPSET))
+    return ModelPackage.read(folder.with_name("package"))
+
+
+@pytest.fixture(scope="module")
+def digits(saved_network: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """A package of digits-pde with random weights."""
+    folder = tmp_path_factory.mktemp("packages") / "digits"
+    export_package(saved_network(DIGITS), folder)
+    return ModelPackage.read(folder)
+
+
+def assert_close(actual: Array, expected: Array) -> None:
+    assert actual.shape == expected.shape
+    assert actual.dtype == np.float32
+    assert np.abs(actual - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
+
+
+def test_inspect_gives_the_values_of_the_keras_layers(package: ModelPackage) -> None:
+    spec = package.card.preset.input
+    image = np.random.default_rng(1).integers(0, 256, (spec.height, spec.width, spec.channels), dtype=np.uint8)
+    layers = pdeinfer.inspect(image, package)
+    expected = original_fields(load_classifier(package.path / KERAS_FILE), image[np.newaxis])
+    pairs = {"u": "velocity", "v": "velocity", "Dx": "diffusivity", "Dy": "diffusivity"}
+    for layer in layers:
+        assert_close(layer.levels, expected[f"{layer.name}/levels"][0])
+        for index, (symbol, pair) in enumerate(pairs.items()):
+            if f"{layer.name}/{symbol}" in expected:
+                assert_close(getattr(layer, pair)[index % 2], expected[f"{layer.name}/{symbol}"][0])
+    assert {name.partition("/")[0] for name in expected} == {layer.name for layer in layers}
+
+
+def test_the_levels_and_gradients_are_those_of_the_naive_reference(package: ModelPackage) -> None:
+    for layer in pdeinfer.inspect(IMAGE, package):
+        # (1, H, W, 2): channels do not depend on each other, and the reference is slow
+        start, *rest = (
+            np.zeros(layer.levels[0].shape) if field is None else field
+            for field in (
+                layer.levels[0],
+                layer.source,
+                *(layer.velocity or [None] * 2),
+                *(layer.diffusivity or [None] * 2),
+            )
+        )
+        start, source, u, v, dx, dy = (field[np.newaxis, ..., :2].astype(np.float64) for field in (start, *rest))
+        fields = {"u": u, "v": v, "diffusivity_x": dx, "diffusivity_y": dy}
+        for level in range(1, layer.spec.num_steps + 1):
+            expected, _ = naive_solve(start, start, source, **fields, num_steps=level, dt=layer.spec.dt)
+            assert_close(layer.levels[level][..., :2], expected[0])
+        if layer.velocity_gradients is not None:
+            (u_x, v_y), (_, height, width, _) = layer.velocity_gradients, u.shape
+            for y, x in np.ndindex(height, width):
+                assert_close(u_x[y, x, :2], (u[0, y, (x + 1) % width] - u[0, y, (x - 1) % width]) / 2)
+                assert_close(v_y[y, x, :2], (v[0, (y + 1) % height, x] - v[0, (y - 1) % height, x]) / 2)
+
+
+def test_absent_constant_and_shared_fields_are_what_the_preset_says(package: ModelPackage) -> None:
+    for layer in pdeinfer.inspect(IMAGE, package):
+        spec = layer.spec
+        assert layer.levels.shape[0] == spec.num_steps + 1
+        assert (layer.velocity is None) == (spec.velocity is None)
+        assert (layer.diffusivity is None) == (spec.diffusivity is None)
+        assert (layer.source is None) == (spec.source is None)
+        if layer.velocity is not None:
+            assert (layer.velocity[0] is layer.velocity[1]) == (spec.velocity == "preactivation")
+        if isinstance(spec.diffusivity, float):
+            assert np.all(np.stack(layer.diffusivity) == np.float32(spec.diffusivity))
+        if layer.source is not None:
+            assert np.array_equal(layer.source, layer.levels[0]) == (spec.start == "input")
+
+
+def test_the_layers_have_the_order_and_the_sizes_of_the_network(package: ModelPackage) -> None:
+    shapes = [(layer.name, *layer.levels.shape[1:]) for layer in pdeinfer.inspect(IMAGE, package)]
+    sizes = {"cifar10-global": [(32, 32, 16), (16, 16, 32), (8, 8, 64)], "mnist-pde": [(28, 28, 1)]}
+    expected = sizes.get(package.card.preset.name, [(8, 8, 8)])
+    assert shapes == [(f"layer{number}", *size) for number, size in enumerate(expected, 1)]
+
+
+# --- the proof ------------------------------------------------------------------------------------------------------
+
+
+def weaken_a_kernel(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.001), tensor.name))
+
+
+def exchange_u_and_v(model: onnx.ModelProto) -> None:
+    names = {"layer1/u": "layer1/v", "layer1/v": "layer1/u"}
+    for node in model.graph.node:
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def drop(name: str) -> Callable[[onnx.ModelProto], None]:
+    def drop_output(model: onnx.ModelProto) -> None:
+        (output,) = (output for output in model.graph.output if output.name == name)
+        model.graph.output.remove(output)
+
+    return drop_output
+
+
+def prove_damaged(package: ModelPackage, damage: Callable[[onnx.ModelProto], None]) -> FieldsReport:
+    model = onnx.load_model_from_string(package.read_file(FIELDS_FILE))
+    damage(model)
+    classifier = load_classifier(package.path / KERAS_FILE)
+    images = np.random.default_rng(2).integers(0, 256, (3, *classifier.input_shape[1:]), dtype=np.uint8)
+    return prove_fields("Keras", classifier, model.SerializeToString(), images)
+
+
+@pytest.mark.parametrize("damage", [weaken_a_kernel, exchange_u_and_v])
+def test_wrong_fields_are_not_proven(damage: Callable[[onnx.ModelProto], None], digits: ModelPackage) -> None:
+    assert prove_damaged(digits, lambda _: None).passed
+    assert not prove_damaged(digits, damage).passed
+
+
+def test_missing_fields_are_an_error(digits: ModelPackage) -> None:
+    with pytest.raises(ModelPackageError, match=r"fields\.onnx lacks the output 'layer1/u'"):
+        prove_damaged(digits, drop("layer1/u"))
+    with pytest.raises(ParityError, match=r"expected the fields .*layer1/v.*, got "):
+        prove_damaged(digits, drop("layer1/v"))  # it could be that v is u
+
+
+def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
+    saved_network: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_damage(function: object, preset: Preset, path: Path, rules: Callable[..., list[str]]) -> None:
+        write_onnx(function, preset, path, rules)
+        if path.name == FIELDS_FILE:
+            model = onnx.load(path)
+            weaken_a_kernel(model)
+            path.write_bytes(model.SerializeToString())
+
+    monkeypatch.setattr(exporter, "write_onnx", write_and_damage)
+    source = saved_network(DIGITS)
+    with pytest.raises(ParityError, match=r"fields\.onnx(.|\n)*NOT EQUAL"):
+        export_package(source, tmp_path / "package")
+    assert main(["export", str(source), "--output", str(tmp_path / "package")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_that_does_something_else_than_its_levels_is_found(
+    digits: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pdeinfer.nn import GlobalLayer
+
+    call = GlobalLayer.call
+    monkeypatch.setattr(GlobalLayer, "call", lambda self, h, training=False: call(self, h, training) * 1.001)
+    report = prove_damaged(digits, lambda _: None)
+    wrong = [row.field for row in report.comparisons if row.max_relative > TOLERANCE]
+    assert wrong == ["layer1/output"]
+
+
+def test_an_exported_package_proves_its_fields_again(digits: ModelPackage) -> None:
+    report = verify_package(digits)[-1]
+    assert report.candidate.startswith("fields.onnx on ONNX Runtime")
+    assert report.passed
+
+
+def test_the_fields_file_keeps_its_rules(digits: ModelPackage) -> None:
+    model = onnx.load_model_from_string(digits.read_file(FIELDS_FILE))
+    assert broken_fields_rules(model, DIGITS) == []
+    model.graph.output[0].name = "layer1/w"
+    assert any("outputs: expected fields such as" in rule for rule in broken_fields_rules(model, DIGITS))
+
+
+def test_a_nan_and_a_difference_at_one_batch_size_fail() -> None:
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+
+    def fields(batch: Array) -> dict[str, Array]:
+        return {"u": np.ones((len(batch), 2, 2, 1), np.float32)}
+
+    def faulty(value: float) -> Callable[[Array], dict[str, Array]]:
+        return lambda batch: {"u": fields(batch)["u"] * (value if len(batch) == 1 else 1)}
+
+    assert compare_fields(("a", fields), ("b", fields), images).passed
+    for value in (np.nan, 1.0001):
+        report = compare_fields(("a", fields), ("b", faulty(value)), images)
+        assert not report.passed
+        assert str(report).endswith("NOT EQUAL")
+    assert (
+        compare_fields(("a", fields), ("b", faulty(np.nan)), images).to_dict()["comparisons"][0]["max_absolute"] is None
+    )
+
+
+def test_layers_are_compared_by_identity(digits: ModelPackage) -> None:
+    (layer,) = pdeinfer.inspect(IMAGE, digits)
+    assert isinstance(layer, LayerFields)
+    assert layer == layer  # noqa: PLR0124  # arrays have no truth value: comparing them must not be tried
+    assert layer != pdeinfer.inspect(IMAGE, digits)[0]
