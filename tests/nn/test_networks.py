@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdeinfer.errors import PresetError
-from pdeinfer.nn import Classifier, GlobalLayer
+from pdeinfer.nn import Classifier, GlobalLayer, count_macs
 from pdeinfer.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
 
@@ -168,28 +168,31 @@ def test_wider_networks_have_more_parameters_in_the_documented_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "parameters"),
+    ("changes", "parameters", "macs"),
     [
-        ({"pde": PdeSpec(velocity="pointwise")}, 170_138),
-        ({"pde": PdeSpec(velocity="full")}, 256_154),
-        ({"pde": PdeSpec(velocity="identity", diffusivity=1.0)}, 156_922),
-        ({"pde": PdeSpec(velocity="residual", diffusivity="residual")}, 546_234),
-        ({"pde": PdeSpec(diffusivity="pointwise")}, 170_138),
-        ({"pde": PdeSpec(diffusivity="full")}, 256_154),
-        ({"pde": PdeSpec(diffusivity=PeronaMalik(1.0))}, 158_938),
-        ({"pde": PdeSpec(start="residual")}, 258_618),
-        ({"pde": PdeSpec(source=None)}, 161_402),
-        ({"widths": (10, 9, 16, 16)}, 14_393),
-        ({"widths": (9, 10, 18, 24)}, 20_039),
+        ({"pde": PdeSpec(velocity="pointwise")}, 170_138, 16_065_152),
+        ({"pde": PdeSpec(velocity="full")}, 256_154, 28_648_064),
+        ({"pde": PdeSpec(velocity="residual")}, 353_818, 42_803_840),
+        ({"pde": PdeSpec(velocity="identity")}, 159_386, 14_492_288),
+        ({"pde": PdeSpec(diffusivity="pointwise")}, 170_138, 16_065_152),
+        ({"pde": PdeSpec(diffusivity="full")}, 256_154, 28_648_064),
+        ({"pde": PdeSpec(diffusivity="residual")}, 353_818, 42_803_840),
+        ({"pde": PdeSpec(diffusivity="identity")}, 159_386, 14_492_288),
+        ({"pde": PdeSpec(diffusivity=PeronaMalik(1.0))}, 158_938, 14_492_288),
+        ({"pde": PdeSpec(start="residual")}, 258_618, 29_164_160),
+        ({"pde": PdeSpec(source=None)}, 161_402, 14_979_712),
+        ({"widths": (10, 9, 16, 16)}, 14_393, 3_451_296),
+        ({"widths": (9, 10, 18, 24), "pde": PdeSpec(num_steps=5)}, 20_039, 3_639_280),
     ],
     ids=str,
 )
-def test_a_variant_of_cifar10_global_has_the_documented_number_of_parameters(
-    changes: dict[str, object], parameters: int
+def test_a_variant_of_cifar10_global_has_the_documented_parameters_and_multiply_adds(
+    changes: dict[str, object], parameters: int, macs: int
 ) -> None:
     preset = PRESETS["cifar10-global"]
     model = Classifier(replace(preset, network=replace(preset.network, **changes)))
     assert count(model.trainable_weights) == parameters
+    assert count_macs(model) == macs
     layers = list(all_layers(model))
     assert not any(layer.use_bias for layer in layers if "Conv" in type(layer).__name__)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
