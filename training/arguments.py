@@ -19,8 +19,8 @@ EXAMPLES = """examples:
 
 your own images:
   --image-size says that --data-dir holds images in a folder for each class: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg
-  with DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for it; without DIR/val, the
-  recipe's part of the rest: at random, and always the same. The training has the name of the folder and the network,
+  with DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for it; without DIR/val, a
+  tenth of the rest: at random, and always the same. The training has the name of the folder and the network,
   "photos-global". The images are decoded once and held in memory, HEIGHT x WIDTH x CHANNELS bytes each, two to three
   times over: 10,000 images of 64x64 take about 0.4 GB. docs/your-own-images.md shows it all, step by step.
 """

@@ -13,7 +13,7 @@ from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
 from pdeinfer.package import KERAS_FILE, ModelPackage
 from pdeinfer.presets import PRESETS, InputSpec
 from training.arguments import parse_arguments, resume_command
-from training.own_images import own_name, own_preset
+from training.own_images import VALIDATION_FRACTION, own_name, own_preset
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
     if arguments.image_size is None:
         dataset = _read_standard(recipe.dataset, arguments.data_dir)
     else:
-        recipe = replace(recipe, dataset="folder")
+        recipe = replace(recipe, dataset="folder", validation_fraction=VALIDATION_FRACTION)
         height, width = arguments.image_size
         spec = replace(preset.input, height=height, width=width)
         folder = find_images(arguments.data_dir)

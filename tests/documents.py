@@ -1,0 +1,102 @@
+"""Does what a document of this repository tells its reader to do.
+
+In a `console` block a line with a prompt is run and the lines after it are its output, errors included; `...` stands
+for anything.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+Example = tuple[str, str]  # a command and the output that it must have
+
+
+def code_blocks(document: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def console_examples(document: Path) -> list[Example]:
+    """Return the examples of the console blocks, in order."""
+    examples = []
+    for language, text in code_blocks(document):
+        if language == "console":
+            commands = re.split(r"^\$ ", text, flags=re.MULTILINE)
+            assert commands.pop(0) == "", "a console block begins with a prompt"
+            examples += [(line, output) for line, _, output in (command.partition("\n") for command in commands)]
+    return examples
+
+
+def run_examples(examples: Sequence[Example], folder: Path, port: int | None = None) -> None:
+    """Run each command in `folder`, in order, and assert that it succeeds with its output.
+
+    Args:
+        port: where the server is that the document has on port 8000.
+    """
+    for command, expected in examples:
+        if command.startswith("curl") and shutil.which("curl") is None:
+            continue  # a machine without curl; tests/serving makes the same requests
+        result = subprocess.run(
+            command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"),
+            shell=True,  # as its reader would
+            cwd=folder,
+            env=reader_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, f"$ {command}\n{result.stdout}"
+        assert matches(expected, result.stdout), f"$ {command}\n{result.stdout}\ninstead of\n{expected}"
+
+
+@contextmanager
+def serve(folder: Path, *arguments: str) -> Iterator[int]:
+    """Run `pdeinfer serve` in `folder`, and give its port once it is ready."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["pdeinfer", "serve", *arguments, "--port", str(port)]
+    process = subprocess.Popen(command, env=reader_environment(), cwd=folder)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz")
+                break
+            except urllib.error.URLError:
+                assert process.poll() is None, "the server stopped"
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def matches(expected: str, output: str) -> bool:
+    """Return whether the output is the expected one, where `...` is anything."""
+    pattern = ".*".join(re.escape(part) for part in expected.rstrip("\n").split("..."))
+    return re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL) is not None
+
+
+def broken_links(document: Path) -> list[str]:
+    """Return the document's links to files of the repository that are not there."""
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    assert links
+    return [link for link in links if "://" not in link and not (document.parent / link).exists()]
+
+
+def reader_environment() -> dict[str, str]:
+    """Return the environment of a reader who has activated the environment that runs the tests."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}  # outputs and errors in the order of their making

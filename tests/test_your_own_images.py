@@ -1,0 +1,27 @@
+"""docs/your-own-images.md: every command of the tutorial does what it says there, in order."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT, broken_links, code_blocks, console_examples, run_examples, serve
+
+TUTORIAL = ROOT / "docs" / "your-own-images.md"
+
+
+@pytest.mark.slow
+def test_the_tutorial(tmp_path: Path) -> None:
+    (script,) = (text for language, text in code_blocks(TUTORIAL) if language == "python")
+    (tmp_path / "make_photos.py").write_text(script)
+    (command,) = (text.split() for language, text in code_blocks(TUTORIAL) if language == "sh")
+    assert command[:2] == ["pdeinfer", "serve"]
+    examples = console_examples(TUTORIAL)
+    requests = [example for example in examples if example[0].startswith("curl")]
+    assert requests
+    run_examples([example for example in examples if example not in requests], tmp_path)
+    with serve(tmp_path, *command[2:]) as port:
+        run_examples(requests, tmp_path, port)
+
+
+def test_its_links_lead_to_files_of_the_repository() -> None:
+    assert broken_links(TUTORIAL) == []
