@@ -1,0 +1,110 @@
+"""A network that takes over the weights of a trained one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pdeinfer.errors import ModelPackageError, TrainingError
+from pdeinfer.package import KERAS_FILE, ModelPackage, write_card
+from pdeinfer.presets import PRESETS, Preset
+from tests.conftest import write_tiny_package
+from tests.parity.conftest import randomize
+from training.initial_weights import inherit
+
+DIGITS = PRESETS["digits-pde"]
+
+
+def classifier(preset: Preset, seed: int) -> Any:
+    from pdeinfer.nn import Classifier
+
+    network = Classifier(preset)
+    randomize(network, seed)
+    return network
+
+
+def package_of(network: Any, folder: Path) -> ModelPackage:
+    """Write a package that holds the network's `model.keras`."""
+    write_tiny_package(folder, network.preset)
+    network.save(folder / KERAS_FILE)
+    write_card(folder, ModelPackage.read(folder).card)
+    return ModelPackage.read(folder)
+
+
+def values(network: Any, name: str) -> list[np.ndarray]:
+    return [np.asarray(weight) for layer in network.layers if layer.name == name for weight in layer.weights]
+
+
+def with_pde(**changes: Any) -> Preset:
+    return replace(DIGITS, network=replace(DIGITS.network, pde=replace(DIGITS.network.pde, **changes)))
+
+
+@pytest.mark.parametrize(
+    "preset", [DIGITS, PRESETS["mnist-pde"], with_pde(velocity="residual", start="residual")], ids=lambda p: p.name
+)
+def test_the_same_network_takes_over_everything(preset: Preset, tmp_path: Path) -> None:
+    source = classifier(preset, seed=1)
+    network = classifier(preset, seed=2)
+    inheritance = inherit(network, package_of(source, tmp_path / "p"))
+    for weight, expected in zip(network.weights, source.weights, strict=True):
+        assert np.array_equal(weight, expected), weight.path
+    assert inheritance.anew == ()
+    assert inheritance.taken == inheritance.total == sum(np.asarray(weight).size for weight in network.weights)
+    assert str(inheritance).endswith(f"weights are those of {preset.name}; none is random")
+
+
+def test_other_classes_and_sizes_start_the_last_layer_anew(tmp_path: Path) -> None:
+    source = classifier(DIGITS, seed=1)
+    labels = tuple("abcdefghij")  # as many as the digits: the shapes alone would fit
+    network = classifier(replace(DIGITS, labels=labels, input=replace(DIGITS.input, height=20)), seed=2)
+    before = values(network, "logits")
+    inheritance = inherit(network, package_of(source, tmp_path / "p"))
+    assert inheritance.anew == ("logits",)
+    assert inheritance.total - inheritance.taken == 16 * 10 + 10
+    for weight, expected in zip(values(network, "logits"), before, strict=True):
+        assert np.array_equal(weight, expected)
+    for weight, expected in zip(network.weights[:-2], source.weights[:-2], strict=True):
+        assert np.array_equal(weight, expected), weight.path
+
+
+def test_a_pde_layer_takes_over_the_fields_that_it_has(tmp_path: Path) -> None:
+    source = classifier(with_pde(num_steps=1, velocity=None), seed=1)
+    network = classifier(DIGITS, seed=2)
+    inheritance = inherit(network, package_of(source, tmp_path / "p"))
+    (layer,) = (layer for layer in network.layers if "global_layer" in layer.name)
+    (other,) = (layer for layer in source.layers if "global_layer" in layer.name)
+    assert inheritance.anew == (layer.name,)
+    for field, expected in zip(layer.diffusivity_fields, other.diffusivity_fields, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(field.weights, expected.weights, strict=True))
+    assert inheritance.total - inheritance.taken == sum(
+        np.asarray(weight).size for field in layer.velocity_fields for weight in field.weights
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(DIGITS, name="wide", network=replace(DIGITS.network, widths=(8, 32))),
+        replace(DIGITS, name="deep", network=replace(DIGITS.network, blocks_per_stage=2)),
+        replace(DIGITS, name="plain", network=replace(DIGITS.network, pde=None)),
+        PRESETS["mnist-pde"],
+    ],
+    ids=lambda preset: preset.name,
+)
+def test_another_network_is_refused_before_it_is_loaded(other: Preset, tmp_path: Path) -> None:
+    package = ModelPackage.read(write_tiny_package(tmp_path / "p", other))
+    package.card.files[KERAS_FILE] = package.card.files["model.onnx"]
+    with pytest.raises(TrainingError, match=f"digits-pde cannot start from {other.name}: expected ResidualNetwork"):
+        inherit(classifier(DIGITS, seed=2), package)
+
+
+def test_a_package_without_its_original_or_with_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    network = classifier(DIGITS, seed=2)
+    with pytest.raises(TrainingError, match=r"has no model\.keras to start from"):
+        inherit(network, ModelPackage.read(write_tiny_package(tmp_path / "without", DIGITS)))
+    package = package_of(network, tmp_path / "damaged")
+    (package.path / KERAS_FILE).write_bytes(b"x" * package.card.files[KERAS_FILE].bytes)
+    with pytest.raises(ModelPackageError, match="is damaged"):
+        inherit(network, package)

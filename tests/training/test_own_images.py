@@ -1,0 +1,174 @@
+"""A training on a folder of images: what it records, how it resumes and exports, what it refuses."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer import cli
+from pdeinfer.datasets import find_images
+from pdeinfer.evaluation import evaluate
+from pdeinfer.package import ModelPackage
+from pdeinfer.predictor import Predictor
+from pdeinfer.presets import PRESETS, Preset
+from training import run
+from training.own_images import channel_statistics, own_name
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark images of several sizes and formats, 15 of each, with a broken one and one of no image's name."""
+    folder = tmp_path_factory.mktemp("data") / "My photos"
+    rng = np.random.default_rng(0)
+    for label, brightness in (("bright", 200), ("dark", 20)):
+        (folder / label).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(brightness, brightness + 50, (8 + number, 14, 3), dtype=np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / label / f"{number:02}.{('png', 'jpg', 'webp')[number % 3]}")
+    (folder / "dark" / "broken.jpg").write_bytes(b"x")
+    (folder / "dark" / "notes.txt").write_text("x")
+    return folder
+
+
+def train(photos: Path, out: Path, *arguments: object) -> int:
+    options = ["--data-dir", photos, "--image-size", "8x10", "--epochs", 3, "--batch-size", 4, "--out", out, *arguments]
+    return run.main(["digits-pde", *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of three epochs on the photos, 8x10 pixels."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert train(photos, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(finished: Path) -> Path:
+    """The model package of the finished training."""
+    folder = finished.with_name("package")
+    assert cli.main(["export", str(finished), "--output", str(folder)]) == 0
+    return folder
+
+
+def test_the_run_records_its_preset_and_its_images(finished: Path, photos: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    preset = Preset.from_dict(record["classifier"])
+    assert record["preset"] == "digits-pde"
+    assert preset.name == "My-photos-pde"
+    assert preset.labels == ("bright", "dark")
+    assert preset.network == PRESETS["digits-pde"].network
+    assert (preset.input.height, preset.input.width, preset.input.channels) == (8, 10, 1)
+    dataset, _ = find_images(photos).read(preset.input)
+    assert preset.input.mean[0] == pytest.approx(dataset.train.images.mean() / 255, abs=1e-4)
+    assert preset.input.std[0] == pytest.approx(dataset.train.images.std() / 255, abs=1e-4)
+    assert record["recipe"]["dataset"] == "folder"
+    assert record["images"]["unreadable"] == 1
+    assert record["images"]["splits"]["train"]["files"] + record["images"]["splits"]["test"]["files"] == 31
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test_images"] == np.sum(metrics["confusion"]) == 6
+    assert len(metrics["confusion"]) == 2
+
+
+def test_the_package_is_proven_on_the_test_images_and_evaluates_as_its_card_says(package: Path, photos: Path) -> None:
+    card = ModelPackage.read(package).card
+    (report,) = (report for name, report in card.parity.items() if name.startswith("model.onnx"))
+    assert "test images" in {row["images"] for row in report["comparisons"]}
+    assert not {"data_dir", "init_dir", "classifier"} & card.training.keys()
+    evaluation = evaluate(package, photos)
+    assert evaluation.equals_card is True
+    assert evaluation.labels == ("bright", "dark")
+    with Predictor(package) as predictor:
+        assert predictor.predict(photos / "dark" / "00.png").label in evaluation.labels
+
+
+def test_a_resumed_training_needs_no_argument_but_its_folder(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    (folder / "metrics.json").unlink()
+    assert run.main(["digits-pde", "--out", str(folder), "--resume"]) == 0
+    assert (folder / "metrics.json").read_text() == (finished / "metrics.json").read_text()
+
+
+def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert train(photos, tmp_path / "run", "--batch-size", 1000) == 2
+    first, second, third, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"training: left out: {photos / 'dark' / 'broken.jpg'}: expected a BMP")
+    assert second == "training: 1 of 31 images cannot be read and are left out"
+    assert third == "training: files that are not named as images, and are left out: 1"
+    assert last == "training: error: a batch of 1000 is larger than the 22 training images"
+
+
+def test_a_changed_folder_or_size_is_not_resumed(
+    finished: Path, photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert train(photos, finished, "--resume", "--image-size", "8") == 2
+    assert "was started with image_size (8, 10), and cannot go on with (8, 8)" in capsys.readouterr().err
+    changed = Path(shutil.copytree(photos, tmp_path / "changed"))
+    (changed / "dark" / "00.png").unlink()
+    assert train(changed, finished, "--resume") == 2
+    assert "changed: its files are not those that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["digits-pde", "mnist-pde"])
+def test_a_folder_of_images_without_a_size_is_an_error_that_names_the_option(
+    preset: str, photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert run.main([preset, "--data-dir", str(photos), "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("--image-size N trains on a folder of your own images")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [["--image-size", "8"], ["--image-size", "8x"], ["--image-size", "0"]])
+def test_a_size_needs_a_folder_and_positive_numbers(options: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main(options)
+    assert stop.value.code == 2
+
+
+def test_a_model_to_start_from_gives_its_weights_and_is_recorded(
+    package: Path, photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "run"
+    assert train(photos, folder, "--init", package) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^(\d,\d+) of \1 weights are those of My-photos-pde; none is random$", output, re.MULTILINE)
+    record = json.loads((folder / "run.json").read_text())
+    checksum = ModelPackage.read(package).card.files["model.keras"].sha256
+    assert record["init"] == {"model": "My-photos-pde", "sha256": checksum}
+
+
+def test_a_model_of_another_network_to_start_from_is_an_error_and_starts_nothing(
+    photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "run"
+    assert train(photos, folder, "--init", "mnist-pde") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("training: error: digits-pde cannot start from mnist-pde: expected ResidualNetwork(")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "folder", "name"),
+    [
+        ("cifar10-global", "data/flowers/", "flowers-global"),
+        ("cifar10-global-no-advection", "Früh & spät", "Fr-h-sp-t-global-no-advection"),
+        ("digits-pde", "写真", "images-pde"),
+    ],
+)
+def test_a_training_is_called_after_the_folder_and_the_network(preset: str, folder: str, name: str) -> None:
+    assert own_name(preset, Path(folder)) == name
+
+
+def test_channel_statistics_are_those_of_all_pixels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1234, 3, 5, 3), dtype=np.uint8)
+    images[..., 1] //= 4
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, images.mean(axis=(0, 1, 2)) / 255, atol=5e-5)
+    np.testing.assert_allclose(std, images.std(axis=(0, 1, 2)) / 255, atol=5e-5)

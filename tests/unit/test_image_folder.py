@@ -1,0 +1,227 @@
+"""Folders of images: the layouts, the splits, what is left out and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer.datasets import find_images, load_test_split
+from pdeinfer.errors import DatasetError
+from pdeinfer.images import to_array
+from pdeinfer.presets import PRESETS, Preset
+
+PRESET = PRESETS["digits-pde"]
+SPEC = PRESET.input
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write images 0, 1, 2, ... of different sizes, modes and formats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        mode, suffix = [("L", "png"), ("RGB", "jpg"), ("RGBA", "PNG"), ("P", "gif")][number % 4]
+        pixels = rng.integers(0, 256, (9 + number, 30 - number), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).convert(mode).save(folder / f"{number:02}.{suffix}")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """photos/dog with 10 images and photos/cat with 5."""
+    folder = tmp_path / "photos"
+    write_images(folder / "dog", 10)
+    write_images(folder / "cat", 5)
+    return folder
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """photos/train, photos/val and photos/test with 4, 3 and 2 images of each of dog and cat."""
+    folder = tmp_path / "photos"
+    for name, count in (("train", 4), ("val", 3), ("test", 2)):
+        for label in ("dog", "cat"):
+            write_images(folder / name / label, count)
+    return folder
+
+
+def preset_of(labels: tuple[str, ...]) -> Preset:
+    return replace(PRESET, labels=labels)
+
+
+def test_a_fifth_of_each_class_is_held_out_for_the_test_the_same_every_time(flat: Path) -> None:
+    found = find_images(flat)
+    assert found.labels == ("cat", "dog")
+    assert found.is_test_held_out
+    assert found.files.keys() == {"train", "test"}
+    assert np.bincount([label for _, label in found.files["test"]]).tolist() == [1, 2]
+    files = [file for name in ("train", "test") for file, _ in found.files[name]]
+    assert sorted(files) == sorted(path for path in flat.rglob("*") if path.is_file())
+    assert find_images(flat) == found
+
+
+def test_the_folders_of_the_splits_are_taken_as_they_are(split: Path) -> None:
+    found = find_images(split)
+    assert found.labels == ("cat", "dog")
+    assert not found.is_test_held_out
+    for name, count in (("train", 4), ("val", 3), ("test", 2)):
+        assert [label for _, label in found.files[name]] == [0] * count + [1] * count
+        assert all(file.is_relative_to(split / name / found.labels[label]) for file, label in found.files[name])
+    assert "split_seed" not in found.record()
+
+
+def test_images_are_decoded_as_for_prediction(flat: Path) -> None:
+    found = find_images(flat)
+    dataset, errors = found.read(SPEC)
+    assert errors == []
+    assert dataset.validation is None
+    for images, name in ((dataset.train, "train"), (dataset.test, "test")):
+        assert images.images.dtype == np.uint8
+        assert images.labels.tolist() == [label for _, label in found.files[name]]
+        for image, (file, _) in zip(images.images, found.files[name], strict=True):
+            assert np.array_equal(image, to_array(file, SPEC))
+
+
+def test_validation_images_are_read_where_the_folder_has_them(split: Path) -> None:
+    dataset, _ = find_images(split).read(SPEC)
+    assert dataset.validation is not None
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [8, 6, 4]
+
+
+def test_unreadable_images_are_left_out_and_told(split: Path) -> None:
+    broken = split / "train" / "dog" / "01.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (split / "test" / "cat" / "00.png").write_bytes(b"")
+    dataset, errors = find_images(split).read(SPEC)
+    assert [str(error).partition(":")[0] for error in errors] == [str(broken), str(split / "test" / "cat" / "00.png")]
+    assert np.bincount(dataset.train.labels).tolist() == [4, 3]
+    assert np.bincount(dataset.test.labels).tolist() == [1, 2]
+    kept = [split / "train" / "dog" / name for name in ("00.png", "02.PNG", "03.gif")]
+    assert np.array_equal(dataset.train.images[4:], np.stack([to_array(file, SPEC) for file in kept]))
+
+
+def test_hidden_names_and_files_not_named_as_images_are_left_out(flat: Path) -> None:
+    before = find_images(flat)
+    write_images(flat / ".thumbnails", 2)
+    write_images(flat / "cat" / "more", 2)
+    (flat / "cat" / ".hidden.png").write_bytes(b"")
+    (flat / "dog" / "notes.txt").write_text("")
+    (flat / "README").write_text("")
+    assert find_images(flat) == replace(before, other_files=1)
+
+
+def test_a_folder_called_train_with_images_in_it_is_a_class(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", 3)
+    write_images(tmp_path / "car", 3)
+    assert find_images(tmp_path).labels == ("car", "train")
+
+
+def empty_class(folder: Path) -> None:
+    for file in (folder / "cat").iterdir():
+        file.rename(file.with_suffix(".heic"))
+
+
+def single_image(folder: Path) -> None:
+    for file in sorted((folder / "cat").iterdir())[1:]:
+        file.unlink()
+
+
+def single_class(folder: Path) -> None:
+    (folder / "cat").rename(folder / ".cat")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (empty_class, r"cat: expected images \(.bmp .*\), got .heic$"),
+        (single_image, r"cat: expected at least 2 images, one to test, got 1$"),
+        (single_class, r"photos: expected a folder for each of at least two classes, got dog$"),
+        (lambda folder: folder.rename(folder.with_name("other")), r"photos: expected a folder of images"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_an_error(flat: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(flat)
+    with pytest.raises(DatasetError, match=message):
+        find_images(flat)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: write_images(folder / "extra", 1), r"photos: expected train, val, test and no other .* extra$"),
+        (lambda folder: (folder / "test" / "cat").rename(folder / "cat.old"), r"no other folder, got cat.old$"),
+        (
+            lambda folder: write_images(folder / "test" / "cow", 1),
+            r"test: expected the folders of .* got cat, cow, dog",
+        ),
+    ],
+)
+def test_splits_that_do_not_fit_each_other_are_an_error(
+    split: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(split)
+    with pytest.raises(DatasetError, match=message):
+        find_images(split)
+
+
+def test_a_class_of_which_no_image_can_be_read_is_an_error_that_says_why(split: Path) -> None:
+    for file in (split / "val" / "dog").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"of 'dog' no image in 'val' can be read: .*00.png: expected a BMP"):
+        find_images(split).read(SPEC)
+
+
+class TestRecorded:
+    """The test images of a training, found again from its record."""
+
+    @staticmethod
+    def record(folder: Path) -> dict[str, object]:
+        return {"recipe": {"dataset": "folder"}, "images": find_images(folder).record()}
+
+    def test_the_same_folder_gives_the_same_test_images(self, flat: Path) -> None:
+        test = load_test_split(self.record(flat), preset_of(("cat", "dog")), flat)
+        expected, _ = find_images(flat).read_split("test", SPEC)
+        assert np.array_equal(test.images, expected.images)
+        assert np.array_equal(test.labels, expected.labels)
+
+    def test_a_moved_folder_is_the_same(self, flat: Path, tmp_path: Path) -> None:
+        record = self.record(flat)
+        moved = flat.rename(tmp_path / "elsewhere")
+        assert len(load_test_split(record, preset_of(("cat", "dog")), moved)) == 3
+
+    def test_a_folder_with_other_test_images_is_refused(self, flat: Path) -> None:
+        record = self.record(flat)
+        write_images(flat / "dog", 20)
+        with pytest.raises(DatasetError, match=r"its test images are not those of the training"):
+            load_test_split(record, preset_of(("cat", "dog")), flat)
+
+    def test_more_training_images_change_nothing_where_the_test_has_its_folder(self, split: Path) -> None:
+        record = self.record(split)
+        write_images(split / "train" / "dog", 6)
+        assert len(load_test_split(record, preset_of(("cat", "dog")), split)) == 4
+
+    def test_other_classes_are_refused(self, flat: Path) -> None:
+        with pytest.raises(DatasetError, match="the classes cat, cow, got"):
+            load_test_split(self.record(flat), preset_of(("cat", "cow")), flat)
+
+    @pytest.mark.parametrize("record", [{}, {"recipe": None}, {"recipe": {"dataset": "imagenet"}}])
+    def test_a_record_without_a_data_set_is_an_error(self, record: dict[str, object]) -> None:
+        with pytest.raises(DatasetError, match="digits-pde: the record of its training names no data set"):
+            load_test_split(record, PRESET, None)
+
+    @pytest.mark.parametrize("record", [None, {}, {"splits": 3}])
+    def test_a_record_without_its_images_is_an_error(self, flat: Path, record: object) -> None:
+        with pytest.raises(DatasetError, match="not those of the training: expected None"):
+            load_test_split({"recipe": {"dataset": "folder"}, "images": record}, preset_of(("cat", "dog")), flat)
+
+    @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "folder"])
+    def test_nothing_is_downloaded(self, dataset: str) -> None:
+        with pytest.raises(DatasetError, match="digits-pde: --data-dir must name the folder"):
+            load_test_split({"recipe": {"dataset": dataset}}, PRESET, None)
+
+    def test_images_that_the_network_does_not_take_are_an_error(self) -> None:
+        with pytest.raises(DatasetError, match=r"expected images of shape \(28, 28, 1\) and 10 classes"):
+            load_test_split({"recipe": {"dataset": "digits"}}, PRESETS["mnist-pde"], None)
+        with pytest.raises(DatasetError, match=r"and 2 classes, and those of its data set have \(8, 8, 1\) and 10"):
+            load_test_split({"recipe": {"dataset": "digits"}}, preset_of(("no", "yes")), None)
