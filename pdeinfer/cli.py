@@ -21,6 +21,7 @@ from pdeinfer.errors import (
     PdeinferError,
 )
 from pdeinfer.images import image_files, to_array
+from pdeinfer.inspection import inspect
 from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.predictor import Prediction, Predictor
 from pdeinfer.presets import InputSpec
@@ -54,6 +55,14 @@ _EVALUATE_EXAMPLES = """examples:
   pdeinfer evaluate build/photos-global --data-dir photos --json
 
 It takes ONNX Runtime alone. The exit code is 1 where the accuracy is not the one that the model's card states.
+"""
+
+_INSPECT_EXAMPLES = """examples:
+  pdeinfer inspect seven.png
+  pdeinfer inspect cat.jpg --model ./my-package --output pictures
+
+For each PDE layer it prints the Courant and diffusion numbers and writes a picture, IMAGE-MODEL-LAYER.png, of the
+diffusivity, the velocity, its gradients and the feature map H after every step, channel by channel.
 """
 
 _EXPORT_EXAMPLES = """examples:
@@ -113,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top-k", type=_positive_int, default=5, metavar="K", help="classes to name (%(default)s)")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     predict.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+    inspect = add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES, _inspect)
+    inspect.add_argument("image", metavar="IMAGE", help="an image file")
+    inspect.add_argument("--model", default=zoo.DEFAULT_MODEL, help="bundled model or package folder (%(default)s)")
+    inspect.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder of the pictures (.)")
 
     verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES, _verify)
     verify.add_argument("package", metavar="PACKAGE", help="bundled model or package folder")
@@ -194,6 +208,27 @@ def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None
         print(json.dumps({"image": image, **prediction.to_dict()}, ensure_ascii=False))
     else:
         print(f"{image}: " + ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from pdeinfer.drawing import draw_layer
+
+    package = zoo.load(options.model)
+    preset = package.card.preset
+    image = to_array(options.image, preset.input)
+    for layer in inspect(image, package):
+        print(f"{preset.name}, {layer.name}: " + "\n  ".join(layer.summary))
+        picture = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)
+            draw_layer(layer, image, preset.name).save(picture, optimize=True)
+        except OSError as error:
+            raise PdeinferError(f"{picture} cannot be written: {error.strerror}") from error
+        print(f"  {picture}", flush=True)
+        if layer.instability:
+            severity = "warning" if layer.spec.num_steps > 1 else "note"
+            print(f"pdeinfer: {severity}: {layer.name}: {layer.instability}", file=sys.stderr)
+    return 0
 
 
 def _verify(options: argparse.Namespace) -> int:

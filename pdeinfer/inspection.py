@@ -72,6 +72,44 @@ class LayerFields:
             with_diffusion = (bx + by) * (sum_x + sum_y) <= 1
         return np.where(bx + by == 0, np.abs(ax) + np.abs(ay) < 1, with_diffusion)
 
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Lines of text: the layer's size, its Courant and diffusion numbers, and where the scheme is stable."""
+        _, height, width, channels = self.levels.shape
+        steps = f"K = {self.spec.num_steps} step{'s' if self.spec.num_steps > 1 else ''} of dt = {self.spec.dt:g}"
+        courant, diffusion = "no advection: u = v = 0", "no diffusion: Dx = Dy = 0"
+        if self.velocity is not None:
+            ax, ay = (np.abs(number) for number in self.courant_numbers)
+            courant = (
+                f"Courant numbers: {_extent('|Ax|', ax)}; {_extent('|Ay|', ay)}; {_extent('|Ax| + |Ay|', ax + ay)}"
+            )
+        if isinstance(self.spec.diffusivity, float | int):
+            diffusion = f"diffusion numbers: Bx = By = {self.diffusion_numbers[0].flat[0]:.3g}, constant"
+        elif self.diffusivity is not None:
+            bx, by = self.diffusion_numbers
+            diffusion = f"diffusion numbers: {_extent('Bx', bx)}; {_extent('By', by)}; {_extent('Bx + By', bx + by)}"
+        largest = [float(np.abs(level).max()) for level in self.levels]
+        source = ("no source: f = 0",) if self.source is None else ()
+        return (
+            f"{channels} channel{'s' if channels > 1 else ''} of {height} x {width} points, {steps}",
+            courant,
+            diffusion,
+            *source,
+            f"outside the stable range: {1 - self.stable.mean():.1%} of the points",
+            f"largest |H|: {largest[0]:.3g} at H[0], {largest[-1]:.3g} at H[{self.spec.num_steps}]",
+        )
+
+    @property
+    def instability(self) -> str | None:
+        """What it means that the scheme leaves its stable range, in one line; None where it does not."""
+        share = 1 - self.stable.mean()
+        if share == 0:
+            return None
+        outside = f"the scheme is outside its stable range at {share:.1%} of the points"
+        if self.spec.num_steps == 1:
+            return f"{outside}; it takes one step (K = 1), in which nothing has time to grow"
+        return f"{outside}, where disturbances can grow with each of its {self.spec.num_steps} steps"
+
     def _zeros(self) -> tuple[Field, Field]:
         zeros = np.zeros_like(self.levels[0])
         return zeros, zeros
@@ -107,6 +145,10 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise ModelPackageError(f"{package.path / FIELDS_FILE} does not fit its card: {error}") from error
     return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
+
+
+def _extent(name: str, values: Field) -> str:
+    return f"{name} maximum {values.max():.3g}, mean {values.mean():.3g}"
 
 
 def _pde_spec(preset: Preset) -> PdeSpec | None:

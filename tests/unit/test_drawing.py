@@ -1,0 +1,118 @@
+"""Pictures of PDE layers: their size, what is in them, and their colours."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pdeinfer import LayerFields, PdeSpec, inspect
+from pdeinfer.drawing import DIVERGING, SEQUENTIAL, colours, draw_layer
+
+IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+
+
+def layer(shape: tuple[int, int, int] = (8, 8, 8), spec: PdeSpec | None = None, **changes: object) -> LayerFields:
+    rng = np.random.default_rng(2)
+    spec = spec or PdeSpec(num_steps=2)
+    u, v, dx, dy = rng.uniform(0, 1, (4, *shape)).astype(np.float32)
+    levels = rng.standard_normal((spec.num_steps + 1, *shape)).astype(np.float32)
+    return replace(LayerFields("layer1", spec, (u, v), (dx, dy), levels[0], levels), **changes)
+
+
+def lightness(colour: tuple[int, int, int]) -> float:
+    """CIE L*, 0 for black to 100 for white."""
+    channels = np.array(colour) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return 116 * np.cbrt(luminance) - 16
+
+
+def occurs(part: np.ndarray, picture: np.ndarray) -> bool:
+    """Whether the pixels of `part` (h, w, 3) are somewhere in `picture`."""
+    height, width, _ = part.shape
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (height, width), axis=(0, 1))
+    candidates = np.argwhere((windows[..., 0, 0] == part[0, 0]).all(axis=-1))
+    return any(np.array_equal(picture[y : y + height, x : x + width], part) for y, x in candidates)
+
+
+class TestColours:
+    """The two scales."""
+
+    def test_zero_is_the_same_light_grey_on_both(self) -> None:
+        assert colours(np.array([0.0]), 0, 2).tolist() == [[246, 246, 246]]
+        assert colours(np.array([0.0]), -2, 2).tolist() == [[246, 246, 246]]
+
+    def test_the_ends_are_the_last_colours(self) -> None:
+        assert colours(np.array([3.0]), 0, 3).tolist() == [list(SEQUENTIAL[-1])]
+        assert colours(np.array([-3.0, 3.0]), -3, 3).tolist() == [list(DIVERGING[0]), list(DIVERGING[-1])]
+
+    @pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING[3:], DIVERGING[3::-1]], ids=["up", "above-0", "below-0"])
+    def test_lightness_falls_evenly_with_the_distance_from_zero(self, scale: tuple[tuple[int, int, int], ...]) -> None:
+        steps = [lightness(first) - lightness(second) for first, second in pairwise(scale)]
+        assert min(steps) > 0
+        assert max(steps) < 1.5 * min(steps)
+
+    def test_a_field_of_zeros_is_the_colour_of_zero(self) -> None:
+        assert np.all(colours(np.zeros((2, 2)), 0, 0) == 246)
+
+
+class TestPicture:
+    """draw_layer."""
+
+    def test_every_map_of_a_bundled_model_is_in_it(self) -> None:
+        (inspected,) = inspect(IMAGE)
+        picture = np.asarray(draw_layer(inspected, IMAGE, "digits-pde"))
+        u, v_y = inspected.velocity[0], inspected.velocity_gradients[1]
+        for values, low in ((u, 0.0), (v_y, -np.abs(v_y).max())):
+            for channel in (0, 7):
+                expected = (
+                    colours(values[..., channel], low, np.abs(values).max()).repeat(10, axis=0).repeat(10, axis=1)
+                )
+                assert occurs(expected, picture)
+        assert occurs(IMAGE.repeat(20, axis=0).repeat(20, axis=1).repeat(3, axis=2), picture)
+
+    def test_it_is_as_high_as_its_rows(self) -> None:
+        two_columns = draw_layer(layer(), IMAGE, "model")
+        one_row_less = draw_layer(layer(velocity=None), IMAGE, "model")
+        assert two_columns.mode == "RGB"
+        # Dx Dy / u v / u_x v_y / H[0] H[1] / H[2], of 80 pixels, a line of text and a space each
+        assert two_columns.size == (2 * (8 * 84 + 70) + 20 + 56, 56 + 160 + 5 * (20 + 25 + 80) + 19)
+        assert one_row_less.height == two_columns.height - 2 * 125
+
+    def test_what_is_absent_or_constant_has_no_maps(self) -> None:
+        ones = np.ones((8, 8, 8), np.float32)
+        constant = layer(spec=PdeSpec(num_steps=2, diffusivity=1.0), diffusivity=(ones, ones))
+        assert draw_layer(constant, IMAGE, "model").height == draw_layer(layer(), IMAGE, "model").height - 125
+
+    def test_one_field_for_both_is_drawn_once(self) -> None:
+        (u, _), wide = layer().velocity, (32, 32, 16)
+        both = layer(velocity=(u, u))
+        assert draw_layer(both, IMAGE, "model").size == draw_layer(layer(), IMAGE, "model").size  # a gap beside it
+        u = layer(wide).velocity[0]
+        shorter = draw_layer(layer(wide, velocity=(u, u)), IMAGE, "model")
+        assert draw_layer(layer(wide), IMAGE, "model").height - shorter.height == 20 + 25 + 96
+
+    def test_a_learned_start_leaves_the_source_to_be_drawn(self) -> None:
+        with_source = layer(spec=PdeSpec(num_steps=2, start="residual"))
+        without = replace(with_source, source=None)
+        plain = draw_layer(layer(), IMAGE, "model")
+        assert draw_layer(with_source, IMAGE, "model").height == plain.height + 125
+        # no row for it, but a line that says so
+        assert plain.height < draw_layer(without, IMAGE, "model").height < plain.height + 125
+
+    @pytest.mark.parametrize("channels", [16, 17, 64])
+    def test_at_most_sixteen_channels_are_drawn(self, channels: int) -> None:
+        picture = draw_layer(layer((8, 8, channels)), IMAGE, "model")
+        assert picture.width == 16 * 84 + 70 + 56
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (28, 28, 1), (200, 300, 2), (40, 8, 64)], ids=str)
+    def test_any_size_of_maps_and_channels_can_be_drawn(self, shape: tuple[int, int, int]) -> None:
+        picture = draw_layer(layer(shape), np.zeros((*shape[:2], 3), np.uint8), "model")
+        assert max(picture.size) < 4000
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 10
+
+    def test_a_dead_layer_can_be_drawn(self) -> None:
+        zeros = np.zeros((8, 8, 8), np.float32)
+        dead = layer(velocity=(zeros, zeros.copy()), diffusivity=(zeros, zeros.copy()), levels=np.stack([zeros] * 3))
+        assert draw_layer(dead, IMAGE, "model").size == draw_layer(layer(), IMAGE, "model").size

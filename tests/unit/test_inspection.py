@@ -1,0 +1,261 @@
+"""What `inspect` says of a PDE layer, where the scheme is stable, and what it refuses."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer import LayerFields, ModelNotFoundError, ModelPackage, ModelPackageError, PdeSpec, inspect, zoo
+from pdeinfer.cli import main
+from pdeinfer.errors import ImageError
+from pdeinfer.inspection import Field, layer_fields
+from pdeinfer.package import FIELDS_FILE, write_card
+from pdeinfer.presets import PRESETS
+from tests.conftest import write_tiny_package
+
+Captured = pytest.CaptureFixture[str]
+IMAGE = np.random.default_rng(3).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    path = tmp_path / "seven.png"
+    PIL.Image.fromarray(IMAGE.squeeze()).save(path)
+    return path
+
+
+def field(*rows: list[float]) -> Field:
+    """A field of one channel."""
+    return np.array(rows, np.float32)[..., np.newaxis]
+
+
+def layer(
+    velocity: tuple[Field, Field] | None,
+    diffusivity: tuple[Field, Field] | None,
+    *,
+    num_steps: int = 1,
+    dt: float = 0.5,
+) -> LayerFields:
+    shape = next(pair[0].shape for pair in (velocity, diffusivity, (np.zeros((1, 1, 1)),)) if pair is not None)
+    spec = PdeSpec(num_steps, dt, velocity and "depthwise", diffusivity and "depthwise")
+    levels = RANDOM.standard_normal((num_steps + 1, *shape)).astype(np.float32)
+    return LayerFields("layer1", spec, velocity, diffusivity, levels[0], levels)
+
+
+def growth(ax: float, ay: float, bx: float, by: float) -> float:
+    """The largest |g| of a step H[k + 1] = g H[k] over the Fourier modes, for constant fields and without source."""
+    x, y = np.meshgrid(*[np.linspace(-np.pi, np.pi, 361)] * 2)
+    # L g^2 - 2 c g - M = 0
+    c = 2 * bx * np.cos(x) + 2 * by * np.cos(y) - 1j * (ax * np.sin(x) + ay * np.sin(y))
+    spread = 2 * bx + 2 * by
+    root = np.sqrt(c * c + (1 + spread) * (1 - spread))
+    return max(np.abs(c + root).max(), np.abs(c - root).max()) / (1 + spread)
+
+
+class TestNumbers:
+    """Courant and diffusion numbers, and the stable range."""
+
+    def test_they_are_the_fields_times_dt(self) -> None:
+        u, v, dx, dy = (field([value, 0.0]) for value in (1.0, -2.0, 3.0, 4.0))
+        inspected = layer((u, v), (dx, dy), dt=0.25)
+        assert [number[0, 0, 0] for number in inspected.courant_numbers] == [0.25, -0.5]
+        assert [number[0, 0, 0] for number in inspected.diffusion_numbers] == [0.75, 1.0]
+
+    def test_what_is_absent_is_zero(self) -> None:
+        inspected = layer(None, None)
+        assert inspected.velocity_gradients is None
+        assert not np.any(inspected.courant_numbers)
+        assert not np.any(inspected.diffusion_numbers)
+        assert inspected.stable.all()
+
+    def test_gradients_are_periodic_central_differences(self) -> None:
+        u_x, v_y = layer((field([1.0, 2.0, 4.0]), field([1.0, 2.0, 4.0])), None).velocity_gradients
+        assert u_x.ravel().tolist() == [(2 - 4) / 2, (4 - 1) / 2, (1 - 2) / 2]
+        assert v_y.ravel().tolist() == [0, 0, 0]
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_the_stable_range_is_where_no_fourier_mode_grows(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        ax, ay, bx, by = rng.uniform(-1, 1, 4) * rng.choice([0, 1, 1], 4) * [1, 1, 0.5, 0.5]
+        bx, by = abs(bx), abs(by)
+        u, v, dx, dy = (field([2 * number]) for number in (ax, ay, bx, by))
+        stable = layer((u, v), (dx, dy), dt=0.5).stable
+        assert stable.shape == (1, 1, 1)
+        assert stable.item() == (growth(ax, ay, bx, by) <= 1 + 1e-6)
+
+    @pytest.mark.parametrize("u", [1e-30, 1e30])
+    def test_extreme_values_are_no_warning(self, u: float) -> None:
+        assert not layer((field([u]), field([0.0])), (field([0.0]), field([1e-38]))).stable.item()
+
+
+class TestWords:
+    """The summary and the warning."""
+
+    def test_the_summary_gives_the_numbers(self) -> None:
+        u, v = field([1.0, 0.0]), field([0.0, -2.0])
+        inspected = layer((u, v), (field([1.0, 0.0]), field([1.0, 1.0])), num_steps=3)
+        size, courant, diffusion, outside, largest = inspected.summary
+        assert size == "1 channel of 1 x 2 points, K = 3 steps of dt = 0.5"
+        assert courant == (
+            "Courant numbers: |Ax| maximum 0.5, mean 0.25; |Ay| maximum 1, mean 0.5; |Ax| + |Ay| maximum 1, mean 0.75"
+        )
+        assert diffusion == (
+            "diffusion numbers: Bx maximum 0.5, mean 0.25; By maximum 0.5, mean 0.5; Bx + By maximum 1, mean 0.75"
+        )
+        assert outside == "outside the stable range: 0.0% of the points"
+        first, last = (np.abs(inspected.levels[k]).max() for k in (0, 3))
+        assert largest == f"largest |H|: {first:.3g} at H[0], {last:.3g} at H[3]"
+
+    def test_what_is_absent_or_constant_is_said(self) -> None:
+        without = replace(layer(None, None), source=None)
+        assert {"no advection: u = v = 0", "no diffusion: Dx = Dy = 0", "no source: f = 0"} < set(without.summary)
+        ones = field([1.0])
+        constant = replace(layer(None, (ones, ones)), spec=PdeSpec(velocity=None, diffusivity=1.0))
+        assert "diffusion numbers: Bx = By = 0.2, constant" in constant.summary
+
+    def test_a_stable_layer_has_no_warning(self) -> None:
+        assert layer((field([1.9]), field([0.0])), None).instability is None
+
+    def test_one_step_has_no_time_to_grow_and_more_have(self) -> None:
+        velocity = (field([2.0, 0.0]), field([0.0, 0.0]))
+        outside = "the scheme is outside its stable range at 50.0% of the points"
+        assert layer(velocity, None).instability == (
+            f"{outside}; it takes one step (K = 1), in which nothing has time to grow"
+        )
+        assert layer(velocity, None, num_steps=5).instability == (
+            f"{outside}, where disturbances can grow with each of its 5 steps"
+        )
+
+
+class TestInspect:
+    """pdeinfer.inspect."""
+
+    def test_the_default_model_gives_its_layer(self) -> None:
+        (inspected,) = inspect(IMAGE)
+        assert inspected.name == "layer1"
+        assert inspected.levels.shape == (6, 8, 8, 8)
+        assert inspected.levels.dtype == np.float32
+        assert inspected.spec == zoo.load("digits-pde").card.preset.network.pde
+        for values in (*inspected.velocity, *inspected.diffusivity, *inspected.velocity_gradients):
+            assert values.shape == (8, 8, 8)
+            assert np.ptp(values) > 0
+
+    def test_a_file_and_its_pixels_give_the_same(self, image_file: Path) -> None:
+        (from_file,), (from_pixels,) = inspect(image_file, "digits-pde"), inspect(IMAGE, zoo.load("digits-pde"))
+        assert np.array_equal(from_file.levels, from_pixels.levels)
+
+    def test_what_is_no_image_or_no_model_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=r"missing\.png"):
+            inspect(tmp_path / "missing.png")
+        with pytest.raises(ModelNotFoundError, match="nothing"):
+            inspect(IMAGE, "nothing")
+
+    def test_a_missing_output_is_named(self) -> None:
+        with pytest.raises(ModelPackageError, match=r"fields\.onnx lacks the output 'layer1/Dx'"):
+            layer_fields({f"layer1/{name}": np.zeros((2, 2, 1), np.float32) for name in ("start", "u", "v")}, PdeSpec())
+
+    def test_fields_of_another_network_are_refused(self, rgb_package_folder: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(rgb_package_folder, tmp_path / "package"))
+        shutil.copy(zoo.load("digits-pde").path / FIELDS_FILE, folder)
+        write_card(folder, ModelPackage.read(folder).card)
+        with pytest.raises(ModelPackageError, match=r"fields\.onnx does not fit its card: "):
+            inspect(IMAGE, folder)
+
+    def test_damaged_fields_are_refused(self, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+        (folder / FIELDS_FILE).write_bytes(b"")
+        with pytest.raises(ModelPackageError, match=r"fields\.onnx is damaged"):
+            inspect(IMAGE, folder)
+
+
+class TestCommand:
+    """pdeinfer inspect."""
+
+    def test_it_prints_the_summary_and_writes_a_picture_for_each_layer(
+        self, image_file: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        assert main(["inspect", str(image_file), "-o", str(tmp_path / "new" / "pictures")]) == 0
+        output = capsys.readouterr()
+        picture = tmp_path / "new" / "pictures" / "seven-digits-pde-layer1.png"
+        (inspected,) = inspect(image_file)
+        first, *rest = inspected.summary
+        assert output.out.splitlines() == [
+            f"digits-pde, layer1: {first}",
+            *(f"  {line}" for line in rest),
+            f"  {picture}",
+        ]
+        assert output.err == f"pdeinfer: warning: layer1: {inspected.instability}\n"
+        with PIL.Image.open(picture) as opened:
+            assert opened.format == "PNG"
+
+    def test_pictures_go_to_the_current_folder(
+        self, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main(["inspect", str(image_file)]) == 0
+        assert (tmp_path / "seven-digits-pde-layer1.png").is_file()
+
+    def test_one_step_is_a_note_and_no_warning(
+        self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unstable = layer((field([9.0]), field([9.0])), None)
+        monkeypatch.setattr("pdeinfer.cli.inspect", lambda *_: (unstable,))
+        assert main(["inspect", str(image_file), "-o", str(tmp_path)]) == 0
+        assert capsys.readouterr().err.startswith("pdeinfer: note: layer1: the scheme is outside")
+
+    def write_resnet(self, folder: Path) -> Path:
+        return write_tiny_package(folder, PRESETS["cifar10-resnet32"])
+
+    def write_without_fields(self, folder: Path) -> Path:
+        return write_tiny_package(folder, PRESETS["cifar10-global"])
+
+    @pytest.mark.parametrize(
+        ("write", "message"),
+        [
+            (write_resnet, "cifar10-resnet32 has no PDE layers, so there are no fields to inspect"),
+            (write_without_fields, "package has no fields.onnx: export the model again, which adds it"),
+        ],
+    )
+    def test_a_model_without_fields_is_one_line_and_exit_code_2(
+        self, write: Callable[..., Path], message: str, image_file: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        folder = write(self, tmp_path / "package")
+        assert main(["inspect", str(image_file), "--model", str(folder), "-o", str(tmp_path / "pictures")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("pdeinfer: error: ")
+        assert line.endswith(message)
+        assert not (tmp_path / "pictures").exists()
+
+    def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(
+        self, image_file: Path, capsys: Captured
+    ) -> None:
+        assert main(["inspect", str(image_file), "-o", str(image_file)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"pdeinfer: error: {image_file / 'seven-digits-pde-layer1.png'} cannot be written: ")
+
+    def test_a_file_that_is_no_image_is_one_line_and_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
+        (tmp_path / "a.png").write_bytes(b"text")
+        assert main(["inspect", str(tmp_path / "a.png"), "-o", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.startswith(f"pdeinfer: error: {tmp_path / 'a.png'}: expected a BMP")
+
+    def test_it_needs_numpy_pillow_and_onnx_runtime_alone(self, image_file: Path, tmp_path: Path) -> None:
+        program = (
+            "import sys; from pdeinfer.cli import main; code = main(['inspect', *sys.argv[1:]]);"
+            "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'matplotlib', 'scipy', 'sklearn'} & sys.modules.keys();"
+            "sys.exit(str(heavy) if heavy else code)"
+        )
+        arguments = [sys.executable, "-c", program, str(image_file), "-o", str(tmp_path)]
+        assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
+
+
+def test_importing_pdeinfer_does_not_load_what_draws() -> None:
+    drawing = "{'pdeinfer.drawing', 'PIL.ImageDraw', 'PIL.ImageFont'}"
+    program = f"import sys, pdeinfer; sys.exit(bool({drawing} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
