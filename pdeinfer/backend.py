@@ -1,7 +1,6 @@
 """Imports Keras and its backend, quietly; everything that trains or exports begins here."""
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,11 +50,11 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             os.dup2(before, 2)
             held_back.seek(0)
-            shutil.copyfileobj(held_back, sys.stderr.buffer)
+            sys.stderr.write(held_back.read().decode(errors="replace"))
             raise
         finally:
             sys.stderr.flush()

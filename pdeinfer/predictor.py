@@ -9,6 +9,7 @@ from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images import ImageLike, image_files, to_array
@@ -149,16 +150,17 @@ class Predictor:
 
         Raises:
             ImageError: there is no such folder or no image in it; while iterating, an input is not an image.
-            TypeError, ValueError: `top_k` is not a positive integer, or `images` is one image's bytes.
+            TypeError, ValueError: `top_k` is not a positive integer, or `images` is one image.
             PredictorClosedError: after `close()`.
         """
         top_k = _positive_int("top_k", top_k)
         self._open_session()
         if isinstance(images, str | os.PathLike):
             images = image_files(images)
-        elif isinstance(images, bytes | bytearray | memoryview):
+        elif _is_one_image(images):
             raise TypeError(
-                "predict_iter takes an iterable of images or a folder; predict takes the bytes of one image"
+                "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "
+                f"and this is one image ({type(images).__name__}): predict takes it"
             )
         return self._classify_batches(images, top_k)
 
@@ -273,6 +275,13 @@ def _check_interface(session: Session, package: ModelPackage) -> None:
                 f"{package.path / ONNX_FILE} does not fit its card: "
                 f"{what} {expected} expected, {'; '.join(found)} found"
             )
+
+
+def _is_one_image(images: object) -> bool:
+    """Whether iterating over it would give rows, bytes or lines instead of images."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, bytes | bytearray | memoryview | Image) or hasattr(images, "read")
 
 
 def _positive_int(name: str, value: object) -> int:

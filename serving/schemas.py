@@ -78,7 +78,7 @@ class ModelInfo(_Schema):
     name: str = Field(examples=["digits-pde"])
     labels: tuple[str, ...] = Field(examples=[["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]])
     input: ModelInput
-    parameters: int = Field(description="how many numbers were trained", examples=[2954])
+    parameters: int = Field(description="how many numbers were trained", examples=[5490])
     metrics: dict[str, object] = Field(
         description="what was measured, from the model's card", examples=[{"test_accuracy": 0.97}]
     )

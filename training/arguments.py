@@ -1,6 +1,7 @@
 """The arguments of `python -m training.run [PRESET]`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from pdeinfer.presets import PRESETS
@@ -43,7 +44,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="train on your own images, made this many pixels high and wide")  # fmt: skip
     parser.add_argument("--epochs", type=_positive_int, metavar="N")
     parser.add_argument("--batch-size", type=_positive_int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, shuffling, augmentation")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", metavar="MODEL",
@@ -51,8 +52,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                        "all that fit")  # fmt: skip
     start.add_argument("--resume", action="store_true", help="go on with the training in the folder")
     parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
-    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32",
-                        help="of the computation; the weights stay float32 (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"),
+                        help="of the computation; the weights stay float32 (default: float32)")  # fmt: skip
     arguments = parser.parse_args(argv)
     if arguments.image_size and not arguments.data_dir:
         parser.error("--image-size needs --data-dir, the folder of your own images")
@@ -62,9 +63,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def resume_command(arguments: argparse.Namespace) -> str:
-    """Return the command that goes on with the training of these arguments."""
-    data_dir = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
-    return f"python -m training.run {arguments.preset}{data_dir} --out {arguments.out} --resume"
+    """Return the command that goes on with the training of these arguments; the rest is recorded in its folder."""
+    command = ["python", "-m", "training.run", arguments.preset, "--out", str(arguments.out), "--resume"]
+    return shlex.join(command)
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -74,6 +75,12 @@ def _image_size(text: str) -> tuple[int, int]:
         return _positive_int(height), _positive_int(width or height)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
 
 
 def _positive_int(text: str) -> int:

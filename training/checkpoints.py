@@ -26,7 +26,9 @@ class RunFolder:
         self.history = path / "history.csv"
 
     def check_is_free(self) -> None:
-        """Raise TrainingError if the folder holds a training already."""
+        """Raise TrainingError if the folder holds a training already, or is none."""
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f"{self.path} is a file: --out DIR names the folder of the training")
         if (self.path / "run.json").exists():
             raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
 

@@ -1,6 +1,6 @@
 """Train a network by its recipe, resumably, and measure it once on the test images."""
 
-import importlib.metadata
+import hashlib
 import platform
 import subprocess
 import time
@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import pdeinfer
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
 from training.batches import Batches
@@ -25,7 +26,7 @@ _EVALUATION_BATCH = 500
 def fit(
     model: keras.Model,
     recipe: Recipe,
-    dataset: Dataset,
+    splits: tuple[Split, Split],
     folder: RunFolder,
     *,
     seed: int,
@@ -38,16 +39,15 @@ def fit(
 
     Args:
         model: a new `Classifier`, or the folder's last checkpoint.
+        splits: the images to learn from and those that choose the best epoch; see `training_splits`.
         seed: of shuffling and augmentation.
 
     Raises:
-        TrainingError: there are too few images, or the checkpoint does not fit the history beside it.
+        TrainingError: the checkpoint does not fit the history beside it.
     """
-    train, validation = _training_splits(dataset, recipe)
+    train, validation = splits
     rows = read_history(folder.history)
     steps = len(train) // recipe.batch_size
-    if steps == 0:
-        raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
     if not model.compiled:
         model.compile(
             optimizer=recipe.make_optimizer(steps),
@@ -80,13 +80,20 @@ def fit(
     )
 
 
-def _training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
-    """Return the images to learn from and those that choose the best epoch."""
+def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
+    """Return the images to learn from and those that choose the best epoch.
+
+    Raises:
+        TrainingError: there are too few images.
+    """
     if dataset.validation is not None:
-        return dataset.train, dataset.validation
-    train, validation = hold_out(dataset.train, recipe.validation_fraction)
+        train, validation = dataset.train, dataset.validation
+    else:
+        train, validation = hold_out(dataset.train, recipe.validation_fraction)
     if len(validation) == 0:
         raise TrainingError("no class has a second training image, to choose the best epoch by")
+    if len(train) < recipe.batch_size:
+        raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
     return train, validation
 
 
@@ -130,6 +137,7 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
     rows = read_history(folder.history)
     best = best_epoch(rows)
     return {
+        "model_sha256": hashlib.sha256(folder.best.read_bytes()).hexdigest(),
         "validation_accuracy": best["val_accuracy"],
         "best_epoch": int(best["epoch"]),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
@@ -144,7 +152,7 @@ def versions() -> dict[str, str]:
     module = __import__(backend)
     return {
         "python": platform.python_version(),
-        "pdeinfer": importlib.metadata.version("pdeinfer"),
+        "pdeinfer": pdeinfer.__version__,
         "keras": keras.__version__,
         "backend": f"{backend} {module.__version__}",
         "numpy": np.__version__,
@@ -167,18 +175,20 @@ def _jit_compile() -> bool | str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this checkout, or None where the code is no checkout."""
+    """Return the commit of this code, with "-dirty" where a file was changed since; None where git does not know it."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # fixed arguments
+        return result.stdout.strip()
+
     try:
-        result = subprocess.run(  # fixed arguments
-            ["git", "rev-parse", "HEAD"],  # noqa: S607  # git is wherever the user has it
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", here.name)  # installed below another project, it is not of that one
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout
-    return result.stdout.strip()
+        return None
 
 
 @contextmanager

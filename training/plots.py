@@ -20,8 +20,10 @@ def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         scale = 100 if name == "accuracy" else 1
-        axes.plot(epochs, [scale * row[name] for row in rows], label="training")
-        axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], label="validation")
+        marker = "o" if len(epochs) == 1 else ""  # a line of one point is not seen
+        axes.plot(epochs, [scale * row[name] for row in rows], marker=marker, label="training")
+        axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], marker=marker, label="validation")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss (cross-entropy)")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -35,6 +37,7 @@ def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
         ha="right",
         va="top",
         fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
     )
     figure.suptitle(title)
     replace_file(path, lambda partial: figure.savefig(partial, dpi=120))

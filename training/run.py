@@ -1,6 +1,7 @@
 """The command line of training: `python -m training.run [PRESET]`."""
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         _warn(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        command = resume_command(arguments)
-        print(f"\nInterrupted; every finished epoch is kept. To go on: {command}", file=sys.stderr)
+        started = (arguments.out / "run.json").exists()
+        advice = f"every finished epoch is kept. To go on: {resume_command(arguments)}" if started else "nothing began."
+        print(f"\nInterrupted; {advice}", file=sys.stderr)
         return 130
 
 
@@ -37,7 +39,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from pdeinfer.nn import Classifier
     from training import plots
     from training.checkpoints import RunFolder
-    from training.fit import describe_run, device_name, fit, measure, precision
+    from training.fit import describe_run, device_name, fit, measure, precision, training_splits
     from training.history import read_history
     from training.initial_weights import inherit
 
@@ -47,6 +49,8 @@ def _train(arguments: argparse.Namespace) -> int:
     else:
         folder.check_is_free()
         settings, dataset = _begin(arguments)
+    splits = training_splits(dataset, settings.recipe)
+    if not arguments.resume:
         folder.start(settings)
     preset, recipe, seed = settings.classifier, settings.recipe, settings.seed
     print(
@@ -63,7 +67,7 @@ def _train(arguments: argparse.Namespace) -> int:
             model = Classifier(preset)
             if settings.init_dir is not None:
                 print(inherit(model, ModelPackage.read(settings.init_dir)))
-        fit(model, recipe, dataset, folder, seed=seed, verbose=verbose, callbacks=callbacks)
+        fit(model, recipe, splits, folder, seed=seed, verbose=verbose, callbacks=callbacks)
     metrics = {**settings.to_dict(), **describe_run(folder), **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
@@ -71,10 +75,11 @@ def _train(arguments: argparse.Namespace) -> int:
     plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
     plots.plot_confusion(metrics["confusion"], preset.labels, title, folder.path / "confusion-matrix.png")
     print(
-        f"test accuracy {accuracy}, "
-        f"{metrics['parameters']:,} parameters, best of {recipe.epochs} epochs by validation: {metrics['best_epoch']}; "
-        f"{metrics['seconds']:.0f} s\nNext: pdeinfer export {folder.path} --format onnx --output build/{preset.name}"
+        f"test accuracy {accuracy}, {metrics['parameters']:,} parameters, "
+        f"best of {recipe.epochs} epochs by validation: {metrics['best_epoch']}; {metrics['seconds']:.0f} s"
     )
+    export = ["pdeinfer", "export", str(folder.path), "--output", f"build/{preset.name}"]
+    print(f"Next: {shlex.join(export)}")
     return 0
 
 
@@ -89,7 +94,8 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
     package = None if arguments.init is None else zoo.load(arguments.init)
     if package is not None:
         check_inheritance(preset, package)
-    recipe = replace(RECIPES[arguments.preset], **_given(arguments))
+    given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
+    recipe = replace(RECIPES[arguments.preset], **given)
     if arguments.image_size is None:
         dataset = _read_standard(recipe.dataset, arguments.data_dir)
     else:
@@ -105,8 +111,8 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         preset=arguments.preset,
         classifier=preset,
         recipe=recipe,
-        seed=arguments.seed,
-        precision=arguments.precision,
+        seed=arguments.seed or 0,
+        precision=arguments.precision or "float32",
         data_dir=arguments.data_dir and str(arguments.data_dir.resolve()),
         images=images,
         init=package and {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256},
@@ -128,11 +134,11 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
     started = {
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
+        "seed": settings.seed,
+        "precision": settings.precision,
         "image_size": None if settings.images is None else (spec.height, spec.width),
     }
-    given = _given(arguments)
-    if arguments.image_size is not None:
-        given["image_size"] = arguments.image_size
+    given = {name: value for name in started if (value := getattr(arguments, name)) is not None}
     for name, value in given.items():
         if value != started[name]:
             raise TrainingError(
@@ -146,11 +152,6 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
     dataset, _ = _read_folder(folder, spec)
     return settings, dataset
-
-
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments that replace the recipe's values."""
-    return {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
 
 
 def _read_standard(name: StandardName, data_dir: Path | None) -> Dataset:

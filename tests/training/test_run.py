@@ -1,6 +1,7 @@
 """`python -m training.run`, on the bundled digits: what it writes, how it resumes, what it refuses."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -55,6 +56,7 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     best = max(reversed(rows), key=lambda row: float(row["val_accuracy"]))
     assert metrics["best_epoch"] == int(best["epoch"])
     assert metrics["seed"] == 7
+    assert metrics["model_sha256"] == hashlib.sha256((finished / "model.keras").read_bytes()).hexdigest()
     assert metrics["recipe"]["epochs"] == 4
     assert metrics["parameters"] == 5490
     assert metrics["test_images"] == np.sum(metrics["confusion"]) == 359
@@ -128,6 +130,8 @@ def test_resuming_a_finished_training_changes_nothing_but_the_report(finished: P
         (["--epochs", "4"], "--resume continues it, --out DIR names another folder"),
         (["--resume", "--epochs", "5"], "was started with epochs 4, and cannot go on with 5"),
         (["--resume", "--batch-size", "5"], "was started with batch_size 32, and cannot go on with 5"),
+        (["--resume", "--seed", "5"], "was started with seed 7, and cannot go on with 5"),
+        (["--resume", "--precision", "mixed_bfloat16"], "was started with precision float32, and cannot go on with"),
     ],
 )
 def test_a_folder_with_a_training_is_not_overwritten(
@@ -182,7 +186,33 @@ def test_a_damaged_folder_is_one_line(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["no-such-preset"], ["--epochs", "0"], ["--batch-size", "many"]])
+def test_too_large_a_batch_is_one_line_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--out", tmp_path / "run", "--batch-size", 5000) == 2
+    assert "a batch of 5000 is larger than the" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert train("--out", tmp_path / "file") == 2
+    assert "is a file: --out DIR names the folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_interruption_before_the_start_does_not_advise_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "import_keras", interrupt)
+    assert train("--out", tmp_path / "run") == 130
+    assert capsys.readouterr().err == "\nInterrupted; nothing began.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["no-such-preset"], ["--epochs", "0"], ["--batch-size", "many"], ["--seed", "-1"], ["--seed", "1.5"]]
+)
 def test_a_wrong_argument_ends_with_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run.main(arguments)

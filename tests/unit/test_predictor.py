@@ -169,10 +169,24 @@ class TestIteration:
         with pytest.raises(ImageError, match="No such file or directory"):
             predictor.predict_iter(tmp_path / "none")
 
-    @pytest.mark.parametrize("content", [b"GIF89a", bytearray(b"x"), memoryview(b"x")])
-    def test_the_bytes_of_one_image_are_refused(self, predictor: Predictor, content: object) -> None:
-        with pytest.raises(TypeError, match="predict takes the bytes of one image"):
-            predictor.predict_iter(content)
+    @pytest.mark.parametrize(
+        "image",
+        [
+            b"GIF89a",
+            bytearray(b"x"),
+            memoryview(b"x"),
+            io.BytesIO(b"x"),
+            np.zeros((8, 8, 3), np.uint8),
+            PIL.Image.new("L", (8, 8)),
+        ],
+        ids=lambda image: type(image).__name__,
+    )
+    def test_one_image_is_refused(self, predictor: Predictor, image: object) -> None:
+        with pytest.raises(TypeError, match=r"this is one image \(.*\): predict takes it"):
+            predictor.predict_iter(image)
+
+    def test_an_array_of_images_is_an_iterable_of_them(self, predictor: Predictor) -> None:
+        assert len(list(predictor.predict_iter(np.zeros((3, 8, 8, 1), np.uint8)))) == 3
 
     @pytest.mark.parametrize("bad", [0, 3, 4, 5])
     def test_the_images_before_a_bad_one_are_answered(self, predictor: Predictor, bad: int) -> None:
