@@ -23,6 +23,7 @@ from pdeinfer.errors import (
 from pdeinfer.images import image_files, to_array
 from pdeinfer.inspection import inspect
 from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.parity import ParityReport
 from pdeinfer.predictor import Prediction, Predictor
 from pdeinfer.presets import InputSpec
 from pdeinfer.version import __version__
@@ -274,6 +275,9 @@ def _check_graph_rules(package: ModelPackage) -> str:
         if name in package.card.files:
             model = onnx.load_model_from_string(package.read_file(name))
             broken = broken_rules_of(model, package.card.preset)
+            opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
+            if opset != package.card.opset:
+                broken.append(f"opset: {package.card.opset} expected, {opset} found")
             if broken:
                 raise ModelPackageError(f"{name}: {'; '.join(broken)}")
             sizes.append(f"{len(model.graph.node)} nodes in {name}")
@@ -299,12 +303,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from pdeinfer.export import export_package
+    from pdeinfer.export import TEST_IMAGES, export_package
 
     reports = export_package(
         options.source, options.output, saved_model=options.format in ("saved_model", "all"), force=options.force
     )
     print("\n".join(map(str, reports)))
+    compared = {row.images for report in reports if isinstance(report, ParityReport) for row in report.comparisons}
+    if TEST_IMAGES not in compared:
+        print("The data set's test images are not at hand: not compared on them.")
     print(f"Next: pdeinfer predict IMAGE --model {options.output}")
     return 0
 

@@ -76,6 +76,8 @@ def _weights(preset: Preset) -> np.ndarray:
 def _tiny_model(preset: Preset) -> bytes:
     from onnx import TensorProto, checker, helper, numpy_helper
 
+    from pdeinfer.export.rules import metadata
+
     spec, weights = preset.input, _weights(preset).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -93,5 +95,6 @@ def _tiny_model(preset: Preset) -> bytes:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    helper.set_model_props(model, metadata(preset))
     checker.check_model(model)
     return model.SerializeToString()

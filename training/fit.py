@@ -15,6 +15,7 @@ import numpy as np
 import pdeinfer
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
+from pdeinfer.nn import count_parameters
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.history import best_epoch, read_history
@@ -128,7 +129,7 @@ def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
         "test_loss": float(np.mean(keras.ops.convert_to_numpy(loss))),
         "test_images": len(test),
         "confusion": confusion.tolist(),
-        "parameters": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+        "parameters": count_parameters(model),
     }
 
 

@@ -1,7 +1,6 @@
 """The results page: `python -m training.report` makes `docs/results.md` from the runs in `results/`."""
 
 import argparse
-import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -121,14 +120,13 @@ def write_report(results: Path, page: Path) -> None:
     if not runs:
         raise TrainingError(f"{results}: expected runs in {results}/<preset>/seed-<n>; --add RUN adds one")
     import_keras()
-    from pdeinfer.nn import Classifier, count_macs
+    from pdeinfer.nn import Classifier, count_macs, count_parameters
     from training import figures
 
     costs = {}
     for preset in runs:
         classifier = Classifier(PRESETS[preset])
-        parameters = sum(math.prod(weight.shape) for weight in classifier.trainable_weights)
-        costs[preset] = (parameters, count_macs(classifier))
+        costs[preset] = (count_parameters(classifier), count_macs(classifier))
     pictures = page.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     figures.plot_mnist_confusion(runs, pictures / "mnist-confusion.png")

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from pdeinfer.errors import ParityError
 from pdeinfer.export.fields import pde_layers, trace_fields
 from pdeinfer.export.onnx_file import OPSET, write_onnx
@@ -34,7 +32,7 @@ def export_package(
     """
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
-        from pdeinfer.nn import count_macs  # Keras is there from here on
+        from pdeinfer.nn import count_macs, count_parameters  # Keras is there from here on
 
         classifier = original.classifier
         classify = trace(classifier)
@@ -44,12 +42,12 @@ def export_package(
             write_onnx(trace_fields(classifier), classifier.preset, folder / FIELDS_FILE, broken_fields_rules)
         if saved_model:
             write_saved_model(classifier, classify, folder / SAVED_MODEL)
-        reports = prove(classifier, folder, original.test_images)
+        reports = prove(classifier, folder, original.test_images, saved_model=saved_model)
         if not all(report.passed for report in reports):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))
         card = ModelCard(
             preset=classifier.preset,
-            parameters=sum(int(np.prod(weight.shape)) for weight in classifier.trainable_weights),
+            parameters=count_parameters(classifier),
             macs=count_macs(classifier),
             opset=OPSET,
             training=original.training,

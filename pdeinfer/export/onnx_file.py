@@ -1,12 +1,12 @@
 """Writes an ONNX file: converted by tf2onnx, described, and checked against the rules of `rules.py`."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import ExportError, MissingDependencyError
+from pdeinfer.export.rules import metadata
 from pdeinfer.presets import Preset
 from pdeinfer.version import __version__
 
@@ -45,7 +45,7 @@ def write_onnx(function: Any, preset: Preset, path: Path, broken_rules: Callable
     used = {node.domain for node in model.graph.node}
     for entry in [entry for entry in model.opset_import if entry.domain not in {"", *used}]:
         model.opset_import.remove(entry)
-    onnx.helper.set_model_props(model, {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())})
+    onnx.helper.set_model_props(model, metadata(preset))
     broken = broken_rules(model, preset)
     if broken:
         raise ExportError(f"{preset.name}: {path.name} breaks the rules of a model package: {'; '.join(broken)}")

@@ -1,5 +1,6 @@
 """Reads what is exported: a training's folder or a `.keras` file, without trusting it."""
 
+import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -23,12 +24,11 @@ class Original:
 
     Attributes:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
-        path: the `.keras` file. training, metrics: for the card; empty where the file stands alone.
+        training, metrics: what its training recorded, for the card; empty where the file stands alone.
         test_images: the data set's test images, uint8 (N, H, W, C), or None where it is not at hand.
     """
 
     classifier: Any
-    path: Path
     training: dict[str, Any]
     metrics: dict[str, Any]
     test_images: Array | None
@@ -47,19 +47,22 @@ def load_original(source: Path) -> Original:
         raise ExportError(f"{path}: no such file; {_NOT_EXPORTABLE}, or its folder")
     require_tensorflow()
     classifier = load_classifier(path)
-    # run.json is written when a training starts; metrics.json repeats it when the training ends.
-    record = {**_read_record(path.with_name("run.json")), **_read_record(path.with_name("metrics.json"))}
+    # run.json is written when a training starts. metrics.json repeats it when the training ends, with what was measured
+    # of one file: of another, such as last.keras, that would not be true.
+    record, measured = (_read_record(path.with_name(name)) for name in ("run.json", "metrics.json"))
+    if measured.get("model_sha256") == hashlib.sha256(path.read_bytes()).hexdigest():
+        record |= measured
     metrics = {name: record.pop(name) for name in _METRICS if name in record}
     test_images = _load_test_images(record, classifier.preset)
     for name in _NOT_FOR_THE_CARD:
         record.pop(name, None)
     if len(classifier.preset.labels) > _MAX_CONFUSION_CLASSES:
         metrics.pop("confusion", None)
-    return Original(classifier, path, record, metrics, test_images)
+    return Original(classifier, record, metrics, test_images)
 
 
-# Two paths of this machine; the classifier's preset is in the card itself.
-_NOT_FOR_THE_CARD = ("data_dir", "init_dir", "classifier")
+# Two paths of this machine; the classifier's preset is in the card itself, and so is the checksum of its model.keras.
+_NOT_FOR_THE_CARD = ("data_dir", "init_dir", "classifier", "model_sha256")
 _MAX_CONFUSION_CLASSES = 100  # a larger matrix might not fit into a card
 _METRICS = ("test_accuracy", "test_loss", "test_images", "validation_accuracy", "confusion")
 

@@ -16,16 +16,21 @@ from pdeinfer.parity import Array, Classify, ParityReport, compare, synthetic_im
 from pdeinfer.session import create_session
 
 SAVED_MODEL = "saved_model"
+TEST_IMAGES = "test images"
 
 Report: TypeAlias = ParityReport | FieldsReport
 
 
-def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[Report]:
-    """Compare every exported file in `folder` with the network, and report.
+def prove(classifier: Any, folder: Path, test_images: Array | None, *, saved_model: bool) -> list[Report]:
+    """Compare the exported files in `folder` with the network, and report.
 
-    The reference is the Keras network on TensorFlow. ONNX Runtime runs with the options that `Predictor` uses. The
-    images are random and extreme ones, and the data set's test images where they are at hand; for the fields, the
-    first 16 of each.
+    The reference is the Keras network on TensorFlow, on the CPU: a GPU rounds otherwise. ONNX Runtime runs with the
+    options that `Predictor` uses. The images are random and extreme ones, and the data set's test images where they are
+    at hand; for the fields, the first 16 of each.
+
+    Args:
+        saved_model: compare the SavedModel too. It is run for that, and it is a program that may do anything: only one
+            that was written here.
 
     Raises:
         ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
@@ -35,13 +40,17 @@ def prove(classifier: Any, folder: Path, test_images: Array | None) -> list[Repo
     spec = classifier.preset.input
     images = synthetic_images(spec.height, spec.width, spec.channels)
     if test_images is not None:
-        images["test images"] = test_images
+        images[TEST_IMAGES] = test_images
 
     def original(batch: Array) -> Array:
-        return np.asarray(tf.nn.softmax(classifier(batch, training=False)))
+        with tf.device("CPU:0"):
+            return np.asarray(tf.nn.softmax(classifier(batch, training=False)))
 
+    candidates = [_onnx_candidate(folder)]
+    if saved_model:
+        candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
     name = f"Keras on TensorFlow {tf.__version__}"
-    reports: list[Report] = [compare((name, original), candidate, images) for candidate in _candidates(folder)]
+    reports: list[Report] = [compare((name, original), candidate, images) for candidate in candidates]
     if (folder / FIELDS_FILE).is_file():
         some_images = np.concatenate([batch[:16] for batch in images.values()])
         reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))
@@ -66,26 +75,33 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
 
 
 def verify_package(package: ModelPackage) -> list[Report]:
-    """Prove an existing package again, against the `model.keras` in it.
+    """Prove an existing package again, against the `model.keras` in it: its ONNX files, and its card.
+
+    A SavedModel in it is not loaded: unlike the other files, it is a program.
 
     Raises:
-        ModelPackageError: it has no `model.keras`.
+        ModelPackageError: it has no `model.keras`, or its card says otherwise.
         MissingDependencyError: TensorFlow is not installed.
     """
     if KERAS_FILE not in package.card.files:
         raise ModelPackageError(f"{package.path} has no {KERAS_FILE} to compare with")
     require_tensorflow()
-    return prove(load_classifier(package.path / KERAS_FILE), package.path, None)
+    classifier = load_classifier(package.path / KERAS_FILE)
+    from pdeinfer.nn import count_macs, count_parameters  # Keras is there from here on
+
+    for name, expected, found in (
+        ("preset", classifier.preset, package.card.preset),
+        ("parameters", count_parameters(classifier), package.card.parameters),
+        ("macs", count_macs(classifier), package.card.macs),
+    ):
+        if found != expected:
+            raise ModelPackageError(
+                f"the card's {name} is not that of {KERAS_FILE}: {expected} expected, {found} found"
+            )
+    return prove(classifier, package.path, None, saved_model=False)
 
 
-def _candidates(folder: Path) -> list[tuple[str, Classify]]:
+def _onnx_candidate(folder: Path) -> tuple[str, Classify]:
     session = create_session((folder / ONNX_FILE).read_bytes(), "cpu")
-    candidates: list[tuple[str, Classify]] = [
-        (
-            f"{ONNX_FILE} on ONNX Runtime {session.version}",
-            lambda images: session.run("probabilities", {"image": images}),
-        )
-    ]
-    if (folder / SAVED_MODEL).is_dir():
-        candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
-    return candidates
+    name = f"{ONNX_FILE} on ONNX Runtime {session.version}"
+    return name, lambda images: session.run("probabilities", {"image": images})

@@ -1,9 +1,11 @@
 """The rules that the ONNX files of a model package keep."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from pdeinfer.external_data import has_external_data
 from pdeinfer.presets import Preset
 
 _FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
@@ -40,6 +42,11 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
     return broken
 
 
+def metadata(preset: Preset) -> dict[str, str]:
+    """Return what the metadata of a preset's ONNX files says, as JSON."""
+    return {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())}
+
+
 def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     """Return which of the rules that every ONNX file keeps are broken."""
     import onnx
@@ -54,6 +61,10 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     found = [_signature(value) for value in model.graph.input]
     if found != expected:
         broken.append(f"inputs: expected {expected}, got {found}")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    for key, value in metadata(preset).items():
+        if properties.get(key) != value:
+            broken.append(f"metadata: {key} must be {value}, not {properties.get(key)}")
     control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
     if control_flow:
         broken.append(f"control flow: {', '.join(sorted(control_flow))}")
@@ -61,7 +72,7 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     foreign = {node.domain for node in _nodes(model)} - {"", "ai.onnx"} - functions
     if foreign:
         broken.append(f"operators that are not ONNX's own: of {', '.join(sorted(foreign))}")
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
+    if has_external_data(model.SerializeToString()):
         broken.append("data outside of the file")
     return broken
 
@@ -78,11 +89,3 @@ def _nodes(model: Any) -> Iterator[Any]:
     yield from model.graph.node
     for function in model.functions:
         yield from function.node
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    yield from model.graph.initializer
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors

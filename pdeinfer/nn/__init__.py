@@ -1,7 +1,7 @@
 """The networks, in Keras: the only code of the package that imports it."""
 
 from pdeinfer.nn.global_layer import GlobalLayer
-from pdeinfer.nn.macs import count_macs
+from pdeinfer.nn.macs import count_macs, count_parameters
 from pdeinfer.nn.networks import Classifier
 
-__all__ = ["Classifier", "GlobalLayer", "count_macs"]
+__all__ = ["Classifier", "GlobalLayer", "count_macs", "count_parameters"]

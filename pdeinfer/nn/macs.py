@@ -1,9 +1,14 @@
-"""Counts the multiply-adds of a network from its layers."""
+"""Counts a network's parameters and multiply-adds from its layers."""
 
 import keras
 
 from pdeinfer.nn.global_layer import GlobalLayer
 from pdeinfer.nn.networks import Classifier
+
+
+def count_parameters(classifier: Classifier) -> int:
+    """Return how many numbers of the network are trained."""
+    return sum(int(keras.ops.size(weight)) for weight in classifier.trainable_weights)
 
 
 def count_macs(classifier: Classifier) -> int:

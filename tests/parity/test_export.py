@@ -1,6 +1,7 @@
 """Export: every preset gives a package that equals the Keras network, and everything else gives a clear error."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -85,9 +86,39 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     assert {"model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": list("0127456389")}, "graph rules: FAILED, model.onnx: metadata: labels must be"),
+        ({"opset": 5}, "graph rules: FAILED, model.onnx: opset: 5 expected, 18 found"),
+        ({"parameters": 1}, "parity: FAILED, the card's parameters is not that of model.keras: 5490 expected, 1 found"),
+        ({"macs": 1}, "parity: FAILED, the card's macs is not that of model.keras: 174752 expected, 1 found"),
+    ],
+)
+def test_a_card_that_says_what_is_not_so_is_refused(
+    changes: dict[str, Any], message: str, digits_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits_package, tmp_path / "package")
+    card = tmp_path / "package" / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
+    assert main(["verify", str(tmp_path / "package")]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_verifying_does_not_run_the_saved_model(
+    digits_package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_saved_model(folder: Path) -> None:
+        raise AssertionError(f"{folder} is a program")
+
+    monkeypatch.setattr("pdeinfer.export.proof.read_saved_model", read_saved_model)
+    assert main(["verify", str(digits_package)]) == 0
+    assert "parity: ok, model.onnx" in capsys.readouterr().out
+
+
 def test_a_package_proves_itself_again(digits_package: Path) -> None:
     reports = verify_package(ModelPackage.read(digits_package))
-    assert [report.passed for report in reports] == [True, True, True]
+    assert [report.passed for report in reports] == [True, True]
 
 
 def test_the_saved_model_runs_in_a_process_that_never_imports_the_package(digits_package: Path) -> None:
@@ -231,6 +262,19 @@ def test_a_finished_training_gives_its_accuracy_and_its_test_images(tmp_path: Pa
     assert card.metrics["test_accuracy"] == metrics["test_accuracy"]
     assert card.training["recipe"]["epochs"] == 1
     assert "data_dir" not in card.training
+
+
+def test_what_was_measured_of_another_network_is_not_in_the_card(
+    saved_network: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copyfile(saved_network(DIGITS), run / "last.keras")
+    (run / "metrics.json").write_text(json.dumps({"test_accuracy": 0.99, "seed": 3, "model_sha256": "0" * 64}))
+    assert main(["export", str(run / "last.keras"), "--output", str(tmp_path / "package")]) == 0
+    card = ModelPackage.read(tmp_path / "package").card
+    assert (card.metrics, card.training) == ({}, {})
+    assert "test images are not at hand" in capsys.readouterr().out
 
 
 def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:
