@@ -77,3 +77,7 @@ def test_the_wildcard_matches(expected: str, output: str) -> None:
 
 def test_the_wildcard_does_not_match_everything() -> None:
     assert not matches("a ... c", "a b d")
+
+
+def test_no_placeholder_is_left() -> None:
+    assert re.findall(r"@[A-Z]+@", README) == []
