@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 
 from pdeinfer import zoo
 from pdeinfer.errors import (
-    ExportError,
     ImageError,
     MissingDependencyError,
-    ModelPackageError,
     ParityError,
     PdeinferError,
 )
 from pdeinfer.images import image_files, to_array
 from pdeinfer.inspection import inspect
-from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package import ONNX_FILE
 from pdeinfer.parity import ParityReport
 from pdeinfer.predictor import Prediction, Predictor
 from pdeinfer.presets import InputSpec
+from pdeinfer.verification import verify
 from pdeinfer.version import __version__
 
 _DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
@@ -233,65 +232,11 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    package = zoo.load(options.package)
-    for name, check in (
-        ("checksums", _check_files),
-        ("prediction", _check_prediction),
-        ("graph rules", _check_graph_rules),
-        ("parity", _check_parity),
-    ):
-        try:
-            print(f"{name}: ok, {check(package)}")
-        except MissingDependencyError as error:
-            print(f"{name}: skipped, {error}")
-        except (ModelPackageError, ExportError, ParityError) as error:
-            print(f"{name}: FAILED, {error}")
-            return 1  # what is damaged is not loaded any further
-    return 0
-
-
-def _check_files(package: ModelPackage) -> str:
-    package.verify_checksums()
-    count = len(package.card.files)
-    return f"{count} file{'s' if count > 1 else ''}"
-
-
-def _check_prediction(package: ModelPackage) -> str:
-    spec = package.card.preset.input
-    with Predictor(package, device="cpu") as predictor:
-        predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
-        return f"ONNX Runtime {predictor.info().versions['onnxruntime']}"
-
-
-def _check_graph_rules(package: ModelPackage) -> str:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "train", "checking the graph") from error
-    from pdeinfer.export import broken_fields_rules, broken_rules
-
-    sizes = []
-    for name, broken_rules_of in ((ONNX_FILE, broken_rules), (FIELDS_FILE, broken_fields_rules)):
-        if name in package.card.files:
-            model = onnx.load_model_from_string(package.read_file(name))
-            broken = broken_rules_of(model, package.card.preset)
-            opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
-            if opset != package.card.opset:
-                broken.append(f"opset: {package.card.opset} expected, {opset} found")
-            if broken:
-                raise ModelPackageError(f"{name}: {'; '.join(broken)}")
-            sizes.append(f"{len(model.graph.node)} nodes in {name}")
-    return ", ".join(sizes)
-
-
-def _check_parity(package: ModelPackage) -> str:
-    from pdeinfer.export import verify_package
-
-    reports = verify_package(package)
-    summary = "; ".join(report.summary for report in reports)
-    if not all(report.passed for report in reports):
-        raise ParityError(f"tolerance {reports[0].tolerance:g} or a most probable class: {summary}")
-    return summary
+    outcome = "ok"
+    for check in verify(zoo.load(options.package)):
+        print(f"{check.name}: {check.outcome}, {check.detail}", flush=True)
+        outcome = check.outcome
+    return 1 if outcome == "FAILED" else 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -1,0 +1,84 @@
+"""Checks a model package: checksums, a prediction, the rules of its graphs, and the proof against its original."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pdeinfer.errors import ExportError, MissingDependencyError, ModelPackageError, ParityError
+from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a package: what was checked, how it went, and what was found."""
+
+    name: str
+    outcome: Literal["ok", "skipped", "FAILED"]
+    detail: str
+
+
+def verify(package: ModelPackage) -> Iterator[Check]:
+    """Check a package, and yield what came of each check; after one that failed, nothing more of it is loaded.
+
+    Checks that need what is not installed (onnx for the graphs' rules, TensorFlow for the proof) are skipped.
+    """
+    for name, check in (
+        ("checksums", _check_files),
+        ("prediction", _check_prediction),
+        ("graph rules", _check_graph_rules),
+        ("parity", _check_parity),
+    ):
+        try:
+            yield Check(name, "ok", check(package))
+        except MissingDependencyError as error:
+            yield Check(name, "skipped", str(error))
+        except (ModelPackageError, ExportError, ParityError) as error:
+            yield Check(name, "FAILED", str(error))
+            return
+
+
+def _check_files(package: ModelPackage) -> str:
+    package.verify_checksums()
+    count = len(package.card.files)
+    return f"{count} file{'s' if count > 1 else ''}"
+
+
+def _check_prediction(package: ModelPackage) -> str:
+    spec = package.card.preset.input
+    with Predictor(package, device="cpu") as predictor:
+        predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+        return f"ONNX Runtime {predictor.info().versions['onnxruntime']}"
+
+
+def _check_graph_rules(package: ModelPackage) -> str:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "train", "checking the graph") from error
+    from pdeinfer.export import broken_fields_rules, broken_rules
+
+    sizes = []
+    for name, broken_rules_of in ((ONNX_FILE, broken_rules), (FIELDS_FILE, broken_fields_rules)):
+        if name in package.card.files:
+            model = onnx.load_model_from_string(package.read_file(name))
+            broken = broken_rules_of(model, package.card.preset)
+            opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
+            if opset != package.card.opset:
+                broken.append(f"opset: {package.card.opset} expected, {opset} found")
+            if broken:
+                raise ModelPackageError(f"{name}: {'; '.join(broken)}")
+            sizes.append(f"{len(model.graph.node)} nodes in {name}")
+    return ", ".join(sizes)
+
+
+def _check_parity(package: ModelPackage) -> str:
+    from pdeinfer.export import verify_package
+
+    reports = verify_package(package)
+    summary = "; ".join(report.summary for report in reports)
+    if not all(report.passed for report in reports):
+        raise ParityError(f"tolerance {reports[0].tolerance:g} or a most probable class: {summary}")
+    return summary
