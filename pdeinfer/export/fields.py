@@ -61,14 +61,15 @@ def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
     layers = pde_layers(classifier)
     both_of = keras.Model(classifier.input, {name: (layer.input, layer.output) for name, layer in layers.items()})
     arrays = {}
-    for name, (h, output) in both_of(images, training=False).items():
-        layer = layers[name]
-        named = {
-            **_needed_fields(layer, h),
-            "levels": keras.ops.stack(layer.compute_levels(h), axis=1),
-            "output": output,
-        }
-        arrays.update({f"{name}/{symbol}": np.asarray(array) for symbol, array in named.items()})
+    with keras.device("cpu:0"):  # a GPU rounds otherwise
+        for name, (h, output) in both_of(images, training=False).items():
+            layer = layers[name]
+            named = {
+                **_needed_fields(layer, h),
+                "levels": keras.ops.stack(layer.compute_levels(h), axis=1),
+                "output": output,
+            }
+            arrays.update({f"{name}/{symbol}": np.asarray(array) for symbol, array in named.items()})
     return arrays
 
 
