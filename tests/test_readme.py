@@ -80,4 +80,4 @@ def test_the_wildcard_does_not_match_everything() -> None:
 
 
 def test_no_placeholder_is_left() -> None:
-    assert re.findall(r"@[A-Z]+@", README) == []
+    assert re.findall(r"@[A-Z]+@", README.read_text()) == []

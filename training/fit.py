@@ -19,6 +19,7 @@ from pdeinfer.nn import count_parameters
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.history import best_epoch, read_history
+from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
 
 _EVALUATION_BATCH = 500
@@ -69,16 +70,17 @@ def fit(
         crop_padding=recipe.crop_padding,
         flip=recipe.flip,
     )
-    model.fit(
-        batches,
-        epochs=recipe.epochs,
-        initial_epoch=epoch,
-        shuffle=False,  # Batches shuffles
-        validation_data=(validation.images, np.eye(classes, dtype=np.float32)[validation.labels]),
-        validation_batch_size=_EVALUATION_BATCH,
-        callbacks=[EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
-        verbose=verbose,
-    )
+    with interrupted_between_batches() as stop:
+        model.fit(
+            batches,
+            epochs=recipe.epochs,
+            initial_epoch=epoch,
+            shuffle=False,  # Batches shuffles
+            validation_data=(validation.images, np.eye(classes, dtype=np.float32)[validation.labels]),
+            validation_batch_size=_EVALUATION_BATCH,
+            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
+            verbose=verbose,
+        )
 
 
 def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:

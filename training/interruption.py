@@ -1,0 +1,50 @@
+"""Ctrl-C during a training, where it is safe."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import keras
+
+
+class StopAfterBatch(keras.callbacks.Callback):
+    """Raise KeyboardInterrupt at the end of a batch once `requested` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        del batch, logs
+        if self.requested:
+            raise KeyboardInterrupt
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.on_train_batch_end(batch, logs)
+
+
+@contextmanager
+def interrupted_between_batches() -> Iterator[StopAfterBatch]:
+    """Give the callback by which Ctrl-C inside the block stops a training; a second Ctrl-C does not wait for the batch.
+
+    Python raises KeyboardInterrupt wherever it happens to be, and where that is a function that TensorFlow has called,
+    TensorFlow may swallow it and train on.
+    """
+    callback = StopAfterBatch()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield callback
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if callback.requested:
+            raise KeyboardInterrupt
+        callback.requested = True
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield callback
+    finally:
+        signal.signal(signal.SIGINT, before)
