@@ -19,11 +19,12 @@ EXAMPLES = """examples:
 """
 
 
-def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str) -> str:
+def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str, notes: str) -> str:
     """Return the page.
 
     Args:
         runs: by preset. costs: parameters and MACs by preset. pictures: the folder of the pictures, from the page.
+        notes: what a reader must know of the figures, in Markdown; may be empty.
     """
     mnist = [preset for preset in runs if preset.startswith("mnist-")]
     cifar10 = [preset for preset in runs if preset.startswith("cifar10-")]
@@ -44,6 +45,8 @@ def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictur
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
     lines += _recipes(runs)
+    if notes:
+        lines += ["", "## What to know of these figures", "", notes.rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -132,7 +135,8 @@ def write_report(results: Path, page: Path) -> None:
     figures.plot_mnist_confusion(runs, pictures / "mnist-confusion.png")
     figures.plot_cost(runs, costs, pictures / "cifar10-cost.png")
     figures.plot_learning_curves(runs, pictures / "learning-curves.png")
-    text = render(runs, costs, pictures.name)
+    notes = results / "notes.md"
+    text = render(runs, costs, pictures.name, notes.read_text() if notes.exists() else "")
     replace_file(page, lambda path: path.write_text(text))
 
 
