@@ -189,6 +189,12 @@ class Predictor:
             result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
         return result
 
+    def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
+        """Return the best `top_k` classes of one row of probabilities: float32 (classes,), as from `predict_proba`."""
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
+        return Prediction(top[0].label, top[0].index, top[0].score, top)
+
     def info(self) -> PredictorInfo:
         """Return what this Predictor runs, and on which device.
 
@@ -253,12 +259,7 @@ class Predictor:
         if not images:
             self._open_session()
             return []
-        return [self._prediction(scores, top_k) for scores in self.predict_proba(np.stack(images))]
-
-    def _prediction(self, scores: NDArray[np.float32], top_k: int) -> Prediction:
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
-        return Prediction(top[0].label, top[0].index, top[0].score, top)
+        return [self.rank(scores, top_k) for scores in self.predict_proba(np.stack(images))]
 
 
 def _check_interface(session: Session, package: ModelPackage) -> None:
