@@ -1,0 +1,196 @@
+"""Inference requests of the Open Inference Protocol (V2): from bytes to pixels and what the answer shall look like.
+
+The JSON object may hold the pixels, flat or nested in row-major order, or say how many bytes of them follow it (the
+binary tensor data extension: then the header Inference-Header-Content-Length gives the length of the JSON). Fields
+and parameters that the protocol leaves open are ignored, and null is the same as absent; all that is used is checked.
+"""
+
+import json
+import math
+import reprlib
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import InputSpec
+from pdeinfer.predictor import INPUT_NAME, OUTPUT_NAME
+from serving.errors import ApiError
+
+INPUT_DATATYPE = "UINT8"
+
+# JSON can grow twenty-fold when parsed, so its length is limited by what a request can need: names and parameters,
+# and for each value its digits and some white space.
+_JSON_BYTES = 64 * 2**10
+_JSON_BYTES_PER_VALUE = 16
+
+_shortened = reprlib.Repr()  # quotes little of what may be large
+_shortened.maxlevel = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """What a request asks for.
+
+    Attributes:
+        id: to be returned with the answer, if there is one.
+        pixels: uint8 (N, H, W, C), read-only.
+        binary: whether the output is sent as binary data.
+        classification: how many classes to name for each image, instead of all probabilities.
+    """
+
+    id: str | None
+    pixels: NDArray[np.uint8]
+    binary: bool
+    classification: int | None
+
+
+def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_images: int) -> InferenceRequest:
+    """Return the request that a body holds.
+
+    Args:
+        body: as sent, inflated.
+        header_length: the header Inference-Header-Content-Length, if there is one.
+        spec: the images that the model takes.
+        max_images: the most images in one request.
+
+    Raises:
+        ApiError: 400 for whatever is wrong with the request, 413 for JSON that is longer than any request needs.
+    """
+    json_length = _json_length(header_length, len(body))
+    max_length = _JSON_BYTES + _JSON_BYTES_PER_VALUE * max_images * spec.height * spec.width * spec.channels
+    if json_length > max_length:
+        raise ApiError(413, "json_too_large", f"expected at most {max_length} bytes of JSON, got {json_length}")
+    request = _parse_json(body[:json_length])
+    request_id = request.get("id")
+    if request_id is not None and type(request_id) is not str:
+        _refuse("id", "a string", request_id)
+
+    tensor = _the_one(request.get("inputs"), "inputs", INPUT_NAME)
+    shape = _shape(tensor.get("shape"), spec, max_images)
+    if tensor.get("datatype") != INPUT_DATATYPE:
+        _refuse(f"the datatype of {INPUT_NAME!r}", INPUT_DATATYPE, tensor.get("datatype"))
+    pixels = _pixels(tensor, shape, body[json_length:])
+
+    binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
+    classification = None
+    if request.get("outputs") not in (None, []):
+        output = _parameters(_the_one(request["outputs"], "outputs", OUTPUT_NAME), repr(OUTPUT_NAME))
+        binary = _flag(output, "binary_data", default=binary)
+        classification = output.get("classification")
+        if classification is not None and (type(classification) is not int or classification < 1):
+            _refuse("classification", "a positive integer", classification)
+    return InferenceRequest(request_id, pixels, binary, classification)
+
+
+def _refuse(what: str, expected: str, got: object) -> NoReturn:
+    raise ApiError(400, "invalid_request", f"{what}: expected {expected}, got {_shortened.repr(got)}")
+
+
+def _json_length(header_length: str | None, body_length: int) -> int:
+    if header_length is None:
+        return body_length
+    if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
+        _refuse("Inference-Header-Content-Length", "a number of bytes", header_length)
+    if int(header_length) > body_length:
+        _refuse("Inference-Header-Content-Length", f"at most the {body_length} bytes of the body", int(header_length))
+    return int(header_length)
+
+
+def _parse_json(text: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(text.decode(), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ApiError(400, "invalid_json", "the JSON of the request is nested too deeply") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
+        raise ApiError(400, "invalid_json", f"the JSON of the request is not valid: {error}") from error
+    if type(request) is not dict:
+        _refuse("the request", "a JSON object", request)
+    return request
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _the_one(tensors: object, field: str, name: str) -> dict[str, Any]:
+    """Return the only tensor there may be in a list of inputs or outputs."""
+    if type(tensors) is not list or len(tensors) != 1 or type(tensors[0]) is not dict:
+        _refuse(field, f"a list of one object, for {name!r}", tensors)
+    if tensors[0].get("name") != name:
+        _refuse(f"the name in {field}", repr(name), tensors[0].get("name"))
+    return tensors[0]
+
+
+def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:
+    parameters = owner.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        _refuse(f"the parameters of {what}", "a JSON object", parameters)
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name)
+    if value is None:
+        return default
+    if type(value) is not bool:
+        _refuse(name, "true or false", value)
+    return value
+
+
+def _shape(shape: object, spec: InputSpec, max_images: int) -> tuple[int, ...]:
+    image = [spec.height, spec.width, spec.channels]
+    if (
+        type(shape) is not list
+        or any(type(size) is not int for size in shape)
+        or shape[1:] != image
+        or not 1 <= shape[0] <= max_images
+    ):
+        expected = f"[N, {', '.join(map(str, image))}] with N from 1 to {max_images}"
+        _refuse(f"the shape of {INPUT_NAME!r}", expected, shape)
+    return tuple(shape)
+
+
+def _pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: bytes) -> NDArray[np.uint8]:
+    size = math.prod(shape)
+    declared = _parameters(tensor, repr(INPUT_NAME)).get("binary_data_size")
+    if declared is None:
+        if binary:
+            _refuse("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
+        return np.frombuffer(_values(tensor.get("data"), shape), np.uint8).reshape(shape)
+    if tensor.get("data") is not None:
+        raise ApiError(400, "invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
+    if type(declared) is not int or declared != size:
+        _refuse("binary_data_size", f"{size}, of shape {list(shape)} and {INPUT_DATATYPE}", declared)
+    if len(binary) != size:
+        _refuse("the body", f"{size} bytes after the JSON, as binary_data_size says", f"{len(binary)} bytes")
+    return np.frombuffer(binary, np.uint8).reshape(shape)
+
+
+def _values(data: object, shape: tuple[int, ...]) -> bytes:
+    """Return the numbers of flat or nested lists, in row-major order."""
+    is_nested = type(data) is list and data and type(data[0]) is list
+    values: list[Any] = [data]
+    for size in shape if is_nested else (math.prod(shape),):
+        for part in values:
+            if type(part) is not list or len(part) != size:
+                got = f"{len(part)} values" if type(part) is list else _shortened.repr(part)
+                raise ApiError(
+                    400,
+                    "invalid_request",
+                    f"the data of {INPUT_NAME!r}: expected {math.prod(shape)} values in one list, or lists nested as "
+                    f"the shape {list(shape)} says, got {got} where there should be a list of {size}",
+                )
+        values = list(chain.from_iterable(values))
+    # A bool is an int to Python, and bytes() would take it.
+    if set(map(type, values)) == {int}:
+        try:
+            return bytes(values)
+        except ValueError:
+            pass
+    wrong = next(value for value in values if type(value) is not int or not 0 <= value <= 255)
+    _refuse(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", wrong)

@@ -1,0 +1,325 @@
+"""Parsing V2 requests: what is taken, and what every wrong one is told."""
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdeinfer import InputSpec
+from serving.errors import ApiError
+from serving.v2.request import InferenceRequest, parse_request
+from tests.serving.v2.conftest import Request
+
+SPEC = InputSpec(height=3, width=4, channels=1, mean=(0.0,), std=(1.0,))
+MAX_IMAGES = 4
+PIXELS = np.random.default_rng(3).integers(0, 256, (2, 3, 4, 1), np.uint8)
+Binary = Callable[..., tuple[bytes, str]]
+
+
+def parse(request: Any, header_length: str | None = None) -> InferenceRequest:
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    return parse_request(body, header_length, SPEC, MAX_IMAGES)
+
+
+def refusal(request: Any, header_length: str | None = None) -> str:
+    with pytest.raises(ApiError) as caught:
+        parse(request, header_length)
+    assert caught.value.status == 400
+    return caught.value.message
+
+
+@pytest.mark.parametrize("data", [PIXELS.tolist(), PIXELS.ravel().tolist()], ids=["nested", "flat"])
+def test_pixels_are_taken_from_json(request_object: Request, data: list[Any]) -> None:
+    parsed = parse(request_object(PIXELS, {"data": data}))
+
+    assert parsed.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(parsed.pixels, PIXELS)
+    assert (parsed.id, parsed.binary, parsed.classification) == (None, False, None)
+
+
+def test_pixels_are_taken_from_binary_data(binary_request: Binary) -> None:
+    np.testing.assert_array_equal(parse(*binary_request(PIXELS)).pixels, PIXELS)
+
+
+def test_a_header_length_that_covers_the_body_is_a_request_in_json_alone(request_object: Request) -> None:
+    body = json.dumps(request_object(PIXELS)).encode()
+
+    np.testing.assert_array_equal(parse(body, str(len(body))).pixels, PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "binary", "classification"),
+    [
+        ({}, False, None),
+        ({"parameters": {"binary_data_output": True}}, True, None),
+        ({"outputs": []}, False, None),
+        ({"outputs": [{"name": "probabilities"}]}, False, None),
+        ({"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}, True, None),
+        (
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": [{"name": "probabilities", "parameters": {"binary_data": False}}],
+            },
+            False,
+            None,
+        ),
+        ({"outputs": [{"name": "probabilities", "parameters": {"classification": 3}}]}, False, 3),
+    ],
+)
+def test_the_output_is_as_the_parameters_say(
+    request_object: Request, fields: dict[str, Any], binary: bool, classification: int | None
+) -> None:
+    parsed = parse(request_object(PIXELS, **fields))
+
+    assert (parsed.binary, parsed.classification) == (binary, classification)
+
+
+def test_the_id_is_kept(request_object: Request) -> None:
+    assert parse(request_object(PIXELS, id="42 ☂")).id == "42 ☂"
+
+
+def test_null_is_absent_and_what_the_protocol_leaves_open_is_ignored(request_object: Request) -> None:
+    fields: dict[str, Any] = {"id": None, "outputs": None, "parameters": {"priority": 1, "binary_data_output": None}}
+
+    parsed = parse(request_object(PIXELS, {"parameters": None}, model_name="digits", **fields))
+
+    np.testing.assert_array_equal(parsed.pixels, PIXELS)
+    assert parsed == InferenceRequest(None, parsed.pixels, binary=False, classification=None)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "not valid: Expecting value"),
+        (b"{", "not valid"),
+        (b"[]", "the request: expected a JSON object, got []"),
+        (b'"image"', "the request: expected a JSON object, got 'image'"),
+        (b"\xff\xfe{\x00}\x00", "not valid: 'utf-8' codec"),
+        ('{"inputs": []}'.encode("utf-16"), "not valid: 'utf-8' codec"),
+        (b'{"inputs": NaN}', "NaN is not JSON"),
+        (b'{"id": -Infinity}', "-Infinity is not JSON"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "not valid: Exceeds the limit"),
+        (b"[" * 50_000, "nested too deeply"),
+        (b'{"a":' * 10_000, "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(body: bytes, message: str) -> None:
+    assert message in refusal(body)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"id": 42}, "id: expected a string, got 42"),
+        ({"inputs": None}, "inputs: expected a list of one object, for 'image', got None"),
+        ({"inputs": []}, "inputs: expected a list of one object"),
+        ({"inputs": {}}, "inputs: expected a list of one object"),
+        ({"inputs": [1]}, "inputs: expected a list of one object"),
+        ({"inputs": [{}, {}]}, "inputs: expected a list of one object"),
+        ({"inputs": [{"name": "pixels"}]}, "the name in inputs: expected 'image', got 'pixels'"),
+        ({"inputs": [{}]}, "the name in inputs: expected 'image', got None"),
+        ({"outputs": {}}, "outputs: expected a list of one object, for 'probabilities'"),
+        ({"outputs": [{"name": "logits"}]}, "the name in outputs: expected 'probabilities', got 'logits'"),
+        ({"outputs": [{"name": "probabilities"}] * 2}, "outputs: expected a list of one object"),
+        ({"parameters": []}, "the parameters of the request: expected a JSON object, got []"),
+        ({"parameters": {"binary_data_output": 1}}, "binary_data_output: expected true or false, got 1"),
+        ({"outputs": [{"name": "probabilities", "parameters": 1}]}, "the parameters of 'probabilities'"),
+        (
+            {"outputs": [{"name": "probabilities", "parameters": {"binary_data": "yes"}}]},
+            "binary_data: expected true or false, got 'yes'",
+        ),
+        *(
+            (
+                {"outputs": [{"name": "probabilities", "parameters": {"classification": value}}]},
+                f"classification: expected a positive integer, got {value!r}",
+            )
+            for value in (0, -1, 1.5, True, "2")
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_was_expected(
+    request_object: Request, fields: dict[str, Any], message: str
+) -> None:
+    assert message in refusal({**request_object(PIXELS), **fields})
+
+
+@pytest.mark.parametrize("shape", [None, [], 2, [2, 3, 2], [2, 3, 2, 2, 1], [2, 2, 3, 2], [0, 3, 2, 2], [5, 3, 2, 2]])
+def test_a_wrong_shape_is_refused(request_object: Request, shape: Any) -> None:
+    message = refusal(request_object(PIXELS, {"shape": shape}))
+
+    assert message == f"the shape of 'image': expected [N, 3, 4, 1] with N from 1 to 4, got {shape}"
+
+
+@pytest.mark.parametrize("size", [-1, 1.0, True, "2", None, [2], 10**100])
+def test_a_size_that_is_no_sensible_integer_is_refused(request_object: Request, size: Any) -> None:
+    assert "the shape of 'image'" in refusal(request_object(PIXELS, {"shape": [size, 3, 4, 1]}))
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "uint8", "INT8", "BYTES", None, 8, ["UINT8"]])
+def test_another_datatype_is_refused(request_object: Request, datatype: Any) -> None:
+    message = refusal(request_object(PIXELS, {"datatype": datatype}))
+
+    assert message == f"the datatype of 'image': expected UINT8, got {datatype!r}"
+
+
+@pytest.mark.parametrize("value", [256, -1, 10**40, 1.0, 1e999, True, False, None, "7", [7], {}])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_value_that_is_no_uint8_is_refused(request_object: Request, value: Any, nested: bool) -> None:
+    data: list[Any] = PIXELS.tolist() if nested else PIXELS.ravel().tolist()
+    row: list[Any] = data[1][2][3] if nested else data
+    row[-1] = value
+
+    body = json.dumps(request_object(PIXELS, {"data": data})).replace("Infinity", "1e999").encode()
+
+    assert "integers from 0 to 255" in refusal(body)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ...,
+        None,
+        7,
+        "AAAA",
+        {},
+        [],
+        [[]],
+        PIXELS.ravel().tolist()[:-1],
+        [*PIXELS.ravel().tolist(), 0],
+        PIXELS[0].tolist(),
+        [PIXELS[0].tolist(), PIXELS[1].tolist()[:2]],
+        [PIXELS[0].tolist(), [*PIXELS[1].tolist()[:2], [[1], [2], [3], [4, 5]]]],
+        [PIXELS[0].tolist(), [*PIXELS[1].tolist()[:2], [[1], [2], [3], 4]]],
+        [PIXELS[0].tolist(), 1],
+        PIXELS.reshape(2, 12).tolist(),
+        [[[[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]]] * 2,
+    ],
+)
+def test_missing_ragged_and_wrongly_nested_data_is_refused(request_object: Request, data: Any) -> None:
+    message = refusal(request_object(PIXELS, {"data": data}))
+
+    assert "expected 24 values in one list, or lists nested as the shape [2, 3, 4, 1] says" in message
+
+
+@pytest.mark.parametrize("length", ["-1", "1.5", "", " 12", "1_0", "٣", "x", "9" * 30, "1000000"])
+def test_a_wrong_header_length_is_refused(binary_request: Binary, length: str) -> None:
+    assert "Inference-Header-Content-Length: expected" in refusal(binary_request(PIXELS)[0], length)
+
+
+def test_a_header_length_that_cuts_the_json_is_refused(binary_request: Binary) -> None:
+    body, length = binary_request(PIXELS)
+
+    for wrong in range(int(length)):
+        assert "not valid" in refusal(body, str(wrong))
+
+
+@pytest.mark.parametrize("size", [0, 23, 25, -24, 24.0, True, "24", 10**30])
+def test_a_wrong_binary_data_size_is_refused(request_object: Request, size: Any) -> None:
+    text = json.dumps(request_object(PIXELS, {"data": ..., "parameters": {"binary_data_size": size}})).encode()
+
+    message = refusal(text + PIXELS.tobytes(), str(len(text)))
+
+    assert message == f"binary_data_size: expected 24, of shape [2, 3, 4, 1] and UINT8, got {size!r}"
+
+
+def test_more_and_less_binary_data_than_declared_is_refused(binary_request: Binary) -> None:
+    body, length = binary_request(PIXELS)
+
+    assert "expected 24 bytes after the JSON, as binary_data_size says, got '25 bytes'" in refusal(body + b"0", length)
+    assert "got '23 bytes'" in refusal(body[:-1], length)
+
+
+def test_binary_data_beside_data_or_without_its_size_is_refused(request_object: Request) -> None:
+    both = json.dumps(request_object(PIXELS, {"parameters": {"binary_data_size": 24}})).encode()
+    undeclared = json.dumps(request_object(PIXELS)).encode()
+
+    assert "has both data and a binary_data_size" in refusal(both + PIXELS.tobytes(), str(len(both)))
+    assert "without a binary_data_size" in refusal(undeclared + b"0", str(len(undeclared)))
+
+
+def test_json_of_more_bytes_than_a_request_can_need_is_413_before_it_is_parsed(request_object: Request) -> None:
+    padded = json.dumps(request_object(PIXELS)).encode() + b" " * 70_000
+
+    with pytest.raises(ApiError, match=f"expected at most 66304 bytes of JSON, got {len(padded)}") as caught:
+        parse(padded)
+    assert caught.value.status == 413
+
+
+def test_hostile_json_takes_little_memory() -> None:
+    spec = replace(SPEC, height=64, width=64)
+    body = b'{"inputs":[' + b"[]," * 250_000 + b"[]]}"
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError):
+            parse_request(body, None, spec, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 40 * len(body)
+
+
+def test_long_values_are_not_repeated_in_the_message(request_object: Request) -> None:
+    assert len(refusal(request_object(PIXELS, {"name": "x" * 50_000}))) < 200
+    assert len(refusal(request_object(PIXELS, {"shape": [1] * 20_000}))) < 200
+    assert len(refusal({"inputs": [{"a" * 1000: "b" * 1000}] * 20})) < 500
+    wide: Any = 0
+    for _ in range(6):
+        wide = [wide] * 6
+    assert len(refusal({"inputs": wide})) < 500
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["name", "shape", "datatype", "data", "parameters", "binary_data_size", "classification"]),
+            children,
+        )
+    ),
+    max_leaves=20,
+)
+tensors = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.just("image") | json_values,
+        "datatype": st.just("UINT8") | json_values,
+        "shape": st.just([1, 3, 4, 1]) | json_values,
+        "data": st.just([7] * 12) | json_values,
+        "parameters": st.just({"binary_data_size": 12}) | json_values,
+    },
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "inputs": st.lists(tensors, max_size=2) | json_values,
+        "outputs": st.lists(st.fixed_dictionaries({"name": st.just("probabilities")}), max_size=2) | json_values,
+        "parameters": json_values,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests, st.binary(max_size=13), st.booleans())
+def test_any_json_is_parsed_or_refused(request: dict[str, Any], rest: bytes, has_length: bool) -> None:
+    text = json.dumps(request).encode()
+    with suppress(ApiError):
+        parsed = parse_request(text + rest, str(len(text)) if has_length else None, SPEC, MAX_IMAGES)
+        assert parsed.pixels.shape == (1, 3, 4, 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60), st.none() | st.text(max_size=4))
+def test_any_bytes_are_refused(body: bytes, header_length: str | None) -> None:
+    with pytest.raises(ApiError):
+        parse_request(body, header_length, SPEC, MAX_IMAGES)

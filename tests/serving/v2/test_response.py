@@ -1,0 +1,83 @@
+"""V2 responses: JSON, binary data, classification."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.v2.request import InferenceRequest
+from serving.v2.response import encode_response
+
+LABELS = ("cat", "dog", "umbrella ☂")
+PROBABILITIES = np.array([[0.1, 0.7, 0.2], [1 / 3, 1e-8, 1 / 3]], np.float32)
+PIXELS = np.zeros((2, 1, 1, 1), np.uint8)
+
+
+def encode(*, binary: bool, classification: int | None = None, id_: str | None = None) -> tuple[bytes, dict[str, str]]:
+    request = InferenceRequest(id_, PIXELS, binary, classification)
+    return encode_response(request, "tiny", "3", LABELS, PROBABILITIES)
+
+
+def answer_and_rest(body: bytes, headers: dict[str, str]) -> tuple[dict[str, Any], bytes]:
+    assert headers["Content-Type"] == "application/octet-stream"
+    length = int(headers["Inference-Header-Content-Length"])
+    return json.loads(body[:length]), body[length:]
+
+
+def test_json_holds_every_float32_exactly() -> None:
+    body, headers = encode(binary=False)
+
+    answer = json.loads(body)
+    assert headers == {"Content-Type": "application/json"}
+    assert (answer["model_name"], answer["model_version"]) == ("tiny", "3")
+    assert "id" not in answer
+    (output,) = answer["outputs"]
+    assert {key: output[key] for key in ("name", "datatype", "shape")} == {
+        "name": "probabilities",
+        "datatype": "FP32",
+        "shape": [2, 3],
+    }
+    np.testing.assert_array_equal(np.array(output["data"], np.float32), PROBABILITIES.ravel())
+
+
+def test_binary_data_is_little_endian_behind_the_json() -> None:
+    answer, rest = answer_and_rest(*encode(binary=True))
+
+    (output,) = answer["outputs"]
+    assert output["parameters"] == {"binary_data_size": 24}
+    assert "data" not in output
+    assert rest == struct.pack("<6f", *PROBABILITIES.ravel())
+
+
+@pytest.mark.parametrize(("asked", "count"), [(2, 2), (3, 3), (1000, 3)])
+def test_classes_are_value_index_label_best_first_and_at_most_all(asked: int, count: int) -> None:
+    (output,) = json.loads(encode(binary=False, classification=asked)[0])["outputs"]
+
+    assert (output["name"], output["datatype"], output["shape"]) == ("probabilities", "BYTES", [2, count])
+    expected = [
+        ["0.7:1:dog", "0.2:2:umbrella ☂", "0.1:0:cat"],
+        ["0.33333334:0:cat", "0.33333334:2:umbrella ☂", "1e-08:1:dog"],
+    ]
+    assert output["data"] == [text for row in expected for text in row[:count]]
+
+
+def test_binary_classes_have_their_length_before_them() -> None:
+    answer, rest = answer_and_rest(*encode(binary=True, classification=2))
+
+    texts = ["0.7:1:dog", "0.2:2:umbrella ☂", "0.33333334:0:cat", "0.33333334:2:umbrella ☂"]
+    assert rest == b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in texts)
+    assert answer["outputs"][0]["parameters"] == {"binary_data_size": len(rest)}
+
+
+@pytest.mark.parametrize("id_", ["42", "", "☂", "\ud800"])
+def test_the_id_comes_back(id_: str) -> None:
+    assert json.loads(encode(binary=False, id_=id_)[0])["id"] == id_
+
+
+def test_probabilities_that_are_no_numbers_are_an_error_and_no_invalid_json() -> None:
+    request = InferenceRequest(None, PIXELS, binary=False, classification=None)
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_response(request, "tiny", "1", LABELS, np.full((2, 3), np.nan, np.float32))
