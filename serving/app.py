@@ -9,29 +9,26 @@ from fastapi_offline import FastAPIOffline
 
 from pdeinfer import __version__
 from serving.body_limit import BodyLimit
-from serving.classifier import Classifier
+from serving.disconnect import CancelOnDisconnect
 from serving.errors import add_error_handlers
+from serving.models import Models
 from serving.routes import router
 from serving.settings import Settings
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its lifespan loads the models, warms them up and, at the end, closes them.
+    """Return the application; its lifespan loads the models and, at the end, closes them.
 
-    Entering the lifespan raises what `serving.classifier.Classifier` raises.
+    Entering the lifespan raises what `serving.models.Models` raises.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        classifier = await asyncio.to_thread(Classifier, settings)
-        app.state.classifier = classifier
-        # Meanwhile the server is alive and says that it is not ready.
-        warm_up = asyncio.create_task(classifier.warm_up())
+        app.state.models = await asyncio.to_thread(Models, settings)
         try:
             yield
         finally:
-            warm_up.cancel()
-            await asyncio.to_thread(classifier.close)
+            await asyncio.to_thread(app.state.models.close)
 
     # FastAPI's documentation page loads its scripts from a CDN; this one has them with it.
     app = FastAPIOffline(
@@ -42,6 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
+    # The last one added is the first one asked.
+    app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     add_error_handlers(app)
     app.include_router(router)

@@ -52,11 +52,11 @@ class BodyLimit:
                 raise _BodyTooLargeError
             await self.app(scope, counting_receive, send)
         except _BodyTooLargeError:
-            await self._refuse(receive if more_to_come else None, send)
+            await self._refuse(scope, receive if more_to_come else None, send)
 
-    async def _refuse(self, rest: Receive | None, send: Send) -> None:
+    async def _refuse(self, scope: Scope, rest: Receive | None, send: Send) -> None:
         message = f"a request body may have at most {self.max_bytes} bytes"
-        response = error_response(413, "body_too_large", message, {"connection": "close"})
+        response = error_response(scope, 413, "body_too_large", message, {"connection": "close"})
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
         if rest is not None:

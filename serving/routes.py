@@ -1,12 +1,13 @@
 """What the server answers: images classified, models described, health."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
 from pdeinfer import ImageError, ImageTooLargeError, Prediction
-from serving.classifier import Classifier, ServedModel
-from serving.errors import ApiError
+from serving.errors import ApiError, InferenceError
+from serving.models import Models, ServedModel
 from serving.schemas import (
     Classification,
     ClassifyResponse,
@@ -33,6 +34,7 @@ def _error(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
     }
 
 
+_NOT_READY = "no model is served, or the server is stopping"
 _INTERNAL = _error("The server failed", ("internal_error", "the server failed to answer; its log has the details"))
 _CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
     400: _error(
@@ -60,6 +62,12 @@ _CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
         ("invalid_parameter", "top_k: Input should be greater than or equal to 1"),
     ),
     500: _INTERNAL,
+    503: _error(
+        "As many images as the queue may hold are being worked on; Retry-After says when to try again",
+        ("overloaded", "the server is at capacity: try again later"),
+        ("not_ready", _NOT_READY),
+    ),
+    504: _error("No time was left", ("deadline_exceeded", "the images could not be classified in time")),
 }
 
 
@@ -86,20 +94,21 @@ async def classify(
     An image that cannot be classified has an `error` in its place and does not fail the others. Where that is so of
     every image, the answer is 422 with the error of the first.
     """
-    classifier = _classifier(request)
-    served = _find_model(classifier, model or classifier.default)
-    uploads = await read_uploads(request, request.app.state.settings.max_images)
-    outcomes = await classifier.classify(served, uploads, top_k)
-    if isinstance(outcomes[0], ImageError) and all(isinstance(outcome, ImageError) for outcome in outcomes):
-        raise ApiError(422, _code(outcomes[0]), str(outcomes[0]))
+    served = _find_model(_models(request), model)
+    settings = request.app.state.settings
+    uploads = await read_uploads(request, settings.max_images)
+    deadline = asyncio.get_running_loop().time() + settings.request_timeout
+    outcomes = await served.classify(uploads, top_k, deadline)
     results = [_result(upload, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
-    return ClassifyResponse(model=served.card.preset.name, results=results)
+    if not isinstance(outcomes[0], Prediction) and all(isinstance(result, ImageFailure) for result in results):
+        raise _api_error(outcomes[0])
+    return ClassifyResponse(model=served.name, version=served.version, results=results)
 
 
 @router.get("/models", summary="The served models", responses={500: _INTERNAL}, tags=["models"])
 async def models(request: Request) -> ModelList:
-    classifier = _classifier(request)
-    return ModelList(default=classifier.default, models=[_model_info(model) for model in classifier.models.values()])
+    served = _models(request)
+    return ModelList(default=served.default, models=[_model_info(model) for model in served])
 
 
 @router.get("/healthz", summary="The server is alive", tags=["health"])
@@ -109,48 +118,51 @@ async def healthz() -> Health:
 
 @router.get(
     "/readyz",
-    summary="The models are loaded and warm",
-    responses={503: _error("Not ready yet", ("not_ready", "the models are warming up"))},
+    summary="Models are served, and the server is not stopping",
+    responses={503: _error("Send requests elsewhere", ("not_ready", _NOT_READY))},
     tags=["health"],
 )
 async def readyz(request: Request) -> Health:
-    if not _classifier(request).ready:
-        raise ApiError(503, "not_ready", "the models are warming up")
+    if not _models(request).ready:
+        raise ApiError(503, "not_ready", _NOT_READY)
     return Health()
 
 
-def _classifier(request: Request) -> Classifier:
-    classifier: Classifier = request.app.state.classifier
-    return classifier
+def _models(request: Request) -> Models:
+    models: Models = request.app.state.models
+    return models
 
 
-def _find_model(classifier: Classifier, name: str) -> ServedModel:
-    try:
-        return classifier.models[name]
-    except KeyError:
-        served = ", ".join(classifier.models)
-        raise ApiError(404, "model_not_found", f"no model {name!r} is served, only: {served}") from None
+def _find_model(models: Models, name: str | None) -> ServedModel:
+    name = name or models.default
+    if name is None:
+        raise ApiError(503, "not_ready", _NOT_READY)
+    return models.get(name)
 
 
-def _result(upload: Upload, outcome: Prediction | ImageError) -> Classification | ImageFailure:
-    if isinstance(outcome, ImageError):
-        return ImageFailure(filename=upload.filename, error=ErrorDetail(code=_code(outcome), message=str(outcome)))
-    return Classification(filename=upload.filename, **outcome.to_dict())
+def _result(upload: Upload, outcome: Prediction | ImageError | InferenceError) -> Classification | ImageFailure:
+    if isinstance(outcome, Prediction):
+        return Classification(filename=upload.filename, **outcome.to_dict())
+    error = _api_error(outcome)
+    return ImageFailure(filename=upload.filename, error=ErrorDetail(code=error.code, message=error.message))
 
 
-def _code(error: ImageError) -> str:
-    return "image_too_large" if isinstance(error, ImageTooLargeError) else "invalid_image"
+def _api_error(error: ImageError | InferenceError) -> ApiError:
+    if isinstance(error, ImageError):
+        code = "image_too_large" if isinstance(error, ImageTooLargeError) else "invalid_image"
+        return ApiError(422, code, str(error))
+    return error
 
 
 def _model_info(model: ServedModel) -> ModelInfo:
-    info, metrics = model.predictor.info(), model.card.metrics
-    spec = info.input
+    info, spec = model.info, model.spec
     return ModelInfo(
-        name=info.model,
-        labels=info.labels,
+        name=model.name,
+        version=model.version,
+        labels=model.labels,
         input=ModelInput(height=spec.height, width=spec.width, channels=spec.channels, fit=spec.fit),
         parameters=info.parameters,
-        metrics=metrics,
+        metrics=model.card.metrics,
         device=info.device,
         provider=info.provider,
     )

@@ -60,6 +60,7 @@ class ClassifyResponse(_Schema):
     """One result per image, in the order of the request."""
 
     model: str = Field(examples=["digits-pde"])
+    version: str = Field(examples=["1"])
     results: list[Classification | ImageFailure]
 
 
@@ -76,6 +77,7 @@ class ModelInfo(_Schema):
     """A served model."""
 
     name: str = Field(examples=["digits-pde"])
+    version: str = Field(description="a number; 1 where its folder has none", examples=["1"])
     labels: tuple[str, ...] = Field(examples=[["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]])
     input: ModelInput
     parameters: int = Field(description="how many numbers were trained", examples=[5490])
@@ -87,9 +89,9 @@ class ModelInfo(_Schema):
 
 
 class ModelList(_Schema):
-    """The served models."""
+    """The served models, in every version."""
 
-    default: str = Field(description="the model that answers without ?model=", examples=["digits-pde"])
+    default: str | None = Field(description="the model that answers without ?model=", examples=["digits-pde"])
     models: list[ModelInfo]
 
 

@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, NoDecode, SettingsConfigDict
+
+from pdeinfer.session import available_cpus
 
 EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde.
@@ -35,14 +37,36 @@ class Settings(BaseSettings):
         description="auto, cpu, cuda or cuda:N; cuda never falls back",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads that decode and that predict; none: the CPUs this process may use"
+        default=None, ge=1, description="threads that decode and that predict; none: the CPUs this process may use"
+    )
+    max_batch_size: int = Field(default=32, ge=1, description="most images that a model computes together")
+    max_delay_ms: float = Field(
+        default=0, ge=0, le=10_000, description="how long an image waits for others to compute; 0: takes those there"
     )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_images: int = Field(default=64, ge=1, description="most images in one request")
+    max_queue: int = Field(
+        default=256, ge=1, description="most images that a model has admitted and not answered; more get a 503"
+    )
+    request_timeout: float = Field(
+        default=30, gt=0, description="seconds to classify a request's images, from its last byte; then it gets a 504"
+    )
     max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
     shutdown_timeout: int = Field(
         default=30, ge=1, description="seconds that requests in flight have to finish after SIGTERM"
     )
+
+    @property
+    def worker_threads(self) -> int:
+        """The threads of one process."""
+        return self.threads or available_cpus()
+
+    @field_validator("max_queue")
+    @classmethod
+    def _holds_a_request(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_images", 0):
+            raise ValueError(f"Input should be at least max_images, {info.data['max_images']}")
+        return value
 
     @field_validator("models", mode="before")
     @classmethod

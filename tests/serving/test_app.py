@@ -20,6 +20,7 @@ def test_models_describe_what_is_served(client: TestClient) -> None:
     assert [model["name"] for model in body["models"]] == ["tiny-grey", "tiny-rgb"]
     assert body["models"][0] == {
         "name": "tiny-grey",
+        "version": "1",
         "labels": list(GREY_PRESET.labels),
         "input": {"height": 8, "width": 8, "channels": 1, "fit": GREY_PRESET.input.fit},
         "parameters": 640,
@@ -34,32 +35,31 @@ def test_the_server_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/readyz").json() == {"status": "ok"}
 
 
-def test_a_server_whose_models_are_not_warm_is_alive_but_not_ready(client: TestClient) -> None:
+def test_a_server_that_is_stopping_is_alive_but_not_ready(client: TestClient) -> None:
     app = client.app
     assert isinstance(app, FastAPI)
-    app.state.classifier.ready = False
+    app.state.models.draining = True
     try:
         response = client.get("/readyz")
         assert client.get("/healthz").status_code == 200
     finally:
-        app.state.classifier.ready = True
+        app.state.models.draining = False
 
     assert response.status_code == 503
-    assert response.json() == {"error": {"code": "not_ready", "message": "the models are warming up"}}
+    assert response.json()["error"]["code"] == "not_ready"
 
 
-def test_a_model_that_fails_to_warm_up_leaves_the_server_not_ready_and_is_logged(
-    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_that_fails_to_warm_up_stops_the_start(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("pdeinfer.Predictor.predict_proba", fail)
 
-    with TestClient(create_app(Settings(models=(str(package_folder),), device="cpu", threads=1))) as client:
-        assert client.get("/readyz").status_code == 503
-        assert client.get("/healthz").status_code == 200
-    assert "out of memory" in caplog.text
+    with (
+        pytest.raises(RuntimeError, match="out of memory"),
+        TestClient(create_app(Settings(models=(str(package_folder),), device="cpu", threads=1))),
+    ):
+        pass
 
 
 def test_without_a_choice_the_bundled_models_are_served(
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_exist_stops_the_start() -> None:
 def test_two_models_of_one_name_stop_the_start(package_folder: Path) -> None:
     settings = Settings(models=(str(package_folder), str(package_folder)))
 
-    with pytest.raises(ModelPackageError, match="two of the models to serve have the name 'tiny-grey'"):  # noqa: SIM117
+    with pytest.raises(ModelPackageError, match="two of the models to serve have the name 'tiny-grey' and version 1"):  # noqa: SIM117
         with TestClient(create_app(settings)):
             pass
 
@@ -126,7 +126,7 @@ def test_the_openapi_document_describes_bodies_parameters_and_every_error_with_e
     assert set(document["paths"]) == {"/classify", "/models", "/healthz", "/readyz"}
     assert set(classify["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
     assert {parameter["name"] for parameter in classify["parameters"]} == {"model", "top_k"}
-    assert set(classify["responses"]) == {"200", "400", "404", "413", "415", "422", "500"}
+    assert set(classify["responses"]) == {"200", "400", "404", "413", "415", "422", "500", "503", "504"}
     for operation in operations(document):
         assert operation["summary"]
         for status, answer in operation["responses"].items():

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
+from serving.models import ServedModel
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 
@@ -228,7 +229,7 @@ def test_a_fault_of_the_server_is_500_without_details(
     def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(Predictor, "predict", fail)
+    monkeypatch.setattr(Predictor, "rank", fail)
 
     response = post_files(client, ("a.png", png(pixels[0])))
 
@@ -237,17 +238,17 @@ def test_a_fault_of_the_server_is_500_without_details(
     assert "Traceback" not in response.text
 
 
-def test_images_are_classified_off_the_event_loop_by_a_bounded_pool(
+def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
-    predict = Predictor.predict
+    decode = ServedModel._decode
 
-    def recording(self: Predictor, *args: Any) -> Any:
+    def recording(self: ServedModel, *args: Any) -> Any:
         threads.add(threading.current_thread().name)
-        return predict(self, *args)
+        return decode(self, *args)
 
-    monkeypatch.setattr(Predictor, "predict", recording)
+    monkeypatch.setattr(ServedModel, "_decode", recording)
 
     with ThreadPoolExecutor(8) as pool:
         image = png(pixels[0])
