@@ -72,7 +72,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
     shape = _shape(tensor.get("shape"), spec, max_images)
     if tensor.get("datatype") != INPUT_DATATYPE:
         _refuse(f"the datatype of {INPUT_NAME!r}", INPUT_DATATYPE, tensor.get("datatype"))
-    pixels = _pixels(tensor, shape, body[json_length:])
+    pixels = _pixels(tensor, shape, memoryview(body)[json_length:])
 
     binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
     classification = None
@@ -155,7 +155,7 @@ def _shape(shape: object, spec: InputSpec, max_images: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: bytes) -> NDArray[np.uint8]:
+def _pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: memoryview) -> NDArray[np.uint8]:
     size = math.prod(shape)
     declared = _parameters(tensor, repr(INPUT_NAME)).get("binary_data_size")
     if declared is None:
