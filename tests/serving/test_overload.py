@@ -1,0 +1,174 @@
+"""What happens to requests when the server is busy, slow or failing, and to the work of clients that go away."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from pdeinfer import Predictor
+from serving.app import create_app
+from serving.settings import Settings
+
+Png = Callable[[np.ndarray], bytes]
+PNG = {"Content-Type": "image/png"}
+
+
+class Brake:
+    """Holds up the network while it is on, and notes what it computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[int] = []
+        self.released = threading.Event()
+        self.released.set()
+        predict_proba = Predictor.predict_proba
+
+        def braked(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+            self.batches.append(len(images))
+            assert self.released.wait(10)
+            return predict_proba(predictor, images)
+
+        monkeypatch.setattr(Predictor, "predict_proba", braked)
+
+    def on(self) -> None:
+        self.batches.clear()
+        self.released.clear()
+
+
+@pytest.fixture
+def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
+    brake = Brake(monkeypatch)
+    yield brake
+    brake.released.set()
+
+
+def settings_for(package_folder: Path, **values: Any) -> Settings:
+    return Settings(models=(str(package_folder),), device="cpu", threads=1, max_images=4, **values)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_a_full_queue_refuses_at_once_and_everything_admitted_is_answered(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+) -> None:
+    with (
+        TestClient(create_app(settings_for(package_folder, max_queue=4))) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        brake.on()
+        image = png(pixels[0])
+        admitted = [pool.submit(client.post, "/classify", content=image, headers=PNG) for _ in range(4)]
+        (model,) = client.app.state.models  # type: ignore[attr-defined]
+        asyncio.run(wait_until(lambda: model._batcher.admitted == 4))
+
+        refused = client.post("/classify", content=image, headers=PNG)
+        brake.released.set()
+
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert [response.result().status_code for response in admitted] == [200] * 4
+        assert client.post("/classify", content=image, headers=PNG).status_code == 200
+
+
+def test_a_request_that_cannot_be_classified_in_time_is_504_and_leaves_the_queue(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+) -> None:
+    with (
+        TestClient(create_app(settings_for(package_folder, request_timeout=0.2))) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        brake.on()
+        requests = [pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG) for _ in range(3)]
+        responses = [request.result() for request in requests]
+        brake.released.set()
+
+        assert [response.status_code for response in responses] == [504] * 3
+        assert responses[0].json()["error"]["code"] == "deadline_exceeded"
+        assert client.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
+        assert brake.batches == [1, 1]  # the one that was being computed, and the one after
+
+
+def test_the_images_of_clients_that_have_gone_are_not_computed(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+) -> None:
+    app = create_app(settings_for(package_folder))
+
+    async def post(gone: asyncio.Event) -> list[int]:
+        """Send an image to the application and return the statuses of its answers."""
+        statuses = []
+        sent = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal sent
+            if not sent:
+                sent = True
+                return {"type": "http.request", "body": png(pixels[0])}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/classify",
+            "query_string": b"",
+            "headers": [(b"content-type", b"image/png")],
+        }
+        await app(scope, receive, send)
+        return statuses
+
+    async def test() -> None:
+        async with app.router.lifespan_context(app):
+            (model,) = app.state.models
+            brake.on()
+            gone, stays = asyncio.Event(), asyncio.Event()
+            first = asyncio.create_task(post(stays))
+            await wait_until(lambda: brake.batches == [1])
+            leaving = [asyncio.create_task(post(gone)) for _ in range(20)]
+            last = asyncio.create_task(post(stays))
+            await wait_until(lambda: model._batcher.admitted == 22)
+            gone.set()
+            assert await asyncio.gather(*leaving) == [[]] * 20  # nobody is answered
+            assert model._batcher.admitted == 2
+            brake.released.set()
+
+            assert await asyncio.gather(first, last) == [[200], [200]]
+            assert brake.batches == [1, 1]
+
+    asyncio.run(test())
+
+
+def test_an_image_on_which_the_network_fails_has_its_own_error(
+    package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_proba = Predictor.predict_proba
+
+    def failing(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+        if (images == pixels[1]).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("/secret/path")
+        return predict_proba(predictor, images)
+
+    monkeypatch.setattr(Predictor, "predict_proba", failing)
+    with TestClient(create_app(settings_for(package_folder))) as client:
+        mixed = client.post("/classify", files=[("file", (str(i), png(image))) for i, image in enumerate(pixels)])
+        alone = client.post("/classify", content=png(pixels[1]), headers=PNG)
+
+    assert mixed.status_code == 200
+    assert ["error" in result for result in mixed.json()["results"]] == [False, True, False, False]
+    assert mixed.json()["results"][1]["error"]["code"] == "inference_failed"
+    assert alone.status_code == 500
+    assert alone.json()["error"]["code"] == "inference_failed"
+    assert "secret" not in mixed.text + alone.text
