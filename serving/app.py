@@ -14,6 +14,7 @@ from serving.errors import add_error_handlers
 from serving.models import Models
 from serving.routes import router
 from serving.settings import Settings
+from serving.v2 import router as v2_router
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,6 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description="Image classification with compact networks that solve a diffusion-advection equation.",
         redoc_url=None,
+        redirect_slashes=False,  # clients of V2 follow no redirect
         lifespan=lifespan,
     )
     app.state.settings = settings
@@ -44,4 +46,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     add_error_handlers(app)
     app.include_router(router)
+    app.include_router(v2_router)
     return app

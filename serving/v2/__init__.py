@@ -1,1 +1,5 @@
 """The Open Inference Protocol (V2) over REST."""
+
+from serving.v2.routes import router
+
+__all__ = ["router"]

@@ -1,0 +1,177 @@
+"""The JSON of the Open Inference Protocol (V2), as it appears in the OpenAPI document."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class V2Error(_Schema):
+    """The body of every answer under /v2 that is not 200."""
+
+    error: str = Field(
+        description="for people; may change",
+        examples=["no model 'digits' is served, only: digits-pde, mnist-pde"],
+    )
+
+
+class ServerMetadata(_Schema):
+    """This server, and what it can beyond the protocol."""
+
+    name: Literal["pdeinfer"] = "pdeinfer"
+    version: str
+    extensions: tuple[str, ...] = ("binary_tensor_data", "classification", "model_configuration")
+
+
+class ServerLive(_Schema):
+    """The server answers."""
+
+    live: Literal[True] = True
+
+
+class ServerReady(_Schema):
+    """The server takes requests."""
+
+    ready: Literal[True] = True
+
+
+class ModelReady(_Schema):
+    """The model takes requests."""
+
+    name: str = Field(examples=["digits-pde"])
+    ready: Literal[True] = True
+
+
+class TensorMetadata(_Schema):
+    """An input or output of a model."""
+
+    name: str = Field(examples=["image"])
+    datatype: str = Field(examples=["UINT8"])
+    shape: tuple[int, ...] = Field(description="-1: as many as there are images", examples=[[-1, 8, 8, 1]])
+
+
+class ModelMetadata(_Schema):
+    """What a model takes and gives."""
+
+    name: str = Field(examples=["digits-pde"])
+    versions: tuple[str, ...] = Field(examples=[["1"]])
+    platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class TensorConfig(_Schema):
+    """An input or output of a model for one image."""
+
+    name: str = Field(examples=["image"])
+    data_type: str = Field(examples=["TYPE_UINT8"])
+    dims: tuple[int, ...] = Field(examples=[[8, 8, 1]])
+
+
+class ModelConfiguration(_Schema):
+    """What Triton's model configuration extension says of a model."""
+
+    name: str = Field(examples=["digits-pde"])
+    platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
+    max_batch_size: int = Field(description="most images in one request", examples=[64])
+    input: tuple[TensorConfig, ...]
+    output: tuple[TensorConfig, ...]
+
+
+class OutputTensor(_Schema):
+    """The probabilities, or the best classes of each image."""
+
+    name: Literal["probabilities"]
+    datatype: Literal["FP32", "BYTES"]
+    shape: tuple[int, int]
+    data: list[float] | list[str] | None = Field(
+        default=None, description="in row-major order; absent where it follows as binary data"
+    )
+    parameters: dict[str, Any] | None = Field(default=None, description="binary_data_size, where it is binary")
+
+
+class InferenceResponse(_Schema):
+    """What the model computed."""
+
+    model_name: str
+    model_version: str
+    id: str | None = Field(default=None, description="as in the request")
+    outputs: tuple[OutputTensor]
+
+
+_REQUEST_SCHEMA = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape"],
+                "properties": {
+                    "name": {"const": "image"},
+                    "datatype": {"const": "UINT8"},
+                    "shape": {
+                        "type": "array",
+                        "items": {"type": "integer", "minimum": 1},
+                        "minItems": 4,
+                        "maxItems": 4,
+                        "description": "images, height, width, channels: all but the first are the model's",
+                    },
+                    "data": {
+                        "type": "array",
+                        "items": {},
+                        "description": "integers from 0 to 255, in one list or in nested lists, in row-major order",
+                    },
+                    "parameters": {
+                        "type": "object",
+                        "properties": {"binary_data_size": {"type": "integer", "minimum": 1}},
+                    },
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": {"const": "probabilities"},
+                    "parameters": {
+                        "type": "object",
+                        "properties": {
+                            "binary_data": {"type": "boolean"},
+                            "classification": {"type": "integer", "minimum": 1},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+# The request body of an inference, for the OpenAPI document.
+REQUEST_BODY = {
+    "required": True,
+    "description": "JSON; with the header Inference-Header-Content-Length, that many bytes of JSON and then the "
+    "pixels. Its Content-Encoding may be gzip or deflate.",
+    "content": {
+        "application/json": {
+            "schema": _REQUEST_SCHEMA,
+            "example": {
+                "id": "42",
+                "inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [0, 64, 128, 255]}],
+                "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
+            },
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
