@@ -1,18 +1,17 @@
-"""The server's process: from the settings to an exit code."""
+"""`pdeinfer serve`: from the command line to an exit code."""
 
-import asyncio
-import copy
-import signal
+import logging
+import socket
 import sys
 from collections.abc import Sequence
 
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.config import LOGGING_CONFIG
-
-from pdeinfer import PdeinferError
-from serving.app import create_app
+from serving.logs import configure_logging
+from serving.models import Models
 from serving.settings import Settings, parse_settings
+from serving.supervisor import Supervisor
+from serving.worker import serve
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,37 +20,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, finish the requests in flight, and return the exit code.
+    """Serve until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
 
     0: stopped by a signal. 1: the address cannot be listened on. 2: a model or the device cannot be used as asked.
     """
-    log_config = copy.deepcopy(LOGGING_CONFIG)
-    log_config["loggers"]["serving"] = {"handlers": ["default"], "level": "INFO"}
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        lifespan="off",  # `_serve` runs it: there an error is an exception, where uvicorn would log a traceback
-        ws="none",
-        log_config=log_config,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-    )
+    configure_logging()
     try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(app, uvicorn.Server(config)))
-    except PdeinferError as error:
-        print(f"pdeinfer serve: {error}", file=sys.stderr)
-        return 2
-    except SystemExit:  # uvicorn has logged why it cannot listen
+        listening = _bind(settings.host, settings.port)
+    except OSError as error:
+        print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
         return 1
-    return 0
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    message = f"running on http://{host}:{listening.getsockname()[1]}"
+    if settings.workers > 1:
+        return Supervisor(settings, listening, started=lambda: logger.info(message)).run()
+
+    def started(models: Models) -> None:
+        served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
+        logger.info(message, extra={"fields": {"models": served, "threads": settings.worker_threads}})
+
+    return serve(settings, listening, started)
 
 
-async def _serve(app: FastAPI, server: uvicorn.Server) -> None:
-    async with app.router.lifespan_context(app):
-        # Once it has shut down gracefully, uvicorn raises the signal again, to the handler that was there before it.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        await server.serve()
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, and does not listen until there is something to serve."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(address)
+    return bound

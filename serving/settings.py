@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         description="auto, cpu, cuda or cuda:N; cuda never falls back",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="threads that decode and that predict; none: the CPUs this process may use"
+        default=None, ge=1, description="threads of a worker that decode and predict; none: its share of the CPUs"
     )
     max_batch_size: int = Field(default=32, ge=1, description="most images that a model computes together")
     max_delay_ms: float = Field(
@@ -52,14 +52,19 @@ class Settings(BaseSettings):
         default=30, gt=0, description="seconds to classify a request's images, from its last byte; then it gets a 504"
     )
     max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
+    body_timeout: float = Field(default=60, gt=0, description="seconds to send a request's body; then it gets a 408")
+    workers: int = Field(default=1, ge=1, description="processes on the port; one that dies is replaced")
+    drain_seconds: float = Field(
+        default=1, ge=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still accepted"
+    )
     shutdown_timeout: int = Field(
-        default=30, ge=1, description="seconds that requests in flight have to finish after SIGTERM"
+        default=30, ge=1, description="seconds after that for the requests in flight to be answered"
     )
 
     @property
     def worker_threads(self) -> int:
         """The threads of one process."""
-        return self.threads or available_cpus()
+        return self.threads or max(1, available_cpus() // self.workers)
 
     @field_validator("max_queue")
     @classmethod

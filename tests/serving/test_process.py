@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from serving.body_limit import LINGER_SECONDS
+from serving.protocol import MAX_HEAD_BYTES
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY_BYTES = 50_000
@@ -170,6 +171,98 @@ def test_a_signal_lets_the_request_in_flight_be_answered_and_exits_0(
         assert "Traceback" not in server.log.read_text()
 
 
+def test_after_sigterm_it_is_not_ready_but_answers_until_the_grace_time_is_over(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--drain-seconds", "1.5") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        server.process.send_signal(signal.SIGTERM)
+        stopped_at = time.monotonic()
+        time.sleep(0.2)
+
+        ready = httpx2.get(f"{url}/readyz")
+        answer = httpx2.post(f"{url}/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+        exit_code = server.process.wait(10)
+
+        assert ready.status_code == 503
+        assert ready.json()["error"]["code"] == "not_ready"
+        assert answer.status_code == 200
+        assert exit_code == 0
+        assert 1.4 < time.monotonic() - stopped_at < 5
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{url}/readyz")
+
+
+def test_headers_without_end_are_431(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 2 * MAX_HEAD_BYTES)
+        status, headers, body = read_response(connection)
+    assert (status, headers["connection"]) == (431, "close")
+    assert json.loads(body)["error"]["code"] == "headers_too_large"
+
+
+def test_trailers_without_end_close_the_connection(server: Server) -> None:
+    with server.connect() as connection, suppress(ConnectionError):
+        connection.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\n0\r\n0\r\n"
+        )
+        for number in range(100):
+            connection.sendall(b"X-%d: %s\r\n" % (number, b"a" * 2000))
+        assert connection.recv(1) == b""
+
+
+def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
+        workers = children(server.process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        statuses = set()
+        deadline = time.monotonic() + 20
+        while not (len(set(children(server.process.pid)) - {workers[0]}) == 2 and time.monotonic() > deadline - 19):
+            assert time.monotonic() < deadline
+            # A connection of its own: one that the killed worker had accepted would be lost with it.
+            response = httpx2.post(
+                f"http://127.0.0.1:{server.port}/classify",
+                content=png(pixels[0]),
+                headers={"Content-Type": "image/png", "Connection": "close"},
+            )
+            statuses.add(response.status_code)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert server.process.wait(10) == 0
+        assert statuses == {200}
+        assert "died with exit code -9" in server.log.read_text()
+
+
+def test_workers_end_with_their_supervisor(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2", "--drain-seconds", "0") as server:
+        workers = children(server.process.pid)
+        server.process.kill()
+        server.process.wait()
+
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
+    result = run_to_the_end("no-such-model", "--workers", "2")
+
+    assert result.returncode == 2
+    assert "'no-such-model' is neither a bundled model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def children(process: int) -> list[int]:
+    """Return the worker processes of a server."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
 def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
     package_folder: Path, tmp_path: Path
 ) -> None:
@@ -226,5 +319,5 @@ def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, 
     result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(server.port))
 
     assert result.returncode == 1
-    assert "address already in use" in result.stderr
+    assert "Address already in use" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,0 +1,111 @@
+"""Many worker processes on one socket; one that dies is replaced."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+
+from serving.settings import Settings
+from serving.worker import CANNOT_START, serve
+
+logger = logging.getLogger(__name__)
+
+# A worker that dies at once is replaced once this many seconds have passed since it was started.
+RESTART_SECONDS = 1.0
+
+# A fork would copy a process without its threads, and ONNX Runtime has some.
+_spawn = multiprocessing.get_context("spawn")
+
+
+class _Worker:
+    """A process that serves, and the pipe on which it says that it accepts requests."""
+
+    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+        self.has_started = False
+        self.started_at = time.monotonic()
+        self.pipe, writer = _spawn.Pipe(duplex=False)
+        self.process = _spawn.Process(target=_work, args=(settings, listening, writer))
+        self.process.start()
+        writer.close()
+
+    def update(self) -> None:
+        if not self.has_started and self.pipe.poll():
+            with suppress(EOFError):
+                self.pipe.recv_bytes()
+                self.has_started = True
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            # One that has not started has nothing to finish.
+            os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
+
+
+def _work(settings: Settings, listening: socket.socket, pipe: Connection) -> None:
+    os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
+    raise SystemExit(serve(settings, listening, started=lambda _: pipe.send_bytes(b"started")))
+
+
+class Supervisor:
+    """Run `settings.workers` workers until SIGTERM or SIGINT, which are passed on to them.
+
+    Args:
+        listening: the bound socket; a worker accepts from it once its models are loaded and warm.
+        started: called once all of the first workers accept.
+    """
+
+    def __init__(self, settings: Settings, listening: socket.socket, started: Callable[[], None]) -> None:
+        self._settings = settings
+        self._listening = listening
+        self._started = started
+        self._has_started = False
+        self._stop_signal: int | None = None
+        self._workers: list[_Worker] = []
+
+    def run(self) -> int:
+        """Return 0 after a signal, CANNOT_START where the first workers cannot use a model or the device."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: self._stop(number))
+        with tempfile.TemporaryDirectory(prefix="pdeinfer-metrics-") as folder:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # inherited: there the workers add up their metrics
+            return self._run()
+
+    def _run(self) -> int:
+        self._workers = [_Worker(self._settings, self._listening) for _ in range(self._settings.workers)]
+        exit_code = 0
+        while self._workers:
+            wait([worker.process.sentinel if worker.has_started else worker.pipe for worker in self._workers])
+            for worker in self._workers:
+                worker.update()
+            if not self._has_started and all(worker.has_started for worker in self._workers):
+                self._has_started = True
+                self._started()
+            for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
+                self._workers.remove(worker)
+                if self._stop_signal is not None:
+                    continue
+                if self._has_started:
+                    self._replace(worker)
+                else:
+                    exit_code = CANNOT_START
+                    self._stop(signal.SIGTERM)
+        return exit_code
+
+    def _stop(self, number: int) -> None:
+        self._stop_signal = number
+        for worker in self._workers:
+            worker.signal(number)
+
+    def _replace(self, worker: _Worker) -> None:
+        logger.error("worker %s died with exit code %s: replacing it", worker.process.pid, worker.process.exitcode)
+        time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
+        if self._stop_signal is None:
+            replacement = _Worker(self._settings, self._listening)
+            self._workers.append(replacement)
+            if self._stop_signal is not None:  # the signal came while it was started
+                replacement.signal(self._stop_signal)

@@ -1,0 +1,91 @@
+"""One server process: its application on a socket, from loading the models to the last answer."""
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from pdeinfer import PdeinferError
+from serving.app import create_app
+from serving.logs import configure_logging
+from serving.models import Models
+from serving.protocol import LimitedProtocol
+from serving.settings import Settings
+
+CANNOT_START = 2
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that, after SIGTERM, says that it is not ready before it stops to accept requests."""
+
+    def __init__(
+        self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Callable[[Models], None]
+    ) -> None:
+        super().__init__(config)
+        self._models = models
+        self._drain_seconds = drain_seconds
+        self._started = started
+        self._stop_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started(self._models)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._models.draining = True
+        if sig == signal.SIGTERM:
+            self._stop_at = self._stop_at or time.monotonic() + self._drain_seconds
+        else:  # Ctrl-C: nobody balances any load
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(settings: Settings, listening: socket.socket, started: Callable[[Models], None]) -> int:
+    """Serve on a bound socket until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
+
+    Args:
+        started: called once the models are loaded and requests are accepted.
+
+    Returns:
+        0 after a signal, CANNOT_START where a model or the device cannot be used as asked.
+    """
+    configure_logging()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        lifespan="off",  # `run` has it: there an error is an exception, where uvicorn would log a traceback
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+    )
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            models: Models = app.state.models
+            server = Server(config, models, settings.drain_seconds, started)
+            # uvicorn raises SIGINT again, once it has shut down, to the handler that was there before it.
+            signal.signal(signal.SIGINT, lambda *_: None)
+            if (parent := multiprocessing.parent_process()) is not None:
+                asyncio.get_running_loop().add_reader(parent.sentinel, server.handle_exit, signal.SIGTERM, None)
+            await server.serve([listening])
+
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(run())
+    except PdeinferError as error:
+        print(f"pdeinfer serve: {error}", file=sys.stderr)
+        return CANNOT_START
+    return 0
