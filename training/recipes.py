@@ -55,7 +55,7 @@ class Recipe:
 _MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0)
 _CIFAR10 = Recipe(
     "cifar10",
-    epochs=50,
+    epochs=100,
     batch_size=128,
     optimizer="sgd",
     learning_rate=0.2,
@@ -63,7 +63,7 @@ _CIFAR10 = Recipe(
     warmup_epochs=2,
     crop_padding=4,
     flip=True,
-    validation_fraction=0.05,
+    validation_fraction=0.02,
 )
 
 RECIPES: dict[str, Recipe] = {

@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from pdeinfer.nn.normalization import BatchNormalization
+
 
 def conv(channels: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any) -> keras.Layer:
     """Return a `kernel_size` x `kernel_size` convolution with zero 'same' padding, He-normal, without bias."""
@@ -20,7 +22,7 @@ def conv(channels: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any) -
 
 def batch_norm(**kwargs: Any) -> keras.Layer:
     """Return a batch normalisation with the paper's momentum (0.9 in Keras's sense) and epsilon (1e-5)."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **kwargs)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, **kwargs)
 
 
 def basic_block(h: keras.KerasTensor, channels: int, strides: int = 1, **kwargs: Any) -> keras.KerasTensor:

@@ -1,0 +1,77 @@
+"""Times training steps with TensorFlow's fused batch normalisation and with Keras's own, side by side."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import keras
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.timing import time_in_turns
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.nn import Classifier, normalization
+from pdeinfer.presets import PRESETS
+from training.recipes import RECIPES
+
+NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
+ROW = "{:<28} {:>5}  {:<12} {:>9} {:>15} {:>9} {:>8}"
+HEADER = ROW.format("network", "batch", "normalisation", "median ms", "quartiles", "images/s", "x Keras")
+
+
+def main() -> int:
+    """Run the benchmark, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"by default {', '.join(NETWORKS)}")
+    presets = parser.parse_args().presets or NETWORKS
+    require_tensorflow()
+    print(*describe(), "", HEADER, sep="\n", flush=True)
+    for name in presets:
+        batch_size = RECIPES[name].batch_size
+        timings = time_in_turns({"Keras": training_step(name, fused=False), "fused": training_step(name, fused=True)})
+        for normalisation, timing in timings.items():
+            print(
+                ROW.format(
+                    name,
+                    batch_size,
+                    normalisation,
+                    f"{1000 * timing.median:.1f}",
+                    f"{1000 * timing.lower_quartile:.1f} - {1000 * timing.upper_quartile:.1f}",
+                    f"{batch_size / timing.median:,.0f}",
+                    f"{timings['Keras'].median / timing.median:.2f}",
+                ),
+                flush=True,
+            )
+    return 0
+
+
+def training_step(name: str, *, fused: bool) -> Callable[[], object]:
+    """Return a function that trains a preset's network on one batch of random images, compiled as `training.run` does.
+
+    Args:
+        fused: as the network is; otherwise with the batch normalisation that Keras composes.
+    """
+    recipe, spec = RECIPES[name], PRESETS[name].input
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(recipe.batch_size, spec.height, spec.width, spec.channels), dtype=np.uint8)
+    labels = np.eye(10, dtype=np.float32)[rng.integers(10, size=recipe.batch_size)]
+    model = Classifier(PRESETS[name])
+    model.compile(
+        recipe.make_optimizer(steps_per_epoch=400),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    step = partial(model.train_on_batch, images, labels)
+    if fused:
+        step()
+    else:
+        with mock.patch.object(normalization, "_has_fused_kernel", return_value=False):
+            step()  # traces the step: later calls run what was traced
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())
