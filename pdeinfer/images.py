@@ -3,7 +3,8 @@
 The rule, in this order:
 
 1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
-   taken at its current frame. More than `MAX_IMAGE_PIXELS` are refused before any pixel is decoded.
+   taken at its current frame. More than `MAX_IMAGE_PIXELS`, in a TIFF also of one tile, and a JPEG of more than
+   `MAX_JPEG_SCANS` are refused before any pixel is decoded.
 2. The EXIF orientation is applied.
 3. 16-bit grey becomes 8-bit, as value / 257 rounded (Pillow itself reads 16-bit colour as its high bytes). 32-bit
    integers and floats are refused: their range is unknown.
@@ -25,7 +26,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import ImageFile, ImageOps
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.presets import InputSpec
@@ -33,9 +34,11 @@ from pdeinfer.presets import InputSpec
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 64_000_000
+MAX_JPEG_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+_TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
 _EXPECTED_FILE = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
@@ -115,6 +118,7 @@ def _open(image: Any, name: str) -> Iterator[PIL.Image.Image]:
     elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
         is_bytes = isinstance(image, bytes | bytearray | memoryview)
         with PIL.Image.open(io.BytesIO(image) if is_bytes else image, formats=FORMATS) as picture:
+            _check_scans(picture, name)
             yield picture
     else:
         raise ImageError(
@@ -131,8 +135,19 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
+def _check_scans(picture: ImageFile.ImageFile, name: str) -> None:
+    if picture.format in ("JPEG", "MPO") and picture.fp is not None:
+        picture.fp.seek(0)
+        scans = picture.fp.read().count(b"\xff\xda")
+        if scans > MAX_JPEG_SCANS:
+            raise ImageError(f"{name}: expected at most {MAX_JPEG_SCANS} scans in a JPEG, got {scans}")
+
+
 def _check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:
     width, height = picture.size
+    tiff_tags = getattr(picture, "tag_v2", {})
+    width = max(width, tiff_tags.get(_TIFF_TILE_WIDTH, 0))  # a tile is decoded whole, even beyond the image
+    height = max(height, tiff_tags.get(_TIFF_TILE_HEIGHT, 0))
     if width * height > max_pixels:
         raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}")
 
