@@ -7,6 +7,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT = 20.0
+MAX_PIPELINED = 64  # requests of one connection that wait for those before them: each takes kilobytes
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -16,7 +17,10 @@ _TOO_LARGE_BODY = b'{"error":{"code":"headers_too_large","message":"the headers 
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request has a head, trailers or chunk extensions over the limit, or a head too slow."""
+    """Closes a connection whose request has a head, trailers or chunk extensions over the limit, or a head too slow.
+
+    And one that pipelines more requests than any client needs.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +38,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_beside_body += len(data)
         super().data_received(data)
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.pipeline.clear()
+            self.transport.close()
         if self._bytes_beside_body > MAX_HEAD_BYTES and not self.transport.is_closing():
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.write(_TOO_LARGE % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY))
