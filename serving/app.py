@@ -5,16 +5,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
+from serving import admin, routes, v2
 from serving.body_limit import BodyLimit
 from serving.disconnect import CancelOnDisconnect
 from serving.errors import add_error_handlers
 from serving.models import Models
-from serving.routes import router
+from serving.observation import Observation
+from serving.page import add_page
+from serving.security import ApiKeys, SecurityHeaders
 from serving.settings import Settings
-from serving.v2 import router as v2_router
+
+_PROBES = ("/healthz", "/readyz", "/v2/health/")
+_DOCUMENTATION = ("/docs", "/openapi.json")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -31,20 +36,45 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await asyncio.to_thread(app.state.models.close)
 
-    # FastAPI's documentation page loads its scripts from a CDN; this one has them with it.
-    app = FastAPIOffline(
+    app = FastAPI(
         title="pdeinfer",
         version=__version__,
         description="Image classification with compact networks that solve a diffusion-advection equation.",
+        docs_url=None,  # FastAPI's own loads its scripts from a CDN, and starts them inline
         redoc_url=None,
         redirect_slashes=False,  # clients of V2 follow no redirect
         lifespan=lifespan,
     )
     app.state.settings = settings
+    add_error_handlers(app)
+    add_page(app)
+    app.include_router(routes.router)
+    app.include_router(v2.router)
+    if settings.keys_of_admins():
+        app.include_router(admin.router)
+
     # The last one added is the first one asked.
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    add_error_handlers(app)
-    app.include_router(router)
-    app.include_router(v2_router)
+    app.add_middleware(ApiKeys, keys=_keys(settings))
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-Id"),
+            expose_headers=("Retry-After", "X-Request-Id"),
+        )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout=settings.body_timeout)
+    app.add_middleware(Observation, access_log=settings.access_log)
+    app.add_middleware(SecurityHeaders)
     return app
+
+
+def _keys(settings: Settings) -> dict[str, list[str]]:
+    """Return the keys that open the paths with a prefix; no keys: it is open."""
+    admin_keys = settings.keys_of_admins()
+    keys = [*settings.keys(), *admin_keys] if settings.keys() else []
+    paths = {"/": keys, "/admin": admin_keys, "/metrics": keys if settings.metrics_need_key else []}
+    paths.update((path, keys if settings.probes_need_key else []) for path in _PROBES)
+    paths.update((path, []) for path in _DOCUMENTATION)
+    return paths

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import QueueFullError
+from serving.metrics import ModelMetrics
 from serving.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Batcher:
         self,
         compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         threads: Threads,
+        metrics: ModelMetrics,
         *,
         max_batch_size: int,
         max_delay: float,
@@ -71,6 +73,7 @@ class Batcher:
         self.waiting = 0
         self._compute = compute
         self._threads = threads
+        self._metrics = metrics
         self._max_batch_size = max_batch_size
         self._max_delay = max_delay
         self._max_queue = max_queue
@@ -90,10 +93,12 @@ class Batcher:
         if self.admitted + images > self._max_queue:
             raise QueueFullError
         self.admitted += images
+        self._metrics.admitted_images.inc(images)
         try:
             yield
         finally:
             self.admitted -= images
+            self._metrics.admitted_images.dec(images)
 
     async def run(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
         """Return the outcome of every image, in order; cancelled, those that no batch has taken are never computed.
@@ -162,6 +167,10 @@ class Batcher:
         if not parts:  # all that waited was cancelled meanwhile
             self._threads.release()
             return
+        now = asyncio.get_running_loop().time()
+        for request, part in parts:
+            if part.start == 0:
+                self._metrics.queue_seconds.observe(now - request.arrived)
         images = [request.pixels[part] for request, part in parts]
         outcomes = iter(await self._threads.run_acquired(self._outcomes, images))
         for request, part in parts:
@@ -172,8 +181,10 @@ class Batcher:
     def _outcomes(self, images: list[NDArray[np.uint8]]) -> list[Outcome]:
         """Compute images together and, where that fails, one by one."""
         batch = np.concatenate(images) if len(images) > 1 else images[0]
+        self._metrics.batch_images.observe(len(batch))
         try:
-            return list(self._compute(batch))
+            with self._metrics.inference_seconds.time():
+                return list(self._compute(batch))
         except Exception as error:
             logger.exception("the network failed on %d images", len(batch))
             if len(batch) == 1:

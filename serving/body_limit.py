@@ -1,67 +1,76 @@
-"""The limit on request bodies, counted while they stream in and before anything parses them."""
+"""The limits on request bodies, on bytes and on time, kept while they stream in and before anything parses them."""
 
 import asyncio
 from contextlib import suppress
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import error_response
+from serving.errors import ApiError, error_response
 
-# How long a refused client may go on sending. Closing at once would reset the connection, and clients that send all
-# of their body before they read, as most do, would never see the answer.
+# How long a client that is answered early may go on sending. Closing at once would reset the connection, and clients
+# that send all of their body before they read, as most do, would never see the answer.
 LINGER_SECONDS = 1.0
 
 
-class _BodyTooLargeError(Exception):
-    """More bytes came than the limit allows."""
-
-
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body of more than `max_bytes`.
+    """ASGI middleware that answers 413 to a body of more than `max_bytes`, and 408 to one that takes too long.
 
     A Content-Length over the limit is refused before any of the body is read. Without one, or where it lies, the bytes
-    that come are counted, and the application stops receiving at the limit. Either way the connection is closed.
+    that come are counted. Where an answer is sent before its request's body was read, the connection is closed.
     (FastAPI's own `max_body_size` answers plain text, and keeps the connection and with it the rest of the body.)
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
+        headers = Headers(scope=scope)
+        content_length = headers.get("content-length", "0")
+        more_to_come = content_length != "0" or "transfer-encoding" in headers
         received = 0
-        more_to_come = True
+        deadline = asyncio.get_running_loop().time() + self.timeout
 
-        async def counting_receive() -> Message:
+        async def limited_receive() -> Message:
             nonlocal received, more_to_come
-            message = await receive()
+            if not more_to_come:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                seconds = f"{self.timeout:g} seconds"
+                raise ApiError(408, "body_timeout", f"the body of a request must be sent within {seconds}") from None
             received += len(message.get("body", b""))
             more_to_come = message.get("more_body", False)
             if received > self.max_bytes:
-                raise _BodyTooLargeError
+                raise self._too_large()
             return message
 
-        try:
-            content_length = Headers(scope=scope).get("content-length", "")
-            if content_length.isdecimal() and int(content_length) > self.max_bytes:
-                raise _BodyTooLargeError
-            await self.app(scope, counting_receive, send)
-        except _BodyTooLargeError:
-            await self._refuse(scope, receive if more_to_come else None, send)
+        async def lingering_send(message: Message) -> None:
+            if more_to_come and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["connection"] = "close"
+            elif more_to_come and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _discard(receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
 
-    async def _refuse(self, scope: Scope, rest: Receive | None, send: Send) -> None:
-        message = f"a request body may have at most {self.max_bytes} bytes"
-        response = error_response(scope, 413, "body_too_large", message, {"connection": "close"})
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": response.body, "more_body": True})
-        if rest is not None:
-            await _discard(rest)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if content_length.isdecimal() and int(content_length) > self.max_bytes:
+            error = self._too_large()
+            response = error_response(scope, error.status, error.code, error.message)
+            await response(scope, receive, lingering_send)
+        else:
+            await self.app(scope, limited_receive, lingering_send)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, "body_too_large", f"a request body may have at most {self.max_bytes} bytes")
 
 
 async def _discard(receive: Receive) -> None:

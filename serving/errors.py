@@ -1,11 +1,12 @@
 """Errors as answers: `{"error": {"code": ..., "message": ...}}` everywhere, and `{"error": message}` under /v2."""
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
@@ -45,37 +46,34 @@ class InferenceError(ApiError):
 
 def error_response(
     scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+) -> Response:
     """Return the answer to the request of this scope, in the shape that its protocol has for errors."""
+    scope["pdeinfer.error"] = code  # for the metrics
     is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
-    return JSONResponse({"error": message if is_v2 else {"code": code, "message": message}}, status, headers)
+    # In ASCII: a message may quote what is no valid Unicode.
+    content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}})
+    return Response(content, status, headers, "application/json")
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every exception of the app in the one shape; unexpected ones are logged, their text is not sent."""
+    """Answer every expected exception of the app in the one shape; `serving.observation` has the unexpected ones."""
 
     @app.exception_handler(ApiError)
-    async def api_error(request: Request, error: ApiError) -> JSONResponse:
+    async def api_error(request: Request, error: ApiError) -> Response:
         return error_response(request.scope, error.status, error.code, error.message, error.headers)
 
     @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).name.lower()
         return error_response(request.scope, error.status_code, code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_parameter(request: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
         return error_response(request.scope, 422, "invalid_parameter", f"{problem['loc'][-1]}: {problem['msg']}")
 
     @app.exception_handler(ClientDisconnect)
-    async def client_disconnected(request: Request, __: ClientDisconnect) -> JSONResponse:
+    async def client_disconnected(request: Request, __: ClientDisconnect) -> Response:
         # Nobody reads this answer; without it, a client that goes away would be logged as a fault of the server.
         message = "the connection was closed before the body was complete"
         return error_response(request.scope, 400, "client_disconnected", message)
-
-    @app.exception_handler(Exception)
-    async def internal_error(request: Request, __: Exception) -> JSONResponse:
-        return error_response(
-            request.scope, 500, "internal_error", "the server failed to answer; its log has the details"
-        )

@@ -1,123 +1,20 @@
-"""The served models: loaded, warm, and classifying the images of concurrent requests."""
+"""The served models by name and version, and how they are loaded and unloaded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pdeinfer import ImageError, ModelNotFoundError, ModelPackageError, Prediction, Predictor, zoo
-from pdeinfer.images import to_array
+from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError, zoo
 from pdeinfer.package import ModelPackage
-from serving.batching import Batcher
-from serving.errors import ApiError, DeadlineError, InferenceError
+from serving.errors import ApiError
+from serving.served_model import ServedModel
 from serving.settings import Settings
 from serving.sources import find_packages
 from serving.threads import Threads
-from serving.uploads import Upload
 
-# A thread decodes this many images of a request before the next request's turn.
-DECODE_CHUNK = 8
+__all__ = ["Models", "ServedModel"]
 
-
-class ServedModel:
-    """One version of a model; once replaced or unloaded, it still answers those who hold it.
-
-    Args:
-        package: what to load.
-        version: a number, as text.
-        settings: the device and the limits.
-        threads: where its images are decoded and classified.
-
-    Raises:
-        ModelPackageError: the package is damaged.
-        DeviceError: the device cannot be used.
-    """
-
-    def __init__(self, package: ModelPackage, version: str, settings: Settings, threads: Threads) -> None:
-        self.name = package.card.preset.name
-        self.version = version
-        self.card = package.card
-        self.spec = package.card.preset.input
-        self.labels = package.card.preset.labels
-        # Many batches at a time on one thread each do more than one batch on many threads.
-        self.predictor = Predictor(package, device=settings.device, threads=1, batch_size=settings.max_batch_size)
-        self.info = self.predictor.info()
-        self._max_image_pixels = settings.max_image_pixels
-        self._threads = threads
-        self._batcher = Batcher(
-            self.predictor.predict_proba,
-            threads,
-            max_batch_size=settings.max_batch_size,
-            max_delay=settings.max_delay_ms / 1000,
-            max_queue=settings.max_queue,
-            max_batches=threads.count if self.info.device == "cpu" else 1,
-        )
-        # What the first run sets up, no request waits for.
-        self.predictor.predict_proba(np.zeros((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8))
-
-    async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
-        """Return the probabilities (N, classes) of images that have the network's shape.
-
-        Cancelled, it takes the images out of the queue.
-
-        Args:
-            pixels: uint8 (N, H, W, C) with N of at least 1; not to be changed any more.
-            deadline: when to give up, on the event loop's clock.
-
-        Raises:
-            QueueFullError, DeadlineError: there is no room or no time for them.
-            InferenceError: the network failed.
-        """
-        with self._batcher.admit(len(pixels)):
-            async with _until(deadline):
-                outcomes = await self._batcher.run(pixels)
-        rows = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-        if len(rows) < len(outcomes):
-            raise InferenceError
-        return np.stack(rows)
-
-    async def classify(
-        self, uploads: Sequence[Upload], top_k: int, deadline: float
-    ) -> list[Prediction | ImageError | InferenceError]:
-        """Return one prediction per image, in order, or why there is none.
-
-        Raises:
-            QueueFullError, DeadlineError: there is no room or no time for them.
-        """
-        with self._batcher.admit(len(uploads)):
-            async with _until(deadline):
-                decoded = await self._decode_all(uploads)
-                arrays = [image for image in decoded if not isinstance(image, ImageError)]
-                outcomes = iter(await self._batcher.run(np.stack(arrays)) if arrays else ())
-        results: list[Prediction | ImageError | InferenceError] = []
-        for image in decoded:
-            outcome = image if isinstance(image, ImageError) else next(outcomes)
-            if isinstance(outcome, np.ndarray):
-                results.append(self.predictor.rank(outcome, top_k))
-            else:
-                results.append(outcome if isinstance(outcome, ImageError) else InferenceError())
-        return results
-
-    async def _decode_all(self, uploads: Sequence[Upload]) -> list[NDArray[np.uint8] | ImageError]:
-        chunks = await asyncio.gather(
-            *(
-                self._threads.run(self._decode, uploads[start : start + DECODE_CHUNK], start + 1)
-                for start in range(0, len(uploads), DECODE_CHUNK)
-            )
-        )
-        return [image for chunk in chunks for image in chunk]
-
-    def _decode(self, uploads: Sequence[Upload], first_number: int) -> list[NDArray[np.uint8] | ImageError]:
-        images: list[NDArray[np.uint8] | ImageError] = []
-        for number, upload in enumerate(uploads, first_number):
-            name = upload.filename or f"image {number}"
-            try:
-                images.append(to_array(upload.content, self.spec, name, max_pixels=self._max_image_pixels))
-            except ImageError as error:
-                images.append(error)
-        return images
+logger = logging.getLogger(__name__)
 
 
 class Models:
@@ -130,20 +27,21 @@ class Models:
         ModelNotFoundError: there is no model of a name in the settings, or none at all.
         ModelPackageError: a model's package is damaged, or two have one name and version.
         DeviceError: the device cannot be used.
+
+    Attributes:
+        threads: where work that would hold up the event loop is run.
+        draining: whether the server is about to stop.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.draining = False
         self._settings = settings
-        self._threads = Threads(settings.worker_threads)
+        self._changing = asyncio.Lock()
+        self.threads = Threads(settings.worker_threads)
         self._models: dict[str, dict[str, ServedModel]] = {}
-        for source in settings.models or zoo.names():
-            for version, package in find_packages(source):
-                name = package.card.preset.name
-                versions = self._models.setdefault(name, {})
-                if version in versions:
-                    raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
-                versions[version] = ServedModel(package, version, settings, self._threads)
+        for name, packages in self._find().items():
+            self._models[name] = self._load(packages)
+            self._set_served(name, True)
         if not self._models:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
 
@@ -188,15 +86,59 @@ class Models:
             raise ApiError(404, "version_not_found", message)
         return self._models[name][version]
 
+    async def load(self, name: str) -> None:
+        """Serve what the sources now hold under a name, in place of what was served under it; no request is dropped.
+
+        Raises:
+            ApiError: 404, the sources hold no such model; 422, it cannot be loaded, and what was served still is.
+        """
+        async with self._changing:
+            try:
+                packages = (await asyncio.to_thread(self._find)).get(name)
+                if packages is None:
+                    raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
+                models = await asyncio.to_thread(self._load, packages)
+            except PdeinferError as error:
+                logger.exception("%s cannot be loaded", name)
+                message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
+                raise ApiError(422, "model_load_failed", message) from error
+            self._set_served(name, False)
+            self._models[name] = models
+            self._set_served(name, True)
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no longer; requests that have it are answered, and then its memory is free.
+
+        Raises:
+            ApiError: 404, no model of that name is served.
+        """
+        async with self._changing:
+            self.versions(name)
+            self._set_served(name, False)
+            del self._models[name]
+
     def close(self) -> None:
         """Finish what runs."""
-        self._threads.close()
+        self.threads.close()
 
+    def _find(self) -> dict[str, dict[str, ModelPackage]]:
+        """Return the packages that the sources hold, by name and version."""
+        found: dict[str, dict[str, ModelPackage]] = {}
+        for source in self._settings.models or zoo.names():
+            for version, package in find_packages(source):
+                versions = found.setdefault(package.card.preset.name, {})
+                if version in versions:
+                    name = package.card.preset.name
+                    raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
+                versions[version] = package
+        return found
 
-@asynccontextmanager
-async def _until(deadline: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError as error:
-        raise DeadlineError from error
+    def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
+        return {
+            version: ServedModel(package, version, self._settings, self.threads)
+            for version, package in packages.items()
+        }
+
+    def _set_served(self, name: str, is_served: bool) -> None:
+        for model in self._models.get(name, {}).values():
+            model.metrics.set_served(model.info.device, model.info.provider, is_served)

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from pdeinfer import ImageError, ImageTooLargeError, Prediction
+from serving import metrics
 from serving.errors import ApiError, InferenceError
 from serving.models import Models, ServedModel
 from serving.schemas import (
@@ -24,7 +25,7 @@ from serving.uploads import REQUEST_BODY, Upload, read_uploads
 router = APIRouter()
 
 
-def _error(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
+def error_example(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
     """Return an error answer for the OpenAPI document, with examples of (code, message)."""
     values = {code: {"value": {"error": {"code": code, "message": message}}} for code, message in examples}
     return {
@@ -35,39 +36,43 @@ def _error(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
 
 
 _NOT_READY = "no model is served, or the server is stopping"
-_INTERNAL = _error("The server failed", ("internal_error", "the server failed to answer; its log has the details"))
+_INTERNAL = error_example(
+    "The server failed", ("internal_error", "the server failed to answer; its log has the details")
+)
 _CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _error(
+    400: error_example(
         "The form is broken or holds no files",
         ("invalid_form", "Missing boundary in multipart."),
         ("no_images", "the form holds no files: send each image as a file of the form"),
     ),
-    404: _error("No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")),
-    413: _error(
+    404: error_example(
+        "No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")
+    ),
+    413: error_example(
         "The body is too large or holds too many images",
         ("body_too_large", "a request body may have at most 33554432 bytes"),
         ("too_many_images", "a request may hold at most 64 images"),
     ),
-    415: _error(
+    415: error_example(
         "Neither a form nor an image",
         (
             "unsupported_media_type",
             "expected the content type multipart/form-data, image/* or application/octet-stream, got text/plain",
         ),
     ),
-    422: _error(
+    422: error_example(
         "None of the images could be classified, or a parameter is wrong",
         ("invalid_image", "notes.txt: expected a PNG or JPEG image, got another file"),
         ("image_too_large", "map.png: expected at most 32000000 pixels, got 30000 x 30000"),
         ("invalid_parameter", "top_k: Input should be greater than or equal to 1"),
     ),
     500: _INTERNAL,
-    503: _error(
+    503: error_example(
         "As many images as the queue may hold are being worked on; Retry-After says when to try again",
         ("overloaded", "the server is at capacity: try again later"),
         ("not_ready", _NOT_READY),
     ),
-    504: _error("No time was left", ("deadline_exceeded", "the images could not be classified in time")),
+    504: error_example("No time was left", ("deadline_exceeded", "the images could not be classified in time")),
 }
 
 
@@ -111,6 +116,17 @@ async def models(request: Request) -> ModelList:
     return ModelList(default=served.default, models=[_model_info(model) for model in served])
 
 
+@router.get(
+    "/metrics",
+    summary="What Prometheus reads",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+    tags=["health"],
+)
+def read_metrics() -> Response:  # in a thread: with several workers it reads files
+    return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+
 @router.get("/healthz", summary="The server is alive", tags=["health"])
 async def healthz() -> Health:
     return Health()
@@ -119,7 +135,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Models are served, and the server is not stopping",
-    responses={503: _error("Send requests elsewhere", ("not_ready", _NOT_READY))},
+    responses={503: error_example("Send requests elsewhere", ("not_ready", _NOT_READY))},
     tags=["health"],
 )
 async def readyz(request: Request) -> Health:

@@ -95,6 +95,19 @@ class ModelList(_Schema):
     models: list[ModelInfo]
 
 
+class ModelChange(_Schema):
+    """What to do with a model."""
+
+    action: Literal["load", "reload", "unload"]
+
+
+class ServedVersions(_Schema):
+    """What is served of a model now."""
+
+    name: str = Field(examples=["digits-pde"])
+    versions: tuple[str, ...] = Field(examples=[["1", "2"]])
+
+
 class Health(_Schema):
     """All is well."""
 

@@ -1,36 +1,105 @@
-"""The server's settings: from flags, then the environment (`PDEINFER_PORT=9000`), then the defaults."""
+"""The server's settings: from flags, then the environment (`PDEINFER_PORT=9000`), then a file, then the defaults."""
 
 import argparse
+import json
+import tomllib
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    CliSuppress,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from pdeinfer.session import available_cpus
 
 EPILOG = """\
-Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde.
+Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
+of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
+alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
 
 examples:
   pdeinfer serve
-  pdeinfer serve digits-pde ./my-package --port 9000 --threads 4
+  pdeinfer serve digits-pde ./my-package --port 9000 --workers 4
   curl -F file=@seven.png 'http://127.0.0.1:8000/classify?top_k=3'
 """
 
 
+def _from_json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _split_at_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _read_lines(value: object) -> object:
+    """Return the lines of the file that is named, but for empty ones."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        lines = Path(value).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+    if not lines:
+        raise ValueError("holds no key")
+    return lines
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
+Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_at_commas)]
+KeysOfFile = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_read_lines)]
+
+
+class BatchSettings(BaseModel):
+    """How one model is batched, where that is not as for all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_size: int | None = Field(default=None, ge=1)
+    max_delay_ms: float | None = Field(default=None, ge=0, le=10_000)
+    max_queue: int | None = Field(default=None, ge=1)
+
+
 class Settings(BaseSettings):
-    """What is served, where, with which limits."""
+    """What is served, where, to whom, with which limits."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PDEINFER_", frozen=True, cli_kebab_case=True, cli_hide_none_type=True, cli_avoid_json=True
+        env_prefix="PDEINFER_",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
     )
 
-    models: CliPositionalArg[Annotated[tuple[str, ...], NoDecode]] = Field(
-        default=(), description="bundled models or package folders; the first is the default model; none: all bundled"
+    models: CliPositionalArg[Names] = Field(
+        default=(),
+        description="bundled models, package folders, folders name/ of versions name/1, name/2, or folders of all "
+        "these; the first is the default model; none: all bundled",
     )
+    config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(default=1, ge=1, description="processes on the port; one that dies is replaced")
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -43,17 +112,30 @@ class Settings(BaseSettings):
     max_delay_ms: float = Field(
         default=0, ge=0, le=10_000, description="how long an image waits for others to compute; 0: takes those there"
     )
-    max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
-    max_images: int = Field(default=64, ge=1, description="most images in one request")
     max_queue: int = Field(
         default=256, ge=1, description="most images that a model has admitted and not answered; more get a 503"
+    )
+    per_model: dict[str, Annotated[BatchSettings, BeforeValidator(_from_json)]] = Field(
+        default_factory=dict,
+        description='the three settings above for one model: NAME={"max_batch_size": 8, "max_delay_ms": 2}',
     )
     request_timeout: float = Field(
         default=30, gt=0, description="seconds to classify a request's images, from its last byte; then it gets a 504"
     )
-    max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
     body_timeout: float = Field(default=60, gt=0, description="seconds to send a request's body; then it gets a 408")
-    workers: int = Field(default=1, ge=1, description="processes on the port; one that dies is replaced")
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
+    max_images: int = Field(default=64, ge=1, description="most images in one request")
+    max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
+    api_keys: CliSuppress[Keys] = ()
+    api_keys_file: KeysOfFile = Field(default=(), description="keys of which requests must send one; none: open to all")
+    admin_keys: CliSuppress[Keys] = ()
+    admin_keys_file: KeysOfFile = Field(
+        default=(), description="keys that may load and unload models; none: nobody may, there is no /admin"
+    )
+    probes_need_key: bool = Field(default=False, description="whether health needs a key, where there are keys")
+    metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, where there are keys")
+    cors_origins: Names = Field(default=(), description="origins whose pages may ask, such as https://example.org")
+    access_log: bool = Field(default=False, description="whether every request is logged")
     drain_seconds: float = Field(
         default=1, ge=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still accepted"
     )
@@ -66,23 +148,74 @@ class Settings(BaseSettings):
         """The threads of one process."""
         return self.threads or max(1, available_cpus() // self.workers)
 
-    @field_validator("max_queue")
+    def keys(self) -> list[str]:
+        """Return the keys of clients."""
+        return [key.get_secret_value() for key in (*self.api_keys, *self.api_keys_file)]
+
+    def keys_of_admins(self) -> list[str]:
+        """Return the keys that change which models are served."""
+        return [key.get_secret_value() for key in (*self.admin_keys, *self.admin_keys_file)]
+
+    def batching(self, model: str) -> tuple[int, float, int]:
+        """Return max_batch_size, max_delay_ms and max_queue of a model."""
+        own = self.per_model.get(model, BatchSettings())
+        return (
+            own.max_batch_size or self.max_batch_size,
+            self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
+            own.max_queue or self.max_queue,
+        )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for name in ("", *self.per_model):
+            if self.batching(name)[2] < self.max_images:
+                raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")
+        if self.workers > 1 and self.keys_of_admins():
+            raise ValueError("admin_keys need workers=1: a change must be in all processes at once")
+        return self
+
+    @field_validator("cors_origins")
     @classmethod
-    def _holds_a_request(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("max_images", 0):
-            raise ValueError(f"Input should be at least max_images, {info.data['max_images']}")
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and "://" not in origin:
+                raise ValueError("an origin is like https://example.org")
         return value
 
-    @field_validator("models", mode="before")
     @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _File(settings_cls)
+
+
+class _File(PydanticBaseSettingsSource):
+    """The TOML file that the flag or the variable names."""
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            return tomllib.loads(Path(path).read_text())
+        except OSError as error:
+            raise SettingsError(f"config: {path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingsError(f"config: {path} is not TOML: {error}") from error
+
+    def get_field_value(self, *_: object) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the base class wants it; __call__ reads all fields at once
 
 
 def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Settings:
-    """Return the settings from command line flags and the environment.
+    """Return the settings from command line flags, the environment and a file.
 
-    Exits like argparse does: with code 0 after --help, with code 2 and a message on a wrong flag or value.
+    Exits like argparse does: with code 0 after --help, with code 2 and one line on a wrong value.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -94,11 +227,13 @@ def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Se
     source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
     try:
         return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
+    except SettingsError as error:
+        parser.exit(2, f"{prog}: {error}\n")
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            parser.exit(2, f"{prog}: {message}\n")
         name = str(problem["loc"][0])
-        parser.exit(
-            2,
-            f"{prog}: {name} (--{name.replace('_', '-')} or PDEINFER_{name.upper()}): "
-            f"{problem['msg']}, not {problem['input']!r}\n",
-        )
+        found = "" if "keys" in name else f", not {problem['input']!r}"
+        parser.exit(2, f"{prog}: {name} (--{name.replace('_', '-')} or PDEINFER_{name.upper()}): {message}{found}\n")

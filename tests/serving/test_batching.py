@@ -10,6 +10,7 @@ import pytest
 
 from serving.batching import Batcher
 from serving.errors import QueueFullError
+from serving.metrics import ModelMetrics
 from serving.threads import Threads
 
 
@@ -55,7 +56,13 @@ def batched(
     async def run() -> None:
         pool = Threads(threads)
         batcher = Batcher(
-            network, pool, max_batch_size=max_batch_size, max_delay=max_delay, max_queue=10, max_batches=threads
+            network,
+            pool,
+            ModelMetrics("test", "1"),
+            max_batch_size=max_batch_size,
+            max_delay=max_delay,
+            max_queue=10,
+            max_batches=threads,
         )
         try:
             await test(batcher)

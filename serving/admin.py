@@ -1,0 +1,38 @@
+"""Models loaded, reloaded and unloaded while the server runs."""
+
+from fastapi import APIRouter, Request
+
+from serving.models import Models
+from serving.routes import error_example
+from serving.schemas import ModelChange, ServedVersions
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+
+
+@router.post(
+    "/models/{name}",
+    summary="Load, reload or unload a model",
+    responses={
+        401: error_example("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
+        404: error_example("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
+        422: error_example(
+            "The package is damaged, or the request wrong",
+            ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
+            ("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
+        ),
+    },
+)
+async def change_model(request: Request, name: str, change: ModelChange) -> ServedVersions:
+    """Packages are read from where the server's settings say, never from what a request names.
+
+    `load` and `reload` serve what is there now, in all its versions; `reload` wants the model to be served already.
+    Requests that were accepted before are answered by what they were accepted for.
+    """
+    models: Models = request.app.state.models
+    if change.action == "unload":
+        await models.unload(name)
+        return ServedVersions(name=name, versions=())
+    if change.action == "reload":
+        models.versions(name)
+    await models.load(name)
+    return ServedVersions(name=name, versions=models.versions(name))

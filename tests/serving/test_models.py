@@ -1,0 +1,177 @@
+"""Which models are served: sources, versions, and changes while the server runs."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from pdeinfer import ModelNotFoundError
+from serving.app import create_app
+from serving.settings import Settings
+from serving.sources import find_packages
+
+Png = Callable[[np.ndarray], bytes]
+PNG = {"Content-Type": "image/png"}
+KEY = {"Authorization": "Bearer admin"}
+
+
+@pytest.fixture
+def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path) -> Path:
+    """A folder with tiny-grey in the versions 2 and 10, tiny-rgb without a version, and other things."""
+    folder = tmp_path / "models"
+    for version in ("2", "10"):
+        shutil.copytree(package_folder, folder / "tiny-grey" / version)
+    shutil.copytree(rgb_package_folder, folder / "tiny-rgb")
+    (folder / "tiny-grey" / "notes").mkdir()
+    (folder / "empty").mkdir()
+    (folder / "README").write_text("what is here")
+    return folder
+
+
+@pytest.fixture
+def admin(repository: Path) -> Iterator[TestClient]:
+    settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+def served(client: TestClient) -> list[tuple[str, str]]:
+    return [(model["name"], model["version"]) for model in client.get("/models").json()["models"]]
+
+
+def change(client: TestClient, name: str, action: str) -> Any:
+    return client.post(f"/admin/models/{name}", json={"action": action}, headers=KEY)
+
+
+def found(source: Path) -> list[tuple[str, str]]:
+    return [(package.card.preset.name, version) for version, package in find_packages(str(source))]
+
+
+def test_a_source_is_a_package_a_folder_of_versions_or_a_folder_of_both(repository: Path) -> None:
+    assert found(repository / "tiny-rgb") == [("tiny-rgb", "1")]
+    assert found(repository / "tiny-grey") == [("tiny-grey", "2"), ("tiny-grey", "10")]
+    assert found(repository) == [("tiny-grey", "2"), ("tiny-grey", "10"), ("tiny-rgb", "1")]
+
+
+@pytest.mark.parametrize("name", ["empty", "nowhere"])
+def test_a_source_without_packages_is_an_error_that_names_it(repository: Path, name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=name):
+        found(repository / name)
+
+
+def test_the_highest_version_answers_and_every_version_is_listed(
+    admin: TestClient, pixels: np.ndarray, png: Png
+) -> None:
+    response = admin.post("/classify", content=png(pixels[0]), headers=PNG)
+
+    assert (response.json()["model"], response.json()["version"]) == ("tiny-grey", "10")
+    assert served(admin) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
+    assert admin.get("/v2/models/tiny-grey/versions/2").json()["versions"] == ["2", "10"]
+
+
+def test_there_is_no_admin_without_an_admin_key(client: TestClient) -> None:
+    assert client.post("/admin/models/tiny-grey", json={"action": "unload"}, headers=KEY).status_code == 404
+
+
+def test_a_client_key_is_no_admin_key(repository: Path) -> None:
+    settings = Settings(models=(str(repository),), device="cpu", threads=1, api_keys="client", admin_keys="admin")
+    with TestClient(create_app(settings)) as client:
+        response = client.post(
+            "/admin/models/tiny-rgb", json={"action": "unload"}, headers={"Authorization": "Bearer client"}
+        )
+        assert response.status_code == 401
+        assert client.get("/models", headers=KEY).status_code == 200
+
+
+def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
+    unloaded = change(admin, "tiny-grey", "unload")
+    assert unloaded.json() == {"name": "tiny-grey", "versions": []}
+    assert served(admin) == [("tiny-rgb", "1")]
+    assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 404
+    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-rgb"
+    assert 'pdeinfer_model_info{device="cpu",model="tiny-grey",provider="CPUExecutionProvider",version="10"} 0.0' in (
+        admin.get("/metrics").text
+    )
+
+    loaded = change(admin, "tiny-grey", "load")
+    assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
+    assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 200
+
+
+def test_a_reload_serves_the_versions_that_are_there_now(admin: TestClient, repository: Path) -> None:
+    (repository / "tiny-grey" / "2").rename(repository / "tiny-grey" / "11")
+
+    assert change(admin, "tiny-grey", "reload").json()["versions"] == ["10", "11"]
+    assert served(admin)[:2] == [("tiny-grey", "11"), ("tiny-grey", "10")]
+
+
+def test_a_server_without_models_is_not_ready_and_says_so(admin: TestClient) -> None:
+    for name in ("tiny-grey", "tiny-rgb"):
+        assert change(admin, name, "unload").status_code == 200
+
+    assert admin.get("/readyz").status_code == 503
+    assert admin.post("/classify", content=b"", headers=PNG).json()["error"]["code"] == "not_ready"
+    assert admin.get("/models").json() == {"default": None, "models": []}
+
+
+@pytest.mark.parametrize("damage", ["corrupted", "removed", "card"])
+def test_a_package_damaged_under_a_reload_leaves_the_served_model_as_it_is(
+    admin: TestClient, repository: Path, pixels: np.ndarray, png: Png, damage: str
+) -> None:
+    package = repository / "tiny-grey" / "10"
+    if damage == "corrupted":
+        content = bytearray((package / "model.onnx").read_bytes())
+        content[len(content) // 2] ^= 1
+        (package / "model.onnx").write_bytes(content)
+    elif damage == "removed":
+        (package / "model.onnx").unlink()
+    else:
+        (package / "card.json").write_text("{")
+
+    response = change(admin, "tiny-grey", "reload")
+
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "model_load_failed"
+    assert str(repository) not in response.text
+    assert served(admin)[0] == ("tiny-grey", "10")
+    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "status", "code"),
+    [
+        ("other", "load", 404, "model_not_found"),
+        ("other", "reload", 404, "model_not_found"),
+        ("other", "unload", 404, "model_not_found"),
+        ("tiny-grey", "delete", 422, "invalid_parameter"),
+        ("..", "load", 404, "not_found"),
+    ],
+)
+def test_what_cannot_be_changed_is_an_error(admin: TestClient, name: str, action: str, status: int, code: str) -> None:
+    response = change(admin, name, action)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_no_request_is_dropped_while_models_are_reloaded(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
+    image = png(pixels[0])
+    with ThreadPoolExecutor(4) as pool:
+        requests = [pool.submit(admin.post, "/classify", content=image, headers=PNG) for _ in range(200)]
+        changes = [change(admin, "tiny-grey", "reload").status_code for _ in range(10)]
+        statuses = {request.result().status_code for request in requests}
+
+    assert statuses == {200}
+    assert changes == [200] * 10
+
+
+def test_the_bytes_of_a_change_are_no_path(admin: TestClient, tmp_path: Path) -> None:
+    body = json.dumps({"action": "load", "path": str(tmp_path)})
+    response = admin.post("/admin/models/other", content=body, headers={**KEY, "Content-Type": "application/json"})
+
+    assert response.status_code == 404

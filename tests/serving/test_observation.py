@@ -1,0 +1,160 @@
+"""Request ids, metrics and logs."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from serving.app import create_app
+from serving.logs import JsonFormatter, request_id
+from serving.models import ServedModel
+from serving.settings import Settings
+
+Png = Callable[[np.ndarray], bytes]
+PNG = {"Content-Type": "image/png"}
+
+
+def metric(client: TestClient, line: str) -> float:
+    """Return the value of a metric; 0 where it is not there."""
+    found = re.search(rf"^{re.escape(line)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("sane", ["abc", "7f3c-22.B:1/x=", "a" * 128])
+def test_a_sane_request_id_is_kept_and_returned(client: TestClient, sane: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": sane}).headers["x-request-id"] == sane
+
+
+@pytest.mark.parametrize("odd", ["", "a b", "a" * 129, "<script>", 'a"b', "a{b}"])
+def test_another_request_id_is_replaced(client: TestClient, odd: str) -> None:
+    assert re.fullmatch("[0-9a-f]{32}", client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"])
+
+
+def test_every_answer_has_an_id_of_its_own(client: TestClient) -> None:
+    ids = {client.get(path).headers["x-request-id"] for path in ("/healthz", "/nowhere", "/models", "/docs")}
+
+    assert len(ids) == 4
+
+
+def test_requests_batches_images_and_their_seconds_are_counted(
+    client: TestClient, pixels: np.ndarray, png: Png
+) -> None:
+    model = 'model="tiny-grey",version="1"'
+    lines = {
+        'pdeinfer_requests_total{route="/classify",status="200"}': 1,
+        'pdeinfer_request_seconds_count{route="/classify"}': 1,
+        f"pdeinfer_queue_seconds_count{{{model}}}": 1,
+        f"pdeinfer_decode_seconds_count{{{model}}}": 4,
+        f"pdeinfer_batch_images_sum{{{model}}}": 4,
+        f"pdeinfer_admitted_images{{{model}}}": 0,
+    }
+    before = {line: metric(client, line) for line in lines}
+    client.post("/classify", files=[("file", ("a.png", png(image))) for image in pixels])
+
+    assert {line: metric(client, line) - before[line] for line in lines} == lines
+    assert metric(client, f"pdeinfer_inference_seconds_count{{{model}}}") >= 1
+
+
+def test_the_models_with_their_providers_and_the_process_are_in_the_metrics(client: TestClient) -> None:
+    info = 'pdeinfer_model_info{device="cpu",model="tiny-rgb",provider="CPUExecutionProvider",version="1"}'
+
+    assert metric(client, info) == 1
+    assert metric(client, "process_resident_memory_bytes") > 1e6
+    assert client.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "status", "reason"),
+    [
+        ("/classify?model=other", "/classify", 404, "model_not_found"),
+        ("/classify?top_k=0", "/classify", 422, "invalid_parameter"),
+        ("/made/up/0815", "other", 404, "not_found"),
+    ],
+)
+def test_errors_are_counted_by_their_reason_and_clients_make_up_no_labels(
+    client: TestClient, path: str, route: str, status: int, reason: str
+) -> None:
+    lines = [
+        f'pdeinfer_requests_total{{route="{route}",status="{status}"}}',
+        f'pdeinfer_rejected_requests_total{{reason="{reason}"}}',
+    ]
+    before = [metric(client, line) for line in lines]
+    client.post(path, content=b"", headers=PNG)
+
+    assert [metric(client, line) for line in lines] == [value + 1 for value in before]
+    assert "0815" not in client.get("/metrics").text
+
+
+def test_a_fault_is_logged_with_the_id_of_its_request_and_answered_with_the_id_alone(
+    client: TestClient,
+    pixels: np.ndarray,
+    png: Png,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(JsonFormatter().format(record)))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(ServedModel, "classify", fail)
+    handler = Handler()
+    logging.getLogger("serving.observation").addHandler(handler)
+    try:
+        response = client.post("/classify", content=png(pixels[0]), headers={**PNG, "X-Request-Id": "id-of-fault"})
+    finally:
+        logging.getLogger("serving.observation").removeHandler(handler)
+
+    (line,) = lines
+    assert line["request_id"] == "id-of-fault"
+    assert line["level"] == "error"
+    assert "/secret/path" in line["exception"]
+    assert response.status_code == 500
+    assert response.headers["x-request-id"] == "id-of-fault"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "secret" not in response.text
+    assert metric(client, 'pdeinfer_requests_total{route="/classify",status="500"}') >= 1
+
+
+def test_a_log_line_is_one_json_object_whatever_the_message_holds() -> None:
+    record = logging.makeLogRecord({"msg": 'a "quoted"\nmessage', "levelname": "INFO", "fields": {"status": "200"}})
+    token = request_id.set("some-id")
+    try:
+        line = JsonFormatter().format(record)
+    finally:
+        request_id.reset(token)
+
+    assert "\n" not in line
+    assert json.loads(line)["message"] == 'a "quoted"\nmessage'
+    assert json.loads(line)["status"] == "200"
+    assert json.loads(line)["request_id"] == "some-id"
+
+
+def test_the_access_log_is_off_unless_asked_for_and_holds_neither_bytes_nor_queries_nor_keys(
+    package_folder: Path, pixels: np.ndarray, png: Png, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "serving")
+    for access_log in (False, True):
+        settings = Settings(
+            models=(str(package_folder),), device="cpu", threads=1, access_log=access_log, api_keys="k3y"
+        )
+        with TestClient(create_app(settings)) as client:
+            client.post("/classify?top_k=3", content=png(pixels[0]), headers={**PNG, "X-API-Key": "k3y"})
+
+    (record,) = [record for record in caplog.records if record.name == "serving.access"]
+    fields = record.fields  # type: ignore[attr-defined]
+    assert {key: fields[key] for key in ("method", "path", "status")} == {
+        "method": "POST",
+        "path": "/classify",
+        "status": "200",
+    }
+    assert set(fields) == {"method", "path", "status", "client", "seconds"}
+    assert "k3y" not in JsonFormatter().format(record)

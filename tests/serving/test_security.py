@@ -1,0 +1,110 @@
+"""Keys, the headers of answers, other origins, and limits on time."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from serving.app import create_app
+from serving.settings import Settings
+
+
+def client_for(package_folder: Path, **values: Any) -> TestClient:
+    settings = Settings(models=(str(package_folder),), device="cpu", threads=1, **values)
+    return TestClient(create_app(settings), raise_server_exceptions=False)
+
+
+def code_of(response: Response) -> str:
+    return response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer first-key"},
+        {"Authorization": "bearer second-key"},
+        {"X-API-Key": "second-key"},
+    ],
+)
+def test_each_of_the_keys_opens_in_either_header(package_folder: Path, headers: dict[str, str]) -> None:
+    with client_for(package_folder, api_keys="first-key,second-key") as client:
+        assert client.get("/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer first-key-and-more"},
+        {"Authorization": "Basic first-key"},
+        {"X-API-Key": ""},
+        {"X-API-Key": "first-key,second-key"},
+        {"X-API-Key": "sch\u00fcssel".encode("latin-1")},
+    ],
+)
+def test_without_a_key_the_answer_is_401_and_says_how_to_send_one(
+    package_folder: Path, headers: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with client_for(package_folder, api_keys="first-key,second-key", access_log=True) as client:
+        response = client.post("/classify", content=b"image", headers=headers)
+        v2 = client.get("/v2/models/tiny-grey", headers=headers)
+
+    assert (response.status_code, code_of(response)) == (401, "unauthorized")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert v2.status_code == 401
+    assert isinstance(v2.json()["error"], str)
+    assert "first-key" not in response.text + caplog.text
+
+
+def test_probes_and_the_documentation_are_open_and_metrics_are_not_where_there_are_keys(package_folder: Path) -> None:
+    with client_for(package_folder, api_keys="key") as client:
+        for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"):
+            assert client.get(path).status_code == 200, path
+        for path in ("/metrics", "/models", "/v2", "/nowhere"):
+            assert client.get(path).status_code == 401, path
+
+
+def test_whether_probes_and_metrics_need_a_key_is_a_setting(package_folder: Path) -> None:
+    with client_for(package_folder, api_keys="key", probes_need_key=True, metrics_need_key=False) as client:
+        assert client.get("/healthz").status_code == 401
+        assert client.get("/v2/health/ready").status_code == 401
+        assert client.get("/healthz", headers={"X-API-Key": "key"}).status_code == 200
+        assert client.get("/metrics").status_code == 200
+
+
+def test_keys_come_from_a_file_too(package_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("from-file\n\nanother\n")
+    with client_for(package_folder, api_keys="key", api_keys_file=tmp_path / "keys") as client:
+        for key in ("key", "from-file", "another"):
+            assert client.get("/models", headers={"X-API-Key": key}).status_code == 200
+        assert client.get("/models", headers={"X-API-Key": ""}).status_code == 401
+
+
+def test_answers_forbid_browsers_what_they_do_not_need(package_folder: Path) -> None:
+    with client_for(package_folder) as client:
+        for path in ("/models", "/nowhere", "/docs"):
+            headers = client.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -> None:
+    preflight = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    with client_for(package_folder) as client:
+        response = client.get("/models", headers={"Origin": "https://example.org"})
+        assert not any(name.startswith("access-control") for name in response.headers)
+        assert client.options("/classify", headers=preflight).status_code == 405
+    with client_for(package_folder, cors_origins="https://example.org", api_keys="key") as client:
+        allowed = client.options("/classify", headers=preflight)
+        refused = client.options("/classify", headers={**preflight, "Origin": "https://example.com"})
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+        assert "access-control-allow-origin" not in refused.headers
