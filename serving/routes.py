@@ -1,13 +1,15 @@
 """What the server answers: images classified, models described, health."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from pdeinfer import ImageError, ImageTooLargeError, Prediction
 from serving import metrics
-from serving.errors import ApiError, InferenceError
+from serving.errors import ApiError
 from serving.models import Models, ServedModel
 from serving.schemas import (
     Classification,
@@ -20,6 +22,7 @@ from serving.schemas import (
     ModelInput,
     ModelList,
 )
+from serving.served_model import Outcome
 from serving.uploads import REQUEST_BODY, Upload, read_uploads
 
 router = APIRouter()
@@ -35,18 +38,26 @@ def error_example(description: str, *examples: tuple[str, str]) -> dict[str, Any
     }
 
 
+NDJSON = "application/x-ndjson"
+
 _NOT_READY = "no model is served, or the server is stopping"
 _INTERNAL = error_example(
     "The server failed", ("internal_error", "the server failed to answer; its log has the details")
 )
-_CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
+_CLASSIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {NDJSON: {"schema": {"type": "string", "description": "a result per line"}}}},
     400: error_example(
-        "The form is broken or holds no files",
+        "The body is broken or holds no images",
         ("invalid_form", "Missing boundary in multipart."),
+        ("invalid_json", "images.0.content: Field required"),
+        ("invalid_compression", "the gzip data of the body is cut off"),
         ("no_images", "the form holds no files: send each image as a file of the form"),
     ),
     404: error_example(
         "No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")
+    ),
+    408: error_example(
+        "The body took too long", ("body_timeout", "the body of a request must be sent within 60 seconds")
     ),
     413: error_example(
         "The body is too large or holds too many images",
@@ -54,11 +65,13 @@ _CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
         ("too_many_images", "a request may hold at most 64 images"),
     ),
     415: error_example(
-        "Neither a form nor an image",
+        "Neither a form, nor JSON, nor an image",
         (
             "unsupported_media_type",
-            "expected the content type multipart/form-data, image/* or application/octet-stream, got text/plain",
+            "expected the content type multipart/form-data, application/json, image/* or application/octet-stream, "
+            "got text/plain",
         ),
+        ("unsupported_content_encoding", "expected the content encoding gzip or deflate, got 'br'"),
     ),
     422: error_example(
         "None of the images could be classified, or a parameter is wrong",
@@ -79,8 +92,9 @@ _CLASSIFY_ERRORS: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/classify",
     summary="Classify images",
+    response_model=ClassifyResponse,
     response_description="One result per image, in order; at least one image was classified",
-    responses=_CLASSIFY_ERRORS,
+    responses=_CLASSIFY_ANSWERS,
     openapi_extra={"requestBody": REQUEST_BODY},
     tags=["images"],
 )
@@ -90,7 +104,7 @@ async def classify(
         str | None, Query(max_length=200, description="a name from /models; by default, the first")
     ] = None,
     top_k: Annotated[int, Query(ge=1, description="how many classes to name; at most all of them")] = 5,
-) -> ClassifyResponse:
+) -> ClassifyResponse | Response:
     """Send the files of a form, or one image as the body:
 
         curl -F file=@seven.png -F file=@two.jpg 'http://127.0.0.1:8000/classify?top_k=3'
@@ -98,11 +112,17 @@ async def classify(
 
     An image that cannot be classified has an `error` in its place and does not fail the others. Where that is so of
     every image, the answer is 422 with the error of the first.
+
+    With `Accept: application/x-ndjson` the answer is one line per image, in order, sent as they are classified.
     """
     served = _find_model(_models(request), model)
     settings = request.app.state.settings
-    uploads = await read_uploads(request, settings.max_images)
+    uploads = await read_uploads(request, settings, _models(request).threads)
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
+    if NDJSON in request.headers.get("accept", ""):
+        parts = served.stream(uploads, top_k, deadline)
+        first = await anext(parts)  # now, as long as the status can tell what is wrong
+        return StreamingResponse(_lines(uploads, first, parts), media_type=NDJSON)
     outcomes = await served.classify(uploads, top_k, deadline)
     results = [_result(upload, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
     if not isinstance(outcomes[0], Prediction) and all(isinstance(result, ImageFailure) for result in results):
@@ -156,14 +176,24 @@ def _find_model(models: Models, name: str | None) -> ServedModel:
     return models.get(name)
 
 
-def _result(upload: Upload, outcome: Prediction | ImageError | InferenceError) -> Classification | ImageFailure:
+async def _lines(
+    uploads: Sequence[Upload], first: list[Outcome], parts: AsyncIterator[list[Outcome]]
+) -> AsyncIterator[str]:
+    remaining = iter(uploads)
+    outcomes: list[Outcome] | None = first
+    while outcomes is not None:
+        yield "".join(_result(next(remaining), outcome).model_dump_json() + "\n" for outcome in outcomes)
+        outcomes = await anext(parts, None)
+
+
+def _result(upload: Upload, outcome: Outcome) -> Classification | ImageFailure:
     if isinstance(outcome, Prediction):
         return Classification(filename=upload.filename, **outcome.to_dict())
     error = _api_error(outcome)
     return ImageFailure(filename=upload.filename, error=ErrorDetail(code=error.code, message=error.message))
 
 
-def _api_error(error: ImageError | InferenceError) -> ApiError:
+def _api_error(error: ImageError | ApiError) -> ApiError:
     if isinstance(error, ImageError):
         code = "image_too_large" if isinstance(error, ImageTooLargeError) else "invalid_image"
         return ApiError(422, code, str(error))

@@ -31,6 +31,19 @@ class ErrorResponse(_Schema):
     error: ErrorDetail
 
 
+class Base64Image(_Schema):
+    """An image of a JSON body."""
+
+    content: str = Field(description="the bytes of an image file, in base64", examples=["iVBORw0KGgo..."])
+    filename: str | None = Field(default=None, description="returned with its result", examples=["seven.png"])
+
+
+class ImagesBody(_Schema):
+    """A JSON body of images."""
+
+    images: tuple[Base64Image, ...] = Field(description="in the order of the results")
+
+
 class ClassScore(_Schema):
     """One class of a prediction."""
 

@@ -1,8 +1,10 @@
 """One version of a model: loaded, warm, and classifying the images of concurrent requests."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from serving.metrics import ModelMetrics
 from serving.settings import Settings
 from serving.threads import Threads
 from serving.uploads import Upload
+
+# What comes of an image: its classes, or why there are none.
+Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 
 # A thread decodes this many images of a request before the next request's turn.
 DECODE_CHUNK = 8
@@ -46,6 +51,7 @@ class ServedModel:
         self.predictor = Predictor(package, device=settings.device, threads=1, batch_size=max_batch_size)
         self.info = self.predictor.info()
         self.metrics = ModelMetrics(self.name, version)
+        self._max_batch_size = max_batch_size
         self._max_image_pixels = settings.max_image_pixels
         self._threads = threads
         self._batcher = Batcher(
@@ -81,9 +87,7 @@ class ServedModel:
             raise InferenceError
         return np.stack(rows)
 
-    async def classify(
-        self, uploads: Sequence[Upload], top_k: int, deadline: float
-    ) -> list[Prediction | ImageError | InferenceError]:
+    async def classify(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> list[Outcome]:
         """Return one prediction per image, in order, or why there is none.
 
         Raises:
@@ -91,22 +95,52 @@ class ServedModel:
         """
         with self._batcher.admit(len(uploads)):
             async with _until(deadline):
-                decoded = await self._decode_all(uploads)
-                arrays = [image for image in decoded if not isinstance(image, ImageError)]
-                outcomes = iter(await self._batcher.run(np.stack(arrays)) if arrays else ())
-        results: list[Prediction | ImageError | InferenceError] = []
-        for image in decoded:
-            outcome = image if isinstance(image, ImageError) else next(outcomes)
-            if isinstance(outcome, np.ndarray):
-                results.append(self.predictor.rank(outcome, top_k))
-            else:
-                results.append(outcome if isinstance(outcome, ImageError) else InferenceError())
-        return results
+                return await self._classify(uploads, 1, top_k)
 
-    async def _decode_all(self, uploads: Sequence[Upload]) -> list[NDArray[np.uint8] | ImageError]:
+    async def stream(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
+        """Yield the same in parts, each once it and those before it are done.
+
+        Raises:
+            QueueFullError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
+                no time was left have the DeadlineError in their place.
+        """
+        size = self._max_batch_size
+        with self._batcher.admit(len(uploads)):
+            parts = [
+                asyncio.create_task(self._classify(uploads[start : start + size], start + 1, top_k))
+                for start in range(0, len(uploads), size)
+            ]
+            try:
+                for number, part in enumerate(parts):
+                    try:
+                        async with _until(deadline):
+                            outcomes = await part
+                    except DeadlineError as error:
+                        if number == 0:
+                            raise
+                        outcomes = [error] * len(uploads[number * size : (number + 1) * size])
+                    yield outcomes
+            finally:
+                for part in parts:
+                    part.cancel()
+
+    async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
+        decoded = await self._decode_all(uploads, first_number)
+        arrays = [image for image in decoded if not isinstance(image, ImageError)]
+        computed = iter(await self._batcher.run(np.stack(arrays)) if arrays else ())
+        outcomes: list[Outcome] = []
+        for image in decoded:
+            result = image if isinstance(image, ImageError) else next(computed)
+            if isinstance(result, np.ndarray):
+                outcomes.append(self.predictor.rank(result, top_k))
+            else:
+                outcomes.append(result if isinstance(result, ImageError) else InferenceError())
+        return outcomes
+
+    async def _decode_all(self, uploads: Sequence[Upload], first_number: int) -> list[NDArray[np.uint8] | ImageError]:
         chunks = await asyncio.gather(
             *(
-                self._threads.run(self._decode, uploads[start : start + DECODE_CHUNK], start + 1)
+                self._threads.run(self._decode, uploads[start : start + DECODE_CHUNK], first_number + start)
                 for start in range(0, len(uploads), DECODE_CHUNK)
             )
         )
@@ -118,10 +152,18 @@ class ServedModel:
             name = upload.filename or f"image {number}"
             try:
                 with self.metrics.decode_seconds.time():
-                    images.append(to_array(upload.content, self.spec, name, max_pixels=self._max_image_pixels))
+                    content = _from_base64(upload.content, name) if isinstance(upload.content, str) else upload.content
+                    images.append(to_array(content, self.spec, name, max_pixels=self._max_image_pixels))
             except ImageError as error:
                 images.append(error)
         return images
+
+
+def _from_base64(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ImageError(f"{name}: expected base64: {error}") from error
 
 
 @asynccontextmanager

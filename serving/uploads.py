@@ -1,13 +1,18 @@
-"""The images of a request body: a form of files, or one raw image."""
+"""The images of a request body: the files of a form, one raw image, or JSON with base64."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.compression import inflate
 from serving.errors import ApiError
+from serving.schemas import Base64Image, ImagesBody
+from serving.settings import Settings
+from serving.threads import Threads
 
 # A form is for files; these bound what the parser takes before anything else in it is refused.
 MAX_FORM_FIELDS = 8
@@ -16,7 +21,7 @@ MAX_FIELD_BYTES = 64 * 2**10
 # The request body of an operation that takes images, for the OpenAPI document.
 REQUEST_BODY = {
     "required": True,
-    "description": "One or many images as the files of a form, under any field name; or the bytes of one image.",
+    "description": "One or many images: as the files of a form, under any field name; as JSON; or one image's bytes.",
     "content": {
         "multipart/form-data": {
             "schema": {
@@ -32,6 +37,13 @@ REQUEST_BODY = {
                 "required": ["file"],
             }
         },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"images": {"type": "array", "items": Base64Image.model_json_schema(), "minItems": 1}},
+                "required": ["images"],
+            }
+        },
         "image/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
@@ -40,37 +52,69 @@ REQUEST_BODY = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image as it was sent: its file name, if it came with one, and its bytes."""
+    """An image as it was sent: its file name, if it came with one, and its bytes, or the text of them in base64."""
 
     filename: str | None
-    content: bytes
+    content: bytes | str
 
 
-async def read_uploads(request: Request, max_images: int) -> list[Upload]:
+async def read_uploads(request: Request, settings: Settings, threads: Threads) -> list[Upload]:
     """Return the images of the body, at least one.
 
     Raises:
-        ApiError: 415 for another content type, 400 for a broken form or one without files, 413 for too many files.
+        ApiError: 415 for another content type or encoding; 400 for a body that is broken or holds no image; 413 for
+            too many images, or too many bytes once they are inflated.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    chunks = request.stream()
+    if encoding := request.headers.get("content-encoding"):
+        chunks = _inflated(chunks, encoding, settings.max_body_bytes, threads)
     if content_type == "multipart/form-data":
-        return await _read_form(request, max_images)
+        return await _read_form(request, chunks, settings.max_images)
+    if content_type == "application/json":
+        body = b"".join([chunk async for chunk in chunks])
+        return await threads.run(_parse_json, body, settings.max_images)
     if content_type.startswith("image/") or content_type == "application/octet-stream":
-        return [Upload(None, await request.body())]
+        return [Upload(None, b"".join([chunk async for chunk in chunks]))]
     raise ApiError(
         415,
         "unsupported_media_type",
-        "expected the content type multipart/form-data, image/* or application/octet-stream, "
+        "expected the content type multipart/form-data, application/json, image/* or application/octet-stream, "
         f"got {content_type or 'none'}",
     )
 
 
-async def _read_form(request: Request, max_images: int) -> list[Upload]:
+async def _inflated(
+    chunks: AsyncGenerator[bytes, None], encoding: str, max_bytes: int, threads: Threads
+) -> AsyncGenerator[bytes, None]:
+    body = b"".join([chunk async for chunk in chunks])
+    yield await threads.run(inflate, body, encoding, max_bytes)
+
+
+def _parse_json(body: bytes, max_images: int) -> list[Upload]:
     try:
-        form = await _FormParser(request, max_images).parse()
+        images = ImagesBody.model_validate_json(body).images
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"])) or "the body"
+        raise ApiError(400, "invalid_json", f"{place}: {problem['msg']}") from error
+    if not images:
+        raise ApiError(400, "no_images", "the list of images is empty")
+    if len(images) > max_images:
+        raise _too_many_images(max_images)
+    return [Upload(image.filename, image.content) for image in images]
+
+
+def _too_many_images(max_images: int) -> ApiError:
+    return ApiError(413, "too_many_images", f"a request may hold at most {max_images} images")
+
+
+async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_images: int) -> list[Upload]:
+    try:
+        form = await _FormParser(request, chunks, max_images).parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise ApiError(413, "too_many_images", f"a request may hold at most {max_images} images") from error
+            raise _too_many_images(max_images) from error
         raise ApiError(400, "invalid_form", error.message) from error
     try:
         return [Upload(file.filename, await file.read()) for file in _files_of(form)]
@@ -92,10 +136,13 @@ def _files_of(form: FormData) -> list[UploadFile]:
 class _FormParser(MultiPartParser):
     """Starlette's parser, with limits, that also refuses a form cut off in a file: Starlette would drop that file."""
 
-    def __init__(self, request: Request, max_images: int) -> None:
+    # Images stay in memory, where their bytes are bounded already: they belong on no disk.
+    spool_max_size = 2**62
+
+    def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], max_images: int) -> None:
         super().__init__(
             request.headers,
-            self._check_end(request.stream()),
+            self._check_end(chunks),
             max_files=max_images,
             max_fields=MAX_FORM_FIELDS,
             max_part_size=MAX_FIELD_BYTES,
