@@ -2,16 +2,17 @@
 
 PYTHON ?= python3
 PACKAGES ?=
+SECONDS ?= 300
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench venv
+.PHONY: help demo test check serve bench fuzz reliability venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "All of them work in $(VENV), which is made first where it is missing (PYTHON=python3, 3.11 or newer)."
 
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
@@ -31,6 +32,12 @@ serve: $(INSTALLED) ## serve the bundled models on http://127.0.0.1:8000
 
 bench: $(INSTALLED) ## measure the bundled models, and PACKAGES="build/mnist-pde ...", against Keras
 	$(BIN)/python -m benchmarks.quick $(PACKAGES)
+
+fuzz: $(INSTALLED) ## attack the decoder, the parser and the server for SECONDS=300 each
+	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/fuzz tests/serving/test_attacks_openapi.py
+
+reliability: $(INSTALLED) ## break a running server, at full length, and print what was measured
+	PDEINFER_RELIABILITY=full $(BIN)/python -m pytest -s tests/reliability
 
 venv: $(INSTALLED) ## make or renew the environment
 

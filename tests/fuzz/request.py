@@ -1,0 +1,71 @@
+"""Fuzz target: any body and header length of a V2 request are parsed, or refused with an ApiError.
+
+    python -m tests.fuzz.request FOLDER_OF_SEEDS -max_total_time=60
+
+The first byte of an input says how it is to be read, the next two the header length, the rest is the body.
+"""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["serving", "json"]):
+    from serving.compression import inflate
+    from serving.errors import ApiError
+    from serving.v2.request import parse_request
+    from serving.v2.response import encode_response
+
+import numpy as np
+
+from pdeinfer import InputSpec
+
+SPEC = InputSpec(height=2, width=3, channels=1, mean=(0.0,), std=(1.0,))
+MAX_IMAGES = 3
+MAX_BYTES = 100_000
+LABELS = ("a", "b:c", "☂")
+
+# What libFuzzer puts into the inputs, beside what it makes of the seeds.
+WORDS = (
+    *("inputs", "outputs", "id", "name", "image", "probabilities", "datatype", "UINT8", "shape", "data", "parameters"),
+    *("binary_data_size", "binary_data_output", "binary_data", "classification"),
+    *("[1,2,3,1]", "[[", "]]", "null", "true", "false", "NaN", "1e9", "-1", "256", "{}", '":', "\\ud800"),
+)
+
+
+def seeds() -> list[bytes]:
+    """Return inputs to start from: requests that are right."""
+    json_request = (
+        b'{"id":"7","inputs":[{"name":"image","datatype":"UINT8","shape":[1,2,3,1],"data":%s}],'
+        b'"parameters":{"a":1.5e3}}'
+    )
+    binary_request = (
+        b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[1,2,3,1],"parameters":{"binary_data_size":6}}],'
+        b'"outputs":[{"name":"probabilities","parameters":{"binary_data":true,"classification":2}}]}'
+    )
+    return [
+        b"\0\0\0" + json_request % b"[0,1,2,253,254,255]",
+        b"\0\0\0" + json_request % b"[[[[0],[1],[2]],[[3],[4],[5]]]]",
+        b"\1" + len(binary_request).to_bytes(2, "big") + binary_request + bytes(6),
+    ]
+
+
+def parse_any(data: bytes) -> None:
+    mode, length, body = data[0] if data else 0, int.from_bytes(data[1:3], "big"), data[3:]
+    encoding = ("", "gzip", "deflate", "identity")[mode >> 1 & 3]
+    try:
+        content = inflate(body, encoding, MAX_BYTES)
+        request = parse_request(content, str(length) if mode & 1 else None, SPEC, MAX_IMAGES)
+    except ApiError as error:
+        if error.status not in (400, 413) or len(error.message) > 1000:
+            raise AssertionError(error.message) from error
+        return
+    images = len(request.pixels)
+    assert 1 <= images <= MAX_IMAGES
+    assert request.pixels.shape == (images, 2, 3, 1)
+    assert request.pixels.dtype == np.uint8
+    encode_response(request, "model", "1", LABELS, np.full((images, 3), 1 / 3, np.float32))
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, parse_any)
+    atheris.Fuzz()
