@@ -158,7 +158,7 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
         encoding = request.headers.get("content-encoding", "")
         arguments = body, encoding, request.headers.get("inference-header-content-length"), served, settings
         if encoding or len(body) > PARSED_AT_ONCE:
-            inference = await asyncio.to_thread(_parse, *arguments)
+            inference = await _models(request).threads.run(_parse, *arguments)
         else:
             inference = _parse(*arguments)
         probabilities = await served.infer(inference.pixels, deadline)
