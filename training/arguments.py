@@ -52,6 +52,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                        "all that fit")  # fmt: skip
     start.add_argument("--resume", action="store_true", help="go on with the training in the folder")
     parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
+    parser.add_argument("--data-parallel", action="store_true",
+                        help="divide each batch among all devices (TensorFlow or JAX)")  # fmt: skip
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"),
                         help="of the computation; the weights stay float32 (default: float32)")  # fmt: skip
     arguments = parser.parse_args(argv)

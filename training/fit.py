@@ -18,6 +18,7 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
+from training.devices import count_replicas, list_devices
 from training.history import best_epoch, read_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
@@ -58,10 +59,13 @@ def fit(
             jit_compile=_jit_compile(),
         )
     # An epoch counts once last.keras, written last, holds it.
-    epoch = int(model.optimizer.iterations) // steps
+    epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
     if len(rows) < epoch:
         raise TrainingError(f"{folder.history}: expected at least {epoch} epochs, as {folder.last.name} has")
     classes = model.output_shape[-1]
+    # Keras cannot validate on several devices with images that do not divide evenly among them.
+    replicas = count_replicas()
+    chosen = slice(len(validation) // replicas * replicas)
     batches = Batches(
         train,
         classes=classes,
@@ -76,8 +80,8 @@ def fit(
             epochs=recipe.epochs,
             initial_epoch=epoch,
             shuffle=False,  # Batches shuffles
-            validation_data=(validation.images, np.eye(classes, dtype=np.float32)[validation.labels]),
-            validation_batch_size=_EVALUATION_BATCH,
+            validation_data=(validation.images[chosen], np.eye(classes, dtype=np.float32)[validation.labels[chosen]]),
+            validation_batch_size=_EVALUATION_BATCH // replicas * replicas,
             callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
             verbose=verbose,
         )
@@ -114,7 +118,7 @@ class EpochFacts(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         del epoch
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["seconds"] = round(time.perf_counter() - self.started, 2)
 
 
@@ -144,7 +148,6 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
         "validation_accuracy": best["val_accuracy"],
         "best_epoch": int(best["epoch"]),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "device": device_name(),
         "versions": versions(),
     }
 
@@ -162,19 +165,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def device_name() -> str:
-    """Return the device that Keras trains on, as "cpu", or "gpu:0" and the like."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return "gpu:0" if torch.cuda.is_available() else "cpu"
-    device: str = keras.distribution.list_devices()[0]
-    return "cpu" if device.startswith("cpu") else device
-
-
 def _jit_compile() -> bool | str:
     # XLA is slow at depthwise convolutions on the CPU; TensorFlow's own kernels are faster there.
-    return False if keras.backend.backend() == "tensorflow" and device_name() == "cpu" else "auto"
+    return False if keras.backend.backend() == "tensorflow" and list_devices()[0].startswith("cpu") else "auto"
 
 
 def git_commit() -> str | None:

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from pdeinfer.nn import Classifier
     from training import plots
     from training.checkpoints import RunFolder
-    from training.fit import describe_run, device_name, fit, measure, precision, training_splits
+    from training.devices import data_parallel, device_name, list_devices
+    from training.fit import describe_run, fit, measure, precision, training_splits
     from training.history import read_history
     from training.initial_weights import inherit
 
@@ -50,16 +52,18 @@ def _train(arguments: argparse.Namespace) -> int:
         folder.check_is_free()
         settings, dataset = _begin(arguments)
     splits = training_splits(dataset, settings.recipe)
-    if not arguments.resume:
-        folder.start(settings)
     preset, recipe, seed = settings.classifier, settings.recipe, settings.seed
-    print(
-        f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {settings.precision}, "
-        f"on {device_name()} ({keras.backend.backend()}), in {folder.path}"
-    )
+    scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
+    device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
     callbacks = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if arguments.tensorboard else []
     verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, a line an epoch for logs
-    with precision(settings.precision):
+    with precision(settings.precision), scope:
+        if not arguments.resume:
+            folder.start(settings)
+        print(
+            f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {settings.precision}, "
+            f"on {device} ({keras.backend.backend()}), in {folder.path}"
+        )
         keras.utils.set_random_seed(seed)
         if folder.last.exists():
             model = folder.load_last()
@@ -68,7 +72,7 @@ def _train(arguments: argparse.Namespace) -> int:
             if settings.init_dir is not None:
                 print(inherit(model, ModelPackage.read(settings.init_dir)))
         fit(model, recipe, splits, folder, seed=seed, verbose=verbose, callbacks=callbacks)
-    metrics = {**settings.to_dict(), **describe_run(folder), **measure(folder, dataset.test)}
+    metrics = {**settings.to_dict(), **describe_run(folder), "device": device, **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"

@@ -1,4 +1,4 @@
-"""Batch normalisation that trains in one kernel where TensorFlow has one."""
+"""Batch normalisation that trains in one kernel where TensorFlow has one, and over the batches of all devices."""
 
 from typing import Any
 
@@ -10,12 +10,16 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     Keras composes the normalisation and its gradient from some twenty elementwise operations; TensorFlow has a fused
     kernel for each of the two (docs/training-speed.md has the times). The result is the same within rounding. With one
-    channel, where the kernels are slower, over several devices, with other backends, in reduced precision and for
-    inference, this is Keras's layer.
+    channel, where the kernels are slower, with other backends, in reduced precision and for inference, this is Keras's
+    layer. So it is under a `tf.distribute` strategy of several devices, where the statistics are those of the whole
+    batch, not of one device's part.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(synchronized=_has_several_replicas(), **kwargs)
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not (training and self.trainable and _has_fused_kernel(inputs)):
+        if self.synchronized or not (training and self.trainable and _has_fused_kernel(inputs)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -34,10 +38,15 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return output
 
 
-def _has_fused_kernel(inputs: Any) -> bool:
-    if keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor):
+def _has_several_replicas() -> bool:
+    if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    one_device = tf.distribute.get_strategy().num_replicas_in_sync == 1
-    return one_device and inputs.dtype == tf.float32 and len(inputs.shape) == 4 and inputs.shape[-1] > 1
+    return int(tf.distribute.get_strategy().num_replicas_in_sync) > 1
+
+
+def _has_fused_kernel(inputs: Any) -> bool:
+    if keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor):
+        return False
+    return inputs.dtype == "float32" and len(inputs.shape) == 4 and inputs.shape[-1] > 1
