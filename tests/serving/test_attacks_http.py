@@ -310,3 +310,64 @@ def test_a_hostile_form_is_refused(server: Server, head: str, part: bytes) -> No
 
     assert time.monotonic() - started < PATIENCE
     assert statuses(answer)[0] in (400, 413, 422)
+
+
+@pytest.fixture(scope="module")
+def locked(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("locked")
+    (folder / "keys").write_text("the-only-key\n")
+    (folder / "admin").write_text("the-admin-key\n")
+    keys = ("--api-keys-file", str(folder / "keys"), "--admin-keys-file", str(folder / "admin"))
+    with running_server(folder / "log", str(package_folder), *keys) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/models", "//models", "/./models", "/models/", "/MODELS", "/models%20", "/%6dodels", "http://x/models", "*"),
+        *("/healthz/../models", "/docs/../models", "/healthz%2f..%2fmodels", "/healthz/%2e%2e/models", "/models#/docs"),
+        *(
+            "/models;/docs",
+            "/models?a=/healthz",
+            "/v2/health/../models/tiny-grey",
+            "/v2/health/%2e%2e/models/tiny-grey",
+        ),
+        *(
+            "/v2/models/tiny-grey",
+            "/v2/models/tiny-grey/config",
+            "/metrics",
+            "/docs/../metrics",
+            "/docs/%2e%2e/metrics",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("X: y", "Authorization: Bearer", "Authorization: Bearer  ", "Authorization: Bearer the-only", "X-API-Key:"),
+        *("Authorization: Basic the-only-key", "X-API-Key: the-only-key,the-only-key", "Cookie: key=the-only-key"),
+    ],
+)
+def test_no_path_and_no_header_goes_around_the_keys(locked: Server, path: str, header: str) -> None:
+    answer = exchange(locked, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n".encode())
+
+    assert statuses(answer)[0] in (400, 401, 404, 405)
+    assert b'tiny-grey"' not in answer
+    assert b"pdeinfer_" not in answer
+
+
+@pytest.mark.parametrize("name", [*FORGED, "tiny-grey"])
+@pytest.mark.parametrize("key", ["the-only-key", "the-admin-key"])
+def test_the_admin_routes_open_no_file_and_need_their_own_key(locked: Server, name: str, key: str) -> None:
+    body = b'{"action": "load"}'
+    head = (
+        f"POST /admin/models/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+
+    answer = exchange(locked, head.encode() + body, end=False)
+
+    is_allowed = key == "the-admin-key" and name == "tiny-grey"
+    assert statuses(answer)[0] in ((200,) if is_allowed else (400, 401, 404, 405))
+    assert b"root:" not in answer
