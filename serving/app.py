@@ -43,6 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # FastAPI's own loads its scripts from a CDN, and starts them inline
         redoc_url=None,
         redirect_slashes=False,  # clients of V2 follow no redirect
+        # Of OpenTelemetry its traces: metrics and logs are `serving.metrics` and `serving.logs`.
+        telemetry={"auto_configure": False, "metrics": False, "logs": False, "operation_spans": False},
         lifespan=lifespan,
     )
     app.state.settings = settings

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry import trace
 
 from pdeinfer import ImageError, Prediction, Predictor
 from pdeinfer.images import to_array
@@ -18,6 +19,8 @@ from serving.metrics import ModelMetrics
 from serving.settings import Settings
 from serving.threads import Threads
 from serving.uploads import Upload
+
+_tracer = trace.get_tracer("pdeinfer")
 
 # What comes of an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -81,7 +84,7 @@ class ServedModel:
         """
         with self._batcher.admit(len(pixels)):
             async with _until(deadline):
-                outcomes = await self._batcher.run(pixels)
+                outcomes = await self._compute(pixels)
         rows = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
         if len(rows) < len(outcomes):
             raise InferenceError
@@ -125,9 +128,10 @@ class ServedModel:
                     part.cancel()
 
     async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
-        decoded = await self._decode_all(uploads, first_number)
+        with _tracer.start_as_current_span("decode"):
+            decoded = await self._decode_all(uploads, first_number)
         arrays = [image for image in decoded if not isinstance(image, ImageError)]
-        computed = iter(await self._batcher.run(np.stack(arrays)) if arrays else ())
+        computed = iter(await self._compute(np.stack(arrays)) if arrays else ())
         outcomes: list[Outcome] = []
         for image in decoded:
             result = image if isinstance(image, ImageError) else next(computed)
@@ -136,6 +140,10 @@ class ServedModel:
             else:
                 outcomes.append(result if isinstance(result, ImageError) else InferenceError())
         return outcomes
+
+    async def _compute(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32] | Exception]:
+        with _tracer.start_as_current_span("compute", attributes={"model": self.name, "images": len(pixels)}):
+            return await self._batcher.run(pixels)
 
     async def _decode_all(self, uploads: Sequence[Upload], first_number: int) -> list[NDArray[np.uint8] | ImageError]:
         chunks = await asyncio.gather(

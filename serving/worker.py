@@ -17,6 +17,7 @@ from serving.logs import configure_logging
 from serving.models import Models
 from serving.protocol import LimitedProtocol
 from serving.settings import Settings
+from serving.tracing import configure_tracing
 
 CANNOT_START = 2
 
@@ -60,6 +61,7 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[Model
         0 after a signal, CANNOT_START where a model or the device cannot be used as asked.
     """
     configure_logging()
+    configure_tracing()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
