@@ -51,7 +51,7 @@ def error_response(
     scope["pdeinfer.error"] = code  # for the metrics
     is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
     # In ASCII: a message may quote what is no valid Unicode.
-    content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}})
+    content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}}, separators=(",", ":"))
     return Response(content, status, headers, "application/json")
 
 

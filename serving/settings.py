@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     )
     per_model: dict[str, Annotated[BatchSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
-        description='the three settings above for one model: NAME={"max_batch_size": 8, "max_delay_ms": 2}',
+        description='the three settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
     )
     request_timeout: float = Field(
         default=30, gt=0, description="seconds to classify a request's images, from its last byte; then it gets a 504"

@@ -237,6 +237,23 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
         assert "died with exit code -9" in server.log.read_text()
 
 
+def test_the_metrics_of_workers_are_added_up(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2", "--drain-seconds", "0") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        for _ in range(20):  # each on a connection of its own, to either of the workers
+            httpx2.post(f"{url}/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+        metrics = [httpx2.get(f"{url}/metrics").text for _ in range(10)]
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+
+    for text in metrics:
+        assert 'pdeinfer_requests_total{route="/classify",status="200"} 20.0' in text
+        assert 'pdeinfer_admitted_images{model="tiny-grey",version="1"} 0.0' in text
+        assert re.search(r"^pdeinfer_model_info{.*provider=.CPUExecutionProvider.*} 1.0$", text, re.MULTILINE)
+
+
 def test_workers_end_with_their_supervisor(package_folder: Path, tmp_path: Path) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2", "--drain-seconds", "0") as server:
         workers = children(server.process.pid)

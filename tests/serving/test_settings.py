@@ -1,4 +1,6 @@
-"""Settings from flags and the environment."""
+"""Settings from flags, the environment and a file."""
+
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -31,6 +33,103 @@ def test_the_environment_is_read_and_flags_come_first(monkeypatch: pytest.Monkey
     assert parse_settings(["other"]).models == ("other",)
 
 
+def test_a_file_is_read_after_flags_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        'models = ["digits-pde"]\nport = 9000\nmax_images = 7\nworkers = 3\n[per_model.digits-pde]\nmax_delay_ms = 2\n'
+    )
+    monkeypatch.setenv("PDEINFER_MAX_IMAGES", "8")
+
+    settings = parse_settings(["--config", str(file), "--port", "9001"])
+
+    assert (settings.models, settings.port, settings.max_images, settings.workers) == (("digits-pde",), 9001, 8, 3)
+    assert settings.batching("digits-pde") == (32, 2, 256)
+    monkeypatch.setenv("PDEINFER_CONFIG", str(file))
+    assert parse_settings([]).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), ("port = ", "is not TOML"), ("prot = 3", "prot"), ("port = -1", "port")],
+)
+def test_a_wrong_file_is_one_line_and_exit_code_2(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "settings.toml").write_text(content)
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings(["--config", str(tmp_path / "settings.toml")])
+
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_one_model_may_be_batched_in_another_way() -> None:
+    settings = parse_settings(
+        ["--max-delay-ms=1", '--per-model={"mnist-pde": {"max_batch_size": 64, "max_delay_ms": 0, "max_queue": 99}}']
+    )
+
+    assert settings.batching("mnist-pde") == (64, 0, 99)
+    assert settings.batching("digits-pde") == (32, 1, 256)
+
+
+def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.settings.available_cpus", lambda: 8)
+
+    assert [Settings(workers=workers).worker_threads for workers in (1, 3, 8, 20)] == [8, 2, 1, 1]
+    assert Settings(workers=2, threads=3).worker_threads == 3
+
+
+def test_keys_are_shown_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").write_text("k3y-of-file\n")
+    monkeypatch.setenv("PDEINFER_API_KEYS", "k3y-one, k3y-two")
+    monkeypatch.setenv("PDEINFER_ADMIN_KEYS_FILE", str(tmp_path / "keys"))
+
+    settings = parse_settings([])
+
+    assert settings.keys() == ["k3y-one", "k3y-two"]
+    assert settings.keys_of_admins() == ["k3y-of-file"]
+    assert "k3y" not in f"{settings!r} {settings}"
+    for wrong in (["--workers", "2"], ["--port", "x"], ["--api-keys-file", str(tmp_path)]):
+        with pytest.raises(SystemExit):
+            parse_settings(wrong)
+    output = capsys.readouterr()
+    assert "k3y" not in output.err + output.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
+        (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
+        (["--workers", "2"], {"PDEINFER_ADMIN_KEYS": "k"}, "admin_keys need workers=1"),
+        (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
+        ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
+        (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),
+        (["--api-keys-file", "/dev/null"], {}, "holds no key"),
+        (["--cors-origins", "example.org"], {}, "an origin is like https://example.org"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    environment: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings(arguments)
+
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
@@ -48,6 +147,13 @@ def test_settings_do_not_change() -> None:
         ("max-images", "0"),
         ("max-image-pixels", "1.5"),
         ("shutdown-timeout", "0"),
+        ("max-batch-size", "0"),
+        ("max-delay-ms", "-1"),
+        ("max-queue", "many"),
+        ("request-timeout", "0"),
+        ("body-timeout", "0"),
+        ("workers", "0"),
+        ("drain-seconds", "-1"),
     ],
 )
 def test_a_wrong_value_is_one_line_and_exit_code_2(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +180,8 @@ def test_help_shows_every_setting_its_default_and_examples(capsys: pytest.Captur
 
     text = capsys.readouterr().out
     assert exit_info.value.code == 0
-    for name in Settings.model_fields.keys() - {"models"}:
+    for name in Settings.model_fields.keys() - {"models", "api_keys", "admin_keys"}:
         assert f"--{name.replace('_', '-')}" in text
     assert "127.0.0.1" in text
+    assert "PDEINFER_API_KEYS" in text
     assert "curl -F" in text
