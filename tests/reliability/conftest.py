@@ -1,0 +1,90 @@
+"""How long the tests are, what they report, and a network that has something to compute."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer.package import ONNX_FILE, ModelCard, new_package, write_card
+from tests.conftest import GREY_PRESET, OPSET
+
+IS_FULL = os.environ.get("PDEINFER_RELIABILITY") == "full"
+
+SLOW_PRESET = replace(GREY_PRESET, name="slow-grey")
+SLOW_LAYERS, SLOW_CHANNELS = 96, 64
+
+
+@pytest.fixture(scope="session")
+def slow_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of many convolutions, 8x8x1 images: some milliseconds of one core for each image."""
+    folder = tmp_path_factory.mktemp("packages") / "slow-grey"
+    with new_package(folder) as new:
+        (new / ONNX_FILE).write_bytes(_slow_model())
+        write_card(new, ModelCard(SLOW_PRESET, parameters=1, macs=1, opset=OPSET, metrics={}))
+    return folder
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line of figures; `make reliability` shows it."""
+    return lambda line: print(f"\n{request.node.name}: {line}")  # noqa: T201
+
+
+def random_pixels(count: int, seed: int = 0) -> np.ndarray:
+    """Return images for the grey models: uint8 (count, 8, 8, 1)."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = BytesIO()
+    PIL.Image.fromarray(image.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
+def _slow_model() -> bytes:
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    from pdeinfer.export.rules import metadata
+
+    rng = np.random.default_rng(0)
+
+    def weights(name: str, *shape: int) -> TensorProto:
+        # As large as keeps the variance of the activations.
+        values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    spec = SLOW_PRESET.input
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["hidden0"], perm=[0, 3, 1, 2]),
+    ]
+    initializers = []
+    for layer in range(SLOW_LAYERS):
+        inputs = SLOW_CHANNELS if layer else spec.channels
+        initializers.append(weights(f"kernel{layer}", SLOW_CHANNELS, inputs, 3, 3))
+        nodes.append(helper.make_node("Conv", [f"hidden{layer}", f"kernel{layer}"], [f"sum{layer}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"sum{layer}"], [f"hidden{layer + 1}"]))
+    nodes += [
+        helper.make_node("GlobalAveragePool", [f"hidden{SLOW_LAYERS}"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["features"]),
+        helper.make_node("Gemm", ["features", "classes"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    labels = len(SLOW_PRESET.labels)
+    initializers.append(weights("classes", labels, SLOW_CHANNELS))
+    graph = helper.make_graph(
+        nodes,
+        SLOW_PRESET.name,
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", spec.height, spec.width, spec.channels])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    helper.set_model_props(model, metadata(SLOW_PRESET))
+    checker.check_model(model)
+    return model.SerializeToString()

@@ -1,0 +1,201 @@
+"""Load beyond capacity, bad images in every batch, clients that leave, memory over many requests."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import GREY_PRESET
+from tests.reliability.conftest import IS_FULL, png, random_pixels
+from tests.reliability.load import (
+    LOST,
+    Client,
+    closed_loop,
+    files_request,
+    open_loop,
+    percentile,
+    pixels_request,
+    post,
+    statuses,
+)
+from tests.serving.test_process import Server, running_server
+
+Report = Callable[[str], None]
+
+IMAGES = 4  # of each request to the slow model
+MAX_QUEUE = 64
+OVERLOAD_SECONDS = 20 if IS_FULL else 4
+REQUESTS = 50_000 if IS_FULL else 3_000
+
+
+@pytest.fixture(scope="module")
+def slow(slow_package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    options = ("--max-queue", f"{MAX_QUEUE}", "--max-images", f"{IMAGES}")
+    with running_server(log, str(slow_package_folder), *options) as server:
+        yield server
+
+
+@pytest.fixture
+def server(package_folder: Path, tmp_path: Path) -> Iterator[Server]:
+    with running_server(tmp_path / "log", str(package_folder)) as server:
+        yield server
+        assert "Traceback" not in server.log.read_text()
+
+
+def resident_megabytes(server: Server) -> float:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.mark.slow
+def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(
+    slow: Server, report: Report
+) -> None:
+    requests = [pixels_request("slow-grey", random_pixels(IMAGES, seed)) for seed in range(8)]
+    seconds = OVERLOAD_SECONDS / 4
+
+    def unloaded() -> float:
+        return percentile(asyncio.run(closed_loop(slow.port, requests, 1, seconds)), 99)
+
+    capacity = statuses(asyncio.run(closed_loop(slow.port, requests, 8, seconds)))[200] / seconds
+    before = unloaded()
+    answers = asyncio.run(open_loop(slow.port, requests, 3 * capacity, OVERLOAD_SECONDS))
+    alone = max(before, unloaded())
+
+    found = statuses(answers)
+    rate = found[200] / OVERLOAD_SECONDS
+    bound = 2 * alone + MAX_QUEUE / (rate * IMAGES)
+    accepted, refused = percentile(answers, 99), percentile(answers, 99, status=503)
+    report(
+        f"capacity {capacity:.0f} requests/s of {IMAGES} images; sent {3 * capacity:.0f}/s for {OVERLOAD_SECONDS} s: "
+        f"{found[200]} answered ({rate:.0f}/s), {found[503]} refused; p99 alone {alone * 1e3:.0f} ms, "
+        f"accepted {accepted * 1e3:.0f} ms (bound {bound * 1e3:.0f} ms), refused {refused * 1e3:.0f} ms"
+    )
+    assert set(found) == {200, 503}
+    assert rate > capacity / 2
+    assert accepted < bound * (1 if IS_FULL else 2)  # a few seconds on a busy machine are no measurement
+    assert refused < accepted
+
+
+@pytest.mark.slow
+def test_one_bad_image_in_each_request_of_32_fails_alone(
+    server: Server, tiny_probabilities: Callable[..., np.ndarray], report: Report
+) -> None:
+    pixels = random_pixels(32)
+    expected = tiny_probabilities(GREY_PRESET, pixels).argmax(axis=1)
+    files = [png(image) for image in pixels]
+    bad = [b"", b"no image", files[0][:40], files[0][:-60]]
+    requests = [
+        files_request([*files[:place], bad[place % len(bad)], *files[place + 1 :]]) for place in range(len(files))
+    ]
+
+    async def run() -> int:
+        clients = [Client(server.port) for _ in range(8)]
+        count = 0
+        for round_ in range(20 if IS_FULL else 4):
+            for start in range(0, len(requests), len(clients)):
+                places = range(start, start + len(clients))
+                answers = await asyncio.gather(
+                    *(client.send(requests[place]) for client, place in zip(clients, places, strict=True))
+                )
+                for place, answer in zip(places, answers, strict=True):
+                    assert answer.status == 200, (round_, answer)
+                    results = json.loads(answer.body)["results"]
+                    assert results[place]["error"]["code"] == "invalid_image"
+                    found = [result.get("index") for result in results]
+                    assert found == [None if n == place else index for n, index in enumerate(expected)]
+                    count += 1
+        for client in clients:
+            await client.close()
+        return count
+
+    report(f"{asyncio.run(run())} requests of 32 images, one of them bad: the other 31 classified in each")
+
+
+@pytest.mark.slow
+def test_a_storm_of_clients_that_leave_harms_nobody_else(slow: Server, report: Report) -> None:
+    request = pixels_request("slow-grey", random_pixels(IMAGES))
+    storm_seconds = 10 if IS_FULL else 3
+    descriptors = len(list(Path(f"/proc/{slow.process.pid}/fd").iterdir()))
+    left = 0
+
+    async def leave(end: float) -> None:
+        nonlocal left
+        while time.monotonic() < end:
+            _, writer = await asyncio.open_connection("127.0.0.1", slow.port)
+            writer.write(request if left % 3 else request[: len(request) // 2])
+            await asyncio.sleep(0.002 * (left % 5))
+            writer.transport.abort()
+            left += 1
+
+    async def run() -> list:
+        end = time.monotonic() + storm_seconds
+        stay = asyncio.create_task(closed_loop(slow.port, [request], 2, storm_seconds))
+        await asyncio.gather(*(leave(end) for _ in range(8)))
+        return await stay
+
+    answers = asyncio.run(run())
+    time.sleep(1)
+
+    found = statuses(answers)
+    p99 = percentile(answers, 99) * 1e3
+    report(f"{left} clients left in {storm_seconds} s; those that stayed: {dict(found)}, p99 {p99:.0f} ms")
+    assert found[LOST] == 0
+    assert found[200] > 0.9 * len(answers)
+    assert set(found) <= {200, 503}
+    assert statuses(asyncio.run(closed_loop(slow.port, [request], 1, 0.5))).keys() == {200}
+    assert len(list(Path(f"/proc/{slow.process.pid}/fd").iterdir())) <= descriptors + 5
+    assert "Traceback" not in slow.log.read_text()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_requests(server: Server, report: Report) -> None:
+    pixels = random_pixels(32)
+    files = [png(image) for image in pixels]
+    body = gzip.compress(pixels_request("tiny-grey", pixels).split(b"\r\n\r\n", 1)[1])
+    length = pixels_request("tiny-grey", pixels).split(b"Length: ")[2].split(b"\r\n")[0].decode()
+    requests = [
+        files_request(files[:1]),
+        files_request([files[0], b"bad", files[1]]),
+        files_request([b"bad"]),
+        pixels_request("tiny-grey", pixels),
+        pixels_request("tiny-grey", pixels[:1]),
+        post("/v2/models/tiny-grey/infer", b'{"inputs": []}'),
+        post(
+            "/v2/models/tiny-grey/infer",
+            body,
+            "Content-Encoding: gzip",
+            f"Inference-Header-Content-Length: {length}",
+        ),
+        post("/v2/models/other/infer", b"{}"),
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2/models/tiny-grey HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+
+    async def send(count: int) -> None:
+        async def run(number: int) -> None:
+            client = Client(server.port)
+            for index in range(count // 8):
+                answer = await client.send(requests[(number + index) % len(requests)])
+                assert answer.status in (200, 400, 404, 422)
+            await client.close()
+
+        await asyncio.gather(*(run(number) for number in range(8)))
+
+    asyncio.run(send(2_000))
+    measured = [resident_megabytes(server)]
+    for _ in range(10):
+        asyncio.run(send(REQUESTS // 10))
+        measured.append(resident_megabytes(server))
+
+    slope = np.polyfit(np.linspace(0, REQUESTS, len(measured)), measured, 1)[0] * 10_000
+    report(f"{REQUESTS} requests: {measured[0]:.1f} MB before, {measured[-1]:.1f} MB after, {slope:+.2f} MB per 10,000")
+    assert measured[-1] - measured[0] < 10
+    if IS_FULL:
+        assert slope < 0.5
