@@ -52,20 +52,13 @@ def fit(
     rows = read_history(folder.history)
     steps = len(train) // recipe.batch_size
     if not model.compiled:
-        model.compile(
-            optimizer=recipe.make_optimizer(steps),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=_jit_compile(),
-        )
+        compile_model(model, recipe, steps)
     # An epoch counts once last.keras, written last, holds it.
     epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
     if len(rows) < epoch:
         raise TrainingError(f"{folder.history}: expected at least {epoch} epochs, as {folder.last.name} has")
     classes = model.output_shape[-1]
-    # Keras cannot validate on several devices with images that do not divide evenly among them.
-    replicas = count_replicas()
-    chosen = slice(len(validation) // replicas * replicas)
+    images, labels, evaluation_batch = evaluation_data(validation, classes)
     batches = Batches(
         train,
         classes=classes,
@@ -80,11 +73,32 @@ def fit(
             epochs=recipe.epochs,
             initial_epoch=epoch,
             shuffle=False,  # Batches shuffles
-            validation_data=(validation.images[chosen], np.eye(classes, dtype=np.float32)[validation.labels[chosen]]),
-            validation_batch_size=_EVALUATION_BATCH // replicas * replicas,
+            validation_data=(images, labels),
+            validation_batch_size=evaluation_batch,
             callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
             verbose=verbose,
         )
+
+
+def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
+    """Give a network its optimizer and loss."""
+    model.compile(
+        optimizer=recipe.make_optimizer(steps_per_epoch),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=_jit_compile(),
+    )
+
+
+def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return images, one-hot labels and a batch size to evaluate with.
+
+    Over several devices the last few images may be missing: Keras cannot evaluate what does not divide evenly.
+    """
+    replicas = count_replicas()
+    chosen = slice(len(split) // replicas * replicas)
+    labels = np.eye(classes, dtype=np.float32)[split.labels[chosen]]
+    return split.images[chosen], labels, _EVALUATION_BATCH // replicas * replicas
 
 
 def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:

@@ -23,6 +23,7 @@ class Recipe:
         crop_padding: pixels of black around an image before a random crop of its size; 0: no random crop.
         flip: whether images are mirrored left to right at random.
         validation_fraction: part of the training images that is held out to choose the best epoch.
+        starts: draws of random weights that are tried for an epoch each; see `training.starts`.
     """
 
     dataset: DatasetName
@@ -36,6 +37,7 @@ class Recipe:
     crop_padding: int = 0
     flip: bool = False
     validation_fraction: float = 0.1
+    starts: int = 1
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return the optimizer with its learning-rate schedule."""
@@ -52,7 +54,7 @@ class Recipe:
         return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
 
 
-_MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0)
+_MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0, starts=8)
 _CIFAR10 = Recipe(
     "cifar10",
     epochs=100,

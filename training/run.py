@@ -37,13 +37,13 @@ def _train(arguments: argparse.Namespace) -> int:
     import_keras()
     import keras
 
-    from pdeinfer.nn import Classifier
     from training import plots
     from training.checkpoints import RunFolder
     from training.devices import data_parallel, device_name, list_devices
     from training.fit import describe_run, fit, measure, precision, training_splits
     from training.history import read_history
     from training.initial_weights import inherit
+    from training.starts import choose_start
 
     folder = RunFolder(arguments.out)
     if arguments.resume:
@@ -68,7 +68,9 @@ def _train(arguments: argparse.Namespace) -> int:
         if folder.last.exists():
             model = folder.load_last()
         else:
-            model = Classifier(preset)
+            model, losses = choose_start(preset, recipe, splits, seed=seed)
+            if losses:
+                print("validation losses of the starts:", ", ".join(f"{loss:.3f}" for loss in losses))
             if settings.init_dir is not None:
                 print(inherit(model, ModelPackage.read(settings.init_dir)))
         fit(model, recipe, splits, folder, seed=seed, verbose=verbose, callbacks=callbacks)

@@ -7,15 +7,17 @@ import keras
 from pdeinfer.nn.normalization import BatchNormalization
 
 
-def conv(channels: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any) -> keras.Layer:
-    """Return a `kernel_size` x `kernel_size` convolution with zero 'same' padding, He-normal, without bias."""
+def conv(
+    channels: int, kernel_size: int = 3, strides: int = 1, kernel_initializer: Any = "he_normal", **kwargs: Any
+) -> keras.Layer:
+    """Return a `kernel_size` x `kernel_size` convolution with zero 'same' padding, without bias."""
     return keras.layers.Conv2D(
         channels,
         kernel_size,
         strides=strides,
         padding="same",
         use_bias=False,
-        kernel_initializer="he_normal",
+        kernel_initializer=kernel_initializer,
         **kwargs,
     )
 
