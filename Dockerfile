@@ -11,10 +11,15 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
+# For the fused kernel: the compiler, and ONNX Runtime's headers. Whatever version Debian has will do.
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends g++ libonnxruntime-dev && \
+    rm -rf /var/lib/apt/lists/*
 COPY requirements/constraints.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint requirements/constraints.txt build hatchling
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY pdeinfer pdeinfer
 COPY serving serving
 COPY training training

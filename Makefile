@@ -42,7 +42,8 @@ reliability: $(INSTALLED) ## break a running server, at full length, and print w
 venv: $(INSTALLED) ## make or renew the environment
 
 # The stamp is made last: an installation that was interrupted is done again.
-$(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt
+$(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
+		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pdeinfer needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into $(VENV) (a minute or two, once)"
@@ -50,4 +51,6 @@ $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev]'
+	@test -e pdeinfer/kernels/libpdeinfer.so || echo "Without the fused kernel, for which '$(BIN)/python -m pip install" \
+		"--verbose --no-deps --editable .' names the reason: everything works, PDE layers more slowly"
 	@touch $@

@@ -15,7 +15,7 @@ from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images import ImageLike, image_files, to_array
 from pdeinfer.package import ONNX_FILE, ModelPackage
 from pdeinfer.presets import InputSpec
-from pdeinfer.session import Session, create_session
+from pdeinfer.session import PdeLayers, Session, create_session
 from pdeinfer.version import __version__
 from pdeinfer.zoo import DEFAULT_MODEL, load
 
@@ -60,6 +60,7 @@ class PredictorInfo:
         labels, input, parameters: from its card.
         device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
         threads: of one prediction on the CPU. batch_size: the most images in one run.
+        pde_layers: "fused" where they run in pdeinfer's own operator, "standard" where all that runs is ONNX Runtime's.
         versions: of pdeinfer, of the pdeinfer that wrote the package, of onnxruntime and of numpy.
     """
 
@@ -72,6 +73,7 @@ class PredictorInfo:
     provider: str
     threads: int
     batch_size: int
+    pde_layers: PdeLayers
     versions: dict[str, str]
 
 
@@ -212,6 +214,7 @@ class Predictor:
             provider=session.provider,
             threads=session.threads,
             batch_size=self._batch_size,
+            pde_layers=session.pde_layers,
             versions={
                 "pdeinfer": __version__,
                 "package": card.pdeinfer_version,

@@ -6,13 +6,16 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
 from pdeinfer.external_data import has_external_data
+from pdeinfer.kernel import count_kernels, register_kernel
+
+PdeLayers: TypeAlias = Literal["fused", "standard"]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -25,6 +28,7 @@ class Session:
     Attributes:
         device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
         threads: CPU threads of one run. version: of ONNX Runtime.
+        pde_layers: "fused" where they run in pdeinfer's own operator, "standard" where all that runs is ONNX Runtime's.
         inputs, outputs: e.g. "image: tensor(uint8) [batch, 8, 8, 1]", the first dimension "batch" where it is free.
     """
 
@@ -32,6 +36,7 @@ class Session:
     provider: str
     threads: int
     version: str
+    pde_layers: PdeLayers
     inputs: list[str]
     outputs: list[str]
     _session: Any
@@ -73,11 +78,14 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
         except DeviceError:
             if device != "auto":
                 raise
+    session = _create_fused_session(onnxruntime, model, threads)
+    if session is not None:
+        return session
     try:
-        session = _inference_session(onnxruntime, model, [_CPU], threads)
+        inference_session = _inference_session(onnxruntime, model, [_CPU], _session_options(onnxruntime, threads))
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
-    return _describe(onnxruntime, session, "cpu", threads)
+    return _describe(onnxruntime, inference_session, "cpu", threads)
 
 
 def available_cpus(root: Path = Path("/")) -> int:
@@ -138,6 +146,20 @@ def _check_self_contained(model: bytes) -> None:
         raise ModelPackageError("the model refers to data outside its file; a package's model must be self-contained")
 
 
+def _create_fused_session(onnxruntime: Any, model: bytes, threads: int) -> Session | None:
+    """Return a session on the CPU whose PDE layers run in pdeinfer's operator, or None where they cannot."""
+    options = _session_options(onnxruntime, threads)
+    if not register_kernel(options):
+        return None
+    before = count_kernels()
+    try:
+        session = _inference_session(onnxruntime, model, [_CPU], options)
+    except Exception:  # noqa: BLE001  # as above; whether the model is at fault shows without the operator
+        return None
+    pde_layers: PdeLayers = "fused" if count_kernels() > before else "standard"
+    return _describe(onnxruntime, session, "cpu", threads, pde_layers)
+
+
 def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: int) -> Session:
     """Return a session on a CUDA device, or raise DeviceError: never one that fell back to the CPU."""
     if _CUDA not in onnxruntime.get_available_providers():
@@ -149,7 +171,9 @@ def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: in
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
             onnxruntime.preload_dlls()
     try:
-        session = _inference_session(onnxruntime, model, [(_CUDA, {"device_id": index}), _CPU], threads)
+        # Without the operator, which has no CUDA: the standard operators of its function have.
+        providers = [(_CUDA, {"device_id": index}), _CPU]
+        session = _inference_session(onnxruntime, model, providers, _session_options(onnxruntime, threads))
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise DeviceError(f"cuda:{index} cannot be used: {error}") from error
     if session.get_providers()[0] != _CUDA:
@@ -157,22 +181,27 @@ def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: in
     return _describe(onnxruntime, session, f"cuda:{index}", threads)
 
 
-def _inference_session(onnxruntime: Any, model: bytes, providers: list[Any], threads: int) -> Any:
+def _session_options(onnxruntime: Any, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
+    return options
+
+
+def _inference_session(onnxruntime: Any, model: bytes, providers: list[Any], options: Any) -> Any:
     # enable_fallback=0: an error is raised, not printed and retried on another device.
     return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
 
 
-def _describe(onnxruntime: Any, session: Any, device: str, threads: int) -> Session:
+def _describe(onnxruntime: Any, session: Any, device: str, threads: int, pde_layers: PdeLayers = "standard") -> Session:
     return Session(
         device=device,
         provider=session.get_providers()[0],
         threads=threads,
         version=onnxruntime.__version__,
+        pde_layers=pde_layers,
         inputs=[_signature(value) for value in session.get_inputs()],
         outputs=[_signature(value) for value in session.get_outputs()],
         _session=session,

@@ -37,7 +37,10 @@ def read_stages() -> list[list[Instruction]]:
 
 
 def build(stage: list[Instruction], root: Path) -> None:
-    """Do the stage's COPY and RUN, with a bare virtual environment as the base image and `root` in place of `/`."""
+    """Do the stage's COPY and RUN, with a bare virtual environment as the base image and `root` in place of `/`.
+
+    What apt-get would install is this machine's, or is not there.
+    """
     base, work = root / "base", root / "src"
     work.mkdir()
     subprocess.run([sys.executable, "-m", "venv", base], check=True)
@@ -52,6 +55,8 @@ def build(stage: list[Instruction], root: Path) -> None:
             case "ARG":
                 name, _, default = argument.partition("=")
                 environment[name] = default
+            case "RUN" if argument.startswith("apt-get "):
+                pass
             case "RUN":
                 command = re.sub(r"(?<=[\s(])/(opt|dist)\b", rf"{root}/\1", re.sub(r"--mount=\S+", "", argument))
                 done = subprocess.run(

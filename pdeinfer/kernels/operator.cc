@@ -1,0 +1,322 @@
+// The ONNX Runtime operator pdeinfer.GlobalLayer: what the runtime asks about it, and its work split among threads.
+//
+// It takes ONNX Runtime's C API of 1.17 through the pointers that the runtime hands over, and links to no library of it.
+#include <onnxruntime_c_api.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <atomic>
+#include <new>
+
+#include "solver.h"
+
+namespace pdeinfer {
+namespace {
+
+constexpr uint32_t kApiVersion = 17;  // the first with shape inference and KernelContext_ParallelFor
+
+#define RETURN_IF_ERROR(expression) \
+  if (OrtStatus* error = (expression)) return error
+
+// A coefficient's value is input 1, 3, 5 or 7; its bias, which makes it a convolution, follows.
+enum Input { kH, kCourantX, kScale = 9, kShift, kStart, kInputs };
+const char* const kInputNames[kInputs] = {"h",
+                                          "courant_x",
+                                          "courant_x_bias",
+                                          "courant_y",
+                                          "courant_y_bias",
+                                          "diffusion_x",
+                                          "diffusion_x_bias",
+                                          "diffusion_y",
+                                          "diffusion_y_bias",
+                                          "scale",
+                                          "shift",
+                                          "start"};
+
+const OrtApi* api;
+thread_local int64_t kernels_created;
+
+// The best solver for this CPU, or the one that PDEINFER_KERNEL names, or null where this CPU has none of that name.
+const Solver* choose_solver() {
+  const char* const name = getenv("PDEINFER_KERNEL");
+  auto is_wanted = [name](const Solver& solver) { return !name || !*name || !strcmp(name, solver.name); };
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx512f") && is_wanted(kAvx512)) return &kAvx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && is_wanted(kAvx2)) return &kAvx2;
+#endif
+  return is_wanted(kBaseline) ? &kBaseline : nullptr;
+}
+
+// Returns null where there is not enough memory.
+void* allocate(size_t size) { return aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment); }
+
+OrtStatus* out_of_memory() { return api->CreateStatus(ORT_FAIL, "pdeinfer.GlobalLayer: out of memory"); }
+
+__attribute__((format(printf, 1, 2))) OrtStatus* invalid(const char* format, ...) {
+  char message[512] = "pdeinfer.GlobalLayer: ";
+  const size_t length = strlen(message);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message + length, sizeof message - length, format, arguments);
+  va_end(arguments);
+  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+struct Shape {
+  size_t rank;
+  int64_t sides[4];
+
+  bool operator==(const Shape& other) const {
+    return rank == other.rank && !memcmp(sides, other.sides, rank * sizeof *sides);
+  }
+};
+
+struct Text {
+  char characters[128];
+};
+
+Text to_text(const Shape& shape) {
+  Text text{"("};
+  size_t length = 1;
+  for (size_t i = 0; i < shape.rank; ++i) {
+    length += snprintf(text.characters + length, sizeof text - length, i ? ", %lld" : "%lld",
+                       static_cast<long long>(shape.sides[i]));
+  }
+  snprintf(text.characters + length, sizeof text - length, ")");
+  return text;
+}
+
+struct Tensor {
+  const float* values;  // null where the input is absent
+  Shape shape;
+
+  OrtStatus* read(const OrtValue* value, int input) {
+    OrtTensorTypeAndShapeInfo* info;
+    RETURN_IF_ERROR(api->GetTensorTypeAndShape(value, &info));
+    OrtStatus* error = api->GetDimensionsCount(info, &shape.rank);
+    if (!error && shape.rank > 4) error = invalid("%s must be of rank 4 at most", kInputNames[input]);
+    if (!error) error = api->GetDimensions(info, shape.sides, shape.rank);
+    api->ReleaseTensorTypeAndShapeInfo(info);
+    if (error) return error;
+    return api->GetTensorMutableData(const_cast<OrtValue*>(value),
+                                     reinterpret_cast<void**>(const_cast<float**>(&values)));
+  }
+};
+
+OrtStatus* expect(const Tensor* inputs, int input, const Shape& expected) {
+  const Tensor& tensor = inputs[input];
+  if (tensor.values && tensor.shape == expected) return nullptr;
+  return invalid("%s must be %s, not %s", kInputNames[input], to_text(expected).characters,
+                 tensor.values ? to_text(tensor.shape).characters : "absent");
+}
+
+struct Job {
+  const Solver& solver;
+  const Layer& layer;
+  int64_t blocks;
+  std::atomic<bool> is_out_of_memory{false};
+
+  void solve(size_t index) {
+    void* const scratch = allocate(solver.scratch_size(layer));
+    if (!scratch) {
+      is_out_of_memory = true;
+      return;
+    }
+    solver.solve(layer, index / blocks, index % blocks, scratch);
+    free(scratch);
+  }
+};
+
+// A node of the graph. Its constant inputs are read, and its weights packed, when the session is made.
+class Kernel {
+ public:
+  ~Kernel() { free(packed_); }
+
+  OrtStatus* initialize(const OrtKernelInfo* info) {
+    RETURN_IF_ERROR(api->KernelInfoGetAttribute_int64(info, "num_steps", &num_steps_));
+    RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source_));
+    if (num_steps_ < 1) return invalid("num_steps must be at least 1, not %lld", static_cast<long long>(num_steps_));
+    RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
+    bool is_constant[kInputs] = {};
+    for (size_t i = kH + 1; i < input_count_; ++i) {
+      const OrtValue* value;
+      int constant;
+      size_t name_length = 0;
+      RETURN_IF_ERROR(api->KernelInfoGetConstantInput_tensor(info, i, &constant, &value));
+      if (constant) RETURN_IF_ERROR(constants_[i].read(value, i));
+      RETURN_IF_ERROR(api->KernelInfo_GetInputName(info, i, nullptr, &name_length));
+      is_constant[i] = constant || name_length <= 1;  // or absent
+    }
+    for (int i = kH + 1; i < kStart; ++i) {
+      const bool is_weight = i >= kScale || i % 2 == 0 || constants_[i + 1].values || !is_constant[i + 1];
+      if (is_weight && !is_constant[i]) return nullptr;
+    }
+    return pack(constants_, constants_[kScale].shape.sides[0], &packed_);
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) const {
+    Tensor inputs[kInputs];
+    for (size_t i = kH; i < kInputs; ++i) {
+      inputs[i] = constants_[i];
+      if (i >= input_count_ || inputs[i].values) continue;
+      const OrtValue* value;
+      RETURN_IF_ERROR(api->KernelContext_GetInput(context, i, &value));
+      if (value) RETURN_IF_ERROR(inputs[i].read(value, i));
+    }
+    const Shape& shape = inputs[kH].shape;
+    if (shape.rank != 4) return invalid("h must be of rank 4, (N, H, W, C), not %zu", shape.rank);
+
+    Layer layer{};
+    layer.height = shape.sides[1];
+    layer.width = shape.sides[2];
+    layer.channels = shape.sides[3];
+    layer.num_steps = num_steps_;
+    layer.source = source_;
+    layer.input = inputs[kH].values;
+    layer.start = inputs[kStart].values;
+    if (layer.start) RETURN_IF_ERROR(expect(inputs, kStart, shape));
+    for (int i = 0; i < kCoefficients; ++i) {
+      RETURN_IF_ERROR(read_coefficient(inputs, kCourantX + 2 * i, &layer.coefficients[i]));
+    }
+    OrtValue* output;
+    RETURN_IF_ERROR(api->KernelContext_GetOutput(context, 0, shape.sides, shape.rank, &output));
+    RETURN_IF_ERROR(api->GetTensorMutableData(output, reinterpret_cast<void**>(&layer.output)));
+
+    void* packed = nullptr;
+    if (packed_) {
+      RETURN_IF_ERROR(expect(inputs, kScale, {1, {layer.channels}}));
+      layer.weights = packed_;
+    } else {
+      RETURN_IF_ERROR(pack(inputs, layer.channels, &packed));
+      layer.weights = packed;
+    }
+    OrtStatus* const error = solve(context, layer, shape.sides[0]);
+    free(packed);
+    return error;
+  }
+
+ private:
+  OrtStatus* pack(const Tensor* inputs, int64_t channels, void** packed) const {
+    Weights weights{};
+    for (int i = 0; i < kCoefficients; ++i) {
+      const int input = kCourantX + 2 * i;
+      if (!inputs[input + 1].values) continue;
+      RETURN_IF_ERROR(expect(inputs, input, {4, {channels, 1, 3, 3}}));
+      RETURN_IF_ERROR(expect(inputs, input + 1, {1, {channels}}));
+      weights.kernels[i] = inputs[input].values;
+      weights.biases[i] = inputs[input + 1].values;
+    }
+    RETURN_IF_ERROR(expect(inputs, kScale, {1, {channels}}));
+    RETURN_IF_ERROR(expect(inputs, kShift, {1, {channels}}));
+    weights.scale = inputs[kScale].values;
+    weights.shift = inputs[kShift].values;
+    *packed = allocate(solver_.weights_size(channels));
+    if (!*packed) return out_of_memory();
+    solver_.pack(weights, channels, *packed);
+    return nullptr;
+  }
+
+  static OrtStatus* read_coefficient(const Tensor* inputs, int input, Coefficient* coefficient) {
+    const Tensor &value = inputs[input], &bias = inputs[input + 1];
+    if (bias.values) {
+      coefficient->kind = Coefficient::kConvolution;
+    } else if (value.values && value.shape == Shape{4, {1, 1, 1, 1}}) {
+      coefficient->kind = Coefficient::kConstant;
+      coefficient->constant = *value.values;
+    } else if (value.values) {
+      RETURN_IF_ERROR(expect(inputs, input, inputs[kH].shape));
+      coefficient->kind = Coefficient::kMap;
+      coefficient->map = value.values;
+    }
+    return nullptr;
+  }
+
+  OrtStatus* solve(OrtKernelContext* context, const Layer& layer, int64_t images) const {
+    if (images * layer.height * layer.width * layer.channels == 0) return nullptr;
+    Job job{solver_, layer, (layer.channels + solver_.lanes - 1) / solver_.lanes};
+    auto solve_one = [](void* data, size_t index) { static_cast<Job*>(data)->solve(index); };
+    RETURN_IF_ERROR(api->KernelContext_ParallelFor(context, solve_one, images * job.blocks, 0, &job));
+    return job.is_out_of_memory ? out_of_memory() : nullptr;
+  }
+
+  const Solver& solver_ = *choose_solver();
+  int64_t num_steps_;
+  float source_;
+  size_t input_count_;
+  Tensor constants_[kInputs] = {};
+  void* packed_ = nullptr;  // null where a weight is not constant
+};
+
+// The output has the input's shape, known or not.
+OrtStatus* infer_shape(const OrtCustomOp*, OrtShapeInferContext* context) {
+  OrtTensorTypeAndShapeInfo* info;
+  RETURN_IF_ERROR(api->ShapeInferContext_GetInputTypeShape(context, kH, &info));
+  return api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+}
+
+// Without the operators new and delete nothing of the C++ runtime is linked.
+void destroy_kernel(void* kernel) {
+  static_cast<Kernel*>(kernel)->~Kernel();
+  free(kernel);
+}
+
+OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info, void** result) {
+  void* const memory = malloc(sizeof(Kernel));
+  if (!memory) return out_of_memory();
+  Kernel* const kernel = new (memory) Kernel;
+  if (OrtStatus* error = kernel->initialize(info)) {
+    destroy_kernel(kernel);
+    return error;
+  }
+  *result = kernel;
+  ++kernels_created;
+  return nullptr;
+}
+
+OrtCustomOp make_operator() {
+  OrtCustomOp op{};
+  op.version = kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return "GlobalLayer"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // CPU
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return kInputs; };
+  op.GetInputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == kH || index == kScale || index == kShift ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetOutputType = op.GetInputType;
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = op.GetStartVersion;
+  op.InferOutputShapeFn = infer_shape;
+  op.CreateKernelV2 = create_kernel;
+  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    return static_cast<const Kernel*>(kernel)->compute(context);
+  };
+  op.KernelDestroy = destroy_kernel;
+  return op;
+}
+
+const OrtCustomOp kOperator = make_operator();
+
+}  // namespace
+}  // namespace pdeinfer
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+// What ONNX Runtime calls where a session's options name the library.
+EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace pdeinfer;
+  api = base->GetApi(kApiVersion);
+  if (!choose_solver()) return invalid("PDEINFER_KERNEL names no kernel of this CPU");
+  OrtCustomOpDomain* domain;  // never released: sessions use it as long as they live
+  RETURN_IF_ERROR(api->CreateCustomOpDomain("pdeinfer", &domain));
+  RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, &kOperator));
+  return api->AddCustomOpDomain(options, domain);
+}
+
+// How many nodes of the sessions that this thread has made run here.
+EXPORTED int64_t pdeinfer_kernels_created() { return pdeinfer::kernels_created; }

@@ -1,0 +1,334 @@
+// The scheme of pdeinfer/pde.py on a block of LANES channels: compiled once per instruction set. It includes nothing
+// that the linker could share between them.
+#include "solver.h"
+
+namespace pdeinfer {
+namespace {
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+// What the steps need to know of a point: the coefficients; or the factors of H at its neighbours, divided by L.
+struct Numbers {
+  Vector values[kCoefficients];
+};
+enum { kCourantX, kCourantY, kDiffusionX, kDiffusionY };
+enum { kRight, kLeft, kBelow, kAbove };
+static_assert(kCoefficients == 4, "one place for each");
+
+// The factor of H there, from the divergence of the Courant numbers, and the source, both divided by L.
+struct Rest {
+  Vector here, source;
+};
+
+struct Convolution {
+  Vector kernel[9], bias;
+};
+
+struct PackedWeights {
+  Convolution convolutions[kCoefficients];
+  Vector scale, shift;
+};
+
+// Stays NaN where x is.
+inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
+
+// The channels of a block: fewer than LANES in a tensor's last one.
+struct Channels {
+  int64_t first, count;
+
+  Channels(int64_t block, int64_t channels)
+      : first(block * LANES), count(channels - first < LANES ? channels - first : LANES) {}
+
+  Vector load(const float* values) const {
+    if (count == LANES) return *reinterpret_cast<const UnalignedVector*>(values + first);
+    Vector result{};
+    for (int64_t lane = 0; lane < count; ++lane) result[lane] = values[first + lane];
+    return result;
+  }
+
+  void store(Vector vector, float* values) const {
+    if (count == LANES) {
+      *reinterpret_cast<UnalignedVector*>(values + first) = vector;
+    } else {
+      for (int64_t lane = 0; lane < count; ++lane) values[first + lane] = vector[lane];
+    }
+  }
+};
+
+// Rows, periodic along y, with one more value at each end: zero for the convolutions, the opposite end's for the steps.
+// No loop along a row knows a border.
+template <typename Value>
+struct Grid {
+  Value* memory;
+  int64_t height, width;
+
+  Value* row(int64_t y) const {
+    y = y < 0 ? y + height : y >= height ? y - height : y;
+    return memory + y * (width + 2) + 1;
+  }
+};
+
+// Writes to every kCoefficients-th vector.
+void convolve_row(const Vector* above, const Vector* here, const Vector* below, const Convolution& convolution,
+                  int64_t width, Vector* result) {
+  const Vector *const k = convolution.kernel, bias = convolution.bias;
+  const Vector k0 = k[0], k1 = k[1], k2 = k[2], k3 = k[3], k4 = k[4], k5 = k[5], k6 = k[6], k7 = k[7], k8 = k[8];
+  for (int64_t x = 0; x < width; ++x) {
+    Vector sum = bias;
+    sum += k0 * above[x - 1] + k1 * above[x] + k2 * above[x + 1];
+    sum += k3 * here[x - 1] + k4 * here[x] + k5 * here[x + 1];
+    sum += k6 * below[x - 1] + k7 * below[x] + k8 * below[x + 1];
+    result[x * kCoefficients] = relu(sum);
+  }
+}
+
+// Minus the divergence.
+inline Vector convergence(const Numbers* above, const Numbers* here, const Numbers* below) {
+  return here[-1].values[kCourantX] - here[1].values[kCourantX] + above->values[kCourantY] - below->values[kCourantY];
+}
+
+template <bool kAdvection, bool kDiffusion>
+class Block {
+ public:
+  Block(const Layer& layer, int64_t image, int64_t block, void* scratch)
+      : layer_(layer),
+        weights_(static_cast<const PackedWeights*>(layer.weights)[block]),
+        channels_(block, layer.channels),
+        height_(layer.height),
+        width_(layer.width),
+        first_row_(image * layer.height) {
+    const int64_t stride = width_ + 2, size = height_ * stride;
+    numbers_ = {static_cast<Numbers*>(scratch), height_, width_};
+    rest_ = {reinterpret_cast<Rest*>(numbers_.memory + size), height_, width_};
+    Vector* const padding_above = reinterpret_cast<Vector*>(rest_.memory + size);
+    input_ = {padding_above + stride, height_, width_};
+    Vector* const padding_below = input_.memory + size;
+    for (int64_t x = 0; x < stride; ++x) padding_above[x] = padding_below[x] = Vector{};
+    levels_[1] = {padding_below + stride, height_, width_};
+    levels_[0] = layer.start ? Grid<Vector>{levels_[1].memory + size, height_, width_} : input_;
+  }
+
+  static size_t scratch_size(const Layer& layer) {
+    const int64_t stride = layer.width + 2, size = layer.height * stride;
+    return size * (sizeof(Numbers) + sizeof(Rest)) + ((layer.start ? 3 : 2) * size + 2 * stride) * sizeof(Vector);
+  }
+
+  void solve() const {
+    if (layer_.num_steps == 1) {
+      sweep(4, [this](int64_t stage, int64_t y) {
+        if (stage == 0) load_input(y);
+        if (stage == 1) compute_numbers(y);
+        if (stage == 2) wrap(levels_[0].row(y));
+        if (stage == 3) take_only_step(y);
+      });
+      return;
+    }
+    sweep(4, [this](int64_t stage, int64_t y) {
+      if (stage == 0) load_input(y);
+      if (stage == 1) compute_numbers(y);
+      if (stage == 2) compute_convergence(y), wrap(levels_[0].row(y));
+      if (stage == 3) compute_factors(y);
+    });
+    for (int64_t done = 0; done < layer_.num_steps; done += kSweptSteps) {
+      const int64_t left = layer_.num_steps - done;
+      sweep(left < kSweptSteps ? left : kSweptSteps,
+            [this, done](int64_t stage, int64_t y) { take_step(done + stage + 1, y); });
+    }
+  }
+
+ private:
+  static constexpr int64_t kSweptSteps = 3;
+
+  // Calls stage(s, y) for every stage s and row y: after stage s - 1 has done that row and the two beside it, and soon
+  // after, while they are in the cache. Each stage is one row behind the one before it and begins one row further down,
+  // so that the rows it meets last are those beside which the other began.
+  template <typename Stage>
+  void sweep(int64_t stages, Stage stage) const {
+    for (int64_t tick = 0; tick < height_ + 2 * (stages - 1); ++tick) {
+      for (int64_t s = 0; s < stages; ++s) {
+        if (tick < 2 * s || tick >= 2 * s + height_) continue;
+        int64_t y = tick - s;
+        while (y >= height_) y -= height_;
+        stage(s, y);
+      }
+    }
+  }
+
+  void load_row(const float* tensor, int64_t y, Vector* row, int64_t stride) const {
+    const float* const values = tensor + (first_row_ + y) * width_ * layer_.channels;
+    for (int64_t x = 0; x < width_; ++x) row[x * stride] = channels_.load(values + x * layer_.channels);
+  }
+
+  void load_input(int64_t y) const {
+    Vector* const row = input_.row(y);
+    load_row(layer_.input, y, row, 1);
+    row[-1] = row[width_] = Vector{};
+    if (layer_.start) load_row(layer_.start, y, levels_[0].row(y), 1);
+  }
+
+  void wrap(Vector* row) const {
+    row[-1] = row[width_ - 1];
+    row[width_] = row[0];
+  }
+
+  void compute_numbers(int64_t y) const {
+    Numbers* const row = numbers_.row(y);
+    for (int i = kAdvection ? kCourantX : kDiffusionX; i <= (kDiffusion ? kDiffusionY : kCourantY); ++i) {
+      compute_number(i, y, &row->values[i]);
+    }
+    row[-1].values[kCourantX] = row[width_ - 1].values[kCourantX];
+    row[width_].values[kCourantX] = row[0].values[kCourantX];
+  }
+
+  void compute_number(int index, int64_t y, Vector* result) const {
+    const Coefficient& coefficient = layer_.coefficients[index];
+    if (coefficient.kind == Coefficient::kConvolution) {
+      const Vector* const here = input_.row(y);
+      convolve_row(here - (width_ + 2), here, here + (width_ + 2), weights_.convolutions[index], width_, result);
+    } else if (coefficient.kind == Coefficient::kMap) {
+      load_row(coefficient.map, y, result, kCoefficients);
+    } else {
+      for (int64_t x = 0; x < width_; ++x) result[x * kCoefficients] = Vector{} + coefficient.constant;
+    }
+  }
+
+  void compute_convergence(int64_t y) const {
+    if (!kAdvection) return;
+    const Numbers *const above = numbers_.row(y - 1), *const here = numbers_.row(y), *const below = numbers_.row(y + 1);
+    Rest* const rest = rest_.row(y);
+    for (int64_t x = 0; x < width_; ++x) rest[x].here = convergence(above + x, here + x, below + x);
+  }
+
+  void compute_factors(int64_t y) const {
+    const Vector* const f = input_.row(y);
+    Numbers* const numbers = numbers_.row(y);
+    Rest* const rest = rest_.row(y);
+    const float source = layer_.source;
+    for (int64_t x = 0; x < width_; ++x) {
+      Vector* const v = numbers[x].values;
+      Vector ax{}, ay{}, bx{}, by{}, inverse = Vector{} + 1.0f;
+      if (kDiffusion) {
+        inverse = 1.0f / (1.0f + 2.0f * (v[kDiffusionX] + v[kDiffusionY]));
+        bx = 2.0f * v[kDiffusionX] * inverse;
+        by = 2.0f * v[kDiffusionY] * inverse;
+      }
+      if (kAdvection) {
+        ax = v[kCourantX] * inverse;
+        ay = v[kCourantY] * inverse;
+        rest[x].here *= inverse;
+      }
+      rest[x].source = source * f[x] * inverse;
+      v[kRight] = bx - ax;
+      v[kLeft] = bx + ax;
+      v[kBelow] = by - ay;
+      v[kAbove] = by + ay;
+    }
+  }
+
+  // Where there is no second step, nothing is kept for it.
+  void take_only_step(int64_t y) const {
+    const Numbers *const numbers_above = numbers_.row(y - 1), *const numbers = numbers_.row(y),
+                         *const numbers_below = numbers_.row(y + 1);
+    const Vector *const above = levels_[0].row(y - 1), *const here = levels_[0].row(y),
+                        *const below = levels_[0].row(y + 1), *const f = input_.row(y);
+    Vector* const next = levels_[1].row(0);
+    const float source = layer_.source;
+    for (int64_t x = 0; x < width_; ++x) {
+      const Vector* const v = numbers[x].values;
+      Vector ax{}, ay{}, bx{}, by{}, total = here[x] + source * f[x];
+      if (kAdvection) {
+        ax = v[kCourantX];
+        ay = v[kCourantY];
+        total += convergence(numbers_above + x, numbers + x, numbers_below + x) * here[x];
+      }
+      if (kDiffusion) {
+        bx = 2.0f * v[kDiffusionX];
+        by = 2.0f * v[kDiffusionY];
+        total -= (bx + by) * here[x];
+      }
+      total += (bx - ax) * here[x + 1] + (bx + ax) * here[x - 1] + (by - ay) * below[x] + (by + ay) * above[x];
+      next[x] = kDiffusion ? total / (1.0f + bx + by) : total;
+    }
+    finish(next, y);
+  }
+
+  // Writes H[k] over H[k-2]. M / L is 1 minus the sum of the neighbours' factors.
+  void take_step(int64_t k, int64_t y) const {
+    const Grid<Vector>&level = levels_[(k - 1) % 2], &next_level = levels_[k % 2];
+    const Numbers* const numbers = numbers_.row(y);
+    const Rest* const rest = rest_.row(y);
+    const Vector *const above = level.row(y - 1), *const here = level.row(y), *const below = level.row(y + 1);
+    Vector* const next = next_level.row(y);
+    const Vector* const previous = k == 1 ? here : next;
+    Vector west = here[-1], middle = here[0];
+    for (int64_t x = 0; x < width_; ++x) {
+      const Vector* const v = numbers[x].values;
+      const Vector right = v[kRight], left = v[kLeft], down = v[kBelow], up = v[kAbove], east = here[x + 1];
+      Vector total = rest[x].source + right * east + left * west + down * below[x] + up * above[x];
+      if (kAdvection) total += rest[x].here * middle;
+      const Vector factor = kDiffusion ? 1.0f - ((right + left) + (down + up)) : Vector{} + 1.0f;
+      next[x] = total + factor * previous[x];
+      west = middle;
+      middle = east;
+    }
+    if (k < layer_.num_steps) {
+      wrap(next);
+    } else {
+      finish(next, y);
+    }
+  }
+
+  void finish(const Vector* row, int64_t y) const {
+    const Channels channels = channels_;  // a copy, which the stores cannot change
+    const Vector scale = weights_.scale, shift = weights_.shift;
+    const int64_t width = width_, stride = layer_.channels;
+    float* const values = layer_.output + (first_row_ + y) * width * stride;
+    for (int64_t x = 0; x < width; ++x) channels.store(relu(scale * row[x] + shift), values + x * stride);
+  }
+
+  const Layer& layer_;
+  const PackedWeights& weights_;
+  const Channels channels_;
+  const int64_t height_, width_, first_row_;
+  Grid<Numbers> numbers_;
+  Grid<Rest> rest_;
+  Grid<Vector> input_, levels_[2];  // H[k] is in levels_[k % 2]
+};
+
+void solve(const Layer& layer, int64_t image, int64_t block, void* scratch) {
+  const Coefficient* const c = layer.coefficients;
+  const bool advection = c[0].kind || c[1].kind, diffusion = c[2].kind || c[3].kind;
+  if (advection && diffusion) Block<true, true>(layer, image, block, scratch).solve();
+  if (advection && !diffusion) Block<true, false>(layer, image, block, scratch).solve();
+  if (!advection && diffusion) Block<false, true>(layer, image, block, scratch).solve();
+  if (!advection && !diffusion) Block<false, false>(layer, image, block, scratch).solve();
+}
+
+size_t weights_size(int64_t channels) { return (channels + LANES - 1) / LANES * sizeof(PackedWeights); }
+
+void pack(const Weights& weights, int64_t channels, void* packed) {
+  for (int64_t block = 0; block * LANES < channels; ++block) {
+    const Channels those(block, channels);
+    PackedWeights& result = static_cast<PackedWeights*>(packed)[block];
+    for (int i = 0; i < kCoefficients; ++i) {
+      if (!weights.kernels[i]) continue;
+      for (int64_t tap = 0; tap < 9; ++tap) {
+        Vector values{};
+        for (int64_t lane = 0; lane < those.count; ++lane) {
+          values[lane] = weights.kernels[i][(those.first + lane) * 9 + tap];
+        }
+        result.convolutions[i].kernel[tap] = values;
+      }
+      result.convolutions[i].bias = those.load(weights.biases[i]);
+    }
+    result.scale = those.load(weights.scale);
+    result.shift = those.load(weights.shift);
+  }
+}
+
+}  // namespace
+
+const Solver SOLVER = {NAME, LANES, weights_size, pack, Block<true, true>::scratch_size, solve};
+
+}  // namespace pdeinfer

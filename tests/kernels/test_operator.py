@@ -1,0 +1,236 @@
+"""The fused operator against the same layer naively in float64, and against its function in standard operators."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pdeinfer import kernel
+from pdeinfer.session import create_session
+from tests.kernels.layers import STRUCTURES, PdeLayer, make_layer
+
+# The largest error relative to the largest value; 3.5e-7 was seen.
+TOLERANCE = 1e-6
+
+# Sides of 1 and 2, where a point is its own neighbour; one channel, and counts around each solver's 4, 8 and 16 lanes.
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 1, 5, 3),
+    (1, 5, 1, 4),
+    (1, 2, 2, 17),
+    (3, 3, 2, 5),
+    (1, 7, 6, 9),
+    (2, 4, 5, 16),
+    (1, 3, 8, 33),
+]
+
+
+def run(layer: PdeLayer, threads: int = 1, model: onnx.ModelProto | None = None) -> NDArray[np.float32]:
+    model = model or layer.model()
+    session = create_session(model.SerializeToString(), "cpu", threads)
+    assert session.pde_layers == "fused"
+    return session.run("result", layer.feeds(model))
+
+
+def run_function(layer: PdeLayer, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
+    with monkeypatch.context() as patch:
+        patch.setenv("PDEINFER_KERNEL", "0")
+        model = layer.model()
+        session = create_session(model.SerializeToString(), "cpu", 1)
+        assert session.pde_layers == "standard"
+        return session.run("result", layer.feeds(model))
+
+
+def error(result: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
+    assert result.shape == expected.shape
+    assert result.dtype == np.float32
+    return float(np.abs(result - expected).max() / max(np.abs(expected).max(), 1e-3))
+
+
+@pytest.mark.usefixtures("level")
+class TestEverySolver:
+    @pytest.mark.parametrize("structure", STRUCTURES)
+    @pytest.mark.parametrize("num_steps", [1, 4])
+    def test_every_structure_equals_the_reference_at_odd_shapes(self, structure: str, num_steps: int) -> None:
+        for shape in SHAPES:
+            layer = make_layer(structure, shape, num_steps)
+            assert error(run(layer), layer.reference()) < TOLERANCE, shape
+
+    @pytest.mark.parametrize("num_steps", range(1, 9))
+    def test_every_number_of_steps_equals_the_reference(self, num_steps: int) -> None:
+        for start in (False, True):
+            layer = make_layer("convolutions", (2, 6, 5, 17), num_steps, start=start)
+            assert error(run(layer), layer.reference()) < TOLERANCE
+
+    @pytest.mark.parametrize("num_steps", [1, 3])
+    def test_a_layer_without_source_equals_the_reference(self, num_steps: int) -> None:
+        layer = make_layer("convolutions", (1, 4, 4, 8), num_steps, source=0.0)
+        assert error(run(layer), layer.reference()) < TOLERANCE
+
+    @pytest.mark.parametrize("structure", STRUCTURES)
+    def test_it_equals_its_function(self, structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        layer = make_layer(structure, (3, 9, 8, 24), 5)
+        function = run_function(layer, monkeypatch)
+        assert error(function, layer.reference()) < TOLERANCE
+        assert error(run(layer), function.astype(np.float64)) < 2 * TOLERANCE
+
+    def test_two_threads_give_the_same_bits(self) -> None:
+        for shape in ((1, 16, 16, 40), (5, 8, 8, 9)):
+            layer = make_layer("convolutions", shape, 3)
+            assert np.array_equal(run(layer, 1), run(layer, 2))
+
+    def test_an_image_has_the_same_result_in_every_batch(self) -> None:
+        layer = make_layer("convolutions", (7, 8, 8, 16), 2)
+        batch = run(layer)
+        for index in range(7):
+            alone = PdeLayer(2, layer.source, {**layer.tensors, "h": layer.tensors["h"][index : index + 1]})
+            assert np.array_equal(run(alone)[0], batch[index])
+
+    def test_no_images_give_no_results(self) -> None:
+        layer = make_layer("convolutions", (0, 4, 4, 3))
+        assert run(layer).shape == (0, 4, 4, 3)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("num_steps", [1, 2])
+    def test_what_is_not_finite_spreads_as_far_as_in_the_reference(self, value: float, num_steps: int) -> None:
+        layer = make_layer("convolutions", (1, 9, 10, 5), num_steps)
+        layer.tensors["h"][0, 3, 4, 2] = value
+        result, expected = run(layer), layer.reference()
+        assert np.array_equal(np.isfinite(result), np.isfinite(expected))
+        assert 5 <= np.sum(~np.isfinite(result)) <= 49
+        finite = np.isfinite(expected)
+        assert error(result[finite], expected[finite]) < TOLERANCE
+
+    @pytest.mark.parametrize("num_steps", [1, 3])
+    def test_denormal_numbers_are_not_flushed_to_zero(self, num_steps: int) -> None:
+        layer = make_layer("constant diffusion", (1, 6, 5, 9), num_steps)
+        for name in ("h", "shift"):
+            layer.tensors[name] *= np.float32(1e-40)
+        result, expected = run(layer), layer.reference()
+        smallest = np.finfo(np.float32).smallest_subnormal
+        assert 0 < expected.max() < np.finfo(np.float32).smallest_normal
+        assert np.abs(result - expected).max() <= 8 * num_steps * smallest
+
+    def test_weights_need_not_be_constant(self) -> None:
+        layer = make_layer("convolutions", (2, 5, 4, 11), 2)
+        assert np.array_equal(run(layer, model=layer.model(constant=())), run(layer))
+
+
+def test_the_optimised_graph_has_the_operator_and_no_transpose(tmp_path: Path) -> None:
+    layer = make_layer("convolutions", (1, 8, 8, 16))
+    layer.tensors.pop("h")
+    model = PdeLayer(1, 0.4, {"h": np.zeros((1, 8, 8, 16), np.float32), **layer.tensors}).model()
+    graph = model.graph
+    weights = np.full((16, 16, 3, 3), 0.01, np.float32)
+    graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    (call,) = graph.node
+    call.output[0] = "solved"
+    del graph.node[:], graph.input[:]
+    graph.input.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 16, 8, 8]))
+    graph.node.extend(
+        [
+            helper.make_node("Conv", ["image", "weights"], ["features"], pads=[1, 1, 1, 1]),
+            helper.make_node("Transpose", ["features"], ["h"], perm=[0, 2, 3, 1]),
+            call,
+            helper.make_node("Transpose", ["solved"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["planes", "weights"], ["result"], pads=[1, 1, 1, 1]),
+        ]
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    assert kernel.register_kernel(options)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operators.count("GlobalLayer") == 1
+    assert not {"Transpose", "Reshape"} & set(operators)
+    assert session.get_outputs()[0].shape == ["batch", 16, 8, 8]  # the operator has told it
+
+
+class TestMalformed:
+    """Errors of ONNX Runtime, which name the input."""
+
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((4, 5, 6), r"h must be of rank 4, \(N, H, W, C\), not 3"),
+            ((1, 2, 4, 5, 6), "h must be of rank 4 at most"),
+            ((1, 4, 5, 7), r"scale must be \(7\), not \(6\)"),
+        ],
+    )
+    def test_an_input_of_another_shape_is_an_error(self, shape: tuple[int, ...], message: str) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6))
+        layer.tensors["h"] = np.ones(shape, np.float32)
+        expect_error(layer, message)
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "message"),
+        [
+            ("courant_x", (6, 1, 5, 5), r"courant_x must be \(6, 1, 3, 3\), not \(6, 1, 5, 5\)"),
+            ("courant_y_bias", (1,), r"courant_y_bias must be \(6\), not \(1\)"),
+            ("diffusion_x", (5, 1, 3, 3), r"diffusion_x must be \(6, 1, 3, 3\), not \(5, 1, 3, 3\)"),
+            ("diffusion_y_bias", (), r"diffusion_y_bias must be \(6\), not \(\)"),
+            ("shift", (1, 6), r"shift must be \(6\), not \(1, 6\)"),
+            ("start", (1, 4, 6, 5), r"start must be \(1, 4, 5, 6\), not \(1, 4, 6, 5\)"),
+        ],
+    )
+    @pytest.mark.parametrize("constant", [None, ()])
+    def test_a_weight_of_another_shape_is_an_error(
+        self, name: str, shape: tuple[int, ...], message: str, constant: tuple[str, ...] | None
+    ) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6), start=True)
+        layer.tensors[name] = np.ones(shape, np.float32)
+        expect_error(layer, message, constant)
+
+    @pytest.mark.parametrize("shape", [(2, 4, 5, 6), (1, 4, 5, 1), (1,)])
+    def test_a_map_of_another_shape_than_the_input_is_an_error(self, shape: tuple[int, ...]) -> None:
+        layer = make_layer("maps", (1, 4, 5, 6))
+        layer.tensors["diffusion_y"] = np.ones(shape, np.float32)
+        expect_error(layer, r"diffusion_y must be \(1, 4, 5, 6\), not ")
+
+    def test_a_bias_without_a_kernel_is_an_error(self) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6))
+        model = layer.model()
+        model.graph.node[0].input[1] = ""
+        expect_error(layer, r"courant_x must be \(6, 1, 3, 3\), not absent", model=model)
+
+    @pytest.mark.parametrize("num_steps", [0, -1])
+    def test_no_steps_are_an_error(self, num_steps: int) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6))
+        model = layer.model()
+        model.graph.node[0].attribute[0].i = num_steps
+        expect_error(layer, f"num_steps must be at least 1, not {num_steps}", model=model)
+
+    def test_a_missing_attribute_is_an_error(self) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6))
+        model = layer.model()
+        del model.graph.node[0].attribute[1]
+        expect_error(layer, "source", model=model)
+
+    def test_unknown_attributes_are_ignored(self) -> None:
+        layer = make_layer("convolutions", (1, 4, 5, 6))
+        model = layer.model()
+        model.graph.node[0].attribute.extend(
+            [helper.make_attribute("channels", 6), helper.make_attribute("wrap_x", [0.0, 2.0, 0.0])]
+        )
+        assert np.array_equal(run(layer, model=model), run(layer))
+
+
+def expect_error(
+    layer: PdeLayer, message: str, constant: tuple[str, ...] | None = None, model: onnx.ModelProto | None = None
+) -> None:
+    model = model or layer.model(constant)
+    for value in model.graph.input:  # or ONNX Runtime compares shapes itself
+        value.type.tensor_type.ClearField("shape")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    assert kernel.register_kernel(options)
+    with pytest.raises(Exception, match=message):  # ONNX Runtime's own classes
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        ).run(None, layer.feeds(model))
