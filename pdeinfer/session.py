@@ -51,13 +51,14 @@ class Session:
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
 
-def create_session(model: bytes, device: str = "auto", threads: int | None = None) -> Session:
+def create_session(model: bytes, device: str = "auto", threads: int | None = None, *, fused: bool = True) -> Session:
     """Load a network.
 
     Args:
         model: a complete ONNX file.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
         threads: CPU threads of one run, by default `available_cpus()`.
+        fused: whether PDE layers may run in pdeinfer's own operator.
 
     Raises:
         DeviceError: `device` is none of these, or it is CUDA and ONNX Runtime would use the CPU.
@@ -78,7 +79,7 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
         except DeviceError:
             if device != "auto":
                 raise
-    session = _create_fused_session(onnxruntime, model, threads)
+    session = _create_fused_session(onnxruntime, model, threads) if fused else None
     if session is not None:
         return session
     try:

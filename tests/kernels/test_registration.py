@@ -29,6 +29,12 @@ def test_the_operator_runs_where_its_library_loads() -> None:
     assert np.allclose(run(session), LAYER.reference(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_session_can_do_without() -> None:
+    session = create_session(MODEL.SerializeToString(), "cpu", 1, fused=False)
+    assert session.pde_layers == "standard"
+    assert np.allclose(run(session), LAYER.reference(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", ["0", "avx1024"])
 def test_the_environment_turns_it_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("PDEINFER_KERNEL", value)
