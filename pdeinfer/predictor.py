@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -48,7 +48,8 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as JSON values."""
-        return {**asdict(self), "top": [asdict(entry) for entry in self.top]}
+        top = [{"label": entry.label, "index": entry.index, "score": entry.score} for entry in self.top]
+        return {"label": self.label, "index": self.index, "score": self.score, "top": top}
 
 
 @dataclass(frozen=True, slots=True)
