@@ -1,6 +1,7 @@
 """What the server answers: images classified, models described, health."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
@@ -12,12 +13,9 @@ from serving import metrics
 from serving.errors import ApiError
 from serving.models import Models, ServedModel
 from serving.schemas import (
-    Classification,
     ClassifyResponse,
-    ErrorDetail,
     ErrorResponse,
     Health,
-    ImageFailure,
     ModelInfo,
     ModelInput,
     ModelList,
@@ -104,7 +102,7 @@ async def classify(
         str | None, Query(max_length=200, description="a name from /models; by default, the first")
     ] = None,
     top_k: Annotated[int, Query(ge=1, description="how many classes to name; at most all of them")] = 5,
-) -> ClassifyResponse | Response:
+) -> Response:
     """Send the files of a form, or one image as the body:
 
         curl -F file=@seven.png -F file=@two.jpg 'http://127.0.0.1:8000/classify?top_k=3'
@@ -124,10 +122,11 @@ async def classify(
         first = await anext(parts)  # now, as long as the status can tell what is wrong
         return StreamingResponse(_lines(uploads, first, parts), media_type=NDJSON)
     outcomes = await served.classify(uploads, top_k, deadline)
-    results = [_result(upload, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
-    if not isinstance(outcomes[0], Prediction) and all(isinstance(result, ImageFailure) for result in results):
+    if not isinstance(outcomes[0], Prediction) and not any(isinstance(outcome, Prediction) for outcome in outcomes):
         raise _api_error(outcomes[0])
-    return ClassifyResponse(model=served.name, version=served.version, results=results)
+    results = [_result(upload, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
+    content = {"model": served.name, "version": served.version, "results": results}
+    return Response(_to_json(content), media_type="application/json")
 
 
 @router.get("/models", summary="The served models", responses={500: _INTERNAL}, tags=["models"])
@@ -182,15 +181,20 @@ async def _lines(
     remaining = iter(uploads)
     outcomes: list[Outcome] | None = first
     while outcomes is not None:
-        yield "".join(_result(next(remaining), outcome).model_dump_json() + "\n" for outcome in outcomes)
+        yield "".join(_to_json(_result(next(remaining), outcome)) + "\n" for outcome in outcomes)
         outcomes = await anext(parts, None)
 
 
-def _result(upload: Upload, outcome: Outcome) -> Classification | ImageFailure:
+def _result(upload: Upload, outcome: Outcome) -> dict[str, Any]:
+    """Return a Classification or an ImageFailure as JSON values: models of pydantic would be made to be taken apart."""
     if isinstance(outcome, Prediction):
-        return Classification(filename=upload.filename, **outcome.to_dict())
+        return {"filename": upload.filename, **outcome.to_dict()}
     error = _api_error(outcome)
-    return ImageFailure(filename=upload.filename, error=ErrorDetail(code=error.code, message=error.message))
+    return {"filename": upload.filename, "error": {"code": error.code, "message": error.message}}
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _api_error(error: ImageError | ApiError) -> ApiError:
