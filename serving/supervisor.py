@@ -1,4 +1,4 @@
-"""Many worker processes on one socket; one that dies is replaced."""
+"""Many worker processes on one port; one that dies is replaced."""
 
 import logging
 import multiprocessing
@@ -26,12 +26,13 @@ _spawn = multiprocessing.get_context("spawn")
 class _Worker:
     """A process that serves, and the pipe on which it says that it accepts requests."""
 
-    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+    def __init__(self, settings: Settings, bound: socket.socket) -> None:
         self.has_started = False
         self.started_at = time.monotonic()
         self.pipe, writer = _spawn.Pipe(duplex=False)
-        self.process = _spawn.Process(target=_work, args=(settings, listening, writer))
-        self.process.start()
+        with _sibling(bound) as listening:
+            self.process = _spawn.Process(target=_work, args=(settings, listening, writer))
+            self.process.start()
         writer.close()
 
     def update(self) -> None:
@@ -46,6 +47,17 @@ class _Worker:
             os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
 
 
+def _sibling(bound: socket.socket) -> socket.socket:
+    """Return another socket on the address of `bound`; the kernel spreads connections over those that listen.
+
+    On one socket for all, the worker that wakes up first would accept a whole burst of connections.
+    """
+    sibling = socket.socket(bound.family, bound.type, bound.proto)
+    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sibling.bind(bound.getsockname())
+    return sibling
+
+
 def _work(settings: Settings, listening: socket.socket, pipe: Connection) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
     raise SystemExit(serve(settings, listening, started=lambda _: pipe.send_bytes(b"started")))
@@ -55,13 +67,14 @@ class Supervisor:
     """Run `settings.workers` workers until SIGTERM or SIGINT, which are passed on to them.
 
     Args:
-        listening: the bound socket; a worker accepts from it once its models are loaded and warm.
+        bound: reserves the address; a worker listens on a socket of its own once its models are loaded and warm.
         started: called once all of the first workers accept.
     """
 
-    def __init__(self, settings: Settings, listening: socket.socket, started: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, bound: socket.socket, started: Callable[[], None]) -> None:
         self._settings = settings
-        self._listening = listening
+        self._bound = bound
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._started = started
         self._has_started = False
         self._stop_signal: int | None = None
@@ -76,7 +89,7 @@ class Supervisor:
             return self._run()
 
     def _run(self) -> int:
-        self._workers = [_Worker(self._settings, self._listening) for _ in range(self._settings.workers)]
+        self._workers = [_Worker(self._settings, self._bound) for _ in range(self._settings.workers)]
         exit_code = 0
         while self._workers:
             wait([worker.process.sentinel if worker.has_started else worker.pipe for worker in self._workers])
@@ -105,7 +118,7 @@ class Supervisor:
         logger.error("worker %s died with exit code %s: replacing it", worker.process.pid, worker.process.exitcode)
         time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
         if self._stop_signal is None:
-            replacement = _Worker(self._settings, self._listening)
+            replacement = _Worker(self._settings, self._bound)
             self._workers.append(replacement)
             if self._stop_signal is not None:  # the signal came while it was started
                 replacement.signal(self._stop_signal)

@@ -41,6 +41,19 @@ def client_ports(worker: int) -> set[int]:
 
 
 @pytest.mark.slow
+def test_a_burst_of_connections_is_spread_over_the_workers(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
+        connections = [server.connect() for _ in range(100)]
+        time.sleep(0.5)
+        shares = [len(client_ports(worker)) for worker in workers_of(server)]
+        for connection in connections:
+            connection.close()
+
+        assert len(shares) == 2
+        assert min(shares) >= 20  # by chance fewer than once in 10**9
+
+
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_own_requests_and_no_others(
     slow_package_folder: Path, tmp_path: Path, report: Report
 ) -> None:
