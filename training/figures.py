@@ -5,11 +5,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+import pdeinfer
+from pdeinfer import zoo
+from pdeinfer.drawing import draw_layer
+from pdeinfer.images import to_array
+from pdeinfer.package import FIELDS_FILE
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
 from training.plots import draw_confusion
 from training.published import PUBLISHED
 from training.results import Run
+
+_SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
 
 
 def plot_mnist_confusion(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
@@ -57,6 +64,23 @@ def plot_learning_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     _save(figure, path)
+
+
+def draw_fields(folder: Path) -> list[str]:
+    """Draw the PDE layers of the bundled networks, for a 7 or a flower, and return the pictures' names."""
+    from sklearn.datasets import load_sample_image
+
+    names = []
+    for model in map(zoo.load, zoo.names()):
+        preset = model.card.preset
+        if FIELDS_FILE not in model.card.files:
+            continue
+        image = _SEVEN if preset.input.channels == 1 else load_sample_image("flower.jpg")
+        for layer in pdeinfer.inspect(image, model):
+            picture = draw_layer(layer, to_array(image, preset.input), preset.name)
+            names.append(f"fields-{preset.name}-{layer.name}.png")
+            replace_file(folder / names[-1], picture.save)
+    return names
 
 
 def _save(figure: Figure, path: Path) -> None:

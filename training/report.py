@@ -19,12 +19,21 @@ EXAMPLES = """examples:
 """
 
 
-def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str, notes: str) -> str:
+_FIELDS = [
+    "The fields of every PDE layer of the bundled models, as `pdeinfer inspect` draws them: the diffusivity (Dx, Dy),",
+    "the velocity (u, v), its gradients (u_x, v_y) and the feature map H after every step, channel by channel.",
+    "[fields.md](fields.md) says how to read them.",
+]
+
+
+def render(
+    runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str, fields: Sequence[str], notes: str
+) -> str:
     """Return the page.
 
     Args:
         runs: by preset. costs: parameters and MACs by preset. pictures: the folder of the pictures, from the page.
-        notes: what a reader must know of the figures, in Markdown; may be empty.
+        fields: those of the PDE layers. notes: what a reader must know of the figures, in Markdown; may be empty.
     """
     mnist = [preset for preset in runs if preset.startswith("mnist-")]
     cifar10 = [preset for preset in runs if preset.startswith("cifar10-")]
@@ -45,6 +54,9 @@ def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictur
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
     lines += _recipes(runs)
+    if fields:
+        lines += ["", "## What the PDE layers compute", "", *_FIELDS]
+        lines += [line for name in fields for line in ("", f"![Fields of a PDE layer]({pictures}/{name})")]
     if notes:
         lines += ["", "## What to know of these figures", "", notes.rstrip()]
     return "\n".join(lines) + "\n"
@@ -135,8 +147,9 @@ def write_report(results: Path, page: Path) -> None:
     figures.plot_mnist_confusion(runs, pictures / "mnist-confusion.png")
     figures.plot_cost(runs, costs, pictures / "cifar10-cost.png")
     figures.plot_learning_curves(runs, pictures / "learning-curves.png")
+    fields = figures.draw_fields(pictures)
     notes = results / "notes.md"
-    text = render(runs, costs, pictures.name, notes.read_text() if notes.exists() else "")
+    text = render(runs, costs, pictures.name, fields, notes.read_text() if notes.exists() else "")
     replace_file(page, lambda path: path.write_text(text))
 
 

@@ -44,7 +44,8 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
     for seed, accuracy in enumerate(accuracies):
         write_run(tmp_path / "runs" / str(seed), seed=seed, test_accuracy=accuracy)
         add_run(tmp_path / "runs" / str(seed), tmp_path / "results")
-    page = report.render(read_runs(tmp_path / "results"), {"mnist-cnn": (522, 14_602)}, "pictures", "- mind the gap\n")
+    runs = read_runs(tmp_path / "results")
+    page = report.render(runs, {"mnist-cnn": (522, 14_602)}, "pictures", [], "- mind the gap\n")
     assert page.endswith("\n\n## What to know of these figures\n\n- mind the gap\n")
     mean, spread = statistics.fmean(accuracies) * 100, statistics.stdev(accuracies) * 100
     (row,) = [line for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
