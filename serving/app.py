@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
@@ -50,10 +51,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     add_error_handlers(app)
     add_page(app)
-    app.include_router(routes.router)
-    app.include_router(v2.router)
+    # `ApiKeys` asks for keys; this tells the documentation of them.
+    documented = [Security(HTTPBearer(auto_error=False))] if settings.keys() else []
+    app.include_router(routes.router, dependencies=documented)
+    app.include_router(v2.router, dependencies=documented)
     if settings.keys_of_admins():
-        app.include_router(admin.router)
+        app.include_router(admin.router, dependencies=[Security(HTTPBearer(auto_error=False))])
 
     # The last one added is the first one asked.
     app.add_middleware(CancelOnDisconnect)
@@ -66,7 +69,12 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-Id"),
             expose_headers=("Retry-After", "X-Request-Id"),
         )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout=settings.body_timeout)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_total_bytes=settings.max_total_bytes,
+        timeout=settings.body_timeout,
+    )
     app.add_middleware(Observation, access_log=settings.access_log)
     app.add_middleware(SecurityHeaders)
     return app

@@ -6,7 +6,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError, error_response
+from serving.errors import ApiError, OverloadedError, error_response
 
 # How long a client that is answered early may go on sending. Closing at once would reset the connection, and clients
 # that send all of their body before they read, as most do, would never see the answer.
@@ -17,14 +17,17 @@ class BodyLimit:
     """ASGI middleware that answers 413 to a body of more than `max_bytes`, and 408 to one that takes too long.
 
     A Content-Length over the limit is refused before any of the body is read. Without one, or where it lies, the bytes
-    that come are counted. Where an answer is sent before its request's body was read, the connection is closed.
+    that come are counted. 503 is the answer where all requests together hold more than `max_total_bytes`: each of many
+    may be within its limit. Where an answer is sent before its request's body was read, the connection is closed.
     (FastAPI's own `max_body_size` answers plain text, and keeps the connection and with it the rest of the body.)
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.max_total_bytes = max_total_bytes
         self.timeout = timeout
+        self.total_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,10 +50,14 @@ class BodyLimit:
             except TimeoutError:
                 seconds = f"{self.timeout:g} seconds"
                 raise ApiError(408, "body_timeout", f"the body of a request must be sent within {seconds}") from None
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self.total_bytes += size
             more_to_come = message.get("more_body", False)
             if received > self.max_bytes:
                 raise self._too_large()
+            if self.total_bytes > self.max_total_bytes:
+                raise OverloadedError
             return message
 
         async def lingering_send(message: Message) -> None:
@@ -67,7 +74,10 @@ class BodyLimit:
             response = error_response(scope, error.status, error.code, error.message)
             await response(scope, receive, lingering_send)
         else:
-            await self.app(scope, limited_receive, lingering_send)
+            try:
+                await self.app(scope, limited_receive, lingering_send)
+            finally:
+                self.total_bytes -= received
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "body_too_large", f"a request body may have at most {self.max_bytes} bytes")

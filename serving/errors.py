@@ -23,11 +23,15 @@ class ApiError(Exception):
         self.headers = headers
 
 
-class QueueFullError(ApiError):
-    """As many images as the queue may hold are being worked on."""
+class OverloadedError(ApiError):
+    """There is no room for more work."""
 
     def __init__(self) -> None:
         super().__init__(503, "overloaded", "the server is at capacity: try again later", {"Retry-After": "1"})
+
+
+class QueueFullError(OverloadedError):
+    """As many images as the queue may hold are being worked on."""
 
 
 class DeadlineError(ApiError):

@@ -66,8 +66,9 @@ class ServedModel:
             max_queue=max_queue,
             max_batches=threads.count if self.info.device == "cpu" else 1,
         )
-        # What the first run sets up, no request waits for.
-        self.predictor.predict_proba(np.zeros((1, self.spec.height, self.spec.width, self.spec.channels), np.uint8))
+        for images in (1, max_batch_size):  # what the first run of a size sets up, no request waits for
+            blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
+            self.predictor.predict_proba(blank)
 
     async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of images that have the network's shape.

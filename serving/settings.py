@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     )
     body_timeout: float = Field(default=60, gt=0, description="seconds to send a request's body; then it gets a 408")
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
+    max_total_bytes: int = Field(
+        default=512 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
+    )
     max_images: int = Field(default=64, ge=1, description="most images in one request")
     max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
     api_keys: CliSuppress[Keys] = ()
@@ -167,6 +170,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.max_total_bytes < self.max_body_bytes:
+            raise ValueError(f"max_total_bytes must be at least max_body_bytes, {self.max_body_bytes}")
         for name in ("", *self.per_model):
             if self.batching(name)[2] < self.max_images:
                 raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")

@@ -90,4 +90,6 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[Model
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
+    except KeyboardInterrupt:  # while the models are loaded
+        pass
     return 0

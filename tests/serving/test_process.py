@@ -219,11 +219,11 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
         workers = children(server.process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
+        server.wait_for_log("died with exit code -9")  # what it had accepted is lost with it
         statuses = set()
         deadline = time.monotonic() + 20
-        while not (len(set(children(server.process.pid)) - {workers[0]}) == 2 and time.monotonic() > deadline - 19):
+        while len(children(server.process.pid)) < 2 or time.monotonic() < deadline - 18:
             assert time.monotonic() < deadline
-            # A connection of its own: one that the killed worker had accepted would be lost with it.
             response = httpx2.post(
                 f"http://127.0.0.1:{server.port}/classify",
                 content=png(pixels[0]),
@@ -234,7 +234,6 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
 
         assert server.process.wait(10) == 0
         assert statuses == {200}
-        assert "died with exit code -9" in server.log.read_text()
 
 
 def test_the_metrics_of_workers_are_added_up(
@@ -276,8 +275,12 @@ def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
 
 def children(process: int) -> list[int]:
     """Return the worker processes of a server."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(child) for child in found if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    found = []
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
 
 
 def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(

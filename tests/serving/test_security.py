@@ -1,5 +1,6 @@
 """Keys, the headers of answers, other origins, and limits on time."""
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from serving.app import create_app
+from serving.body_limit import BodyLimit
+from serving.errors import ApiError, OverloadedError
 from serving.settings import Settings
 
 
@@ -108,3 +111,71 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
         assert "access-control-allow-origin" not in refused.headers
+
+
+def test_the_documentation_names_the_key_where_there_are_keys(package_folder: Path) -> None:
+    with client_for(package_folder) as client:
+        assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+    with client_for(package_folder, api_keys="key") as client:
+        document = client.get("/openapi.json").json()
+        assert document["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+        assert document["paths"]["/classify"]["post"]["security"] == [{"HTTPBearer": []}]
+
+
+class Body:
+    """A request to BodyLimit whose body comes when the test says so; its application reads it and answers."""
+
+    def __init__(self, limit: BodyLimit) -> None:
+        self._chunks: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
+        scope = {"type": "http", "path": "/classify", "headers": [(b"transfer-encoding", b"chunked")]}
+        self.task = asyncio.create_task(limit(scope, self._receive, self._send))
+
+    def send(self, size: int, *, is_last: bool = False) -> None:
+        self._chunks.put_nowait((bytes(size), not is_last))
+
+    async def _receive(self) -> dict[str, Any]:
+        body, more_body = await self._chunks.get()
+        return {"type": "http.request", "body": body, "more_body": more_body}
+
+    async def _send(self, _: Any) -> None:
+        pass
+
+
+async def read_all(_: Any, receive: Any, __: Any) -> None:
+    while (await receive())["more_body"]:
+        pass
+
+
+def test_all_bodies_together_are_limited_and_what_is_done_makes_room() -> None:
+    async def test() -> None:
+        limit = BodyLimit(read_all, max_bytes=60, max_total_bytes=100, timeout=10)
+        first, second = Body(limit), Body(limit)
+        first.send(60)
+        second.send(40)
+        await asyncio.sleep(0.01)
+        third = Body(limit)
+        third.send(1)
+        with pytest.raises(OverloadedError) as error:
+            await third.task
+        assert (error.value.status, error.value.code) == (503, "overloaded")
+        first.send(0, is_last=True)
+        await first.task
+        fourth = Body(limit)
+        fourth.send(60, is_last=True)
+        second.send(0, is_last=True)
+        await asyncio.gather(fourth.task, second.task)
+        assert limit.total_bytes == 0
+
+    asyncio.run(test())
+
+
+def test_a_body_that_takes_too_long_is_408() -> None:
+    async def test() -> None:
+        body = Body(BodyLimit(read_all, max_bytes=60, max_total_bytes=100, timeout=0.05))
+        for _ in range(3):
+            body.send(1)
+        with pytest.raises(ApiError) as error:
+            await body.task
+        assert (error.value.status, error.value.code) == (408, "body_timeout")
+
+    asyncio.run(test())
