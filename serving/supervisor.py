@@ -102,6 +102,8 @@ class Supervisor:
                 self._workers.remove(worker)
                 if self._stop_signal is not None:
                     continue
+                if worker.process.exitcode != CANNOT_START:  # which has said why
+                    logger.error("worker %s died with exit code %s", worker.process.pid, worker.process.exitcode)
                 if self._has_started:
                     self._replace(worker)
                 else:
@@ -115,7 +117,6 @@ class Supervisor:
             worker.signal(number)
 
     def _replace(self, worker: _Worker) -> None:
-        logger.error("worker %s died with exit code %s: replacing it", worker.process.pid, worker.process.exitcode)
         time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
         if self._stop_signal is None:
             replacement = _Worker(self._settings, self._bound)
