@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -113,7 +114,8 @@ class Batcher:
         if self.waiting >= self._max_batch_size:
             self._full.set()
         if self._dispatcher is None:
-            self._dispatcher = asyncio.create_task(self._dispatch())
+            # In a context of its own: batches belong to no one request, and its id and trace would stay as long.
+            self._dispatcher = asyncio.create_task(self._dispatch(), context=Context())
         try:
             return await request.done
         except asyncio.CancelledError:
