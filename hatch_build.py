@@ -1,11 +1,9 @@
 """The build hook: compiles pdeinfer/kernels where there is a C++ compiler, else the wheel is pure Python."""
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,23 +43,24 @@ class KernelBuildHook(BuildHookInterface):
             return
         self._folder = tempfile.TemporaryDirectory()
         library = Path(self._folder.name) / "library.so"
-        if self._build(root, library):
+        machine = self._build(root, library)
+        if machine:
             build_data["force_include"][str(library)] = LIBRARY
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            build_data["tag"] = f"py3-none-linux_{machine}"
 
-    def _build(self, root: Path, library: Path) -> bool:
+    def _build(self, root: Path, library: Path) -> str | None:
         try:
-            build_library(root / "pdeinfer/kernels", library)
+            machine = build_library(root / "pdeinfer/kernels", library)
         except KernelNotBuiltError as error:
             self.app.display_warning(f"pdeinfer is built without its fused kernel, and works, but slower: {error}")
-            return False
-        self.app.display_info("pdeinfer is built with its fused kernel")
-        return True
+            return None
+        self.app.display_info(f"pdeinfer is built with its fused kernel, for {machine}")
+        return machine
 
 
-def build_library(sources: Path, library: Path) -> None:
-    """Compile the operator library for this machine, or for the one that CXX compiles for.
+def build_library(sources: Path, library: Path) -> str:
+    """Compile the operator library for this machine, or for the one that CXX compiles for; return that machine.
 
     Raises:
         KernelNotBuiltError: there is no compiler, there are no headers, or it does not compile. No library is left.
@@ -72,7 +71,7 @@ def build_library(sources: Path, library: Path) -> None:
         raise KernelNotBuiltError("there is no C++ compiler (g++)")
     machine = _run(compiler, "-dumpmachine").partition("-")[0]
     if machine not in SOLVERS or not sys.platform.startswith("linux"):
-        raise KernelNotBuiltError(f"there is no kernel for {sys.platform} on {machine or platform.machine()}")
+        raise KernelNotBuiltError(f"there is no kernel for {sys.platform} on {machine}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         objects = [folder / "operator.o"]
@@ -94,6 +93,7 @@ def build_library(sources: Path, library: Path) -> None:
             linked,
         )
         shutil.move(linked, library)
+    return machine
 
 
 def find_headers(folder: Path) -> Path:

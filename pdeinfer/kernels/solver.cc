@@ -115,22 +115,13 @@ class Block {
   }
 
   void solve() const {
-    if (layer_.num_steps == 1) {
-      sweep(4, [this](int64_t stage, int64_t y) {
-        if (stage == 0) load_input(y);
-        if (stage == 1) compute_numbers(y);
-        if (stage == 2) wrap(levels_[0].row(y));
-        if (stage == 3) take_only_step(y);
-      });
-      return;
-    }
     sweep(4, [this](int64_t stage, int64_t y) {
       if (stage == 0) load_input(y);
       if (stage == 1) compute_numbers(y);
       if (stage == 2) compute_convergence(y), wrap(levels_[0].row(y));
-      if (stage == 3) compute_factors(y);
+      if (stage == 3) layer_.num_steps > 1 ? take_first_step<false>(y) : take_first_step<true>(y);
     });
-    for (int64_t done = 0; done < layer_.num_steps; done += kSweptSteps) {
+    for (int64_t done = 1; done < layer_.num_steps; done += kSweptSteps) {
       const int64_t left = layer_.num_steps - done;
       sweep(left < kSweptSteps ? left : kSweptSteps,
             [this, done](int64_t stage, int64_t y) { take_step(done + stage + 1, y); });
@@ -138,7 +129,7 @@ class Block {
   }
 
  private:
-  static constexpr int64_t kSweptSteps = 3;
+  static constexpr int64_t kSweptSteps = 2;
 
   // Calls stage(s, y) for every stage s and row y: after stage s - 1 has done that row and the two beside it, and soon
   // after, while they are in the cache. Each stage is one row behind the one before it and begins one row further down,
@@ -194,89 +185,73 @@ class Block {
   }
 
   void compute_convergence(int64_t y) const {
-    if (!kAdvection) return;
+    if (!kAdvection || layer_.num_steps == 1) return;
     const Numbers *const above = numbers_.row(y - 1), *const here = numbers_.row(y), *const below = numbers_.row(y + 1);
     Rest* const rest = rest_.row(y);
     for (int64_t x = 0; x < width_; ++x) rest[x].here = convergence(above + x, here + x, below + x);
   }
 
-  void compute_factors(int64_t y) const {
-    const Vector* const f = input_.row(y);
-    Numbers* const numbers = numbers_.row(y);
+  // From H[0] = H[-1] and the coefficients; keeps the factors for further steps.
+  template <bool kOnly>
+  void take_first_step(int64_t y) const {
+    Numbers *const numbers_above = numbers_.row(y - 1), *const numbers = numbers_.row(y),
+            *const numbers_below = numbers_.row(y + 1);
     Rest* const rest = rest_.row(y);
+    const Vector *const above = levels_[0].row(y - 1), *const here = levels_[0].row(y),
+                 *const below = levels_[0].row(y + 1), *const f = input_.row(y);
+    Vector* const next = levels_[1].row(kOnly ? 0 : y);
     const float source = layer_.source;
     for (int64_t x = 0; x < width_; ++x) {
       Vector* const v = numbers[x].values;
-      Vector ax{}, ay{}, bx{}, by{}, inverse = Vector{} + 1.0f;
-      if (kDiffusion) {
-        inverse = 1.0f / (1.0f + 2.0f * (v[kDiffusionX] + v[kDiffusionY]));
-        bx = 2.0f * v[kDiffusionX] * inverse;
-        by = 2.0f * v[kDiffusionY] * inverse;
-      }
-      if (kAdvection) {
-        ax = v[kCourantX] * inverse;
-        ay = v[kCourantY] * inverse;
-        rest[x].here *= inverse;
-      }
-      rest[x].source = source * f[x] * inverse;
-      v[kRight] = bx - ax;
-      v[kLeft] = bx + ax;
-      v[kBelow] = by - ay;
-      v[kAbove] = by + ay;
-    }
-  }
-
-  // Where there is no second step, nothing is kept for it.
-  void take_only_step(int64_t y) const {
-    const Numbers *const numbers_above = numbers_.row(y - 1), *const numbers = numbers_.row(y),
-                         *const numbers_below = numbers_.row(y + 1);
-    const Vector *const above = levels_[0].row(y - 1), *const here = levels_[0].row(y),
-                        *const below = levels_[0].row(y + 1), *const f = input_.row(y);
-    Vector* const next = levels_[1].row(0);
-    const float source = layer_.source;
-    for (int64_t x = 0; x < width_; ++x) {
-      const Vector* const v = numbers[x].values;
-      Vector ax{}, ay{}, bx{}, by{}, total = here[x] + source * f[x];
+      Vector ax{}, ay{}, bx{}, by{}, middle{}, inverse = Vector{} + 1.0f;
       if (kAdvection) {
         ax = v[kCourantX];
         ay = v[kCourantY];
-        total += convergence(numbers_above + x, numbers + x, numbers_below + x) * here[x];
+        middle = kOnly ? convergence(numbers_above + x, numbers + x, numbers_below + x) : rest[x].here;
       }
       if (kDiffusion) {
         bx = 2.0f * v[kDiffusionX];
         by = 2.0f * v[kDiffusionY];
-        total -= (bx + by) * here[x];
+        inverse = 1.0f / (1.0f + bx + by);
       }
-      total += (bx - ax) * here[x + 1] + (bx + ax) * here[x - 1] + (by - ay) * below[x] + (by + ay) * above[x];
-      next[x] = kDiffusion ? total / (1.0f + bx + by) : total;
+      const Vector right = bx - ax, left = bx + ax, down = by - ay, up = by + ay, force = source * f[x];
+      const Vector total = (middle + (1.0f - (bx + by))) * here[x] + force + right * here[x + 1] +
+                           left * here[x - 1] + down * below[x] + up * above[x];
+      next[x] = total * inverse;
+      if (kOnly) continue;
+      v[kRight] = right * inverse;
+      v[kLeft] = left * inverse;
+      v[kBelow] = down * inverse;
+      v[kAbove] = up * inverse;
+      rest[x].here = middle * inverse;
+      rest[x].source = force * inverse;
     }
-    finish(next, y);
+    kOnly ? finish(next, y) : wrap(next);
   }
 
-  // Writes H[k] over H[k-2]. M / L is 1 minus the sum of the neighbours' factors.
+  // Writes H[k], k > 1, over H[k-2]. M / L is 1 minus the sum of the neighbours' factors.
   void take_step(int64_t k, int64_t y) const {
-    const Grid<Vector>&level = levels_[(k - 1) % 2], &next_level = levels_[k % 2];
+    const Grid<Vector>& level = levels_[(k - 1) % 2];
     const Numbers* const numbers = numbers_.row(y);
     const Rest* const rest = rest_.row(y);
     const Vector *const above = level.row(y - 1), *const here = level.row(y), *const below = level.row(y + 1);
-    Vector* const next = next_level.row(y);
-    const Vector* const previous = k == 1 ? here : next;
+    Vector* const next = levels_[k % 2].row(y);
     Vector west = here[-1], middle = here[0];
     for (int64_t x = 0; x < width_; ++x) {
       const Vector* const v = numbers[x].values;
       const Vector right = v[kRight], left = v[kLeft], down = v[kBelow], up = v[kAbove], east = here[x + 1];
       Vector total = rest[x].source + right * east + left * west + down * below[x] + up * above[x];
       if (kAdvection) total += rest[x].here * middle;
-      const Vector factor = kDiffusion ? 1.0f - ((right + left) + (down + up)) : Vector{} + 1.0f;
-      next[x] = total + factor * previous[x];
+      if (kDiffusion) {
+        total += (1.0f - ((right + left) + (down + up))) * next[x];
+      } else {
+        total += next[x];
+      }
+      next[x] = total;
       west = middle;
       middle = east;
     }
-    if (k < layer_.num_steps) {
-      wrap(next);
-    } else {
-      finish(next, y);
-    }
+    k < layer_.num_steps ? wrap(next) : finish(next, y);
   }
 
   void finish(const Vector* row, int64_t y) const {

@@ -119,6 +119,6 @@ def test_it_compiles_for_aarch64(tmp_path: Path, headers: Path, monkeypatch: pyt
     monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
     monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++")
 
-    hatch_build.build_library(SOURCES, tmp_path / "library.so")
+    assert hatch_build.build_library(SOURCES, tmp_path / "library.so") == "aarch64"
 
     assert (tmp_path / "library.so").read_bytes()[18] == 183  # EM_AARCH64
