@@ -112,6 +112,43 @@ OrtStatus* expect(const Tensor* inputs, int input, const Shape& expected) {
                  tensor.values ? to_text(tensor.shape).characters : "absent");
 }
 
+// Scratch memory that is kept for the next layer: the pages of fresh memory cost more time than the layer.
+class ScratchPool {
+ public:
+  // Returns null where there is not enough memory.
+  void* take(size_t size) {
+    for (std::atomic<Header*>& place : places_) {
+      Header* const header = place.load(std::memory_order_relaxed) ? place.exchange(nullptr) : nullptr;
+      if (!header) continue;
+      if (header->size >= size) return header + 1;
+      free(header);
+      break;
+    }
+    Header* const header = static_cast<Header*>(allocate(sizeof(Header) + size));
+    if (!header) return nullptr;
+    header->size = size;
+    return header + 1;
+  }
+
+  void give_back(void* memory) {
+    Header* const header = static_cast<Header*>(memory) - 1;
+    for (std::atomic<Header*>& place : places_) {
+      Header* expected = nullptr;
+      if (header->size <= kLargestKept && place.compare_exchange_strong(expected, header)) return;
+    }
+    free(header);
+  }
+
+ private:
+  struct alignas(kAlignment) Header {
+    size_t size;
+  };
+  static constexpr size_t kLargestKept = 32 << 20;
+  std::atomic<Header*> places_[64];  // more threads than these take fresh memory
+};
+
+ScratchPool scratch_pool;
+
 struct Job {
   const Solver& solver;
   const Layer& layer;
@@ -119,13 +156,13 @@ struct Job {
   std::atomic<bool> is_out_of_memory{false};
 
   void solve(size_t index) {
-    void* const scratch = allocate(solver.scratch_size(layer));
+    void* const scratch = scratch_pool.take(solver.scratch_size(layer));
     if (!scratch) {
       is_out_of_memory = true;
       return;
     }
     solver.solve(layer, index / blocks, index % blocks, scratch);
-    free(scratch);
+    scratch_pool.give_back(scratch);
   }
 };
 

@@ -1,5 +1,6 @@
 """The fused operator against the same layer naively in float64, and against its function in standard operators."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,22 @@ def test_the_optimised_graph_has_the_operator_and_no_transpose(tmp_path: Path) -
     assert operators.count("GlobalLayer") == 1
     assert not {"Transpose", "Reshape"} & set(operators)
     assert session.get_outputs()[0].shape == ["batch", 16, 8, 8]  # the operator has told it
+
+
+def test_scratch_memory_is_kept_from_run_to_run() -> None:
+    layer = make_layer("convolutions", (1, 32, 32, 16), 5)
+    model = layer.model()
+    session = create_session(model.SerializeToString(), "cpu", 1)
+    feeds = layer.feeds(model)
+    for _ in range(5):
+        session.run("result", feeds)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        session.run("result", feeds)
+
+    scratch = 8 * 34 * 34 * 16 * 4
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    assert faults < 20 * scratch / resource.getpagesize() / 2
 
 
 class TestMalformed:
