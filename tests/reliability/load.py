@@ -74,6 +74,8 @@ class Client:
         due = time.monotonic() if due is None else due
         port, status, body = 0, LOST, b""
         try:
+            if self._streams is not None and self._streams[0].at_eof():  # the server has closed it, idle, meanwhile
+                await self.close()
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._server)
             reader, writer = self._streams

@@ -77,7 +77,7 @@ def test_a_killed_worker_loses_its_own_requests_and_no_others(
             return await load
 
         answers = asyncio.run(run())
-        server.wait_for_log("replacing it")
+        server.wait_for_log("died with exit code -9")
         deadline = time.monotonic() + 10
         while len(workers_of(server)) < 2:
             assert time.monotonic() < deadline
