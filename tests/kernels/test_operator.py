@@ -1,7 +1,9 @@
 """The fused operator against the same layer naively in float64, and against its function in standard operators."""
 
 import resource
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +16,7 @@ from pdeinfer import kernel
 from pdeinfer.session import create_session
 from tests.kernels.layers import STRUCTURES, PdeLayer, make_layer
 
-# The largest error relative to the largest value; 3.5e-7 was seen.
+# The largest error relative to the largest value; 3.4e-7 was seen at these shapes.
 TOLERANCE = 1e-6
 
 # Sides of 1 and 2, where a point is its own neighbour; one channel, and counts around each solver's 4, 8 and 16 lanes.
@@ -46,6 +48,12 @@ def run_function(layer: PdeLayer, monkeypatch: pytest.MonkeyPatch) -> NDArray[np
         return session.run("result", layer.feeds(model))
 
 
+@cache
+def reference(*layer: Any, **options: Any) -> NDArray[np.float64]:
+    """The reference of `make_layer` with these arguments: a slow one, which every solver is compared with."""
+    return make_layer(*layer, **options).reference()
+
+
 def error(result: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
     assert result.shape == expected.shape
     assert result.dtype == np.float32
@@ -58,25 +66,25 @@ class TestEverySolver:
     @pytest.mark.parametrize("num_steps", [1, 4])
     def test_every_structure_equals_the_reference_at_odd_shapes(self, structure: str, num_steps: int) -> None:
         for shape in SHAPES:
-            layer = make_layer(structure, shape, num_steps)
-            assert error(run(layer), layer.reference()) < TOLERANCE, shape
+            result = run(make_layer(structure, shape, num_steps))
+            assert error(result, reference(structure, shape, num_steps)) < TOLERANCE, shape
 
     @pytest.mark.parametrize("num_steps", range(1, 9))
     def test_every_number_of_steps_equals_the_reference(self, num_steps: int) -> None:
         for start in (False, True):
-            layer = make_layer("convolutions", (2, 6, 5, 17), num_steps, start=start)
-            assert error(run(layer), layer.reference()) < TOLERANCE
+            layer = ("convolutions", (1, 4, 5, 17), num_steps)
+            assert error(run(make_layer(*layer, start=start)), reference(*layer, start=start)) < TOLERANCE
 
     @pytest.mark.parametrize("num_steps", [1, 3])
     def test_a_layer_without_source_equals_the_reference(self, num_steps: int) -> None:
-        layer = make_layer("convolutions", (1, 4, 4, 8), num_steps, source=0.0)
-        assert error(run(layer), layer.reference()) < TOLERANCE
+        layer = ("convolutions", (1, 4, 4, 8), num_steps)
+        assert error(run(make_layer(*layer, source=0.0)), reference(*layer, source=0.0)) < TOLERANCE
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_it_equals_its_function(self, structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        layer = make_layer(structure, (3, 9, 8, 24), 5)
+        layer = make_layer(structure, (2, 5, 4, 24), 5)
         function = run_function(layer, monkeypatch)
-        assert error(function, layer.reference()) < TOLERANCE
+        assert error(function, reference(structure, (2, 5, 4, 24), 5)) < TOLERANCE
         assert error(run(layer), function.astype(np.float64)) < 2 * TOLERANCE
 
     def test_two_threads_give_the_same_bits(self) -> None:
