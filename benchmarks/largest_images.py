@@ -2,8 +2,8 @@
 
     python -m benchmarks.largest_images [MEGAPIXELS]
 
-Each file is of one colour, the smallest there is for its size: what an attacker would send. Each is decoded three times,
-each time in a process of its own: the shortest time, the most memory.
+Each file is of one colour, the smallest there is for its size: what an attacker would send. Each is decoded three
+times, in a process of its own: the shortest time, the most memory.
 """
 
 import json
