@@ -68,6 +68,7 @@ diffusivity, the velocity, its gradients and the feature map H after every step,
 _EXPORT_EXAMPLES = """examples:
   pdeinfer export runs/digits-pde --output build/digits-pde
   pdeinfer export runs/mnist-pde/model.keras --format all --output build/mnist-pde --force
+  pdeinfer export runs/digits-pde --inline --output build/digits-pde-for-openvino
 """
 
 
@@ -141,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES, _export)
     export.add_argument("source", type=Path, metavar="SOURCE", help="a training's folder, or a .keras file")
     export.add_argument("--format", choices=("onnx", "saved_model", "all"), default="onnx", help="(%(default)s)")
+    export.add_argument("--inline", action="store_true",
+                        help="write model.onnx without functions, for OpenVINO and older tools")  # fmt: skip
     export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the package to write")
     export.add_argument("--force", action="store_true", help="replace the package that is there")
 
@@ -251,7 +254,11 @@ def _export(options: argparse.Namespace) -> int:
     from pdeinfer.export import TEST_IMAGES, export_package
 
     reports = export_package(
-        options.source, options.output, saved_model=options.format in ("saved_model", "all"), force=options.force
+        options.source,
+        options.output,
+        inline=options.inline,
+        saved_model=options.format in ("saved_model", "all"),
+        force=options.force,
     )
     print("\n".join(map(str, reports)))
     compared = {row.images for report in reports if isinstance(report, ParityReport) for row in report.comparisons}

@@ -191,7 +191,6 @@ def _layer(name: str, outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> Lay
         diffusivity_x = outputs[f"{name}/Dx"]
         diffusivity = (diffusivity_x, outputs.get(f"{name}/Dy", diffusivity_x))
     factors = pde.coefficients(velocity, diffusivity, dt=spec.dt, roll=np.roll)
-    levels = [start, start]  # H[-1], H[0]
-    for _ in range(spec.num_steps):
-        levels.append(pde.step(levels[-1], levels[-2], 0.0 if source is None else source, factors, roll=np.roll))
-    return LayerFields(name, spec, velocity, diffusivity, source, np.stack(levels[1:]))
+    forced = 0.0 if source is None else source
+    levels = [start, *pde.levels(start, start, forced, factors, num_steps=spec.num_steps, roll=np.roll)]
+    return LayerFields(name, spec, velocity, diffusivity, source, np.stack(levels))

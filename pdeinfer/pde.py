@@ -26,7 +26,7 @@ the sum of H exactly.
 Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", CVPR 2022, section 3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 Array: TypeAlias = Any  # a NumPy array or a tensor of a Keras backend; a Python float where a field is constant
@@ -130,9 +130,9 @@ def coefficients(
     return Coefficients(1 - spread, divergence, 2 * dt, right, left, below, above, 1 / (1 + spread))
 
 
-def step(h: Array, h_previous: Array, source: Array, factors: Coefficients, *, roll: Roll) -> Array:
-    """Return `H[k+1]` from `H[k]`, `H[k-1]` and the source f, all `(..., height, width, channels)`, or f a float."""
-    total = factors.previous * h_previous + factors.source * source
+def step(h: Array, h_previous: Array, forcing: Array, factors: Coefficients, *, roll: Roll) -> Array:
+    """Return `H[k+1]` from `H[k]`, `H[k-1]` and `2 dt f`, all `(..., height, width, channels)`, the last or a float."""
+    total = factors.previous * h_previous + forcing
     if factors.divergence is not None:
         total = total + factors.divergence * h
     total = total + factors.right * roll(h, -1, X) + factors.left * roll(h, 1, X)
@@ -140,13 +140,23 @@ def step(h: Array, h_previous: Array, source: Array, factors: Coefficients, *, r
     return total * factors.inverse
 
 
-def solve(
+def levels(
     h: Array, h_previous: Array, source: Array, factors: Coefficients, *, num_steps: int, roll: Roll
-) -> tuple[Array, Array]:
-    """Take `num_steps` steps from `H[0] = h`, `H[-1] = h_previous`; return `(H[num_steps], H[num_steps - 1])`.
+) -> Iterator[Array]:
+    """Yield `H[1]` to `H[num_steps]`, from `H[0] = h`, `H[-1] = h_previous` and the source f, an array or a float.
 
     A plain loop, which tracing unrolls into a static graph.
     """
+    forcing = factors.source * source
     for _ in range(num_steps):
-        h, h_previous = step(h, h_previous, source, factors, roll=roll), h
+        h, h_previous = step(h, h_previous, forcing, factors, roll=roll), h
+        yield h
+
+
+def solve(
+    h: Array, h_previous: Array, source: Array, factors: Coefficients, *, num_steps: int, roll: Roll
+) -> tuple[Array, Array]:
+    """Return the last two of the `levels`, `(H[num_steps], H[num_steps - 1])`."""
+    for level in levels(h, h_previous, source, factors, num_steps=num_steps, roll=roll):
+        h, h_previous = level, h
     return h, h_previous

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pdeinfer.errors import ParityError
 from pdeinfer.export.fields import pde_layers, trace_fields
-from pdeinfer.export.onnx_file import OPSET, write_onnx
+from pdeinfer.export.graph import convert_classifier
+from pdeinfer.export.onnx_file import OPSET, write, write_onnx
 from pdeinfer.export.original import load_original
 from pdeinfer.export.proof import SAVED_MODEL, Report, prove
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
@@ -14,13 +15,15 @@ from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelCard, new_
 
 
 def export_package(
-    source: str | Path, output: str | Path, *, saved_model: bool = False, force: bool = False
+    source: str | Path, output: str | Path, *, inline: bool = False, saved_model: bool = False, force: bool = False
 ) -> list[Report]:
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
 
     Args:
         source: the folder of a training, or a `.keras` file.
         output: the package's folder.
+        inline: write the ONNX file without functions, for tools that do not read them: the operators of a PDE layer
+            stand in the graph itself.
         saved_model: add a SavedModel to the ONNX file, which every package has.
         force: replace the package that is at `output`.
 
@@ -35,13 +38,13 @@ def export_package(
         from pdeinfer.nn import count_macs, count_parameters  # Keras is there from here on
 
         classifier = original.classifier
-        classify = trace(classifier)
         classifier.save(folder / KERAS_FILE)
-        write_onnx(classify, classifier.preset, folder / ONNX_FILE, broken_rules)
+        model = convert_classifier(classifier, inline=inline)
+        write(model, classifier.preset, folder / ONNX_FILE, broken_rules)
         if pde_layers(classifier):
             write_onnx(trace_fields(classifier), classifier.preset, folder / FIELDS_FILE, broken_fields_rules)
         if saved_model:
-            write_saved_model(classifier, classify, folder / SAVED_MODEL)
+            write_saved_model(classifier, trace(classifier), folder / SAVED_MODEL)
         reports = prove(classifier, folder, original.test_images, saved_model=saved_model)
         if not all(report.passed for report in reports):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))

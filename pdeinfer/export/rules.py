@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pdeinfer.export.function import DOMAIN, NAME
 from pdeinfer.external_data import has_external_data
 from pdeinfer.presets import Preset
 
@@ -16,8 +17,8 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     """Return what is wrong with an `onnx.ModelProto` as the `model.onnx` of a preset: nothing, if all is well.
 
     It passes `onnx.checker`; it has one input, `image`, uint8 (batch, height, width, channels), and one output,
-    `probabilities`, float32 (batch, classes), batch alone being free; standard operators only, without control flow;
-    and no data outside of the file.
+    `probabilities`, float32 (batch, classes), batch alone being free; standard operators only, and the function
+    `pdeinfer.GlobalLayer` as the file itself defines it in them; no control flow; and no data outside of the file.
     """
     expected = [("probabilities", "FLOAT", ["batch", len(preset.labels)])]
     found = [_signature(value) for value in model.graph.output]
@@ -68,10 +69,13 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
     if control_flow:
         broken.append(f"control flow: {', '.join(sorted(control_flow))}")
-    functions = {function.domain for function in model.functions}
-    foreign = {node.domain for node in _nodes(model)} - {"", "ai.onnx"} - functions
+    functions = [(function.domain, function.name) for function in model.functions]
+    if functions not in ([], [(DOMAIN, NAME)]):
+        broken.append(f"functions: expected {DOMAIN}.{NAME} at most, got {', '.join(map('.'.join, functions))}")
+    operators = {(node.domain, node.op_type) for node in _nodes(model)}
+    foreign = {operator for operator in operators - set(functions) if operator[0] not in ("", "ai.onnx")}
     if foreign:
-        broken.append(f"operators that are not ONNX's own: of {', '.join(sorted(foreign))}")
+        broken.append(f"operators that are not ONNX's own: {', '.join(map('.'.join, sorted(foreign)))}")
     if has_external_data(model.SerializeToString()):
         broken.append("data outside of the file")
     return broken

@@ -1,6 +1,11 @@
-"""The function that is exported: raw pixels in, probabilities out."""
+"""The functions that are exported: raw pixels in, probabilities out."""
 
 from typing import Any
+
+from pdeinfer.export.fields import pde_layers
+from pdeinfer.export.operands import traced_operands
+
+NORMALIZED = "normalized"
 
 
 def trace(classifier: Any) -> Any:
@@ -17,5 +22,37 @@ def trace(classifier: Any) -> Any:
     @tf.function(input_signature=[image])  # type: ignore[untyped-decorator]  # TensorFlow is untyped
     def classify(image: Any) -> dict[str, Any]:
         return {"probabilities": keras.ops.softmax(classifier(image, training=False))}
+
+    return classify
+
+
+def trace_around_layers(classifier: Any) -> Any:
+    """Return a `tf.function` of the network with its normalisation and its PDE layers cut out.
+
+    Cutting a functional Keras model needs no operator that TensorFlow and tf2onnx would have to leave alone: what a
+    layer returns is an argument, "normalized", "layer1", "layer2", ..., and what a PDE layer takes is returned beside
+    "probabilities": its `operands.traced_operands`, with the layer's name before theirs ("layer1/h").
+    """
+    import keras
+    import tensorflow as tf
+
+    layers = pde_layers(classifier)
+    arguments = {
+        NORMALIZED: classifier.get_layer("normalize").output,
+        **{name: layer.output for name, layer in layers.items()},
+    }
+    results = {"logits": classifier.output, **{name: layer.input for name, layer in layers.items()}}
+    around = keras.Model(list(arguments.values()), results, name=classifier.name)
+    signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
+
+    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]  # TensorFlow is untyped
+    def classify(*arguments: Any) -> dict[str, Any]:
+        results = around(list(arguments), training=False)
+        operands = {
+            f"{name}/{operand}": value
+            for name, layer in layers.items()
+            for operand, value in traced_operands(layer, results[name]).items()
+        }
+        return {"probabilities": keras.ops.softmax(results["logits"]), **operands}
 
     return classify

@@ -75,10 +75,8 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     def compute_levels(self, h: Any) -> list[Any]:
         """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` goes through them."""
         start, source, factors = self._problem(h)
-        levels = [start, start]  # H[-1], H[0]
-        for _ in range(self.spec.num_steps):
-            levels.append(pde.step(levels[-1], levels[-2], source, factors, roll=keras.ops.roll))
-        return levels[1:]
+        num_steps = self.spec.num_steps
+        return [start, *pde.levels(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)]
 
     def call(self, h: Any, training: bool = False) -> Any:
         start, source, factors = self._problem(h, training)

@@ -14,9 +14,9 @@ def count_parameters(classifier: Classifier) -> int:
 def count_macs(classifier: Classifier) -> int:
     """Return the multiply-adds of classifying one image: those of convolutions, dense layers and PDE steps.
 
-    A step of the scheme (`pdeinfer.pde.step`) multiplies eight times per pixel and channel, once less without
-    advection, once less without a source. As is usual, normalisation, activations, pooling and what a PDE layer
-    computes once per image pixel by pixel, such as the Perona-Malik diffusivity, are not counted.
+    A step of the scheme (`pdeinfer.pde.step`) multiplies seven times per pixel and channel, once less without
+    advection; the source is multiplied once, for all steps. As is usual, normalisation, activations, pooling and what
+    a PDE layer computes once per image pixel by pixel, such as the Perona-Malik diffusivity, are not counted.
     """
     return sum(_layer_macs(layer) for layer in classifier.layers)
 
@@ -26,8 +26,9 @@ def _layer_macs(layer: keras.Layer) -> int:
         _, height, width, channels = layer.output.shape
         inner = (*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers)
         per_pixel = sum(_weights(part) for part in inner)
-        per_step = channels * (8 - (layer.spec.velocity is None) - (layer.spec.source is None))
-        return int(height * width * (per_pixel + layer.spec.num_steps * per_step))
+        per_step = 7 - (layer.spec.velocity is None)
+        per_channel = layer.spec.num_steps * per_step + (layer.spec.source is not None)
+        return int(height * width * (per_pixel + channels * per_channel))
     if isinstance(layer, keras.layers.Conv2D):
         _, height, width, _ = layer.output.shape
         return int(height * width * _weights(layer))

@@ -1,0 +1,153 @@
+"""The ONNX function `pdeinfer.GlobalLayer`: a PDE layer, its final affine map and relu included.
+
+In terms of the operands of `operands.py` the scheme (see `pdeinfer.pde`) is, with L = 1 + 2 Bx + 2 By, s = 2 dt, f the
+layer's input and neighbours as in `function_body.py`,
+
+    H[k+1] = (E H[k] + Ax difference_x(H[k]) + Ay difference_y(H[k]) + s f + 2 H[k-1]
+              + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])) / L - H[k-1]
+    E = difference_x(Ax) + difference_y(Ay)
+
+The body is the formulation that ONNX Runtime runs fastest on a CPU of those that were tried (docs/decisions/0006). Its
+blocked layout has convolutions, products and sums, but no division, subtraction, slices or sums with a constant; and a
+convolution takes the sum after it in. So values are shifted, scaled and negated by depthwise convolutions. All kernels
+are computed from the operands when the file is loaded.
+"""
+
+from typing import Any
+
+from pdeinfer.export.function_body import AXES, Axis, Body
+from pdeinfer.export.operands import OPERANDS
+from pdeinfer.pde_spec import PdeSpec
+
+DOMAIN = "pdeinfer"
+NAME = "GlobalLayer"
+VERSION = 1
+
+
+def global_layer_function(spec: PdeSpec, opset: int) -> Any:
+    """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes."""
+    import onnx.parser
+
+    body = Body()
+    result = body.node(f"Transpose <perm = [0, 2, 3, 1]> ({_Layer(body, spec).result()})")
+    attributes = ", ".join(call_attributes(spec, 1, 1, 1))
+    return onnx.parser.parse_function(
+        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
+        f"{NAME} <{attributes}> ({', '.join(OPERANDS)}) => ({result})\n{{\n{body}\n}}"
+    )
+
+
+def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
+    """Return the attributes of a call: the operator's own, `num_steps` and `source`, and those that the body needs."""
+    rows = max(height - 1, 1)  # a dilation is at least 1
+    return {
+        "num_steps": spec.num_steps,
+        "source": 0.0 if spec.source is None else 2 * spec.dt,
+        "channels": channels,
+        "period_x": [1, width],
+        "pads_x": [0, width + 1] * 2,
+        "period_y": [rows, 1],
+        "pads_y": [rows, 0] * 2,
+        "wrap_y": [1.0, 0.0, 1.0] if height > 1 else [0.0, 2.0, 0.0],  # a single row is both of its neighbours
+    }
+
+
+class _Layer:
+    """A PDE layer's nodes: what does not depend on the step, and the steps."""
+
+    def __init__(self, body: Body, spec: PdeSpec) -> None:
+        self._body, self._spec = body, spec
+        self._source = self._transposed("h")
+        self._scale = body.node(f"Reshape(scale, {body.integers(-1, 1, 1, 1)})")  # a kernel
+        self._one = body.ones(self._scale)
+        # One step takes the final affine map in: scale in all kernels, shift as the biases of terms that add up to L.
+        self._is_single = spec.num_steps == 1
+        self._kernel, self._shift = (self._scale, "shift") if self._is_single else (self._one, "")
+        self._previous = body.constant(1)  # the factor of H[k-1] beside s f
+        self._spread: dict[Axis, str] = {}  # 2 Bx and 2 By, fields
+        self._constant_spread: dict[Axis, str] = {}  # or scalars
+        if isinstance(spec.diffusivity, float | int):
+            two = body.constant(2)
+            self._constant_spread = {axis: body.product(two, f"diffusion_{axis}") for axis in AXES}
+            denominator = body.sum(body.constant(1), *self._constant_spread.values())
+            self._kernel = body.node(f"Div({self._kernel}, {denominator})")
+            self._previous = body.node(f"Sub({two}, {denominator})")
+        elif spec.diffusivity is not None:
+            self._spread = self._coefficients("diffusion", spec.diffusivity, 2)
+            bias = body.ones("shift")
+            self._denominator = body.sum(self._spread["y"], body.convolve(self._spread["x"], self._one, bias))
+        self._velocity: dict[Axis, str] = {}
+        if spec.velocity is not None:
+            self._velocity = self._coefficients("courant", spec.velocity, 1)
+            differences = [body.difference(self._velocity[axis], axis, self._kernel) for axis in AXES]
+            self._divergence = body.sum(*differences)
+
+    def result(self) -> str:
+        """Add the layer's steps and return what comes of them, `relu(scale H[K] + shift)`."""
+        body = self._body
+        h = self._source if self._spec.start == "input" else self._transposed("start")
+        if self._is_single:
+            result = body.relu(body.sum(*self._terms(h, own=-1), *self._local_terms(h, self._previous)))
+            return body.node(f"Div({result}, {self._denominator})") if self._spread else result
+        step = self._divided_step if self._spread else self._step
+        previous = h
+        for _ in range(self._spec.num_steps):
+            h, previous = step(h, previous), h
+        return body.relu(body.convolve(h, self._scale, "shift"))
+
+    def _step(self, h: str, previous: str) -> str:
+        return self._body.sum(*self._terms(h), *self._local_terms(previous, self._previous))
+
+    def _divided_step(self, h: str, previous: str) -> str:
+        """Take a step where L is a field."""
+        body = self._body
+        total = body.sum(*self._terms(h), *self._local_terms(previous, body.constant(2)))
+        # The convolution brings it into the blocked layout.
+        inverse = body.convolve(body.node(f"Reciprocal({self._denominator})"), self._one)
+        return body.sum(body.product(total, inverse), self._scaled(previous, body.constant(-1)))
+
+    def _terms(self, h: str, own: float = 0) -> list[str]:
+        """Return the terms of velocity and diffusion.
+
+        With own = -1 those of diffusion are `2 B (neighbours - 2 h)`, for one step, where H[k-1] is H[k].
+        """
+        body, kernel = self._body, self._kernel
+        terms = []
+        if self._velocity:
+            terms.append(body.product(self._divergence, h))
+        for axis, courant in self._velocity.items():
+            terms.append(body.product(courant, body.difference(h, axis, kernel)))
+        for axis, spread in self._spread.items():
+            terms.append(body.product(spread, body.neighbours(h, axis, kernel, own, self._shift)))
+        for axis, spread in self._constant_spread.items():
+            terms.append(body.neighbours(h, axis, body.product(kernel, spread)))
+        return terms
+
+    def _local_terms(self, previous: str, factor: str) -> list[str]:
+        """Return the terms `factor * previous` and s f, one where both are the same value."""
+        factors = {previous: factor}
+        if self._spec.source is not None:
+            s = self._body.node("Constant <value_float: float = @source> ()")
+            factors[self._source] = self._body.sum(factor, s) if self._source == previous else s
+        return [
+            self._body.convolve(value, self._body.product(self._kernel, factor), bias)
+            for (value, factor), bias in zip(factors.items(), (self._shift, ""), strict=False)
+        ]
+
+    def _scaled(self, value: str, factor: str) -> str:
+        return self._body.convolve(value, self._body.product(self._one, factor))
+
+    def _coefficients(self, name: str, field: object, factor: float) -> dict[Axis, str]:
+        """Return `factor` times the coefficients of both axes."""
+        body, scalar = self._body, self._body.constant(factor)
+        if field != "depthwise":
+            return {axis: self._scaled(self._transposed(f"{name}_{axis}"), scalar) for axis in AXES}
+        fields: dict[Axis, str] = {}
+        for axis in AXES:
+            kernel, bias = (body.product(f"{name}_{axis}{part}", scalar) for part in ("", "_bias"))
+            fields[axis] = body.relu(body.convolve(self._source, kernel, bias, "pads = [1, 1, 1, 1]"))
+        return fields
+
+    def _transposed(self, operand: str) -> str:
+        """Return an operand (N, H, W, C) as (N, C, H, W)."""
+        return self._body.node(f"Transpose <perm = [0, 3, 1, 2]> ({operand})")

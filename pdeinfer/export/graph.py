@@ -1,0 +1,107 @@
+"""Converts a network: tf2onnx all but its normalisation and its PDE layers, which are joined to what it made of it."""
+
+from graphlib import TopologicalSorter
+from typing import Any
+
+import numpy as np
+
+from pdeinfer.export.fields import pde_layers
+from pdeinfer.export.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
+from pdeinfer.export.onnx_file import OPSET, convert
+from pdeinfer.export.operands import OPERANDS, folded_operands
+from pdeinfer.export.traced import NORMALIZED, trace_around_layers
+
+
+def convert_classifier(classifier: Any, *, inline: bool = False) -> Any:
+    """Return a network as an `onnx.ModelProto`, from raw pixels to probabilities.
+
+    Args:
+        inline: have the operators of the PDE layers in the graph itself, not in a function that it calls.
+
+    Raises:
+        ExportError, MissingDependencyError: as `onnx_file.convert` does.
+    """
+    model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs=[NORMALIZED])
+    _complete(model, classifier)
+    return _without_functions(model) if inline else model
+
+
+def _complete(model: Any, classifier: Any) -> None:
+    """Join the inputs but the image, and the outputs but the probabilities, by the nodes that were left out."""
+    import onnx
+
+    graph, spec = model.graph, classifier.preset.input
+    traced = {value.name for value in graph.output}
+    shape = ["batch", spec.height, spec.width, spec.channels]
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, shape)
+    probabilities = [value for value in graph.output if value.name == "probabilities"]
+    for values, kept in ((graph.input, [image]), (graph.output, probabilities)):
+        del values[:]
+        values.extend(kept)
+    _normalize(graph, classifier.get_layer("normalize"))
+    layers = pde_layers(classifier)
+    for name, layer in layers.items():
+        _call(graph, name, layer, traced)
+    if layers:
+        first, *_ = layers.values()  # the PDE layers of a network are of one kind
+        model.functions.append(global_layer_function(first.spec, OPSET))
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    _sort(graph)
+
+
+def _without_functions(model: Any) -> Any:
+    import onnx.inliner
+
+    model = onnx.inliner.inline_local_functions(model)
+    for entry in [entry for entry in model.opset_import if entry.domain == DOMAIN]:
+        model.opset_import.remove(entry)
+    return model
+
+
+def _normalize(graph: Any, rescaling: Any) -> None:
+    """Add `image * scale + offset`, (N, H, W, C) -> (N, C, H, W).
+
+    The transposition is first: along a last axis of three, factors of a channel each are slow to apply, in ONNX Runtime
+    five times as slow.
+    """
+    import onnx
+
+    for name, values in (("scale", rescaling.scale), ("offset", rescaling.offset)):
+        array = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+        graph.initializer.append(onnx.numpy_helper.from_array(array, f"image/{name}"))
+    node = onnx.helper.make_node
+    graph.node.extend(
+        [
+            node("Transpose", ["image"], ["image/transposed"], perm=[0, 3, 1, 2]),
+            node("Cast", ["image/transposed"], ["image/float"], to=onnx.TensorProto.FLOAT),
+            node("Mul", ["image/float", "image/scale"], ["image/scaled"]),
+            node("Add", ["image/scaled", "image/offset"], [NORMALIZED]),
+        ]
+    )
+
+
+def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
+    """Add the call of a PDE layer, whose output has the layer's name, with its weights."""
+    import onnx
+
+    folded = folded_operands(layer)
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, f"{name}/{key}") for key, array in folded.items())
+    operands = {key: f"{name}/{key}" for key in OPERANDS if key in folded or f"{name}/{key}" in traced}
+    for field in ("courant", "diffusion"):
+        if f"{field}_x" in operands:  # one for both, where there is but one
+            operands.setdefault(f"{field}_y", operands[f"{field}_x"])
+    inputs = [operands.get(key, "") for key in OPERANDS]
+    while not inputs[-1]:
+        inputs.pop()
+    _, height, width, channels = layer.output.shape
+    attributes = call_attributes(layer.spec, height, width, channels)
+    graph.node.append(onnx.helper.make_node(NAME, inputs, [name], name=name, domain=DOMAIN, **attributes))
+
+
+def _sort(graph: Any) -> None:
+    """Put the nodes in an order in which each comes after those that it needs."""
+    nodes = list(graph.node)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needed = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(nodes)}
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())

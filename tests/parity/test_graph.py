@@ -1,0 +1,147 @@
+"""The graph of an exported network: calls of one function in the place of its PDE layers, or none of it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset
+from pdeinfer.cli import main
+from pdeinfer.export.graph import convert_classifier
+from pdeinfer.export.onnx_file import convert
+from pdeinfer.export.operands import OPERANDS
+from pdeinfer.export.original import load_classifier
+from pdeinfer.export.traced import trace
+from pdeinfer.package import ONNX_FILE
+from pdeinfer.parity import TOLERANCE
+from pdeinfer.session import create_session
+
+WEIGHTS = OPERANDS[1:11]
+VELOCITY, DIFFUSIVITY = WEIGHTS[:4], WEIGHTS[4:8]
+
+
+def digits_with(pde: PdeSpec) -> Preset:
+    preset = PRESETS["digits-pde"]
+    return replace(preset, network=replace(preset.network, pde=pde))
+
+
+def initial_network(preset: Preset) -> Any:
+    """A network with the weights that a training begins with."""
+    from pdeinfer.nn import Classifier
+
+    return Classifier(preset)
+
+
+def calls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.domain == "pdeinfer"]
+
+
+def given_operands(call: onnx.NodeProto) -> list[str]:
+    """The operands that a call gives, and whether as the tensor of that name: "diffusion_x for diffusion_y"."""
+    return [
+        operand if name == f"{call.name}/{operand}" else f"{name.partition('/')[2]} for {operand}"
+        for operand, name in zip(OPERANDS, call.input, strict=False)
+        if name
+    ]
+
+
+FOR_CONSTANTS = {"Constant", "Expand", "Reshape", "Shape", "Sub"}
+ONE_DIFFUSION = ["diffusion_x", "diffusion_x for diffusion_y", "scale", "shift"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "operands", "num_calls"),
+    [
+        (PRESETS["cifar10-global"], ["h", *WEIGHTS], 3),
+        (PRESETS["cifar10-global-no-advection"], ["h", *DIFFUSIVITY, "scale", "shift"], 3),
+        (PRESETS["cifar10-global-no-diffusion"], ["h", *VELOCITY, "scale", "shift"], 3),
+        (PRESETS["cifar10-global-constant-d"], ["h", *VELOCITY, *ONE_DIFFUSION], 3),
+        (PRESETS["mnist-pde"], ["h", "courant_x", "courant_x for courant_y", *ONE_DIFFUSION], 1),
+        (
+            digits_with(PdeSpec(num_steps=2, velocity="pointwise", diffusivity=PeronaMalik(0.5), start="residual")),
+            ["h", "courant_x", "courant_y", *ONE_DIFFUSION, "start"],
+            1,
+        ),
+    ],
+    ids=["depthwise", "no-advection", "no-diffusion", "constant", "one-velocity-for-both", "maps-and-a-start"],
+)
+def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: list[str], num_calls: int) -> None:
+    model = convert_classifier(initial_network(preset))
+    assert [(function.domain, function.name) for function in model.functions] == [("pdeinfer", "GlobalLayer")]
+    assert [call.name for call in calls(model)] == [f"layer{number}" for number in range(1, num_calls + 1)]
+    pde = preset.network.feature if preset.name == "mnist-pde" else preset.network.pde
+    for call in calls(model):
+        assert given_operands(call) == operands
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in call.attribute}
+        assert attributes["num_steps"] == pde.num_steps
+        assert attributes["source"] == pytest.approx(2 * pde.dt)
+    spec = preset.input
+    (image,) = model.graph.input
+    sizes = [dimension.dim_param or dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
+    assert sizes == ["batch", spec.height, spec.width, spec.channels]
+    assert [output.name for output in model.graph.output] == ["probabilities"]
+
+
+def test_a_network_without_pde_layers_has_no_function() -> None:
+    model = convert_classifier(initial_network(PRESETS["mnist-residual"]))
+    assert not model.functions
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+@pytest.mark.parametrize("name", ["cifar10-global", "cifar10-global-k5", "mnist-pde"])
+def test_the_function_has_no_slices_and_its_steps_are_unrolled(name: str) -> None:
+    (function,) = convert_classifier(initial_network(PRESETS[name])).functions
+    used = {node.op_type for node in function.node}
+    assert used <= {"Conv", "Mul", "Add", "Relu", "Div", "Reciprocal", "Transpose", *FOR_CONSTANTS}
+    made = Counter(name for node in function.node for name in node.input)
+    unused = [name for node in function.node for name in node.output if not made[name]]
+    assert unused == list(function.output)
+
+
+def test_onnx_runtime_inlines_the_function_and_transposes_nothing_but_the_image(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3  # no warning that the file fits this machine alone
+    model = convert_classifier(initial_network(PRESETS["cifar10-global"]))
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    used = Counter(node.op_type for node in optimized.graph.node)
+    assert used["GlobalLayer"] == 0
+    assert used["Transpose"] == 1
+    assert used["Div"] == 3
+    assert not FOR_CONSTANTS & used.keys()  # they were computed when it was loaded
+
+
+def test_the_graph_equals_what_tf2onnx_makes_of_the_whole_network(saved_network: Callable[..., Path]) -> None:
+    classifier = load_classifier(saved_network(PRESETS["cifar10-global-tiny"]))
+    plain = convert(trace(classifier), classifier.preset)
+    assert {"Slice", "Mod"} <= {node.op_type for node in plain.graph.node}
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    expected, found = (
+        create_session(model.SerializeToString(), "cpu").run("probabilities", {"image": images})
+        for model in (plain, convert_classifier(classifier))
+    )
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+def test_inline_writes_a_file_without_functions_and_proves_it(
+    saved_network: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = saved_network(PRESETS["digits-pde"])
+    assert main(["export", str(source), "--inline", "--output", str(tmp_path / "package")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("model.onnx on ONNX Runtime")
+    assert "NOT EQUAL" not in printed
+    content = ModelPackage.read(tmp_path / "package").read_file(ONNX_FILE)
+    model = onnx.load_model_from_string(content)
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert create_session(content, "cpu").pde_layers == "standard"
+    assert main(["verify", str(tmp_path / "package")]) == 0
