@@ -1,0 +1,18 @@
+"""docs/reliability.md: its links, and the counts that it gives."""
+
+import re
+
+from tests.documents import ROOT, broken_links
+from tests.serving.hostile_images import corpus
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+
+
+def test_its_links_lead_to_files_of_the_repository() -> None:
+    assert broken_links(DOCUMENT) == []
+
+
+def test_it_counts_the_hostile_images() -> None:
+    counts = re.findall(r"(\d+) files, each with the outcome that it must have", DOCUMENT.read_text())
+
+    assert counts == [str(len(corpus()))]
