@@ -71,7 +71,7 @@ def batched(
             await asyncio.to_thread(pool.close)
         assert batcher.waiting == batcher.admitted == 0
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 async def values(batcher: Batcher, *inputs: int) -> list[int]:
@@ -135,9 +135,9 @@ def test_with_a_delay_an_image_waits_for_others_until_the_batch_is_full(network:
         await asyncio.gather(first, *(values(batcher, value) for value in (2, 3, 4)))
 
         assert network.batches == [[1, 2, 3, 4]]
-        assert asyncio.get_running_loop().time() - started < 5
+        assert asyncio.get_running_loop().time() - started < 10  # not the delay
 
-    batched(network, test, max_delay=10)
+    batched(network, test, max_delay=15)
 
 
 def test_with_a_delay_a_batch_that_does_not_fill_is_computed_when_it_is_over(network: Network) -> None:

@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.serving.test_process import running_server
+from tests.serving.test_process import PATIENCE, running_server
 
 Png = Callable[[np.ndarray], bytes]
 
@@ -60,7 +60,7 @@ def test_a_request_is_traced_with_its_decoding_and_computing_in_the_clients_trac
         headers = {"Content-Type": "image/png", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
         response = httpx2.post(f"http://127.0.0.1:{server.port}/classify", content=png(pixels[0]), headers=headers)
         server.process.terminate()
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE) == 0
 
     assert response.status_code == 200
     assert list(collector.bodies) == ["/v1/traces"]
