@@ -1,0 +1,57 @@
+"""The README of a model package says what its card knows."""
+
+from dataclasses import replace
+
+import pytest
+
+from pdeinfer import zoo
+from pdeinfer.export.model_readme import model_readme
+from pdeinfer.package import ModelCard
+from pdeinfer.presets import PRESETS
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    return zoo.load("mnist-pde").card
+
+
+def test_the_figures_are_those_of_the_card(card: ModelCard) -> None:
+    text = model_readme(card)
+    accuracy = f"{100 * card.metrics['test_accuracy']:.2f} % of {card.metrics['test_images']:,}"
+    assert f"| accuracy on test images | {accuracy} |" in text
+    assert f"| parameters | {card.parameters:,} |" in text
+    assert f"| multiply-adds of one image | {card.macs:,} |" in text
+    assert f"| seed | {card.training['seed']} |" in text
+    assert f"| git commit | {card.training['git_commit']} |" in text
+
+
+def test_data_limits_and_licence_are_named(card: ModelCard) -> None:
+    text = model_readme(card)
+    assert "MNIST: 60,000 training and 10,000 test images" in text
+    assert "It knows 10 classes and nothing else" in text
+    assert "Apache License 2.0" in text
+
+
+def test_the_worst_class_and_its_commonest_mistake_are_named(card: ModelCard) -> None:
+    confusion = [[100 if row == column else 0 for column in range(10)] for row in range(10)]
+    confusion[4] = [0, 0, 0, 0, 80, 3, 0, 0, 0, 17]
+    text = model_readme(replace(card, metrics={**card.metrics, "confusion": confusion}))
+    assert "Worst of the classes: 4, of which 80.0 % of the test images are recognised; it is taken for 9" in text
+
+
+def test_a_network_that_was_never_trained_has_neither_data_nor_training() -> None:
+    text = model_readme(ModelCard(PRESETS["cifar10-resnet32"], parameters=464_154, macs=69_124_736, opset=18))
+    assert "## Training" not in text
+    assert "## Data" not in text
+    assert text.startswith("# cifar10-resnet32\n\nA residual network that classifies colour images of 32x32 pixels")
+
+
+def test_own_images_have_their_numbers_and_no_licence_of_ours(card: ModelCard) -> None:
+    training = {
+        **card.training,
+        "recipe": {**card.training["recipe"], "dataset": "folder"},
+        "images": {"splits": {"train": {"files": 1200}, "test": {"files": 300}}},
+    }
+    text = model_readme(replace(card, training=training))
+    assert "A folder of its maker's own images: train 1,200 files, test 300 files." in text
+    assert "Apache" not in text
