@@ -13,6 +13,7 @@ import pytest
 from pdeinfer.package import ONNX_FILE, ModelCard, new_package, write_card
 from tests.conftest import GREY_PRESET, OPSET
 
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc what a process holds")
 IS_FULL = os.environ.get("PDEINFER_RELIABILITY") == "full"
 
 SLOW_PRESET = replace(GREY_PRESET, name="slow-grey")

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import GREY_PRESET
-from tests.reliability.conftest import IS_FULL, random_pixels
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, random_pixels
 from tests.reliability.load import LOST, Answer, Client, closed_loop, pixels_request, statuses
 from tests.serving.test_process import Server, running_server
+
+pytestmark = [pytest.mark.slow, NEEDS_PROC]
 
 Report = Callable[[str], None]
 SECONDS = 10 if IS_FULL else 3
@@ -40,7 +42,6 @@ def client_ports(worker: int) -> set[int]:
     return {int(fields[2].split(":")[1], 16) for fields in lines if fields[9] in sockets}
 
 
-@pytest.mark.slow
 def test_a_burst_of_connections_is_spread_over_the_workers(package_folder: Path, tmp_path: Path) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
         connections = [server.connect() for _ in range(100)]
@@ -53,7 +54,6 @@ def test_a_burst_of_connections_is_spread_over_the_workers(package_folder: Path,
         assert min(shares) >= 20  # by chance fewer than once in 10**9
 
 
-@pytest.mark.slow
 def test_a_killed_worker_loses_its_own_requests_and_no_others(
     slow_package_folder: Path, tmp_path: Path, report: Report
 ) -> None:
@@ -94,7 +94,6 @@ def test_a_killed_worker_loses_its_own_requests_and_no_others(
         assert first[0] not in workers_of(server)
 
 
-@pytest.mark.slow
 def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
     slow_package_folder: Path, tmp_path: Path, report: Report
 ) -> None:
@@ -127,7 +126,6 @@ def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
         assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.slow
 def test_a_damaged_package_is_not_loaded_and_the_model_serves_on(
     package_folder: Path,
     tiny_probabilities: Callable[..., np.ndarray],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import GREY_PRESET
-from tests.reliability.conftest import IS_FULL, png, random_pixels
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, png, random_pixels
 from tests.reliability.load import (
     LOST,
     Client,
@@ -24,7 +24,10 @@ from tests.reliability.load import (
     post,
     statuses,
 )
+from tests.serving.test_attacks_http import resident_megabytes
 from tests.serving.test_process import Server, running_server
+
+pytestmark = [pytest.mark.slow, NEEDS_PROC]
 
 Report = Callable[[str], None]
 
@@ -49,12 +52,6 @@ def server(package_folder: Path, tmp_path: Path) -> Iterator[Server]:
         assert "Traceback" not in server.log.read_text()
 
 
-def resident_megabytes(server: Server) -> float:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-@pytest.mark.slow
 def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(
     slow: Server, report: Report
 ) -> None:
@@ -92,7 +89,6 @@ def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refus
     assert np.percentile(images_meanwhile, 99) <= MAX_QUEUE + 2 * BATCH_SIZE + rate * IMAGES * refused
 
 
-@pytest.mark.slow
 def test_one_bad_image_in_each_request_of_32_fails_alone(
     server: Server, tiny_probabilities: Callable[..., np.ndarray], report: Report
 ) -> None:
@@ -127,7 +123,6 @@ def test_one_bad_image_in_each_request_of_32_fails_alone(
     report(f"{asyncio.run(run())} requests of 32 images, one of them bad: the other 31 classified in each")
 
 
-@pytest.mark.slow
 def test_a_storm_of_clients_that_leave_harms_nobody_else(slow: Server, report: Report) -> None:
     request = pixels_request("slow-grey", random_pixels(IMAGES))
     storm_seconds = 10 if IS_FULL else 3
@@ -163,7 +158,6 @@ def test_a_storm_of_clients_that_leave_harms_nobody_else(slow: Server, report: R
     assert "Traceback" not in slow.log.read_text()
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_requests(server: Server, report: Report) -> None:
     pixels = random_pixels(32)
     files = [png(image) for image in pixels]

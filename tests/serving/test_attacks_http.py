@@ -14,6 +14,8 @@ from tests.serving.test_process import Server, running_server
 
 Png = Callable[[np.ndarray], bytes]
 MAX_BODY_BYTES = 200_000
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for the server's memory")
+
 PATIENCE = 5.0  # seconds for what should take a few milliseconds
 
 
