@@ -15,6 +15,7 @@ SECONDS = int(os.environ.get("PDEINFER_FUZZ_SECONDS", "5"))
 pytest.importorskip("atheris", reason="atheris has no wheel for this platform; the Hypothesis tests do without it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["request", "images"])
 def test_no_input_breaks(target: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"tests.fuzz.{target}")
