@@ -2,6 +2,7 @@
 
 digits-pde/
     card.json      what the model is, how it was trained, what was measured, the checksum of every other file
+    README.md      the same for people, with the model's limits
     model.onnx     all that prediction runs
     fields.onnx    what its PDE layers compute, for `pdeinfer inspect`; not there where it has none
     model.keras    the trained original, for re-export, verification and fine-tuning

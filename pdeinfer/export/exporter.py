@@ -5,6 +5,7 @@ from pathlib import Path
 from pdeinfer.errors import ParityError
 from pdeinfer.export.fields import pde_layers, trace_fields
 from pdeinfer.export.graph import convert_classifier
+from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.export.onnx_file import OPSET, write, write_onnx
 from pdeinfer.export.original import load_original
 from pdeinfer.export.proof import SAVED_MODEL, Report, prove
@@ -57,5 +58,6 @@ def export_package(
             metrics=original.metrics,
             parity={report.candidate: report.to_dict() for report in reports},
         )
+        (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
         write_card(folder, card)
     return reports

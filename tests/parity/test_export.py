@@ -90,7 +90,7 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     symbols = ("start", "u", "v", "Dx", "Dy", "levels", "output")
     assert [row["field"] for row in fields["comparisons"]] == [f"layer1/{symbol}" for symbol in symbols]
     assert card.parameters == 5490
-    assert {"model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
+    assert {"README.md", "model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
 
 
 @pytest.mark.parametrize(
