@@ -13,22 +13,28 @@ convolution takes the sum after it in. So values are shifted, scaled and negated
 are computed from the operands when the file is loaded.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from pdeinfer.export.function_body import AXES, Axis, Body
+from pdeinfer.export.function_body import AXES, Axis, BlockedBody, Body, SlicedBody
 from pdeinfer.export.operands import OPERANDS
 from pdeinfer.pde_spec import PdeSpec
 
 DOMAIN = "pdeinfer"
 NAME = "GlobalLayer"
 VERSION = 1
+_BLOCK = 8  # channels: what the blocked layout has, 8 or 16, depends on the CPU
 
 
-def global_layer_function(spec: PdeSpec, opset: int) -> Any:
-    """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes."""
+def global_layer_function(spec: PdeSpec, channels: Sequence[int], opset: int) -> Any:
+    """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes.
+
+    Args:
+        channels: of each of the layers.
+    """
     import onnx.parser
 
-    body = Body()
+    body = SlicedBody() if any(number % _BLOCK for number in channels) else BlockedBody()
     result = body.node(f"Transpose <perm = [0, 2, 3, 1]> ({_Layer(body, spec).result()})")
     attributes = ", ".join(call_attributes(spec, 1, 1, 1))
     return onnx.parser.parse_function(
@@ -58,11 +64,10 @@ class _Layer:
     def __init__(self, body: Body, spec: PdeSpec) -> None:
         self._body, self._spec = body, spec
         self._source = self._transposed("h")
-        self._scale = body.node(f"Reshape(scale, {body.integers(-1, 1, 1, 1)})")  # a kernel
-        self._one = body.ones(self._scale)
+        self._scale, self._one = body.channel_factor("scale"), body.one()
         # One step takes the final affine map in: scale in all kernels, shift as the biases of terms that add up to L.
         self._is_single = spec.num_steps == 1
-        self._kernel, self._shift = (self._scale, "shift") if self._is_single else (self._one, "")
+        self._factor, self._shift = (self._scale, "shift") if self._is_single else (self._one, "")
         self._previous = body.constant(1)  # the factor of H[k-1] beside s f
         self._spread: dict[Axis, str] = {}  # 2 Bx and 2 By, fields
         self._constant_spread: dict[Axis, str] = {}  # or scalars
@@ -70,16 +75,16 @@ class _Layer:
             two = body.constant(2)
             self._constant_spread = {axis: body.product(two, f"diffusion_{axis}") for axis in AXES}
             denominator = body.sum(body.constant(1), *self._constant_spread.values())
-            self._kernel = body.node(f"Div({self._kernel}, {denominator})")
+            self._factor = body.node(f"Div({self._factor}, {denominator})")
             self._previous = body.node(f"Sub({two}, {denominator})")
         elif spec.diffusivity is not None:
             self._spread = self._coefficients("diffusion", spec.diffusivity, 2)
-            bias = body.ones("shift")
-            self._denominator = body.sum(self._spread["y"], body.convolve(self._spread["x"], self._one, bias))
+            ones = body.node(f"Expand({body.constant(1)}, {body.node('Shape(shift)')})")
+            self._denominator = body.sum(self._spread["y"], body.affine(self._spread["x"], self._one, ones))
         self._velocity: dict[Axis, str] = {}
         if spec.velocity is not None:
             self._velocity = self._coefficients("courant", spec.velocity, 1)
-            differences = [body.difference(self._velocity[axis], axis, self._kernel) for axis in AXES]
+            differences = [body.difference(self._velocity[axis], axis, self._factor) for axis in AXES]
             self._divergence = body.sum(*differences)
 
     def result(self) -> str:
@@ -93,7 +98,7 @@ class _Layer:
         previous = h
         for _ in range(self._spec.num_steps):
             h, previous = step(h, previous), h
-        return body.relu(body.convolve(h, self._scale, "shift"))
+        return body.relu(body.affine(h, self._scale, "shift"))
 
     def _step(self, h: str, previous: str) -> str:
         return self._body.sum(*self._terms(h), *self._local_terms(previous, self._previous))
@@ -103,7 +108,7 @@ class _Layer:
         body = self._body
         total = body.sum(*self._terms(h), *self._local_terms(previous, body.constant(2)))
         # The convolution brings it into the blocked layout.
-        inverse = body.convolve(body.node(f"Reciprocal({self._denominator})"), self._one)
+        inverse = body.affine(body.node(f"Reciprocal({self._denominator})"), self._one)
         return body.sum(body.product(total, inverse), self._scaled(previous, body.constant(-1)))
 
     def _terms(self, h: str, own: float = 0) -> list[str]:
@@ -111,16 +116,16 @@ class _Layer:
 
         With own = -1 those of diffusion are `2 B (neighbours - 2 h)`, for one step, where H[k-1] is H[k].
         """
-        body, kernel = self._body, self._kernel
+        body, factor = self._body, self._factor
         terms = []
         if self._velocity:
             terms.append(body.product(self._divergence, h))
         for axis, courant in self._velocity.items():
-            terms.append(body.product(courant, body.difference(h, axis, kernel)))
+            terms.append(body.product(courant, body.difference(h, axis, factor)))
         for axis, spread in self._spread.items():
-            terms.append(body.product(spread, body.neighbours(h, axis, kernel, own, self._shift)))
+            terms.append(body.product(spread, body.neighbours(h, axis, factor, own, self._shift)))
         for axis, spread in self._constant_spread.items():
-            terms.append(body.neighbours(h, axis, body.product(kernel, spread)))
+            terms.append(body.neighbours(h, axis, body.product(factor, spread)))
         return terms
 
     def _local_terms(self, previous: str, factor: str) -> list[str]:
@@ -130,12 +135,12 @@ class _Layer:
             s = self._body.node("Constant <value_float: float = @source> ()")
             factors[self._source] = self._body.sum(factor, s) if self._source == previous else s
         return [
-            self._body.convolve(value, self._body.product(self._kernel, factor), bias)
+            self._body.affine(value, self._body.product(self._factor, factor), bias)
             for (value, factor), bias in zip(factors.items(), (self._shift, ""), strict=False)
         ]
 
     def _scaled(self, value: str, factor: str) -> str:
-        return self._body.convolve(value, self._body.product(self._one, factor))
+        return self._body.affine(value, self._body.product(self._one, factor))
 
     def _coefficients(self, name: str, field: object, factor: float) -> dict[Axis, str]:
         """Return `factor` times the coefficients of both axes."""

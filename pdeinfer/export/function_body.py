@@ -1,5 +1,6 @@
-"""The body of an ONNX function in ONNX's text format, node by node, and the stencils it is made of."""
+"""The body of an ONNX function in ONNX's text format, node by node, and the stencils it is made of, in two ways."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -7,11 +8,11 @@ Axis: TypeAlias = Literal["x", "y"]
 AXES: tuple[Axis, Axis] = ("x", "y")
 
 
-class Body:
+class Body(ABC):
     """The nodes of a function; an expression that occurs again is the node that is there already.
 
-    Values are named; they are (N, C, H, W), kernels (C, 1, 1, 1), factors scalars. The function's attributes are those
-    of `function.call_attributes`.
+    Everything goes by its name. Values are (N, C, H, W); factors are scalars, or a number for each channel, as
+    `channel_factor` returns it. The function's attributes are those of `function.call_attributes`.
     """
 
     def __init__(self) -> None:
@@ -25,16 +26,12 @@ class Body:
         return self._names.setdefault(expression, f"t{len(self._names)}")
 
     def constant(self, value: float) -> str:
-        """Add a scalar."""
+        """Return a scalar."""
         return self.node(f"Constant <value_float = {float(value)}> ()")
 
     def integers(self, *values: int) -> str:
-        """Add a vector of integers."""
+        """Return a vector of integers."""
         return self.node(f"Constant <value_ints = {list(values)}> ()")
-
-    def ones(self, channels: str) -> str:
-        """Return 1 in the shape of a vector or a kernel."""
-        return self.node(f"Expand({self.constant(1)}, {self.node(f'Shape({channels})')})")
 
     def sum(self, *terms: str) -> str:
         """Return the sum, term after term: a convolution takes the sum that is added to it in."""
@@ -56,28 +53,64 @@ class Body:
         attributes = f"group: int = @channels{attributes and ', '}{attributes}"
         return self.node(f"Conv <{attributes}> ({value}, {kernel}{bias and ', '}{bias})")
 
-    def difference(self, value: str, axis: Axis, kernel: str) -> str:
-        """Return `kernel * (value(i - 1) - value(i + 1))` along an axis, periodic."""
-        return self._stencil(value, axis, kernel, (1, 0, -1))
+    @abstractmethod
+    def channel_factor(self, vector: str) -> str:
+        """Return a vector (C,) as a factor."""
 
-    def neighbours(self, value: str, axis: Axis, kernel: str, own: float = 0, bias: str = "") -> str:
-        """Return `kernel * (value(i - 1) + own * value(i) + value(i + 1)) + bias` along an axis, periodic."""
-        return self._stencil(value, axis, kernel, (1, own, 1), bias)
+    @abstractmethod
+    def one(self) -> str:
+        """Return the factor 1."""
 
-    def _stencil(self, value: str, axis: Axis, kernel: str, taps: tuple[float, float, float], bias: str = "") -> str:
+    @abstractmethod
+    def affine(self, value: str, factor: str, bias: str = "") -> str:
+        """Return `factor * value + bias`, the factor one for each channel, the bias (C,)."""
+
+    @abstractmethod
+    def difference(self, value: str, axis: Axis, factor: str) -> str:
+        """Return `factor * (value(i - 1) - value(i + 1))` along an axis, periodic; the factor as in `affine`."""
+
+    @abstractmethod
+    def neighbours(self, value: str, axis: Axis, factor: str, own: float = 0, bias: str = "") -> str:
+        """Return `factor * (value(i - 1) + own * value(i) + value(i + 1)) + bias` along an axis, periodic."""
+
+
+class BlockedBody(Body):
+    """For numbers of channels that ONNX Runtime's blocked layout takes, which is the fastest on CPUs.
+
+    That layout has convolutions, products and sums of values, and nothing else; so values are shifted and scaled by
+    depthwise convolutions alone, and factors are their kernels, (C, 1, 1, 1).
+    """
+
+    def channel_factor(self, vector: str) -> str:
+        return self.node(f"Reshape({vector}, {self.integers(-1, 1, 1, 1)})")
+
+    def one(self) -> str:
+        shape = self.node(f"Shape({self.channel_factor('scale')})")
+        return self.node(f"Expand({self.constant(1)}, {shape})")
+
+    def affine(self, value: str, factor: str, bias: str = "") -> str:
+        return self.convolve(value, factor, bias)
+
+    def difference(self, value: str, axis: Axis, factor: str) -> str:
+        return self._stencil(value, axis, factor, (1, 0, -1))
+
+    def neighbours(self, value: str, axis: Axis, factor: str, own: float = 0, bias: str = "") -> str:
+        return self._stencil(value, axis, factor, (1, own, 1), bias)
+
+    def _stencil(self, value: str, axis: Axis, factor: str, taps: tuple[float, float, float], bias: str = "") -> str:
         before, own, after = taps
         # A middle tap of 0 is left out by a dilation of 2.
         dilation, inner = (1, taps) if own else (2, (before, after))
-        inner_kernel = self.product(kernel, self._taps(inner, axis))
+        kernel = self.product(factor, self._taps(inner, axis))
         if axis == "x":
             # ONNX Runtime computes padded columns one at a time, so it is done once for all stencils of a value: the
             # width as dilation gives the value between its last column and its first.
             extended = self.convolve(
                 value,
-                self.product(self.ones(kernel), self._taps((1, 1, 1), "x")),
+                self.product(self.one(), self._taps((1, 1, 1), "x")),
                 attributes="dilations: ints = @period_x, pads: ints = @pads_x",
             )
-            return self.convolve(extended, inner_kernel, bias, f"dilations = [1, {dilation}]")
+            return self.convolve(extended, kernel, bias, f"dilations = [1, {dilation}]")
         # Padded rows cost nothing: the height - 1 as dilation sees from each edge the opposite one, and else nothing.
         if before == after:
             wrap = self.node("Constant <value_floats: floats = @wrap_y> ()")
@@ -85,12 +118,52 @@ class Body:
         else:
             wrap = self._taps((after, 0, before), "y")
         return self.sum(
-            self.convolve(value, inner_kernel, bias, f"dilations = [{dilation}, 1], pads = [1, 0, 1, 0]"),
+            self.convolve(value, kernel, bias, f"dilations = [{dilation}, 1], pads = [1, 0, 1, 0]"),
             self.convolve(
-                value, self.product(kernel, wrap), attributes="dilations: ints = @period_y, pads: ints = @pads_y"
+                value, self.product(factor, wrap), attributes="dilations: ints = @period_y, pads: ints = @pads_y"
             ),
         )
 
     def _taps(self, taps: Sequence[float], axis: Axis) -> str:
         shape = f"1, 1, 1, {len(taps)}" if axis == "x" else f"1, 1, {len(taps)}, 1"
         return self.node(f"Constant <value = float[{shape}] {{{', '.join(str(float(tap)) for tap in taps)}}}> ()")
+
+
+class SlicedBody(Body):
+    """For other numbers of channels, such as one, of which a depthwise convolution would make a whole block."""
+
+    def channel_factor(self, vector: str) -> str:
+        return self.node(f"Reshape({vector}, {self.integers(1, -1, 1, 1)})")
+
+    def one(self) -> str:
+        return self.constant(1)
+
+    def product(self, a: str, b: str) -> str:
+        factors = [factor for factor in (a, b) if factor != self.one()]
+        return super().product(a, b) if len(factors) == 2 else (factors or [self.one()])[0]
+
+    def affine(self, value: str, factor: str, bias: str = "") -> str:
+        scaled = self.product(value, factor)
+        return self.sum(scaled, self.channel_factor(bias)) if bias else scaled
+
+    def difference(self, value: str, axis: Axis, factor: str) -> str:
+        before, after = self._shifted(value, axis)
+        return self.product(self.node(f"Sub({before}, {after})"), factor)
+
+    def neighbours(self, value: str, axis: Axis, factor: str, own: float = 0, bias: str = "") -> str:
+        total = self.sum(*self._shifted(value, axis))
+        if own:
+            total = self.sum(total, self.product(value, self.constant(own)))
+        return self.affine(total, factor, bias)
+
+    def _shifted(self, value: str, axis: Axis) -> tuple[str, str]:
+        """Return value(i - 1) and value(i + 1), periodic."""
+        dimension = {"y": 2, "x": 3}[axis]
+        end = 2**31 - 1
+        last, first = self._slice(value, -1, end, dimension), self._slice(value, 0, 1, dimension)
+        extended = self.node(f"Concat <axis = {dimension}> ({last}, {value}, {first})")
+        return self._slice(extended, 0, -2, dimension), self._slice(extended, 2, end, dimension)
+
+    def _slice(self, value: str, start: int, end: int, dimension: int) -> str:
+        bounds = ", ".join(self.integers(number) for number in (start, end, dimension))
+        return self.node(f"Slice({value}, {bounds})")

@@ -30,9 +30,9 @@ def _complete(model: Any, classifier: Any) -> None:
     """Join the inputs but the image, and the outputs but the probabilities, by the nodes that were left out."""
     import onnx
 
-    graph, spec = model.graph, classifier.preset.input
+    graph, image_spec = model.graph, classifier.preset.input
     traced = {value.name for value in graph.output}
-    shape = ["batch", spec.height, spec.width, spec.channels]
+    shape = ["batch", image_spec.height, image_spec.width, image_spec.channels]
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, shape)
     probabilities = [value for value in graph.output if value.name == "probabilities"]
     for values, kept in ((graph.input, [image]), (graph.output, probabilities)):
@@ -43,8 +43,9 @@ def _complete(model: Any, classifier: Any) -> None:
     for name, layer in layers.items():
         _call(graph, name, layer, traced)
     if layers:
-        first, *_ = layers.values()  # the PDE layers of a network are of one kind
-        model.functions.append(global_layer_function(first.spec, OPSET))
+        (spec,) = {layer.spec for layer in layers.values()}  # the PDE layers of a network are of one kind
+        channels = [layer.output.shape[-1] for layer in layers.values()]
+        model.functions.append(global_layer_function(spec, channels, OPSET))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     _sort(graph)
 
