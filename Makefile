@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench fuzz reliability venv
+.PHONY: help demo test check serve bench bench-all fuzz reliability venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "All of them work in $(VENV), which is made first where it is missing (PYTHON=python3, 3.11 or newer)."
 
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
@@ -30,8 +30,14 @@ check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
 serve: $(INSTALLED) ## serve the bundled models on http://127.0.0.1:8000
 	$(BIN)/pdeinfer serve
 
-bench: $(INSTALLED) ## measure the bundled models, and PACKAGES="build/mnist-pde ...", against Keras
+bench: $(INSTALLED) ## measure, within five minutes, the bundled models, PACKAGES="build/mnist-pde ..." and the bars
 	$(BIN)/python -m benchmarks.quick $(PACKAGES)
+	$(BIN)/python -m benchmarks.speed --quick
+
+bench-all: $(INSTALLED) ## install what is compared, measure everything and write docs/performance.md
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--constraint requirements/constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.document
 
 fuzz: $(INSTALLED) ## attack the decoder, the parser and the server for SECONDS=300 each
 	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/fuzz tests/serving/test_attacks_openapi.py

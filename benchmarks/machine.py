@@ -12,10 +12,10 @@ from pdeinfer.session import available_cpus
 PACKAGES = ("pdeinfer", "onnxruntime", "numpy", "keras", "tensorflow")
 
 
-def describe() -> list[str]:
-    """Return lines on the command, the hardware and the versions."""
+def describe(*peers: str) -> list[str]:
+    """Return lines on the command, the hardware and the versions, also those of packages compared with."""
     versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
+    for package in (*PACKAGES, *peers):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -27,31 +27,34 @@ def time_in_turns(
         functions: what is timed, by name; each is called several times first, to warm up.
         rounds: samples of each function, at least two.
     """
-    calls = {name: _calls_in(sample_seconds, function) for name, function in functions.items()}
+    calls = {name: calls_in(sample_seconds, function) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            samples[name].append(_seconds(functions[name], calls[name]) / calls[name])
-    return {name: _timing(values) for name, values in samples.items()}
+            samples[name].append(seconds_of(functions[name], calls[name]) / calls[name])
+    return {name: timing_of(values) for name, values in samples.items()}
 
 
-def _calls_in(seconds: float, function: Callable[[], object]) -> int:
-    _seconds(function, 3)
+def calls_in(seconds: float, function: Callable[[], object]) -> int:
+    """Return how many calls of a function take about `seconds`, at least one, after warming it up."""
+    seconds_of(function, 3)
     calls = 1
-    while (elapsed := _seconds(function, calls)) < seconds / 2:
+    while (elapsed := seconds_of(function, calls)) < seconds / 2:
         calls *= 2
     return max(1, round(calls * seconds / elapsed))
 
 
-def _seconds(function: Callable[[], object], calls: int) -> float:
+def seconds_of(function: Callable[[], object], calls: int) -> float:
+    """Return how long `calls` calls of a function take together."""
     started = time.perf_counter()
     for _ in range(calls):
         function()
     return time.perf_counter() - started
 
 
-def _timing(values: list[float]) -> Timing:
+def timing_of(values: Sequence[float]) -> Timing:
+    """Return the median and the quartiles of at least two samples."""
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
     return Timing(median, lower, upper)

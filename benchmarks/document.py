@@ -1,0 +1,79 @@
+"""Writes docs/performance.md: what each benchmark says, below the command that said it."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/performance.md"
+INTRODUCTION = """# Performance
+
+Written by `make bench-all`, which installs what is compared (the extra `bench`) and runs the commands below, one after
+the other; each table is the output of the command above it. Times are of whole runs, from `uint8` pixels in a NumPy
+array to probabilities in one. What is compared takes turns, so that other work on the machine slows all of it alike,
+and routes are timed once their probabilities are equal within 1e-5.
+
+The networks are `cifar10-global` with K time steps and ResNet32, in random weights made tame: the batch normalisations
+have the statistics of real activations and the velocities are slow, as after a training. The times do not depend on
+the weights otherwise. ResNet32 has no PDE layers, so that its file is the same with and without pdeinfer's operator.
+"""
+SECTIONS = {
+    "Every route side by side": (
+        """Each route runs in a process of its own for each number of threads. In ONNX Runtime: pdeinfer's file with its
+fused operator, the same file where ONNX Runtime inlines the function instead (`PDEINFER_KERNEL=0`), and what tf2onnx
+alone makes of the network. OpenVINO runs in float32, with its latency hint, on the file of `pdeinfer export --inline`
+and on the plain one, compiled for each batch size. PyTorch runs
+[an equal network](../benchmarks/torch_network.py) with the same weights, as it is and compiled for each batch size with
+its weights as constants.""",
+        ["-m", "benchmarks.speed"],
+    ),
+    "Larger images, more time steps": (
+        "![Cost by image size](performance/sides.png)\n\n![Cost by time steps](performance/steps.png)",
+        ["-m", "benchmarks.scaling", "--plots", "docs/performance"],
+    ),
+    "Peak memory": (
+        "Of a new process that imports the route, loads one network and runs it at batch 1 and 64 (VmHWM of Linux).",
+        ["-m", "benchmarks.memory"],
+    ),
+    "Start-up": (
+        "New processes; their files are in the system's cache.",
+        ["-m", "benchmarks.startup"],
+    ),
+    "Threads and batches": (
+        """How a Predictor's defaults were chosen: 256 images in runs of several sizes, on one thread, with ONNX
+Runtime's two threads in each run, or with two runs at a time.""",
+        ["-m", "benchmarks.batching"],
+    ),
+}
+GPU = """## On a GPU
+
+`python -m benchmarks.gpu` measures latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch
+compiled. It **has not run yet**: no machine with a GPU was at hand. Nothing is claimed here.
+"""
+
+
+def main() -> int:
+    """Run every benchmark and write the page; return the exit code, the largest of theirs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.document", description=__doc__)
+    parser.parse_args()
+    parts, exit_code = [INTRODUCTION], 0
+    for title, (text, arguments) in SECTIONS.items():
+        print(f"benchmark: {title}", file=sys.stderr, flush=True)
+        command = shlex.join(["python", *arguments])
+        run = subprocess.run(  # noqa: S603  # our own
+            [sys.executable, *arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        if run.returncode not in (0, 1):  # 1: measured, and a bar was not met
+            print(f"benchmark: {command} failed; {PAGE} is left as it was", file=sys.stderr)
+            return run.returncode
+        parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{run.stdout.rstrip()}\n")
+        exit_code = max(exit_code, run.returncode)
+    parts.append(GPU)
+    PAGE.write_text("\n".join(parts))
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch; float32 without TF32 throughout."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.markdown import machine, milliseconds, table
+from benchmarks.networks import FUSABLE_FILE, IMAGES_FILE, PLAIN_FILE, RESNET, WEIGHTS_FILE, pde_preset, write_networks
+from benchmarks.timing import time_in_turns
+from pdeinfer import ParityError
+from pdeinfer.parity import Array, compare
+from pdeinfer.presets import Preset
+
+BATCH_SIZES = (1, 256)
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+Run = Callable[[], Array]  # classifies one batch, whose images and size are fixed
+
+
+def main() -> int:
+    """Run the benchmark; return the exit code: 0, or 2 where ONNX Runtime or PyTorch lacks CUDA."""
+    import onnxruntime
+    import torch
+
+    if CUDA not in onnxruntime.get_available_providers() or not torch.cuda.is_available():
+        print("benchmark: needs a CUDA device, PyTorch with CUDA and onnxruntime-gpu", file=sys.stderr)
+        return 2
+    onnxruntime.preload_dlls()
+    torch.backends.cudnn.allow_tf32 = False
+    print(machine("onnxruntime-gpu", "torch"))
+    print(f"Device: {torch.cuda.get_device_name()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, path in write_networks(
+            [RESNET, *map(pde_preset, (1, 5, 10))], Path(folder), BATCH_SIZES[-1]
+        ).items():
+            for size in BATCH_SIZES:
+                routes = measured_routes(preset, path, size, "cuda")
+                timings = time_in_turns(routes, rounds=25)
+                print(f"### {preset.name}, batch {size}\n")
+                rows = [[name, milliseconds(time), f"{size / time.median:,.0f}"] for name, time in timings.items()]
+                print(table(["route", "milliseconds, median (quartiles)", "images a second"], rows), flush=True)
+    return 0
+
+
+def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> dict[str, Run]:
+    """Return the routes for the network in a folder, once they give equal probabilities.
+
+    Args:
+        device: "cuda", or "cpu" to try this benchmark without a GPU.
+
+    Raises:
+        ParityError: they do not.
+    """
+    images = np.load(folder / IMAGES_FILE)[:size]
+    routes = {**dict(_onnx_routes(folder, images, device)), **dict(_torch_routes(preset, folder, images, device))}
+    (reference, expected), *candidates = routes.items()
+    for name, run in candidates:
+        report = compare(
+            (reference, lambda _: expected()),
+            (name, lambda _, run=run: run()),
+            {"smooth noise": images},
+            batch_sizes=(size,),
+        )
+        if not report.passed:
+            raise ParityError(f"the routes differ:\n{report}")
+    return routes
+
+
+def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str, Run]]:
+    """Yield the runs of ONNX Runtime: from the CPU's memory, and with all buffers on the device, as a CUDA graph.
+
+    The plain file slices and concatenates where pdeinfer's function has dilated convolutions.
+    """
+    import onnxruntime
+
+    for name, file in (("pdeinfer's function", FUSABLE_FILE), ("tf2onnx", PLAIN_FILE)):
+        model = (folder / file).read_bytes()
+        session = onnxruntime.InferenceSession(model, providers=_providers(device, graph=False))
+        yield f"{name}, ONNX Runtime", partial(_run, session, images)
+        session = onnxruntime.InferenceSession(model, providers=_providers(device, graph=True))
+        yield f"{name}, ONNX Runtime, bound buffers and CUDA graph", _bound_run(session, images, device)
+        if device == "cuda" and TENSORRT in onnxruntime.get_available_providers():
+            session = onnxruntime.InferenceSession(model, providers=[TENSORRT, CUDA])
+            yield f"{name}, TensorRT", _bound_run(session, images, device)
+
+
+def _providers(device: str, *, graph: bool) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    return [(CUDA, {"use_tf32": "0", "enable_cuda_graph": str(int(graph))})]
+
+
+def _run(session: Any, images: Array) -> Array:
+    return np.asarray(session.run(None, {"image": images})[0])
+
+
+def _bound_run(session: Any, images: Array, device: str) -> Run:
+    import onnxruntime
+
+    classes = session.get_outputs()[0].shape[-1]
+    output = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((len(images), classes), np.float32), device, 0)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("image", onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0))
+    binding.bind_ortvalue_output("probabilities", output)
+
+    def run() -> Array:
+        session.run_with_iobinding(binding)
+        return np.asarray(output.numpy())
+
+    return run
+
+
+def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> Iterator[tuple[str, Run]]:
+    """Yield the runs of PyTorch, with the images on the device."""
+    import torch
+
+    from benchmarks.torch_network import Network
+
+    network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to(device)
+    batch = torch.from_numpy(images).to(device)
+    compiled = torch.compile(network, dynamic=False, mode="max-autotune")  # CUDA graphs too
+
+    def run(module: Any) -> Array:
+        with torch.no_grad():
+            return np.asarray(module(batch).cpu())
+
+    yield "PyTorch", partial(run, network)
+    yield "torch.compile", partial(run, compiled)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The networks that are compared, in the files that each route loads."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.parity import synthetic_images
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.presets import PRESETS, Preset
+
+RESNET = PRESETS["cifar10-resnet32"]
+
+FUSABLE_FILE = "model.onnx"  # as pdeinfer exports it
+INLINED_FILE = "inlined.onnx"  # as `pdeinfer export --inline` does
+PLAIN_FILE = "plain.onnx"  # as tf2onnx alone converts it
+KERAS_FILE = "model.keras"
+WEIGHTS_FILE = "weights.npz"  # of PyTorch's network
+IMAGES_FILE = "images.npy"  # uint8 (64, height, width, channels)
+
+
+def pde_preset(num_steps: int) -> Preset:
+    """Return `cifar10-global` with K = `num_steps`."""
+    preset = PRESETS["cifar10-global"]
+    return replace(
+        preset, name=f"global-k{num_steps}", network=replace(preset.network, pde=PdeSpec(num_steps=num_steps))
+    )
+
+
+def with_side(preset: Preset, side: int) -> Preset:
+    """Return the preset for square images of `side` pixels."""
+    return replace(preset, name=f"{preset.name}-{side}px", input=replace(preset.input, height=side, width=side))
+
+
+def write_networks(presets: Iterable[Preset], folder: Path, count: int = 64) -> dict[Preset, Path]:
+    """Write each preset's network and images into a folder of its own, and return the folders by preset.
+
+    The weights are random, the same in every run, but tame as those of a trained network: see `settle`. They do not
+    depend on the size of the images.
+
+    Args:
+        count: images.
+    """
+    require_tensorflow()
+    folders = {}
+    for preset in presets:
+        folders[preset] = folder / preset.name
+        folders[preset].mkdir()
+        _write_network(preset, folders[preset])
+        spec = preset.input
+        np.save(folders[preset] / IMAGES_FILE, smooth_images(spec.height, spec.width, spec.channels, count))
+    return folders
+
+
+def smooth_images(height: int, width: int, channels: int, count: int) -> np.ndarray:
+    """Return random smooth uint8 images (count, height, width, channels)."""
+    coarse_shape = (count, -(-height // 4), -(-width // 4), channels)
+    coarse = np.random.default_rng(0).integers(0, 256, coarse_shape, dtype=np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width]
+
+
+def settle(classifier: Any) -> None:
+    """Make the random weights of a network tame.
+
+    The batch normalisations get the statistics of 64 images, so that values neither vanish nor grow from layer to
+    layer, and the velocities are slow, so that they do not grow from step to step: rounding errors would with them.
+    """
+    import keras
+
+    for variable in classifier.trainable_variables:
+        if variable.name == "gamma" and {"u", "v"} & set(variable.path.split("/")):
+            variable.assign(0.1 * variable)
+    for layer in classifier._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0  # its statistics become those of the next batch
+    images = synthetic_images(*classifier.input_shape[1:])
+    classifier(np.concatenate([batch[:16] for batch in images.values()]), training=True)
+
+
+def _write_network(preset: Preset, folder: Path) -> None:
+    import keras
+
+    from pdeinfer.export.graph import convert_classifier
+    from pdeinfer.export.onnx_file import convert
+    from pdeinfer.export.traced import trace
+    from pdeinfer.nn import Classifier
+
+    keras.utils.set_random_seed(0)
+    small = Classifier(with_side(preset, 32))
+    settle(small)
+    classifier = Classifier(preset)
+    classifier.set_weights(small.get_weights())
+    classifier.save(folder / KERAS_FILE)
+    np.savez(folder / WEIGHTS_FILE, *classifier.get_weights())
+    for name, model in (
+        (PLAIN_FILE, convert(trace(classifier), preset)),
+        (FUSABLE_FILE, convert_classifier(classifier)),
+        (INLINED_FILE, convert_classifier(classifier, inline=True)),
+    ):
+        (folder / name).write_bytes(model.SerializeToString())

@@ -1,0 +1,188 @@
+"""The ways to run one network: each opens the files of `networks.py` as a function from images to probabilities."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from benchmarks.networks import FUSABLE_FILE, INLINED_FILE, KERAS_FILE, PLAIN_FILE, WEIGHTS_FILE
+from pdeinfer.backend import require_tensorflow
+from pdeinfer.parity import Array, Classify
+from pdeinfer.presets import Preset
+
+Open: TypeAlias = Callable[[Preset, Path, int], Classify]  # preset, folder, threads
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to run a network.
+
+    Attributes:
+        package: what must be installed for it.
+        open: loads a network from its folder, for a number of threads.
+    """
+
+    package: str
+    open: Open
+
+
+def open_fused(preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load pdeinfer's file as Predictor does, with the fused operator.
+
+    Raises:
+        RuntimeError: the operator is not used, though the network has PDE layers.
+    """
+    return _open_onnx(preset, folder / FUSABLE_FILE, threads, fused=True)
+
+
+def open_function(preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load pdeinfer's file without its operator, so that ONNX Runtime inlines the function of the PDE layers."""
+    return _open_onnx(preset, folder / FUSABLE_FILE, threads, fused=False)
+
+
+def open_plain(preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load what tf2onnx alone makes of the network."""
+    return _open_onnx(preset, folder / PLAIN_FILE, threads, fused=False)
+
+
+def open_openvino(_preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load pdeinfer's file, functions inlined, into OpenVINO."""
+    return _open_openvino(folder / INLINED_FILE, threads)
+
+
+def open_openvino_plain(_preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load what tf2onnx alone makes of the network into OpenVINO."""
+    return _open_openvino(folder / PLAIN_FILE, threads)
+
+
+def open_keras(_preset: Preset, folder: Path, threads: int) -> Classify:
+    """Return Keras's `predict`, with its defaults, as probabilities.
+
+    A call of it costs tens of milliseconds whatever the network: that is most of its time at batch 1.
+    """
+    model = load_keras(folder, threads)
+
+    def classify(images: Array) -> Array:
+        logits = model.predict(images, verbose=0)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    return classify
+
+
+def open_tf_function(_preset: Preset, folder: Path, threads: int) -> Classify:
+    """Return the network traced by TensorFlow."""
+    model = load_keras(folder, threads)
+    from pdeinfer.export.traced import trace
+
+    function = trace(model)
+    return lambda images: np.asarray(function(images)["probabilities"])
+
+
+def open_torch(preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load an equal network of PyTorch."""
+    import torch
+
+    network = _torch_network(preset, folder, threads)
+
+    def classify(images: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(images)))
+
+    return classify
+
+
+def open_torch_compiled(preset: Preset, folder: Path, threads: int) -> Classify:
+    """Load an equal network of PyTorch, compiled for each batch size with its weights as constants."""
+    import torch
+
+    torch._dynamo.config.recompile_limit = 64  # by default 8 shapes and networks of one process
+    network = torch.compile(_torch_network(preset, folder, threads), dynamic=False, options={"freezing": True})
+
+    def classify(images: Array) -> Array:
+        with torch.no_grad():
+            return np.asarray(network(torch.from_numpy(images)))
+
+    return classify
+
+
+def load_keras(folder: Path, threads: int) -> object:
+    """Return the Keras network of a folder; TensorFlow takes its number of threads once in a process."""
+    require_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
+
+    tf.get_logger().setLevel("ERROR")  # it warns of functions that are traced for each network and batch size
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return keras.saving.load_model(folder / KERAS_FILE, compile=False)
+
+
+FUSED = "pdeinfer, fused operator"
+FUNCTION = "pdeinfer, function inlined"
+PLAIN = "tf2onnx, ONNX Runtime"
+OPENVINO = "pdeinfer --inline, OpenVINO"
+OPENVINO_PLAIN = "tf2onnx, OpenVINO"
+
+ROUTES = {
+    FUSED: Route("onnxruntime", open_fused),
+    FUNCTION: Route("onnxruntime", open_function),
+    PLAIN: Route("onnxruntime", open_plain),
+    OPENVINO: Route("openvino", open_openvino),
+    OPENVINO_PLAIN: Route("openvino", open_openvino_plain),
+    "Keras predict": Route("tensorflow", open_keras),
+    "tf.function": Route("tensorflow", open_tf_function),
+    "PyTorch": Route("torch", open_torch),
+    "torch.compile": Route("torch", open_torch_compiled),
+}
+
+
+def missing_package(route: str) -> str | None:
+    """Return the package that a route needs and that is not installed, or None."""
+    package = ROUTES[route].package
+    return None if importlib.util.find_spec(package) else package
+
+
+def _open_onnx(preset: Preset, path: Path, threads: int, *, fused: bool) -> Classify:
+    from pdeinfer.session import create_session
+
+    session = create_session(path.read_bytes(), "cpu", threads, fused=fused)
+    if fused and preset.network.pde is not None and session.pde_layers != "fused":
+        raise RuntimeError(f"the PDE layers of {path} run as {session.pde_layers!r} instead of 'fused'")
+    return lambda images: session.run("probabilities", {"image": images})
+
+
+def _open_openvino(path: Path, threads: int) -> Classify:
+    import openvino
+
+    core = openvino.Core()
+    properties = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = {}
+
+    def classify(images: Array) -> Array:
+        # Compiled for each batch size, which is quicker than one that is free.
+        if len(images) not in compiled:
+            model = core.read_model(path)
+            model.reshape({"image": list(images.shape)})
+            compiled[len(images)] = core.compile_model(model, "CPU", properties).create_infer_request()
+        return np.asarray(compiled[len(images)].infer([images], share_inputs=True)[0])
+
+    return classify
+
+
+def _torch_network(preset: Preset, folder: Path, threads: int) -> object:
+    import torch
+
+    from benchmarks.torch_network import Network
+
+    torch.set_num_threads(threads)
+    return Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval()

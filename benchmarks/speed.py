@@ -1,0 +1,128 @@
+"""`make bench`: every way to run the networks side by side, on one and on two threads, and the bars to be met."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.bars import BATCH_SIZES, bars
+from benchmarks.markdown import machine, milliseconds, table
+from benchmarks.networks import RESNET, pde_preset, smooth_images, write_networks
+from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES, missing_package
+from benchmarks.timing import Timing
+from benchmarks.workers import Case, Workers
+from pdeinfer import ParityError, PdeinferError
+from pdeinfer.parity import compare
+from pdeinfer.presets import Preset
+
+THREADS = (1, 2)
+PEERS = ("tf2onnx", "openvino", "torch")
+PEER_PACKAGES = ("openvino", "torch")
+
+
+def main() -> int:
+    """Run the benchmark; return the exit code: 0, 1 where outputs differ or a bar is not met, 2 for other errors."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="K = 1 and 5, without OpenVINO and PyTorch, fewer rounds")
+    parser.add_argument("--rounds", type=int, help="samples of each time (default: 25, or 9 with --quick)")
+    arguments = parser.parse_args()
+    presets = [RESNET, *map(pde_preset, (1, 5) if arguments.quick else (1, 5, 10))]
+    routes = [route for route in ROUTES if not (arguments.quick and ROUTES[route].package in PEER_PACKAGES)]
+    print(machine(*PEERS))
+    for route in [route for route in routes if missing_package(route)]:
+        print(f"Left out: {route}, since {missing_package(route)} is not installed.\n", flush=True)
+        routes.remove(route)
+    try:
+        timings = measure(presets, routes, arguments.rounds or (9 if arguments.quick else 25))
+    except PdeinferError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ParityError) else 2
+    print_times(timings, presets, routes)
+    return print_bars(timings)
+
+
+def measure(presets: Sequence[Preset], routes: Sequence[str], rounds: int) -> dict[Case, Timing]:
+    """Return the timing of every case, once all outputs are equal.
+
+    Raises:
+        ParityError: they are not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        folders = write_networks(presets, Path(folder))
+        with Workers(folders, routes, THREADS, BATCH_SIZES) as workers:
+            names = [preset.name for preset in presets]
+            cases = [Case(*case) for case in _product(names, routes)]
+            _require_equal(workers, cases)
+            timings = {}
+            for size in BATCH_SIZES:
+                sized = [case for case in cases if case.batch_size == size]
+                timings |= workers.time_in_turns(sized, rounds, sample_seconds=0.02)
+    return timings
+
+
+def _product(names: Sequence[str], routes: Sequence[str]) -> list[Case]:
+    return [
+        Case(name, route, threads, size)
+        for name in names
+        for route in routes
+        if (name, route) != (RESNET.name, FUNCTION)  # without PDE layers it is what FUSED is
+        for threads in THREADS
+        for size in BATCH_SIZES
+    ]
+
+
+def _require_equal(workers: Workers, cases: Sequence[Case]) -> None:
+    """Raise ParityError unless every case's probabilities are those of the plain file in ONNX Runtime."""
+    images = smooth_images(32, 32, 3, max(BATCH_SIZES))
+    for case in cases:
+        reference = case._replace(route=PLAIN, threads=1)
+        report = compare(
+            (PLAIN, lambda batch, case=reference: workers.classify(case, batch)),
+            (case.route, lambda batch, case=case: workers.classify(case, batch)),
+            {f"smooth noise, {case.network}": images[: max(4, case.batch_size)]},
+            batch_sizes=(case.batch_size,),
+        )
+        if not report.passed:
+            raise ParityError(f"the routes differ:\n{report}")
+
+
+def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], routes: Sequence[str]) -> None:
+    """Print two tables for each number of threads and batch size: the times, and their ratios."""
+    names = [preset.name for preset in presets]
+    pdes = names[1:]
+    for threads in THREADS:
+        for size in BATCH_SIZES:
+            print(f"### Batch {size}, {'one thread' if threads == 1 else f'{threads} threads'}\n")
+            print("Milliseconds a batch, median (quartiles):\n")
+            rows, ratios = [], []
+            for route in routes:
+                cases = {name: Case(name, route, threads, size) for name in names}
+                rows.append(
+                    [route, *(milliseconds(timings[case]) if case in timings else "" for case in cases.values())]
+                )
+                resnet = timings.get(cases[RESNET.name]) or timings[cases[RESNET.name]._replace(route=FUSED)]
+                ours = [timings[cases[name]].median for name in pdes]
+                plain = [timings[cases[name]._replace(route=PLAIN)].median for name in pdes]
+                ratios.append([route, *(f"{resnet.median / median:.2f}" for median in ours)])
+                ratios[-1] += [f"{slow / median:.2f}" for slow, median in zip(plain, ours, strict=True)]
+            print(table(["route", *names], rows))
+            print("How many times as fast as ResNet32 on the same route, and as the plain file in ONNX Runtime:\n")
+            header = [f"{name} {than}" for than in ("x ResNet32", "x tf2onnx") for name in pdes]
+            print(table(["route", *header], ratios), flush=True)
+
+
+def print_bars(timings: Mapping[Case, Timing]) -> int:
+    """Print which bars are met; return the exit code, 1 where one is not."""
+    found = bars(timings)
+    print("### Bars\n")
+    rows = [
+        [bar.name, f"{bar.required:.2f}", "-" if bar.measured is None else f"{bar.measured:.2f}", bar.verdict]
+        for bar in found
+    ]
+    print(table(["ratio of medians", "at least", "measured", ""], rows))
+    return int(any(bar.verdict == "NOT MET" for bar in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
