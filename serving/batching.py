@@ -1,117 +1,90 @@
-"""The images of concurrent requests, computed together."""
+"""The images of concurrent requests, worked on together."""
 
 import asyncio
-import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from prometheus_client import Histogram
 
-from serving.errors import QueueFullError
-from serving.metrics import ModelMetrics
 from serving.threads import Threads
 
-logger = logging.getLogger(__name__)
-
-Outcome: TypeAlias = NDArray[np.float32] | Exception  # the probabilities (classes,) of one image, or why there are none
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
-    """The images of one request that wait or are computed.
+class _Request(Generic[T, R]):
+    """The items of one request that wait or are worked on.
 
     Attributes:
-        pixels: uint8 (N, H, W, C).
         arrived: when, on the event loop's clock.
-        done: gets the N outcomes; cancelled where nobody waits for them any more.
-        outcomes: those there are; batches may end in any order.
-        taken: how many images went into batches.
+        done: gets their results; cancelled where nobody waits for them any more.
+        results: those there are, by the item's place; batches may end in any order.
+        taken: how many items went into batches.
     """
 
-    pixels: NDArray[np.uint8]
+    items: Sequence[T]
     arrived: float
-    done: asyncio.Future[list[Outcome]]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    done: asyncio.Future[list[R]]
+    results: dict[int, R] = field(default_factory=dict)
     taken: int = 0
 
 
-class Batcher:
-    """Run a network on the images of concurrent requests in batches; it belongs to one event loop.
+class Batcher(Generic[T, R]):
+    """Work on the items of concurrent requests in batches, on a pool of threads; it belongs to one event loop.
 
-    A batch is taken from the queue when a thread is free to compute it, so batches grow with the load. What was
+    A batch is taken from the queue when a thread is free to work on it, so batches grow with the load. What was
     cancelled by then is left out.
 
     Args:
-        compute: from uint8 images (N, H, W, C) to float32 probabilities (N, classes); runs in `threads`.
-        max_batch_size: the most images of one batch.
-        max_delay: seconds that the first image of a batch waits for others; 0: takes those that are there.
-        max_queue: the most images that are admitted at a time.
-        max_batches: the most batches computed at a time.
-
-    Attributes:
-        admitted: images that are being decoded, wait or are computed.
-        waiting: those of them that wait for a batch.
+        work: from the items of a batch to their results, in order; runs in `threads`, and does not raise.
+        queue_seconds: gets how long each request waited for its first batch.
+        max_batch_size: the most items of one batch.
+        max_batches: the most batches that are worked on at a time.
+        max_delay: seconds that the first item of a batch waits for others; 0: takes those that are there.
+        urgent: whether it gets free threads before what is not.
     """
 
     def __init__(
         self,
-        compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        work: Callable[[list[T]], list[R]],
         threads: Threads,
-        metrics: ModelMetrics,
+        queue_seconds: Histogram,
         *,
         max_batch_size: int,
-        max_delay: float,
-        max_queue: int,
         max_batches: int,
+        max_delay: float = 0.0,
+        urgent: bool = False,
     ) -> None:
-        self.admitted = 0
-        self.waiting = 0
-        self._compute = compute
+        self._work = work
         self._threads = threads
-        self._metrics = metrics
+        self._queue_seconds = queue_seconds
         self._max_batch_size = max_batch_size
-        self._max_delay = max_delay
-        self._max_queue = max_queue
         self._max_batches = max_batches
-        self._requests: deque[_Request] = deque()
+        self._max_delay = max_delay
+        self._urgent = urgent
+        self._requests: deque[_Request[T, R]] = deque()
+        self._waiting = 0  # items in no batch yet
         self._full = asyncio.Event()  # set while a whole batch waits
         self._dispatcher: asyncio.Task[None] | None = None
         self._batches: set[asyncio.Task[None]] = set()
 
-    @contextmanager
-    def admit(self, images: int) -> Iterator[None]:
-        """Count `images` as admitted while the caller decodes and computes them.
-
-        Raises:
-            QueueFullError: there would be more than the queue may hold.
-        """
-        if self.admitted + images > self._max_queue:
-            raise QueueFullError
-        self.admitted += images
-        self._metrics.admitted_images.inc(images)
-        try:
-            yield
-        finally:
-            self.admitted -= images
-            self._metrics.admitted_images.dec(images)
-
-    async def run(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
-        """Return the outcome of every image, in order; cancelled, those that no batch has taken are never computed.
+    async def run(self, items: Sequence[T]) -> list[R]:
+        """Return the result of every item, in order; cancelled, those that no batch has taken are left alone.
 
         Args:
-            pixels: uint8 (N, H, W, C) with N of at least 1, already admitted; not to be changed any more.
+            items: at least one; not to be changed any more.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(pixels, loop.time(), loop.create_future())
+        request: _Request[T, R] = _Request(items, loop.time(), loop.create_future())
         self._requests.append(request)
-        self.waiting += len(pixels)
-        if self.waiting >= self._max_batch_size:
+        self._waiting += len(items)
+        if self._waiting >= self._max_batch_size:
             self._full.set()
         if self._dispatcher is None:
             # In a context of its own: batches belong to no one request, and its id and trace would stay as long.
@@ -119,7 +92,7 @@ class Batcher:
         try:
             return await request.done
         except asyncio.CancelledError:
-            self.waiting -= len(pixels) - request.taken
+            self._waiting -= len(items) - request.taken
             if request in self._requests:
                 self._requests.remove(request)
             raise
@@ -131,10 +104,10 @@ class Batcher:
                 await self._wait_for_more()
                 if len(self._batches) == self._max_batches:
                     await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
-                await self._threads.acquire(urgent=True)
+                await self._threads.acquire(urgent=self._urgent)
                 # A large request on an idle server is spread over its threads.
                 free = min(1 + self._threads.free, self._max_batches - len(self._batches))
-                parts = self._take(min(math.ceil(self.waiting / free), self._max_batch_size))
+                parts = self._take(min(math.ceil(self._waiting / free), self._max_batch_size))
                 batch = asyncio.create_task(self._run_batch(parts))
                 self._batches.add(batch)
                 batch.add_done_callback(self._batches.discard)
@@ -143,52 +116,38 @@ class Batcher:
 
     async def _wait_for_more(self) -> None:
         delay = self._requests[0].arrived + self._max_delay - asyncio.get_running_loop().time()
-        if delay > 0 and self.waiting < self._max_batch_size:
+        if delay > 0 and self._waiting < self._max_batch_size:
             self._full.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), delay)
 
-    def _take(self, count: int) -> list[tuple[_Request, slice]]:
-        """Take up to `count` images from the front of the queue, none that nobody waits for."""
+    def _take(self, count: int) -> list[tuple[_Request[T, R], range]]:
+        """Take up to `count` items from the front of the queue, none that nobody waits for."""
         parts = []
         while self._requests and count:
             request = self._requests[0]
-            part = slice(request.taken, min(request.taken + count, len(request.pixels)))
-            if request.done.done() or part.stop == len(request.pixels):
+            part = range(request.taken, min(request.taken + count, len(request.items)))
+            if request.done.done() or part.stop == len(request.items):
                 self._requests.popleft()
             if not request.done.done():
                 request.taken = part.stop
-                images = part.stop - part.start
-                count -= images
-                self.waiting -= images
+                count -= len(part)
+                self._waiting -= len(part)
                 parts.append((request, part))
         return parts
 
-    async def _run_batch(self, parts: list[tuple[_Request, slice]]) -> None:
-        """Compute on the thread that was acquired, and answer the requests that are complete."""
+    async def _run_batch(self, parts: list[tuple[_Request[T, R], range]]) -> None:
+        """Work on the thread that was acquired, and answer the requests that are complete."""
         if not parts:  # all that waited was cancelled meanwhile
             self._threads.release()
             return
         now = asyncio.get_running_loop().time()
         for request, part in parts:
             if part.start == 0:
-                self._metrics.queue_seconds.observe(now - request.arrived)
-        images = [request.pixels[part] for request, part in parts]
-        outcomes = iter(await self._threads.run_acquired(self._outcomes, images))
+                self._queue_seconds.observe(now - request.arrived)
+        items = [request.items[index] for request, part in parts for index in part]
+        results = iter(await self._threads.run_acquired(self._work, items))
         for request, part in parts:
-            request.outcomes.update((index, next(outcomes)) for index in range(part.start, part.stop))
-            if len(request.outcomes) == len(request.pixels) and not request.done.done():
-                request.done.set_result([request.outcomes[index] for index in range(len(request.pixels))])
-
-    def _outcomes(self, images: list[NDArray[np.uint8]]) -> list[Outcome]:
-        """Compute images together and, where that fails, one by one."""
-        batch = np.concatenate(images) if len(images) > 1 else images[0]
-        self._metrics.batch_images.observe(len(batch))
-        try:
-            with self._metrics.inference_seconds.time():
-                return list(self._compute(batch))
-        except Exception as error:
-            logger.exception("the network failed on %d images", len(batch))
-            if len(batch) == 1:
-                return [error]
-            return [outcome for image in batch for outcome in self._outcomes([image[np.newaxis]])]
+            request.results.update((index, next(results)) for index in part)
+            if len(request.results) == len(request.items) and not request.done.done():
+                request.done.set_result([request.results[index] for index in range(len(request.items))])

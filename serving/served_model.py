@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
 import numpy as np
@@ -14,19 +15,21 @@ from pdeinfer import ImageError, Prediction, Predictor
 from pdeinfer.images import to_array
 from pdeinfer.package import ModelPackage
 from serving.batching import Batcher
-from serving.errors import DeadlineError, InferenceError
+from serving.errors import DeadlineError, InferenceError, QueueFullError
 from serving.metrics import ModelMetrics
 from serving.settings import Settings
 from serving.threads import Threads
 from serving.uploads import Upload
+
+logger = logging.getLogger(__name__)
 
 _tracer = trace.get_tracer("pdeinfer")
 
 # What comes of an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 
-# A thread decodes this many images of a request before the next request's turn.
-DECODE_CHUNK = 8
+# As many images, of one or many requests, a thread decodes without giving the next batch its turn.
+DECODED_TOGETHER = 8
 
 
 class ServedModel:
@@ -55,16 +58,25 @@ class ServedModel:
         self.info = self.predictor.info()
         self.metrics = ModelMetrics(self.name, version)
         self._max_batch_size = max_batch_size
+        self._max_queue = max_queue
         self._max_image_pixels = settings.max_image_pixels
-        self._threads = threads
-        self._batcher = Batcher(
-            self.predictor.predict_proba,
+        self._admitted = 0
+        self._decoder = Batcher(
+            self._decode,
             threads,
-            self.metrics,
+            self.metrics.decode_queue_seconds,
+            max_batch_size=DECODED_TOGETHER,
+            max_batches=threads.count,
+        )
+        self._network = Batcher(
+            self._compute,
+            threads,
+            self.metrics.compute_queue_seconds,
             max_batch_size=max_batch_size,
-            max_delay=max_delay_ms / 1000,
-            max_queue=max_queue,
             max_batches=threads.count if self.info.device == "cpu" else 1,
+            max_delay=max_delay_ms / 1000,
+            # Otherwise batches would stand behind the images that are to be decoded for the batches after them.
+            urgent=True,
         )
         for images in (1, max_batch_size):  # what the first run of a size sets up, no request waits for
             blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
@@ -83,11 +95,11 @@ class ServedModel:
             QueueFullError, DeadlineError: there is no room or no time for them.
             InferenceError: the network failed.
         """
-        with self._batcher.admit(len(pixels)):
+        with self._admit(len(pixels)):
             async with _until(deadline):
-                outcomes = await self._compute(pixels)
-        rows = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
-        if len(rows) < len(outcomes):
+                results = await self._network.run(list(pixels))
+        rows = [result for result in results if not isinstance(result, InferenceError)]
+        if len(rows) < len(results):
             raise InferenceError
         return np.stack(rows)
 
@@ -97,7 +109,7 @@ class ServedModel:
         Raises:
             QueueFullError, DeadlineError: there is no room or no time for them.
         """
-        with self._batcher.admit(len(uploads)):
+        with self._admit(len(uploads)):
             async with _until(deadline):
                 return await self._classify(uploads, 1, top_k)
 
@@ -109,7 +121,7 @@ class ServedModel:
                 no time was left have the DeadlineError in their place.
         """
         size = self._max_batch_size
-        with self._batcher.admit(len(uploads)):
+        with self._admit(len(uploads)):
             parts = [
                 asyncio.create_task(self._classify(uploads[start : start + size], start + 1, top_k))
                 for start in range(0, len(uploads), size)
@@ -129,36 +141,34 @@ class ServedModel:
                     part.cancel()
 
     async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
+        named = [(upload.filename or f"image {number}", upload) for number, upload in enumerate(uploads, first_number)]
         with _tracer.start_as_current_span("decode"):
-            decoded = await self._decode_all(uploads, first_number)
+            decoded = await self._decoder.run(named)
         arrays = [image for image in decoded if not isinstance(image, ImageError)]
-        computed = iter(await self._compute(np.stack(arrays)) if arrays else ())
+        with _tracer.start_as_current_span("compute", attributes={"model": self.name, "images": len(arrays)}):
+            computed = iter(await self._network.run(arrays) if arrays else ())
         outcomes: list[Outcome] = []
         for image in decoded:
             result = image if isinstance(image, ImageError) else next(computed)
-            if isinstance(result, np.ndarray):
-                outcomes.append(self.predictor.rank(result, top_k))
-            else:
-                outcomes.append(result if isinstance(result, ImageError) else InferenceError())
+            outcomes.append(self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result)
         return outcomes
 
-    async def _compute(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32] | Exception]:
-        with _tracer.start_as_current_span("compute", attributes={"model": self.name, "images": len(pixels)}):
-            return await self._batcher.run(pixels)
+    @contextmanager
+    def _admit(self, images: int) -> Iterator[None]:
+        """Count images from before they are decoded until they are answered, or raise QueueFullError."""
+        if self._admitted + images > self._max_queue:
+            raise QueueFullError
+        self._admitted += images
+        self.metrics.admitted_images.inc(images)
+        try:
+            yield
+        finally:
+            self._admitted -= images
+            self.metrics.admitted_images.dec(images)
 
-    async def _decode_all(self, uploads: Sequence[Upload], first_number: int) -> list[NDArray[np.uint8] | ImageError]:
-        chunks = await asyncio.gather(
-            *(
-                self._threads.run(self._decode, uploads[start : start + DECODE_CHUNK], first_number + start)
-                for start in range(0, len(uploads), DECODE_CHUNK)
-            )
-        )
-        return [image for chunk in chunks for image in chunk]
-
-    def _decode(self, uploads: Sequence[Upload], first_number: int) -> list[NDArray[np.uint8] | ImageError]:
+    def _decode(self, uploads: list[tuple[str, Upload]]) -> list[NDArray[np.uint8] | ImageError]:
         images: list[NDArray[np.uint8] | ImageError] = []
-        for number, upload in enumerate(uploads, first_number):
-            name = upload.filename or f"image {number}"
+        for name, upload in uploads:
             try:
                 with self.metrics.decode_seconds.time():
                     content = _from_base64(upload.content, name) if isinstance(upload.content, str) else upload.content
@@ -166,6 +176,18 @@ class ServedModel:
             except ImageError as error:
                 images.append(error)
         return images
+
+    def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
+        """Compute images (H, W, C) together and, where that fails, one by one."""
+        self.metrics.batch_images.observe(len(images))
+        try:
+            with self.metrics.inference_seconds.time():
+                return list(self.predictor.predict_proba(np.stack(images)))
+        except Exception:
+            logger.exception("%s failed on %d images", self.name, len(images))
+            if len(images) == 1:
+                return [InferenceError()]
+            return [result for image in images for result in self._compute([image])]
 
 
 def _from_base64(text: str, name: str) -> bytes:

@@ -48,7 +48,8 @@ def test_requests_batches_images_and_their_seconds_are_counted(
     lines = {
         'pdeinfer_requests_total{route="/classify",status="200"}': 1,
         'pdeinfer_request_seconds_count{route="/classify"}': 1,
-        f"pdeinfer_queue_seconds_count{{{model}}}": 1,
+        f'pdeinfer_queue_seconds_count{{for="decode",{model}}}': 1,
+        f'pdeinfer_queue_seconds_count{{for="compute",{model}}}': 1,
         f"pdeinfer_decode_seconds_count{{{model}}}": 4,
         f"pdeinfer_batch_images_sum{{{model}}}": 4,
         f"pdeinfer_admitted_images{{{model}}}": 0,

@@ -68,7 +68,7 @@ def test_a_full_queue_refuses_at_once_and_everything_admitted_is_answered(
         image = png(pixels[0])
         admitted = [pool.submit(client.post, "/classify", content=image, headers=PNG) for _ in range(4)]
         (model,) = client.app.state.models  # type: ignore[attr-defined]
-        asyncio.run(wait_until(lambda: model._batcher.admitted == 4))
+        asyncio.run(wait_until(lambda: model._admitted == 4))
 
         refused = client.post("/classify", content=image, headers=PNG)
         brake.released.set()
@@ -139,10 +139,10 @@ def test_the_images_of_clients_that_have_gone_are_not_computed(
             await wait_until(lambda: brake.batches == [1])
             leaving = [asyncio.create_task(post(gone)) for _ in range(20)]
             last = asyncio.create_task(post(stays))
-            await wait_until(lambda: model._batcher.admitted == 22)
+            await wait_until(lambda: model._admitted == 22)
             gone.set()
             assert await asyncio.gather(*leaving) == [[]] * 20  # nobody is answered
-            assert model._batcher.admitted == 2
+            assert model._admitted == 2
             brake.released.set()
 
             assert await asyncio.gather(first, last) == [[200], [200]]
@@ -172,3 +172,30 @@ def test_an_image_on_which_the_network_fails_has_its_own_error(
     assert alone.status_code == 500
     assert alone.json()["error"]["code"] == "inference_failed"
     assert "secret" not in mixed.text + alone.text
+
+
+def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answered(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    braked = Predictor.predict_proba
+
+    def failing(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+        probabilities = braked(predictor, images)
+        if (images == pixels[1]).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("this one cannot be computed")
+        return probabilities
+
+    monkeypatch.setattr(Predictor, "predict_proba", failing)
+    with TestClient(create_app(settings_for(package_folder))) as client, ThreadPoolExecutor(5) as pool:
+        (model,) = client.app.state.models  # type: ignore[attr-defined]
+        brake.on()
+        requests = [pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)]
+        asyncio.run(wait_until(lambda: brake.batches == [1]))
+        # These wait for the only thread; it decodes them together, and then computes them together.
+        requests += [pool.submit(client.post, "/classify", content=png(image), headers=PNG) for image in pixels]
+        asyncio.run(wait_until(lambda: model._admitted == 5))
+        brake.released.set()
+        statuses = [request.result().status_code for request in requests]
+
+    assert statuses == [200, 200, 500, 200, 200]
+    assert brake.batches == [1, 4, 1, 1, 1, 1]
