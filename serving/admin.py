@@ -13,6 +13,7 @@ router = APIRouter(prefix="/admin", tags=["admin"])
     "/models/{name}",
     summary="Load, reload or unload a model",
     responses={
+        400: error_example("The body is not JSON", ("bad_request", "There was an error parsing the body")),
         401: error_example("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
         404: error_example("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
         422: error_example(

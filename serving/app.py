@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Security
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
@@ -16,7 +15,7 @@ from serving.errors import add_error_handlers
 from serving.models import Models
 from serving.observation import Observation
 from serving.page import add_page
-from serving.security import ApiKeys, SecurityHeaders
+from serving.security import ApiKeys, SecurityHeaders, document_keys
 from serving.settings import Settings
 
 _PROBES = ("/healthz", "/readyz", "/v2/health/")
@@ -51,16 +50,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     add_error_handlers(app)
     add_page(app)
-    # `ApiKeys` asks for keys; this tells the documentation of them.
-    documented = [Security(HTTPBearer(auto_error=False))] if settings.keys() else []
-    app.include_router(routes.router, dependencies=documented)
-    app.include_router(v2.router, dependencies=documented)
+    app.include_router(routes.router)
+    app.include_router(v2.router)
     if settings.keys_of_admins():
-        app.include_router(admin.router, dependencies=[Security(HTTPBearer(auto_error=False))])
+        app.include_router(admin.router)
+    keys = _keys(settings)
+    if any(keys.values()):
+        document_keys(app.openapi(), keys)
 
     # The last one added is the first one asked.
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(ApiKeys, keys=_keys(settings))
+    app.add_middleware(ApiKeys, keys=keys)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,11 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
 class SecurityHeaders:
@@ -69,6 +75,21 @@ class ApiKeys:
         sent = _digest(token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", ""))
         # All of them are compared, each in constant time: the time tells nothing, the length neither.
         return any([hmac.compare_digest(sent, key) for key in keys])  # noqa: C419
+
+
+def document_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> None:
+    """Add to an OpenAPI document which operations need a key, by the same prefixes, and what they answer without."""
+    longest_first = sorted(keys, key=len, reverse=True)
+    for path, operations in document["paths"].items():
+        if not keys[next(prefix for prefix in longest_first if path.startswith(prefix))]:
+            continue
+        error = {"$ref": f"#/components/schemas/{'V2Error' if path.startswith('/v2') else 'ErrorResponse'}"}
+        for operation in operations.values():
+            operation["security"] = [{name: []} for name in _SCHEMES]
+            operation["responses"].setdefault(
+                "401", {"description": "No key", "content": {"application/json": {"schema": error}}}
+            )
+    document["components"]["securitySchemes"] = _SCHEMES
 
 
 def _digest(key: str) -> bytes:

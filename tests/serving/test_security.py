@@ -113,13 +113,18 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert "access-control-allow-origin" not in refused.headers
 
 
-def test_the_documentation_names_the_key_where_there_are_keys(package_folder: Path) -> None:
+def test_the_documentation_says_what_needs_a_key(package_folder: Path) -> None:
     with client_for(package_folder) as client:
         assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
     with client_for(package_folder, api_keys="key") as client:
         document = client.get("/openapi.json").json()
-        assert document["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
-        assert document["paths"]["/classify"]["post"]["security"] == [{"HTTPBearer": []}]
+        assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+        for path in ("/classify", "/models", "/metrics", "/v2", "/v2/models/{model}/infer"):
+            for operation in document["paths"][path].values():
+                assert operation["security"] == [{"bearer": []}, {"header": []}]
+                assert "401" in operation["responses"]
+        for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
+            assert "security" not in document["paths"][path]["get"]
 
 
 class Body:
