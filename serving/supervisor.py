@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from serving.settings import Settings
 from serving.worker import CANNOT_START, serve
 
@@ -100,6 +102,7 @@ class Supervisor:
                 self._started()
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 self._workers.remove(worker)
+                mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # its gauges count no more
                 if self._stop_signal is not None:
                     continue
                 if worker.process.exitcode != CANNOT_START:  # which has said why

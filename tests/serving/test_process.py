@@ -219,6 +219,10 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
         workers = children(server.process.pid)
         assert len(workers) == 2
+        environment = Path(f"/proc/{workers[0]}/environ").read_bytes()
+        metrics = Path(re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)[1].decode())
+        gauges = f"gauge_live*_{workers[0]}.db"
+        assert list(metrics.glob(gauges))
         os.kill(workers[0], signal.SIGKILL)
         server.wait_for_log("died with exit code -9")  # what it had accepted is lost with it
         statuses = set()
@@ -233,8 +237,10 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
             statuses.add(response.status_code)
         server.process.send_signal(signal.SIGTERM)
 
+        assert list(metrics.glob(gauges)) == []
         assert server.process.wait(PATIENCE) == 0
         assert statuses == {200}
+        assert not metrics.exists()
 
 
 def test_the_metrics_of_workers_are_added_up(
