@@ -7,13 +7,11 @@ layer's input and neighbours as in `function_body.py`,
               + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])) / L - H[k-1]
     E = difference_x(Ax) + difference_y(Ay)
 
-The body is the formulation that ONNX Runtime runs fastest on a CPU of those that were tried (docs/decisions/0006). Its
-blocked layout has convolutions, products and sums, but no division, subtraction, slices or sums with a constant; and a
-convolution takes the sum after it in. So values are shifted, scaled and negated by depthwise convolutions. All kernels
-are computed from the operands when the file is loaded.
+The body is the formulation that ran fastest of those that were tried (docs/decisions/0008). A convolution of ONNX
+Runtime takes the sum after it in, so what is added last is a convolution, and nothing is subtracted. All that depends
+on weights alone is computed when the file is loaded.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pdeinfer.export.function_body import AXES, Axis, BlockedBody, Body, SlicedBody
@@ -23,18 +21,17 @@ from pdeinfer.pde_spec import PdeSpec
 DOMAIN = "pdeinfer"
 NAME = "GlobalLayer"
 VERSION = 1
-_BLOCK = 8  # channels: what the blocked layout has, 8 or 16, depends on the CPU
 
 
-def global_layer_function(spec: PdeSpec, channels: Sequence[int], opset: int) -> Any:
+def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
     """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes.
 
     Args:
-        channels: of each of the layers.
+        blocked: whether it is made for ONNX Runtime's blocked layout (see `function_body`).
     """
     import onnx.parser
 
-    body = SlicedBody() if any(number % _BLOCK for number in channels) else BlockedBody()
+    body = BlockedBody() if blocked else SlicedBody()
     result = body.node(f"Transpose <perm = [0, 2, 3, 1]> ({_Layer(body, spec).result()})")
     attributes = ", ".join(call_attributes(spec, 1, 1, 1))
     return onnx.parser.parse_function(

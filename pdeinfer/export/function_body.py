@@ -75,11 +75,13 @@ class Body(ABC):
 
 
 class BlockedBody(Body):
-    """For numbers of channels that ONNX Runtime's blocked layout takes, which is the fastest on CPUs.
+    """For ONNX Runtime on CPUs, where blocks of `BLOCK` channels lie together.
 
     That layout has convolutions, products and sums of values, and nothing else; so values are shifted and scaled by
     depthwise convolutions alone, and factors are their kernels, (C, 1, 1, 1).
     """
+
+    BLOCK = 8  # or 16, a matter of the CPU
 
     def channel_factor(self, vector: str) -> str:
         return self.node(f"Reshape({vector}, {self.integers(-1, 1, 1, 1)})")
@@ -130,7 +132,7 @@ class BlockedBody(Body):
 
 
 class SlicedBody(Body):
-    """For other numbers of channels, such as one, of which a depthwise convolution would make a whole block."""
+    """For other runtimes, and other numbers of channels, of which a depthwise convolution would make whole blocks."""
 
     def channel_factor(self, vector: str) -> str:
         return self.node(f"Reshape({vector}, {self.integers(1, -1, 1, 1)})")

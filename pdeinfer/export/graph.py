@@ -7,6 +7,7 @@ import numpy as np
 
 from pdeinfer.export.fields import pde_layers
 from pdeinfer.export.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
+from pdeinfer.export.function_body import BlockedBody
 from pdeinfer.export.onnx_file import OPSET, convert
 from pdeinfer.export.operands import OPERANDS, folded_operands
 from pdeinfer.export.traced import NORMALIZED, trace_around_layers
@@ -16,17 +17,18 @@ def convert_classifier(classifier: Any, *, inline: bool = False) -> Any:
     """Return a network as an `onnx.ModelProto`, from raw pixels to probabilities.
 
     Args:
-        inline: have the operators of the PDE layers in the graph itself, not in a function that it calls.
+        inline: have the operators of the PDE layers in the graph itself, not in a function that it calls, and not
+            those that ONNX Runtime alone runs best.
 
     Raises:
         ExportError, MissingDependencyError: as `onnx_file.convert` does.
     """
     model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs=[NORMALIZED])
-    _complete(model, classifier)
+    _complete(model, classifier, for_onnx_runtime=not inline)
     return _without_functions(model) if inline else model
 
 
-def _complete(model: Any, classifier: Any) -> None:
+def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
     """Join the inputs but the image, and the outputs but the probabilities, by the nodes that were left out."""
     import onnx
 
@@ -44,8 +46,8 @@ def _complete(model: Any, classifier: Any) -> None:
         _call(graph, name, layer, traced)
     if layers:
         (spec,) = {layer.spec for layer in layers.values()}  # the PDE layers of a network are of one kind
-        channels = [layer.output.shape[-1] for layer in layers.values()]
-        model.functions.append(global_layer_function(spec, channels, OPSET))
+        has_blocks = all(layer.output.shape[-1] % BlockedBody.BLOCK == 0 for layer in layers.values())
+        model.functions.append(global_layer_function(spec, OPSET, blocked=for_onnx_runtime and has_blocks))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     _sort(graph)
 
