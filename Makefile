@@ -40,7 +40,7 @@ bench-all: $(INSTALLED) ## install what is compared, measure everything and writ
 	$(BIN)/python -m benchmarks.document
 
 fuzz: $(INSTALLED) ## attack the decoder, the parser and the server for SECONDS=300 each
-	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/fuzz tests/serving/test_attacks_openapi.py
+	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/fuzz tests/serving/test_attacks_openapi.py
 
 reliability: $(INSTALLED) ## break a running server, at full length, and print what was measured
 	PDEINFER_RELIABILITY=full $(BIN)/python -m pytest -s tests/reliability

@@ -9,11 +9,18 @@ import warnings
 import atheris
 
 with atheris.instrument_imports(include=["PIL", "pdeinfer.images"]):
-    import PIL.Image
+    from PIL import (  # noqa: F401  # what is to be watched
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        MpoImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     from pdeinfer.images import to_array
-
-    PIL.Image.init()  # imports the decoders, which are what is to be watched
 
 import numpy as np
 

@@ -47,4 +47,5 @@ def test_no_input_breaks(target: str, tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stderr[-5000:]
     executed = int(result.stderr.split("stat::number_of_executed_units:")[1].split()[0])
-    assert executed > 100 * SECONDS
+    print(f"\n{target}: {executed:,} inputs in {SECONDS} s")  # noqa: T201  # `make fuzz` shows it
+    assert executed > 20 * SECONDS
