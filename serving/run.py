@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from serving.logs import configure_logging
-from serving.models import Models
 from serving.settings import Settings, parse_settings
 from serving.supervisor import Supervisor
 from serving.worker import serve
@@ -31,15 +30,13 @@ def run(settings: Settings) -> int:
         print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
         return 1
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    message = f"running on http://{host}:{listening.getsockname()[1]}"
-    if settings.workers > 1:
-        return Supervisor(settings, listening, started=lambda: logger.info(message)).run()
 
-    def started(models: Models) -> None:
-        served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
-        logger.info(message, extra={"fields": {"models": served, "threads": settings.worker_threads}})
+    def started() -> None:
+        logger.info("running on http://%s:%d", host, listening.getsockname()[1])
 
-    return serve(settings, listening, started)
+    return (
+        Supervisor(settings, listening, started).run() if settings.workers > 1 else serve(settings, listening, started)
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

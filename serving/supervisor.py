@@ -62,7 +62,7 @@ def _sibling(bound: socket.socket) -> socket.socket:
 
 def _work(settings: Settings, listening: socket.socket, pipe: Connection) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
-    raise SystemExit(serve(settings, listening, started=lambda _: pipe.send_bytes(b"started")))
+    raise SystemExit(serve(settings, listening, started=lambda: pipe.send_bytes(b"started")))
 
 
 class Supervisor:

@@ -1,6 +1,7 @@
 """One server process: its application on a socket, from loading the models to the last answer."""
 
 import asyncio
+import logging
 import multiprocessing
 import signal
 import socket
@@ -19,6 +20,8 @@ from serving.protocol import LimitedProtocol
 from serving.settings import Settings
 from serving.tracing import configure_tracing
 
+logger = logging.getLogger(__name__)
+
 CANNOT_START = 2
 
 
@@ -26,7 +29,7 @@ class Server(uvicorn.Server):
     """uvicorn's server that, after SIGTERM, says that it is not ready before it stops to accept requests."""
 
     def __init__(
-        self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Callable[[Models], None]
+        self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Callable[[], None]
     ) -> None:
         super().__init__(config)
         self._models = models
@@ -36,7 +39,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._started(self._models)
+        self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
@@ -51,7 +54,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings, listening: socket.socket, started: Callable[[Models], None]) -> int:
+def serve(settings: Settings, listening: socket.socket, started: Callable[[], None]) -> int:
     """Serve on a bound socket until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
 
     Args:
@@ -77,11 +80,13 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[Model
     async def run() -> None:
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
+            served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
+            logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
             server = Server(config, models, settings.drain_seconds, started)
             # uvicorn raises SIGINT again, once it has shut down, to the handler that was there before it.
             signal.signal(signal.SIGINT, lambda *_: None)
             if (parent := multiprocessing.parent_process()) is not None:
-                asyncio.get_running_loop().add_reader(parent.sentinel, server.handle_exit, signal.SIGTERM, None)
+                _when_readable(parent.sentinel, lambda: server.handle_exit(signal.SIGTERM, None))
             await server.serve([listening])
 
     try:
@@ -93,3 +98,14 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[Model
     except KeyboardInterrupt:  # while the models are loaded
         pass
     return 0
+
+
+def _when_readable(descriptor: int, callback: Callable[[], None]) -> None:
+    """Call once when there is something to read: of a parent process's sentinel, when it has ended."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        loop.remove_reader(descriptor)
+        callback()
+
+    loop.add_reader(descriptor, readable)
