@@ -34,9 +34,9 @@ def run(settings: Settings) -> int:
     def started() -> None:
         logger.info("running on http://%s:%d", host, listening.getsockname()[1])
 
-    return (
-        Supervisor(settings, listening, started).run() if settings.workers > 1 else serve(settings, listening, started)
-    )
+    if settings.workers > 1:
+        return Supervisor(settings, listening, started).run()
+    return serve(settings, listening, started)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -89,6 +89,15 @@ def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.n
     assert "server" not in response.headers
 
 
+def test_the_log_is_json_and_says_what_is_served_by_which_provider(server: Server) -> None:
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    (loaded,) = [line for line in lines if line["message"] == "models are loaded"]
+
+    assert loaded["models"] == ["tiny-grey 1 (CPUExecutionProvider)"]
+    assert loaded["threads"] >= 1
+    assert {"time", "level", "logger", "message", "process"} <= loaded.keys()
+
+
 def test_a_chunked_body_over_the_limit_is_413_before_it_ends_and_the_connection_is_closed(server: Server) -> None:
     chunk = b"2710\r\n" + b"0" * 10_000 + b"\r\n"
     with server.connect() as connection:
