@@ -1,14 +1,18 @@
 """What happens to requests when the server is busy, slow or failing, and to the work of clients that go away."""
 
 import asyncio
+import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from pdeinfer import Predictor
@@ -24,18 +28,21 @@ class Brake:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[int] = []
+        self.free = 0
         self.released = threading.Event()
         self.released.set()
         predict_proba = Predictor.predict_proba
 
         def braked(predictor: Predictor, images: np.ndarray) -> np.ndarray:
             self.batches.append(len(images))
-            assert self.released.wait(10)
+            assert len(self.batches) <= self.free or self.released.wait(10)
             return predict_proba(predictor, images)
 
         monkeypatch.setattr(Predictor, "predict_proba", braked)
 
-    def on(self) -> None:
+    def on(self, free: int = 0) -> None:
+        """Hold up all batches but the first `free`."""
+        self.free = free
         self.batches.clear()
         self.released.clear()
 
@@ -49,6 +56,33 @@ def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
 
 def settings_for(package_folder: Path, **values: Any) -> Settings:
     return Settings(models=(str(package_folder),), device="cpu", threads=1, max_images=4, **values)
+
+
+async def send_to(
+    app: FastAPI,
+    body: bytes,
+    headers: dict[str, str],
+    gone: asyncio.Event,
+    answer: list[dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Post to /classify as a client that goes away on `gone`, and return the messages of the answer."""
+    messages = [] if answer is None else answer
+    requests = [{"type": "http.request", "body": body}]
+
+    async def receive() -> dict[str, Any]:
+        if requests:
+            return requests.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        messages.append(message)
+
+    raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw_headers.append((b"content-length", str(len(body)).encode()))
+    scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "headers": raw_headers}
+    await app(scope, receive, send)
+    return messages
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -102,53 +136,55 @@ def test_the_images_of_clients_that_have_gone_are_not_computed(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:
     app = create_app(settings_for(package_folder))
-
-    async def post(gone: asyncio.Event) -> list[int]:
-        """Send an image to the application and return the statuses of its answers."""
-        statuses = []
-        sent = False
-
-        async def receive() -> dict[str, Any]:
-            nonlocal sent
-            if not sent:
-                sent = True
-                return {"type": "http.request", "body": png(pixels[0])}
-            await gone.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                statuses.append(message["status"])
-
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/classify",
-            "query_string": b"",
-            "headers": [(b"content-type", b"image/png")],
-        }
-        await app(scope, receive, send)
-        return statuses
+    request = partial(send_to, app, png(pixels[0]), PNG)
 
     async def test() -> None:
         async with app.router.lifespan_context(app):
             (model,) = app.state.models
             brake.on()
             gone, stays = asyncio.Event(), asyncio.Event()
-            first = asyncio.create_task(post(stays))
+            first = asyncio.create_task(request(stays))
             await wait_until(lambda: brake.batches == [1])
-            leaving = [asyncio.create_task(post(gone)) for _ in range(20)]
-            last = asyncio.create_task(post(stays))
+            leaving = [asyncio.create_task(request(gone)) for _ in range(20)]
+            last = asyncio.create_task(request(stays))
             await wait_until(lambda: model._admitted == 22)
             gone.set()
             assert await asyncio.gather(*leaving) == [[]] * 20  # nobody is answered
             assert model._admitted == 2
             brake.released.set()
 
-            assert await asyncio.gather(first, last) == [[200], [200]]
+            assert [answer[0]["status"] for answer in await asyncio.gather(first, last)] == [200, 200]
             assert brake.batches == [1, 1]
 
     asyncio.run(test())
+
+
+def test_a_client_that_goes_in_the_middle_of_its_lines_leaves_nothing_behind(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings_for(package_folder, max_batch_size=1))
+    images = [{"content": base64.b64encode(png(image)).decode()} for image in pixels]
+    headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+
+    async def test() -> None:
+        async with app.router.lifespan_context(app):
+            (model,) = app.state.models
+            gone = asyncio.Event()
+            answer: list[dict[str, Any]] = []
+            brake.on(free=1)
+            request = asyncio.create_task(send_to(app, json.dumps({"images": images}).encode(), headers, gone, answer))
+            await wait_until(lambda: len(brake.batches) == 2 and len(answer) == 2)  # a line is out
+            gone.set()
+            await request
+            await wait_until(lambda: model._admitted == 0)
+            brake.released.set()
+            await asyncio.sleep(0.05)
+
+            assert b"".join(message.get("body", b"") for message in answer).count(b"\n") == 1
+            assert brake.batches == [1, 1]
+
+    asyncio.run(test())
+    assert caplog.text == ""
 
 
 def test_an_image_on_which_the_network_fails_has_its_own_error(
