@@ -3,8 +3,8 @@
 In terms of the operands of `operands.py` the scheme (see `pdeinfer.pde`) is, with L = 1 + 2 Bx + 2 By, s = 2 dt, f the
 layer's input and neighbours as in `function_body.py`,
 
-    H[k+1] = (E H[k] + Ax difference_x(H[k]) + Ay difference_y(H[k]) + s f + 2 H[k-1]
-              + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])) / L - H[k-1]
+    H[k+1] = (Ax difference_x(H[k]) + Ay difference_y(H[k]) + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])
+              + E H[k] + 2 H[k-1] + s f) / L - H[k-1]
     E = difference_x(Ax) + difference_y(Ay)
 
 The body is the formulation that ran fastest of those that were tried (docs/decisions/0008). A convolution of ONNX
@@ -115,14 +115,14 @@ class _Layer:
         """
         body, factor = self._body, self._factor
         terms = []
-        if self._velocity:
-            terms.append(body.product(self._divergence, h))
         for axis, courant in self._velocity.items():
             terms.append(body.product(courant, body.difference(h, axis, factor)))
         for axis, spread in self._spread.items():
             terms.append(body.product(spread, body.neighbours(h, axis, factor, own, self._shift)))
         for axis, spread in self._constant_spread.items():
             terms.append(body.neighbours(h, axis, body.product(factor, spread)))
+        if self._velocity:
+            terms.append(body.product(self._divergence, h))
         return terms
 
     def _local_terms(self, previous: str, factor: str) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 Axis: TypeAlias = Literal["x", "y"]
-AXES: tuple[Axis, Axis] = ("x", "y")
+AXES: tuple[Axis, Axis] = ("y", "x")  # the order of their terms: large batches run a few per cent faster so
 
 
 class Body(ABC):
