@@ -322,7 +322,14 @@ OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*
   return nullptr;
 }
 
-OrtCustomOp make_operator() {
+// Before 1.24 ONNX Runtime crashes at absent inputs on its way to a shape inference (its pull request 26199).
+bool can_infer_shapes(const char* runtime_version) {
+  int major = 0, minor = 0;
+  sscanf(runtime_version, "%d.%d", &major, &minor);
+  return major > 1 || minor >= 24;
+}
+
+OrtCustomOp make_operator(decltype(OrtCustomOp::InferOutputShapeFn) infer_shape) {
   OrtCustomOp op{};
   op.version = kApiVersion;
   op.GetName = [](const OrtCustomOp*) { return "GlobalLayer"; };
@@ -347,7 +354,7 @@ OrtCustomOp make_operator() {
   return op;
 }
 
-const OrtCustomOp kOperator = make_operator();
+const OrtCustomOp kOperator = make_operator(infer_shape), kOperatorWithoutShapes = make_operator(nullptr);
 
 }  // namespace
 }  // namespace pdeinfer
@@ -358,10 +365,12 @@ const OrtCustomOp kOperator = make_operator();
 EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace pdeinfer;
   api = base->GetApi(kApiVersion);
+  if (!api) return nullptr;  // an older runtime, without the operator
   if (!choose_solver()) return invalid("PDEINFER_KERNEL names no kernel of this CPU");
+  const OrtCustomOp* const op = can_infer_shapes(base->GetVersionString()) ? &kOperator : &kOperatorWithoutShapes;
   OrtCustomOpDomain* domain;  // never released: sessions use it as long as they live
   RETURN_IF_ERROR(api->CreateCustomOpDomain("pdeinfer", &domain));
-  RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, &kOperator));
+  RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, op));
   return api->AddCustomOpDomain(options, domain);
 }
 
