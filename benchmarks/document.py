@@ -4,6 +4,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -56,23 +57,30 @@ compiled. It **has not run yet**: no machine with a GPU was at hand. Nothing is 
 
 def main() -> int:
     """Run every benchmark and write the page; return the exit code, the largest of theirs."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.document", description=__doc__)
-    parser.parse_args()
-    parts, exit_code = [INTRODUCTION], 0
-    for title, (text, arguments) in SECTIONS.items():
-        print(f"benchmark: {title}", file=sys.stderr, flush=True)
+    argparse.ArgumentParser(prog="python -m benchmarks.document", description=__doc__).parse_args()
+    outputs, exit_code = [], 0
+    for _, arguments in SECTIONS.values():
         command = shlex.join(["python", *arguments])
+        print(f"benchmark: {command}", file=sys.stderr, flush=True)
         run = subprocess.run(  # noqa: S603  # our own
             [sys.executable, *arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         if run.returncode not in (0, 1):  # 1: measured, and a bar was not met
             print(f"benchmark: {command} failed; {PAGE} is left as it was", file=sys.stderr)
             return run.returncode
-        parts.append(f"## {title}\n\n{text}\n\n```sh\n{command}\n```\n\n{run.stdout.rstrip()}\n")
+        outputs.append(run.stdout)
         exit_code = max(exit_code, run.returncode)
-    parts.append(GPU)
-    PAGE.write_text("\n".join(parts))
+    PAGE.write_text(render(outputs))
     return exit_code
+
+
+def render(outputs: Sequence[str]) -> str:
+    """Return the page, with the output of each section's command."""
+    sections = [
+        f"## {title}\n\n{text}\n\n```sh\n{shlex.join(['python', *arguments])}\n```\n\n{output.rstrip()}\n"
+        for (title, (text, arguments)), output in zip(SECTIONS.items(), outputs, strict=True)
+    ]
+    return "\n".join([INTRODUCTION, *sections, GPU])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main() -> int:
     """Run the benchmark; return the exit code: 0, 1 where outputs differ or a bar is not met, 2 for other errors."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="K = 1 and 5, without OpenVINO and PyTorch, fewer rounds")
-    parser.add_argument("--rounds", type=int, help="samples of each time (default: 25, or 9 with --quick)")
+    parser.add_argument("--rounds", type=int, help="samples of each time (default: 11, or 7 with --quick)")
     arguments = parser.parse_args()
     presets = [RESNET, *map(pde_preset, (1, 5) if arguments.quick else (1, 5, 10))]
     routes = [route for route in ROUTES if not (arguments.quick and ROUTES[route].package in PEER_PACKAGES)]
@@ -34,7 +34,7 @@ def main() -> int:
         print(f"Left out: {route}, since {missing_package(route)} is not installed.\n", flush=True)
         routes.remove(route)
     try:
-        timings = measure(presets, routes, arguments.rounds or (9 if arguments.quick else 25))
+        timings = measure(presets, routes, arguments.rounds or (7 if arguments.quick else 11))
     except PdeinferError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1 if isinstance(error, ParityError) else 2

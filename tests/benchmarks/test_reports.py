@@ -1,0 +1,154 @@
+"""What the benchmarks print: tables, bars and the page made of them."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import document, scaling, speed, startup
+from benchmarks.bars import bars
+from benchmarks.markdown import milliseconds, table
+from benchmarks.networks import RESNET, pde_preset
+from benchmarks.routes import FUNCTION, FUSED, PLAIN
+from benchmarks.timing import Timing
+from benchmarks.workers import Case
+
+Captured = pytest.CaptureFixture[str]
+K1 = pde_preset(1).name
+
+
+def timing(seconds: float) -> Timing:
+    return Timing(seconds, seconds, seconds)
+
+
+def test_bars_are_ratios_of_medians() -> None:
+    fused = Case(K1, FUSED, 1, 1)
+    timings = {
+        fused: timing(1),
+        fused._replace(route=PLAIN): timing(2.5),
+        fused._replace(network=RESNET.name): timing(4),
+    }
+
+    found = {bar.name: bar for bar in bars(timings) if bar.measured is not None}
+
+    assert {name: (bar.measured, bar.verdict) for name, bar in found.items()} == {
+        "tf2onnx / fused operator, K=1, batch 1, one thread": (2.5, "NOT MET"),
+        "ResNet32 / fused operator, K=1, batch 1, one thread": (4, "met"),
+    }
+    assert all(bar.verdict == "not measured" for bar in bars(timings) if bar.name not in found)
+
+
+def test_the_operator_is_compared_with_the_faster_openvino() -> None:
+    fused = Case(K1, FUSED, 1, 64)
+    timings = {
+        fused: timing(2),
+        fused._replace(route="pdeinfer --inline, OpenVINO"): timing(4),
+        fused._replace(route="tf2onnx, OpenVINO"): timing(3),
+    }
+
+    assert [bar.measured for bar in bars(timings) if "OpenVINO" in bar.name] == [None, 1.5, None, None]
+
+
+def test_a_bar_that_is_not_met_is_exit_code_1(capsys: Captured) -> None:
+    one = Case(K1, FUSED, 1, 64)
+
+    assert speed.print_bars({one: timing(3), one._replace(threads=2): timing(1)}) == 0
+    assert speed.print_bars({one: timing(3), one._replace(threads=2): timing(2)}) == 1
+
+    assert "| 1.50 | NOT MET |" in " ".join(capsys.readouterr().out.split())
+
+
+def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
+    seconds = {
+        (RESNET.name, FUSED): 0.4,
+        (RESNET.name, PLAIN): 0.3,
+        (K1, FUSED): 0.1,
+        (K1, FUNCTION): 0.2,
+        (K1, PLAIN): 0.25,
+    }
+    timings = {
+        Case(network, route, threads, size): timing(value)
+        for (network, route), value in seconds.items()
+        for threads in (1, 2)
+        for size in (1, 64)
+    }
+
+    speed.print_times(timings, [RESNET, pde_preset(1)], [FUSED, FUNCTION, PLAIN])
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert rows.count([FUNCTION, "", "200.0 (200.0-200.0)"]) == 4
+    assert rows.count([FUSED, "4.00", "2.50"]) == 4
+    assert rows.count([FUNCTION, "2.00", "1.25"]) == 4  # its ResNet32 is the fused route's, the same file
+
+
+def test_columns_of_a_table_are_aligned() -> None:
+    assert table(["route", "ms"], [["a", "1"], ["long name", "10.5"]]).splitlines() == [
+        "| route     |   ms |",
+        "| --------- | ---: |",
+        "| a         |    1 |",
+        "| long name | 10.5 |",
+    ]
+
+
+def test_short_times_have_more_digits() -> None:
+    assert milliseconds(Timing(0.0012345, 0.001, 0.002)) == "1.234 (1.000-2.000)"
+    assert milliseconds(Timing(0.12345, 0.1, 0.2)) == "123.5 (100.0-200.0)"
+
+
+def test_start_up_above_a_bar_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    timings = {startup.BARE: timing(0.02), startup.IMPORT: timing(0.15), startup.PREDICT: timing(0.5)}
+    monkeypatch.setattr(startup, "time_in_turns", lambda *_, **__: timings)
+    assert startup.main() == 0
+
+    timings[startup.IMPORT] = timing(0.3)
+    assert startup.main() == 1
+
+    assert "| 220 | NOT MET |" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_new_process_imports_and_predicts() -> None:
+    startup.run(startup.IMPORT)
+    startup.run(startup.PREDICT)
+
+
+def test_plots_are_written(tmp_path: Path) -> None:
+    curves = {"a": [timing(1), timing(2)], scaling.RESNET32: [timing(3), timing(3)]}
+
+    for name, is_log in (("log.png", True), ("linear.png", False)):
+        scaling.plot(curves, (32, 64), "side", tmp_path / name, is_log=is_log)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("sys.argv", ["document"])
+    monkeypatch.setattr(document, "PAGE", tmp_path / "performance.md")
+    (tmp_path / "performance.md").write_text("before")
+    return tmp_path / "performance.md"
+
+
+def with_exit_codes(monkeypatch: pytest.MonkeyPatch, exit_codes: dict[str, int]) -> None:
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, exit_codes.get(command[2], 0), f"| of {command[2]} |\n")
+
+    monkeypatch.setattr(document.subprocess, "run", run)
+
+
+def test_the_page_has_each_output_below_its_command(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_exit_codes(monkeypatch, {"benchmarks.speed": 1})
+
+    assert document.main() == 1
+
+    text = page.read_text()
+    assert "```sh\npython -m benchmarks.speed\n```\n\n| of benchmarks.speed |\n" in text
+    assert text.count("\n```sh\n") == len(document.SECTIONS)
+    assert "**has not run yet**" in text
+
+
+def test_a_command_that_fails_leaves_the_page_as_it_was(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_exit_codes(monkeypatch, {"benchmarks.memory": 2})
+
+    assert document.main() == 2
+
+    assert page.read_text() == "before"

@@ -1,0 +1,99 @@
+"""The routes: each gives the same probabilities, in processes that take turns."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu, memory, routes
+from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE
+from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES
+from benchmarks.workers import Case, Workers
+from pdeinfer import kernel
+from pdeinfer.parity import TOLERANCE
+from pdeinfer.presets import Preset
+
+Written = tuple[Preset, Path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", [route for route in ROUTES if route not in (FUSED, PLAIN)])
+def test_routes_give_the_probabilities_of_the_plain_file(route: str, written: Written) -> None:
+    if package := routes.missing_package(route):
+        pytest.skip(f"{package} is not installed")
+    images = np.load(written[1] / IMAGES_FILE)
+
+    expected, found = (
+        (Workers({written[0]: written[1]}, [name]), Case(written[0].name, name, 1, 4)) for name in (PLAIN, route)
+    )
+    with expected[0], found[0]:
+        difference = expected[0].classify(expected[1], images) - found[0].classify(found[1], images)
+
+    assert np.abs(difference).max() <= TOLERANCE
+
+
+def test_the_fused_route_is_refused_where_the_operator_is_off(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDEINFER_KERNEL", "0")
+
+    with pytest.raises(RuntimeError, match="run as 'standard' instead of 'fused'"):
+        routes.open_fused(*written, 1)
+
+
+@pytest.mark.skipif(not kernel.LIBRARY.exists(), reason="the operator is not compiled")
+def test_the_fused_route_equals_the_plain_one(written: Written) -> None:
+    images = np.load(written[1] / IMAGES_FILE)
+
+    difference = routes.open_fused(*written, 1)(images) - routes.open_plain(*written, 1)(images)
+
+    assert np.abs(difference).max() <= TOLERANCE
+
+
+def test_workers_time_every_case(written: Written) -> None:
+    cases = [Case(written[0].name, route, threads, 1) for route in (FUNCTION, PLAIN) for threads in (1, 2)]
+
+    with Workers({written[0]: written[1]}, [FUNCTION, PLAIN], (1, 2), (1,)) as workers:
+        timings = workers.time_in_turns(cases, rounds=2, sample_seconds=0.001)
+
+    assert list(timings) == cases
+    assert all(0 < timing.lower_quartile <= timing.median <= timing.upper_quartile for timing in timings.values())
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROUTES, "unheard of", routes.Route("no_such_package", routes.open_plain))
+
+    assert routes.missing_package("unheard of") == "no_such_package"
+    assert routes.missing_package(PLAIN) is None
+
+
+def test_networks_are_the_same_each_time_and_their_probabilities_differ(written: Written) -> None:
+    weights = np.load(written[1] / WEIGHTS_FILE)
+
+    assert sum(array.size for array in weights.values()) > 161_402  # those that are trained, and statistics
+    probabilities = routes.open_plain(*written, 1)(np.load(written[1] / IMAGES_FILE))
+    assert len({row.tobytes() for row in probabilities}) == 4
+
+
+def test_the_peak_of_memory_is_more_than_what_the_imports_take(written: Written) -> None:
+    assert 50 < memory.peak_memory(*written, PLAIN) < 10_000
+
+
+def test_the_gpu_benchmark_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+
+    assert gpu.main() == 2
+    assert "needs a CUDA device" in capsys.readouterr().err
+
+
+def test_the_gpu_benchmark_s_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
+    images = np.load(written[1] / IMAGES_FILE)
+
+    found = [run() for _, run in gpu._onnx_routes(written[1], images, "cpu")]
+
+    assert len(found) == 4
+    assert all(np.abs(other - found[0]).max() <= TOLERANCE for other in found)
