@@ -1,8 +1,7 @@
 // The ONNX Runtime operator pdeinfer.GlobalLayer: what the runtime asks about it, and its work split among threads.
 //
-// It takes ONNX Runtime's C API of 1.17 through the pointers that the runtime hands over, and links to no library of it.
+// It takes ONNX Runtime's C API of 1.17 through the pointers that the runtime hands over, and links to none of it.
 #include <onnxruntime_c_api.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,8 @@
 #include <atomic>
 #include <new>
 
+#include "inputs.h"
+#include "scratch.h"
 #include "solver.h"
 
 namespace pdeinfer {
@@ -17,25 +18,6 @@ namespace {
 
 constexpr uint32_t kApiVersion = 17;  // the first with shape inference and KernelContext_ParallelFor
 
-#define RETURN_IF_ERROR(expression) \
-  if (OrtStatus* error = (expression)) return error
-
-// A coefficient's value is input 1, 3, 5 or 7; its bias, which makes it a convolution, follows.
-enum Input { kH, kCourantX, kScale = 9, kShift, kStart, kInputs };
-const char* const kInputNames[kInputs] = {"h",
-                                          "courant_x",
-                                          "courant_x_bias",
-                                          "courant_y",
-                                          "courant_y_bias",
-                                          "diffusion_x",
-                                          "diffusion_x_bias",
-                                          "diffusion_y",
-                                          "diffusion_y_bias",
-                                          "scale",
-                                          "shift",
-                                          "start"};
-
-const OrtApi* api;
 thread_local int64_t kernels_created;
 
 // The best solver for this CPU, or the one that PDEINFER_KERNEL names, or null where this CPU has none of that name.
@@ -48,106 +30,6 @@ const Solver* choose_solver() {
 #endif
   return is_wanted(kBaseline) ? &kBaseline : nullptr;
 }
-
-// Returns null where there is not enough memory.
-void* allocate(size_t size) { return aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment); }
-
-OrtStatus* out_of_memory() { return api->CreateStatus(ORT_FAIL, "pdeinfer.GlobalLayer: out of memory"); }
-
-__attribute__((format(printf, 1, 2))) OrtStatus* invalid(const char* format, ...) {
-  char message[512] = "pdeinfer.GlobalLayer: ";
-  const size_t length = strlen(message);
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(message + length, sizeof message - length, format, arguments);
-  va_end(arguments);
-  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
-}
-
-struct Shape {
-  size_t rank;
-  int64_t sides[4];
-
-  bool operator==(const Shape& other) const {
-    return rank == other.rank && !memcmp(sides, other.sides, rank * sizeof *sides);
-  }
-};
-
-struct Text {
-  char characters[128];
-};
-
-Text to_text(const Shape& shape) {
-  Text text{"("};
-  size_t length = 1;
-  for (size_t i = 0; i < shape.rank; ++i) {
-    length += snprintf(text.characters + length, sizeof text - length, i ? ", %lld" : "%lld",
-                       static_cast<long long>(shape.sides[i]));
-  }
-  snprintf(text.characters + length, sizeof text - length, ")");
-  return text;
-}
-
-struct Tensor {
-  const float* values;  // null where the input is absent
-  Shape shape;
-
-  OrtStatus* read(const OrtValue* value, int input) {
-    OrtTensorTypeAndShapeInfo* info;
-    RETURN_IF_ERROR(api->GetTensorTypeAndShape(value, &info));
-    OrtStatus* error = api->GetDimensionsCount(info, &shape.rank);
-    if (!error && shape.rank > 4) error = invalid("%s must be of rank 4 at most", kInputNames[input]);
-    if (!error) error = api->GetDimensions(info, shape.sides, shape.rank);
-    api->ReleaseTensorTypeAndShapeInfo(info);
-    if (error) return error;
-    return api->GetTensorMutableData(const_cast<OrtValue*>(value),
-                                     reinterpret_cast<void**>(const_cast<float**>(&values)));
-  }
-};
-
-OrtStatus* expect(const Tensor* inputs, int input, const Shape& expected) {
-  const Tensor& tensor = inputs[input];
-  if (tensor.values && tensor.shape == expected) return nullptr;
-  return invalid("%s must be %s, not %s", kInputNames[input], to_text(expected).characters,
-                 tensor.values ? to_text(tensor.shape).characters : "absent");
-}
-
-// Scratch memory that is kept for the next layer: the pages of fresh memory cost more time than the layer.
-class ScratchPool {
- public:
-  // Returns null where there is not enough memory.
-  void* take(size_t size) {
-    for (std::atomic<Header*>& place : places_) {
-      Header* const header = place.load(std::memory_order_relaxed) ? place.exchange(nullptr) : nullptr;
-      if (!header) continue;
-      if (header->size >= size) return header + 1;
-      free(header);
-      break;
-    }
-    Header* const header = static_cast<Header*>(allocate(sizeof(Header) + size));
-    if (!header) return nullptr;
-    header->size = size;
-    return header + 1;
-  }
-
-  void give_back(void* memory) {
-    Header* const header = static_cast<Header*>(memory) - 1;
-    for (std::atomic<Header*>& place : places_) {
-      Header* expected = nullptr;
-      if (header->size <= kLargestKept && place.compare_exchange_strong(expected, header)) return;
-    }
-    free(header);
-  }
-
- private:
-  struct alignas(kAlignment) Header {
-    size_t size;
-  };
-  static constexpr size_t kLargestKept = 32 << 20;
-  std::atomic<Header*> places_[64];  // more threads than these take fresh memory
-};
-
-ScratchPool scratch_pool;
 
 struct Job {
   const Solver& solver;

@@ -1,0 +1,91 @@
+// The operator's inputs as tensors with shapes, and errors that name them.
+#pragma once
+
+#include <onnxruntime_c_api.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+namespace pdeinfer {
+
+#define RETURN_IF_ERROR(expression) \
+  if (OrtStatus* error = (expression)) return error
+
+// A coefficient's value is input 1, 3, 5 or 7; its bias, which makes it a convolution, follows.
+enum Input { kH, kCourantX, kScale = 9, kShift, kStart, kInputs };
+const char* const kInputNames[kInputs] = {"h",
+                                          "courant_x",
+                                          "courant_x_bias",
+                                          "courant_y",
+                                          "courant_y_bias",
+                                          "diffusion_x",
+                                          "diffusion_x_bias",
+                                          "diffusion_y",
+                                          "diffusion_y_bias",
+                                          "scale",
+                                          "shift",
+                                          "start"};
+
+inline const OrtApi* api;
+
+inline OrtStatus* out_of_memory() { return api->CreateStatus(ORT_FAIL, "pdeinfer.GlobalLayer: out of memory"); }
+
+__attribute__((format(printf, 1, 2))) inline OrtStatus* invalid(const char* format, ...) {
+  char message[512] = "pdeinfer.GlobalLayer: ";
+  const size_t length = strlen(message);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message + length, sizeof message - length, format, arguments);
+  va_end(arguments);
+  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+struct Shape {
+  size_t rank;
+  int64_t sides[4];
+
+  bool operator==(const Shape& other) const {
+    return rank == other.rank && !memcmp(sides, other.sides, rank * sizeof *sides);
+  }
+};
+
+struct Text {
+  char characters[128];
+};
+
+inline Text to_text(const Shape& shape) {
+  Text text{"("};
+  size_t length = 1;
+  for (size_t i = 0; i < shape.rank; ++i) {
+    length += snprintf(text.characters + length, sizeof text - length, i ? ", %lld" : "%lld",
+                       static_cast<long long>(shape.sides[i]));
+  }
+  snprintf(text.characters + length, sizeof text - length, ")");
+  return text;
+}
+
+struct Tensor {
+  const float* values;  // null where the input is absent
+  Shape shape;
+
+  OrtStatus* read(const OrtValue* value, int input) {
+    OrtTensorTypeAndShapeInfo* info;
+    RETURN_IF_ERROR(api->GetTensorTypeAndShape(value, &info));
+    OrtStatus* error = api->GetDimensionsCount(info, &shape.rank);
+    if (!error && shape.rank > 4) error = invalid("%s must be of rank 4 at most", kInputNames[input]);
+    if (!error) error = api->GetDimensions(info, shape.sides, shape.rank);
+    api->ReleaseTensorTypeAndShapeInfo(info);
+    if (error) return error;
+    return api->GetTensorMutableData(const_cast<OrtValue*>(value),
+                                     reinterpret_cast<void**>(const_cast<float**>(&values)));
+  }
+};
+
+inline OrtStatus* expect(const Tensor* inputs, int input, const Shape& expected) {
+  const Tensor& tensor = inputs[input];
+  if (tensor.values && tensor.shape == expected) return nullptr;
+  return invalid("%s must be %s, not %s", kInputNames[input], to_text(expected).characters,
+                 tensor.values ? to_text(tensor.shape).characters : "absent");
+}
+
+}  // namespace pdeinfer
