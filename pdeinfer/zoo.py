@@ -11,8 +11,9 @@ _MODELS = Path(__file__).parent / "models"
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the bundled models, sorted."""
-    return tuple(sorted(card.parent.name for card in _MODELS.glob(f"*/{CARD_FILE}")))
+    """Return the names of the bundled models, the default first, the others sorted."""
+    found = (card.parent.name for card in _MODELS.glob(f"*/{CARD_FILE}"))
+    return tuple(sorted(found, key=lambda name: (name != DEFAULT_MODEL, name)))
 
 
 def load(model: str | Path) -> ModelPackage:

@@ -21,9 +21,10 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return models
 
 
-@pytest.mark.usefixtures("bundled")
-def test_names_are_the_folders_with_a_card_sorted() -> None:
+def test_names_are_the_folders_with_a_card_the_default_first(bundled: Path) -> None:
     assert zoo.names() == ("a", "b")
+    write_tiny_package(bundled / zoo.DEFAULT_MODEL, GREY_PRESET)
+    assert zoo.names() == (zoo.DEFAULT_MODEL, "a", "b")
 
 
 def test_a_bundled_model_is_loaded_by_name(bundled: Path) -> None:
