@@ -69,5 +69,6 @@ def test_a_step_of_training_has_a_finite_loss_and_moves_every_weight(trained: di
 
 def test_the_trained_network_exports_and_equals_the_original(trained: dict[str, Any], tmp_path: Path) -> None:
     reports = export_package(trained["path"], tmp_path / "package")
-    assert [report.passed for report in reports] == [True, True]
+    assert len(reports) >= 2  # with standard operators; with the fused one, where the machine has it; the fields
+    assert all(report.passed for report in reports)
     assert ModelPackage.read(tmp_path / "package").card.preset == trained["preset"]
