@@ -82,9 +82,10 @@ def settle(classifier: Any) -> None:
 
 def _write_network(preset: Preset, folder: Path) -> None:
     import keras
+    import tf2onnx
 
     from pdeinfer.export.graph import convert_classifier
-    from pdeinfer.export.onnx_file import convert
+    from pdeinfer.export.onnx_file import OPSET
     from pdeinfer.export.traced import trace
     from pdeinfer.nn import Classifier
 
@@ -95,8 +96,10 @@ def _write_network(preset: Preset, folder: Path) -> None:
     classifier.set_weights(small.get_weights())
     classifier.save(folder / KERAS_FILE)
     np.savez(folder / WEIGHTS_FILE, *classifier.get_weights())
+    function = trace(classifier)
+    plain, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     for name, model in (
-        (PLAIN_FILE, convert(trace(classifier), preset)),
+        (PLAIN_FILE, plain),
         (FUSABLE_FILE, convert_classifier(classifier)),
         (INLINED_FILE, convert_classifier(classifier, inline=True)),
     ):

@@ -1,5 +1,6 @@
 """How long a new process takes until it has imported pdeinfer, and until it has predicted."""
 
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -25,7 +26,7 @@ def main() -> int:
     met = {name: timings[name].median < limit for name, limit in bars.items()}
     rows = [
         [
-            f"`python {' '.join(arguments[:-1])} {Path(arguments[-1]).name}`",
+            f"`{shlex.join(['python', *arguments[:-1], Path(arguments[-1]).name])}`",
             milliseconds(timings[name]),
             f"{1000 * bars[name]:.0f}" if name in bars else "",
             ("met" if met[name] else "NOT MET") if name in met else "",
