@@ -189,11 +189,16 @@ class TestExport:
     """pdeinfer export."""
 
     @pytest.mark.parametrize(
-        ("options", "saved_model", "force"),
-        [([], False, False), (["--format", "saved_model"], True, False), (["--format", "all", "--force"], True, True)],
+        ("options", "given"),
+        [
+            ([], {}),
+            (["--inline"], {"inline": True}),
+            (["--format", "saved_model"], {"saved_model": True}),
+            (["--format", "all", "--force"], {"saved_model": True, "force": True}),
+        ],
     )
     def test_the_options_reach_the_exporter_and_the_report_is_printed(
-        self, options: list[str], saved_model: bool, force: bool, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+        self, options: list[str], given: dict[str, bool], capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
 
@@ -203,7 +208,8 @@ class TestExport:
 
         monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
-        assert calls == [((Path("runs/x"), Path("build/x")), {"saved_model": saved_model, "force": force})]
+        expected = {"inline": False, "saved_model": False, "force": False, **given}
+        assert calls == [((Path("runs/x"), Path("build/x")), expected)]
         assert capsys.readouterr().out.startswith("the report\n")
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
