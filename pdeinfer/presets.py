@@ -165,6 +165,13 @@ _MNIST = InputSpec(28, 28, 1, mean=(0.1307,), std=(0.3081,), fit="pad")
 _CIFAR10 = InputSpec(32, 32, 3, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 _MNIST_CNN = Preset("mnist-cnn", _MNIST, _DIGIT_LABELS, SingleChannelNetwork("conv"))
+
+
+def _mnist_pde(name: str, num_steps: int) -> Preset:
+    pde = PdeSpec(num_steps, velocity="preactivation", diffusivity=1.0)
+    return replace(_MNIST_CNN, name=name, network=SingleChannelNetwork(pde))
+
+
 _GLOBAL_NETWORK = ResidualNetwork(widths=(16, 32, 64, 64), pde=PdeSpec())
 _GLOBAL = Preset("cifar10-global", _CIFAR10, _CIFAR10_LABELS, _GLOBAL_NETWORK)
 
@@ -179,11 +186,8 @@ PRESETS: dict[str, Preset] = {
         Preset("digits-pde", _DIGITS, _DIGIT_LABELS, ResidualNetwork(widths=(8, 16), pde=PdeSpec(num_steps=5))),
         _MNIST_CNN,
         replace(_MNIST_CNN, name="mnist-residual", network=SingleChannelNetwork("residual")),
-        replace(
-            _MNIST_CNN,
-            name="mnist-pde",
-            network=SingleChannelNetwork(PdeSpec(num_steps=5, velocity="preactivation", diffusivity=1.0)),
-        ),
+        _mnist_pde("mnist-pde", num_steps=5),
+        *(_mnist_pde(f"mnist-pde-k{num_steps}", num_steps) for num_steps in (1, 2, 10)),
         replace(_GLOBAL, name="cifar10-resnet32", network=ResidualNetwork(widths=(16, 32, 64), blocks_per_stage=5)),
         _GLOBAL,
         _global_variant("cifar10-global-constant-d", pde=PdeSpec(diffusivity=1.0)),

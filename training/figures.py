@@ -1,5 +1,6 @@
 """The pictures of the results page."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from pdeinfer.package import FIELDS_FILE
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
 from training.plots import draw_confusion
-from training.published import PUBLISHED
-from training.results import Run
+from training.published import NOTHING, PUBLISHED
+from training.results import Run, by_num_steps
 
 _SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
 
@@ -40,14 +41,31 @@ def plot_cost(runs: Mapping[str, Sequence[Run]], costs: Mapping[str, tuple[int, 
     figure = Figure(figsize=(11, 4), layout="constrained")
     for index, (axes, label) in enumerate(zip(figure.subplots(1, 2), ("parameters", "multiply-adds"), strict=True)):
         for preset in presets:
-            mean = sum(run.accuracy for run in runs[preset]) / len(runs[preset])
+            mean = statistics.fmean(run.accuracy for run in runs[preset])
             (point,) = axes.plot(costs[preset][index], mean, "o", label=preset)
-            paper = PUBLISHED[preset].paper
+            paper = PUBLISHED.get(preset, NOTHING).paper
             if paper is not None:
                 axes.plot(costs[preset][index], paper, "x", color=point.get_color())
         axes.set(xlabel=label, ylabel="test accuracy (%)", xscale="log")
         axes.grid(alpha=0.3)
     axes.legend(title="dot: here, cross: paper", fontsize=8)
+    _save(figure, path)
+
+
+def plot_time_steps(runs: dict[str, list[Run]], path: Path) -> None:
+    """Draw the accuracy of networks against their number of time steps: every run, and the mean over seeds."""
+    studies = by_num_steps(runs)
+    if not studies:
+        return
+    figure = Figure(figsize=(5.5 * len(studies), 4), layout="constrained")
+    for axes, (preset, study) in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies.items(), strict=True):
+        points = [(num_steps, run.accuracy) for num_steps, group in study.items() for run in group]
+        axes.plot(*zip(*points, strict=True), "o", color="tab:blue", alpha=0.4, label="a run")
+        means = [statistics.fmean(run.accuracy for run in group) for group in study.values()]
+        axes.plot(list(study), means, color="tab:blue", label="mean")
+        axes.set(xlabel="time steps K", ylabel="test accuracy (%)", title=preset, xticks=list(study))
+        axes.grid(alpha=0.3)
+        axes.legend()
     _save(figure, path)
 
 

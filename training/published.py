@@ -14,9 +14,11 @@ class Published:
     """
 
     paper: float | None
-    article: float
+    article: float | None
     article_confusion: float | None = None
 
+
+NOTHING = Published(None, None)
 
 PUBLISHED: dict[str, Published] = {
     "mnist-cnn": Published(92.01, 91.5, 2.53),

@@ -10,8 +10,8 @@ from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError, TrainingError
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
-from training.published import PUBLISHED
-from training.results import Run, add_run, read_runs
+from training.published import NOTHING, PUBLISHED
+from training.results import Run, add_run, by_num_steps, read_runs
 
 EXAMPLES = """examples:
   python -m training.report
@@ -52,6 +52,8 @@ def render(
     if cifar10:
         lines += ["## CIFAR-10", "", *_table(cifar10, runs, costs, with_confusion=False), ""]
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
+    if by_num_steps(runs):
+        lines += [f"![Accuracy against the number of time steps]({pictures}/time-steps.png)", ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
     lines += _recipes(runs)
     if fields:
@@ -80,7 +82,7 @@ def _table(
         header += ["3 and 5 confused (%)", "the article's"]
     rows = []
     for preset in presets:
-        group, published = runs[preset], PUBLISHED[preset]
+        group, published = runs[preset], PUBLISHED.get(preset, NOTHING)
         parameters, macs = costs[preset]
         row = [
             f"`{preset}`",
@@ -146,6 +148,7 @@ def write_report(results: Path, page: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     figures.plot_mnist_confusion(runs, pictures / "mnist-confusion.png")
     figures.plot_cost(runs, costs, pictures / "cifar10-cost.png")
+    figures.plot_time_steps(runs, pictures / "time-steps.png")
     figures.plot_learning_curves(runs, pictures / "learning-curves.png")
     fields = figures.draw_fields(pictures)
     notes = results / "notes.md"

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import TrainingError
-from pdeinfer.presets import PRESETS
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.presets import PRESETS, Network, ResidualNetwork
 from training.files import replace_file
 from training.history import Row, read_history
 
@@ -46,6 +47,24 @@ def read_runs(results: Path) -> dict[str, list[Run]]:
         if folders:
             runs[preset] = [_read_run(folder) for folder in folders]
     return runs
+
+
+def by_num_steps(runs: dict[str, list[Run]]) -> dict[str, dict[int, list[Run]]]:
+    """Return the runs of networks that differ in the number K of time steps alone, by K, under the first one's preset.
+
+    Networks that are alone in this are left out.
+    """
+    studies: dict[Network, dict[int, list[Run]]] = {}
+    names: dict[Network, str] = {}
+    for preset, group in runs.items():
+        network = PRESETS[preset].network
+        field = "pde" if isinstance(network, ResidualNetwork) else "feature"
+        pde = getattr(network, field)
+        if isinstance(pde, PdeSpec):
+            family = replace(network, **{field: replace(pde, num_steps=1)})
+            names.setdefault(family, preset)
+            studies.setdefault(family, {})[pde.num_steps] = group
+    return {names[family]: dict(sorted(study.items())) for family, study in studies.items() if len(study) > 1}
 
 
 def add_run(folder: Path, results: Path) -> Path:

@@ -36,6 +36,7 @@ BLOCKS = (
         ("mnist-cnn", 2 * 9 * 28**2 + 490),
         ("mnist-residual", 2 * 9 * 28**2 + 490),
         ("mnist-pde", 2 * 9 * 28**2 + 490 + (1 + 5 * 7) * 28**2),
+        ("mnist-pde-k10", 2 * 9 * 28**2 + 490 + (1 + 10 * 7) * 28**2),
         ("cifar10-global", BLOCKS + sum(global_layer(c, s, 4, 7) for c, s in ((16, 32), (32, 16), (64, 8)))),
         ("cifar10-global-constant-d", BLOCKS + sum(global_layer(c, s, 2, 7) for c, s in ((16, 32), (32, 16), (64, 8)))),
         (

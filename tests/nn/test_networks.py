@@ -55,6 +55,7 @@ def models(randomize: Randomize) -> dict[str, Classifier]:
         ("mnist-cnn", 522),
         ("mnist-residual", 524),
         ("mnist-pde", 524),
+        ("mnist-pde-k10", 524),
         ("cifar10-resnet32", 466_906),
         ("cifar10-global", 161_402),
         ("cifar10-global-constant-d", 158_938),

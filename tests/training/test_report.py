@@ -8,7 +8,7 @@ import pytest
 
 from training import report
 from training.history import COLUMNS
-from training.results import add_run, read_runs
+from training.results import add_run, by_num_steps, read_runs
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -53,6 +53,21 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
     accuracy = f"**{mean:.2f} ± {spread:.2f}**"
     assert cells[:7] == ["`mnist-cnn`", "522", "14,602", accuracy, "3", "7", "2"]
     assert cells[7:] == ["92.01", "91.50", "15.00 ± 0.00", "2.53"]
+
+
+def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path: Path) -> None:
+    for preset in ("mnist-cnn", "mnist-pde", "mnist-pde-k10", "mnist-pde-k2", "cifar10-global"):
+        write_run(tmp_path / "results" / preset / "seed-0", seed=0, preset=preset)
+    runs = read_runs(tmp_path / "results")
+    studies = by_num_steps(runs)
+    assert list(studies) == ["mnist-pde"]
+    assert list(studies["mnist-pde"].items()) == [
+        (2, runs["mnist-pde-k2"]),
+        (5, runs["mnist-pde"]),
+        (10, runs["mnist-pde-k10"]),
+    ]
+    costs = dict.fromkeys(runs, (0, 0))
+    assert "](pictures/time-steps.png)" in report.render(runs, costs, "pictures", [], "")
 
 
 def test_adding_a_run_leaves_out_the_folders_of_the_machine(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ def test_the_presets_are_the_documented_ones() -> None:
         "mnist-cnn",
         "mnist-residual",
         "mnist-pde",
+        "mnist-pde-k1",
+        "mnist-pde-k2",
+        "mnist-pde-k10",
         "cifar10-resnet32",
         "cifar10-global",
         "cifar10-global-constant-d",
@@ -72,6 +75,16 @@ def test_the_ablations_differ_from_cifar10_global_in_one_field_alone(
 def test_the_papers_other_networks_are_cifar10_global_with_other_values(name: str, changes: dict[str, Any]) -> None:
     complete = PRESETS["cifar10-global"]
     assert PRESETS[name] == replace(complete, name=name, network=replace(complete.network, **changes))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 10])
+def test_the_study_of_time_steps_changes_them_alone(num_steps: int) -> None:
+    network = PRESETS["mnist-pde"].network
+    assert isinstance(network, SingleChannelNetwork)
+    assert isinstance(network.feature, PdeSpec)
+    changed = replace(network, feature=replace(network.feature, num_steps=num_steps))
+    name = f"mnist-pde-k{num_steps}"
+    assert PRESETS[name] == replace(PRESETS["mnist-pde"], name=name, network=changed)
 
 
 def test_presets_are_immutable_and_hashable() -> None:
