@@ -82,17 +82,7 @@ def build_library(sources: Path, library: Path) -> str:
             definitions = [f"-DSOLVER={solver}", f'-DNAME="{level}"', f"-DLANES={lanes}"]
             _run(compiler, *FLAGS, *flags, *definitions, "-c", sources / "solver.cc", "-o", objects[-1])
         linked = folder / "library.so"
-        _run(
-            compiler,
-            "-shared",
-            "-s",
-            "-static-libgcc",
-            "-static-libstdc++",
-            "-Wl,--no-undefined",
-            *objects,
-            "-o",
-            linked,
-        )
+        _run(compiler, *LINKER_FLAGS, *objects, "-o", linked)
         shutil.move(linked, library)
     return machine
 
