@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Request
 
-from serving.models import Models
 from serving.routes import error_example
 from serving.schemas import ModelChange, ServedVersions
 
@@ -27,13 +26,7 @@ async def change_model(request: Request, name: str, change: ModelChange) -> Serv
     """Packages are read from where the server's settings say, never from what a request names.
 
     `load` and `reload` serve what is there now, in all its versions; `reload` wants the model to be served already.
-    Requests that were accepted before are answered by what they were accepted for.
+    Requests that were accepted before are answered by what they were accepted for. The answer comes once every worker
+    has made the change; where one of them cannot, none makes it.
     """
-    models: Models = request.app.state.models
-    if change.action == "unload":
-        await models.unload(name)
-        return ServedVersions(name=name, versions=())
-    if change.action == "reload":
-        models.versions(name)
-    await models.load(name)
-    return ServedVersions(name=name, versions=models.versions(name))
+    return ServedVersions(name=name, versions=await request.app.state.change_model(name, change.action))

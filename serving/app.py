@@ -1,7 +1,7 @@
 """The ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -22,15 +22,16 @@ _PROBES = ("/healthz", "/readyz", "/v2/health/")
 _DOCUMENTATION = ("/docs", "/openapi.json")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAPI:
     """Return the application; its lifespan loads the models and, at the end, closes them.
 
-    Entering the lifespan raises what `serving.models.Models` raises.
+    Entering the lifespan raises what `serving.models.Models` raises, to which `names` is passed.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.models = await asyncio.to_thread(Models, settings)
+        app.state.models = await asyncio.to_thread(Models, settings, names)
+        app.state.change_model = app.state.models.change
         try:
             yield
         finally:

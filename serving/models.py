@@ -2,19 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError, zoo
 from pdeinfer.package import ModelPackage
 from serving.errors import ApiError
+from serving.schemas import Action
 from serving.served_model import ServedModel
 from serving.settings import Settings
 from serving.sources import find_packages
 from serving.threads import Threads
 
-__all__ = ["Models", "ServedModel"]
+__all__ = ["Change", "Models", "ServedModel"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be served under a name, by version, in place of what is served under it now; nothing: unload it."""
+
+    name: str
+    models: dict[str, ServedModel]
 
 
 class Models:
@@ -22,9 +32,10 @@ class Models:
 
     Args:
         settings: which models, on which device, with which limits.
+        names: those of them that are served at first, in this order; None: all, of which there must be one.
 
     Raises:
-        ModelNotFoundError: there is no model of a name in the settings, or none at all.
+        ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all.
         ModelPackageError: a model's package is damaged, or two have one name and version.
         DeviceError: the device cannot be used.
 
@@ -33,17 +44,20 @@ class Models:
         draining: whether the server is about to stop.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, names: Sequence[str] | None = None) -> None:
         self.draining = False
         self._settings = settings
         self._changing = asyncio.Lock()
         self.threads = Threads(settings.worker_threads)
         self._models: dict[str, dict[str, ServedModel]] = {}
-        for name, packages in self._find().items():
-            self._models[name] = self._load(packages)
-            self._set_served(name, True)
-        if not self._models:
+        found = self._find()
+        if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
+        for name in found if names is None else names:
+            if name not in found:
+                raise ModelNotFoundError(f"there is no package of the model {name!r} any more")
+            self._models[name] = self._load(found[name])
+            self._set_served(name, True)
 
     @property
     def ready(self) -> bool:
@@ -86,36 +100,53 @@ class Models:
             raise ApiError(404, "version_not_found", message)
         return self._models[name][version]
 
-    async def load(self, name: str) -> None:
-        """Serve what the sources now hold under a name, in place of what was served under it; no request is dropped.
+    async def change(self, name: str, action: Action) -> tuple[str, ...]:
+        """Load, reload or unload a model, and return its versions that are served then.
 
         Raises:
-            ApiError: 404, the sources hold no such model; 422, it cannot be loaded, and what was served still is.
+            ApiError: as `prepare` does, and what was served still is.
         """
         async with self._changing:
-            try:
-                packages = (await asyncio.to_thread(self._find)).get(name)
-                if packages is None:
-                    raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
-                models = await asyncio.to_thread(self._load, packages)
-            except PdeinferError as error:
-                logger.exception("%s cannot be loaded", name)
-                message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
-                raise ApiError(422, "model_load_failed", message) from error
-            self._set_served(name, False)
-            self._models[name] = models
-            self._set_served(name, True)
+            change = await self.prepare(name, action)
+            self.apply(change)
+        return tuple(change.models)
 
-    async def unload(self, name: str) -> None:
-        """Serve a model no longer; requests that have it are answered, and then its memory is free.
+    async def prepare(self, name: str, action: Action) -> Change:
+        """Return a change that can be applied at once: it holds what the sources now hold under that name, loaded.
 
         Raises:
-            ApiError: 404, no model of that name is served.
+            ApiError: 404, no such model is served, or the sources hold none to load; 422, it cannot be loaded.
         """
-        async with self._changing:
+        if action != "load":
             self.versions(name)
-            self._set_served(name, False)
-            del self._models[name]
+        if action == "unload":
+            return Change(name, {})
+        try:
+            packages = (await asyncio.to_thread(self._find)).get(name)
+            if packages is None:
+                raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
+            return Change(name, await asyncio.to_thread(self._load, packages))
+        except PdeinferError as error:
+            logger.exception("%s cannot be loaded", name)
+            message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
+            raise ApiError(422, "model_load_failed", message) from error
+
+    def apply(self, change: Change) -> None:
+        """Serve it; requests that hold what was served before are answered by that, and then its memory is free."""
+        self._set_served(change.name, False)
+        if change.models:
+            self._models[change.name] = change.models
+        else:
+            self._models.pop(change.name, None)
+        self._set_served(change.name, True)
+        logger.info("a model was changed", extra={"fields": {"model": change.name, "versions": list(change.models)}})
+
+    def names_after(self, change: Change) -> list[str]:
+        """Return the names that are served once a change is applied, in the order served."""
+        names = list(self._models)
+        if change.models:
+            return names if change.name in names else [*names, change.name]
+        return [name for name in names if name != change.name]
 
     def close(self) -> None:
         """Finish what runs."""
@@ -135,8 +166,8 @@ class Models:
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
         return {
-            version: ServedModel(package, version, self._settings, self.threads)
-            for version, package in packages.items()
+            version: ServedModel(packages[version], version, self._settings, self.threads)
+            for version in sorted(packages, key=int)
         }
 
     def _set_served(self, name: str, is_served: bool) -> None:

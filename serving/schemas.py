@@ -1,9 +1,10 @@
 """The JSON that the server answers, as it appears in the OpenAPI document."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Action: TypeAlias = Literal["load", "reload", "unload"]
 Filename = Annotated[
     str | None, Field(description="the image's, as the form says; null for a raw body", examples=["seven.png"])
 ]
@@ -111,7 +112,7 @@ class ModelList(_Schema):
 class ModelChange(_Schema):
     """What to do with a model."""
 
-    action: Literal["load", "reload", "unload"]
+    action: Action
 
 
 class ServedVersions(_Schema):

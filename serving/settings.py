@@ -175,8 +175,6 @@ class Settings(BaseSettings):
         for name in ("", *self.per_model):
             if self.batching(name)[2] < self.max_images:
                 raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")
-        if self.workers > 1 and self.keys_of_admins():
-            raise ValueError("admin_keys need workers=1: a change must be in all processes at once")
         return self
 
     @field_validator("cors_origins")

@@ -1,5 +1,6 @@
 """Many worker processes on one port; one that dies is replaced."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -7,12 +8,15 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from serving.changes import Changes
+from serving.link import Link
 from serving.settings import Settings
 from serving.worker import CANNOT_START, serve
 
@@ -26,22 +30,31 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class _Worker:
-    """A process that serves, and the pipe on which it says that it accepts requests."""
+    """A process that serves, and the pipe to its `Link`."""
 
-    def __init__(self, settings: Settings, bound: socket.socket) -> None:
+    def __init__(self, settings: Settings, bound: socket.socket, names: list[str] | None) -> None:
         self.has_started = False
         self.started_at = time.monotonic()
-        self.pipe, writer = _spawn.Pipe(duplex=False)
-        with _sibling(bound) as listening:
-            self.process = _spawn.Process(target=_work, args=(settings, listening, writer))
+        self._pipe, other_end = _spawn.Pipe()
+        with _sibling(bound) as listening, other_end:
+            self.process = _spawn.Process(target=_work, args=(settings, listening, other_end, names))
             self.process.start()
-        writer.close()
 
-    def update(self) -> None:
-        if not self.has_started and self.pipe.poll():
-            with suppress(EOFError):
-                self.pipe.recv_bytes()
-                self.has_started = True
+    def waitables(self) -> list[Any]:
+        """Return what `wait` takes: it ends once the worker has sent a message or died."""
+        return [self.process.sentinel] if self._pipe.closed else [self.process.sentinel, self._pipe]
+
+    def messages(self) -> Iterator[list[Any]]:
+        """Yield what it has sent."""
+        try:
+            while not self._pipe.closed and self._pipe.poll():
+                yield json.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):  # it has died, or is about to
+            self._pipe.close()
+
+    def send(self, *message: object) -> None:
+        with suppress(OSError):
+            self._pipe.send_bytes(json.dumps(message).encode())
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -60,9 +73,10 @@ def _sibling(bound: socket.socket) -> socket.socket:
     return sibling
 
 
-def _work(settings: Settings, listening: socket.socket, pipe: Connection) -> None:
+def _work(settings: Settings, listening: socket.socket, pipe: Connection, names: list[str] | None) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
-    raise SystemExit(serve(settings, listening, started=lambda: pipe.send_bytes(b"started")))
+    link = Link(pipe, names)
+    raise SystemExit(serve(settings, listening, link.started, link))
 
 
 class Supervisor:
@@ -81,6 +95,7 @@ class Supervisor:
         self._has_started = False
         self._stop_signal: int | None = None
         self._workers: list[_Worker] = []
+        self._changes = Changes()
 
     def run(self) -> int:
         """Return 0 after a signal, CANNOT_START where the first workers cannot use a model or the device."""
@@ -91,17 +106,23 @@ class Supervisor:
             return self._run()
 
     def _run(self) -> int:
-        self._workers = [_Worker(self._settings, self._bound) for _ in range(self._settings.workers)]
+        for _ in range(self._settings.workers):
+            self._start_worker()
         exit_code = 0
         while self._workers:
-            wait([worker.process.sentinel if worker.has_started else worker.pipe for worker in self._workers])
+            wait([waitable for worker in self._workers for waitable in worker.waitables()])
             for worker in self._workers:
-                worker.update()
+                for message in worker.messages():
+                    if message == ["started"]:
+                        worker.has_started = True
+                    else:
+                        self._changes.receive(worker, message)
             if not self._has_started and all(worker.has_started for worker in self._workers):
                 self._has_started = True
                 self._started()
             for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
                 self._workers.remove(worker)
+                self._changes.leave(worker)
                 mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # its gauges count no more
                 if self._stop_signal is not None:
                     continue
@@ -122,7 +143,12 @@ class Supervisor:
     def _replace(self, worker: _Worker) -> None:
         time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
         if self._stop_signal is None:
-            replacement = _Worker(self._settings, self._bound)
-            self._workers.append(replacement)
+            replacement = self._start_worker()
             if self._stop_signal is not None:  # the signal came while it was started
                 replacement.signal(self._stop_signal)
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(self._settings, self._bound, self._changes.names)
+        self._workers.append(worker)
+        self._changes.join(worker)
+        return worker

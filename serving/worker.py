@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import multiprocessing
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ import uvicorn
 
 from pdeinfer import PdeinferError
 from serving.app import create_app
+from serving.link import Link
 from serving.logs import configure_logging
 from serving.models import Models
 from serving.protocol import LimitedProtocol
@@ -54,18 +54,19 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings, listening: socket.socket, started: Callable[[], None]) -> int:
+def serve(settings: Settings, listening: socket.socket, started: Callable[[], None], link: Link | None = None) -> int:
     """Serve on a bound socket until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
 
     Args:
         started: called once the models are loaded and requests are accepted.
+        link: to the supervisor, where there is one; without it any more, the server stops.
 
     Returns:
         0 after a signal, CANNOT_START where a model or the device cannot be used as asked.
     """
     configure_logging()
     configure_tracing()
-    app = create_app(settings)
+    app = create_app(settings, link.names if link else None)
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
@@ -85,8 +86,9 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
             server = Server(config, models, settings.drain_seconds, started)
             # uvicorn raises SIGINT again, once it has shut down, to the handler that was there before it.
             signal.signal(signal.SIGINT, lambda *_: None)
-            if (parent := multiprocessing.parent_process()) is not None:
-                _when_readable(parent.sentinel, lambda: server.handle_exit(signal.SIGTERM, None))
+            if link is not None:
+                link.connect(models, lost=lambda: server.handle_exit(signal.SIGTERM, None))
+                app.state.change_model = link.change
             await server.serve([listening])
 
     try:
@@ -98,14 +100,3 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     except KeyboardInterrupt:  # while the models are loaded
         pass
     return 0
-
-
-def _when_readable(descriptor: int, callback: Callable[[], None]) -> None:
-    """Call once when there is something to read: of a parent process's sentinel, when it has ended."""
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        loop.remove_reader(descriptor)
-        callback()
-
-    loop.add_reader(descriptor, readable)

@@ -93,7 +93,7 @@ def test_keys_are_shown_nowhere(
     assert settings.keys() == ["k3y-one", "k3y-two"]
     assert settings.keys_of_admins() == ["k3y-of-file"]
     assert "k3y" not in f"{settings!r} {settings}"
-    for wrong in (["--workers", "2"], ["--port", "x"], ["--api-keys-file", str(tmp_path)]):
+    for wrong in (["--max-queue", "1"], ["--port", "x"], ["--api-keys-file", str(tmp_path)]):
         with pytest.raises(SystemExit):
             parse_settings(wrong)
     output = capsys.readouterr()
@@ -105,7 +105,6 @@ def test_keys_are_shown_nowhere(
     [
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
-        (["--workers", "2"], {"PDEINFER_ADMIN_KEYS": "k"}, "admin_keys need workers=1"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
         (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),
