@@ -1,0 +1,44 @@
+"""How soon `make serve` opens for business."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from pdeinfer import zoo
+from tests.documents import reader_environment
+from tests.serving.test_process import PATIENCE, wait_for_log
+
+READY_SECONDS = 3.0
+STARTS = 5  # the best counts: the machine may have much else to do
+
+
+def seconds_to_ready(log: Path) -> float:
+    """Start what `make serve` starts, and return when it classifies with every bundled model."""
+    command = [str(Path(sys.executable).with_name("pdeinfer")), "serve", "--port", "0"]
+    started_at = time.monotonic()
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, env=reader_environment(), stdout=file, stderr=file) as process,
+    ):
+        try:
+            port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE) as answer:
+                assert answer.status == 200
+            seconds = time.monotonic() - started_at
+            for name in zoo.names():
+                url = f"http://127.0.0.1:{port}/v2/models/{name}/ready"
+                with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                    assert answer.status == 200
+        finally:
+            process.kill()
+    return seconds
+
+
+def test_all_bundled_models_are_served_within_three_seconds(tmp_path: Path) -> None:
+    measured: list[float] = []
+    while len(measured) < STARTS and min(measured, default=READY_SECONDS) >= READY_SECONDS:
+        measured.append(seconds_to_ready(tmp_path / "log"))
+
+    assert min(measured) < READY_SECONDS, measured
