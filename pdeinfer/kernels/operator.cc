@@ -34,7 +34,7 @@ const Solver* choose_solver() {
 struct Job {
   const Solver& solver;
   const Layer& layer;
-  int64_t blocks;
+  int64_t blocks, bands;
   std::atomic<bool> is_out_of_memory{false};
 
   void solve(size_t index) {
@@ -43,7 +43,7 @@ struct Job {
       is_out_of_memory = true;
       return;
     }
-    solver.solve(layer, index / blocks, index % blocks, scratch);
+    solver.solve(layer, index / (bands * blocks), index / bands % blocks, index % bands, scratch);
     scratch_pool.give_back(scratch);
   }
 };
@@ -155,8 +155,8 @@ class Kernel {
   OrtStatus* solve(OrtKernelContext* context, const Layer& layer, int64_t images) const {
     const int64_t values = images * layer.height * layer.width * layer.channels;
     if (values == 0) return nullptr;
-    Job job{solver_, layer, (layer.channels + solver_.lanes - 1) / solver_.lanes};
-    const int64_t count = images * job.blocks;
+    Job job{solver_, layer, (layer.channels + solver_.lanes - 1) / solver_.lanes, solver_.bands(layer)};
+    const int64_t count = images * job.blocks * job.bands;
     if (values * (layer.num_steps + kPreparation) <= kAlone) {
       for (int64_t i = 0; i < count; ++i) job.solve(i);
     } else {

@@ -56,16 +56,16 @@ struct Channels {
   }
 };
 
-// Rows, periodic along y, with one more value at each end: zero for the convolutions, the opposite end's for the steps.
-// No loop along a row knows a border.
+// Rows, used again after `rows` of them, with one more value at each end: zero for the convolutions, the opposite end's
+// for the steps. No loop along a row knows a border.
 template <typename Value>
 struct Grid {
   Value* memory;
-  int64_t height, width;
+  int64_t rows, width;
 
-  Value* row(int64_t y) const {
-    y = y < 0 ? y + height : y >= height ? y - height : y;
-    return memory + y * (width + 2) + 1;
+  Value* row(int64_t index) const {
+    index = index < 0 ? index + rows : index >= rows ? index % rows : index;
+    return memory + index * (width + 2) + 1;
   }
 };
 
@@ -91,115 +91,149 @@ inline Vector convergence(const Numbers* above, const Numbers* here, const Numbe
 template <bool kAdvection, bool kDiffusion>
 class Block {
  public:
-  Block(const Layer& layer, int64_t image, int64_t block, void* scratch)
+  Block(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch)
       : layer_(layer),
         weights_(static_cast<const PackedWeights*>(layer.weights)[block]),
         channels_(block, layer.channels),
         height_(layer.height),
         width_(layer.width),
-        first_row_(image * layer.height) {
-    const int64_t stride = width_ + 2, size = height_ * stride;
-    numbers_ = {static_cast<Numbers*>(scratch), height_, width_};
-    rest_ = {reinterpret_cast<Rest*>(numbers_.memory + size), height_, width_};
-    Vector* const padding_above = reinterpret_cast<Vector*>(rest_.memory + size);
-    input_ = {padding_above + stride, height_, width_};
-    Vector* const padding_below = input_.memory + size;
-    for (int64_t x = 0; x < stride; ++x) padding_above[x] = padding_below[x] = Vector{};
-    levels_[1] = {padding_below + stride, height_, width_};
-    levels_[0] = layer.start ? Grid<Vector>{levels_[1].memory + size, height_, width_} : input_;
+        first_row_(image * layer.height),
+        is_streamed_(is_streamed(layer)),
+        stages_(is_streamed_ ? kPreparation + layer.num_steps : kPreparation + 1) {
+    const int64_t count = bands(layer), first = band * height_ / count;
+    band_height_ = (band + 1) * height_ / count - first;
+    offset_ = is_streamed_ ? first - (stages_ - 1) : 0;
+    const int64_t rows = kept_rows(layer), stride = width_ + 2, size = rows * stride;
+    numbers_ = {static_cast<Numbers*>(scratch), rows, width_};
+    rest_ = {reinterpret_cast<Rest*>(numbers_.memory + size), rows, width_};
+    input_ = {reinterpret_cast<Vector*>(rest_.memory + size), rows, width_};
+    levels_[1] = {input_.memory + size, rows, width_};
+    zeros_ = levels_[1].memory + size + 1;
+    levels_[0] = layer.start ? Grid<Vector>{zeros_ + stride - 1, rows, width_} : input_;
+    for (int64_t x = -1; x <= width_; ++x) zeros_[x] = Vector{};
   }
 
-  static size_t scratch_size(const Layer& layer) {
-    const int64_t stride = layer.width + 2, size = layer.height * stride;
-    return size * (sizeof(Numbers) + sizeof(Rest)) + ((layer.start ? 3 : 2) * size + 2 * stride) * sizeof(Vector);
+  static int64_t bands(const Layer& layer) {
+    const int64_t rows = kBandRows * layer.num_steps;
+    return is_streamed(layer) && layer.height > rows ? layer.height / rows : 1;
   }
+
+  static size_t scratch_size(const Layer& layer) { return size_of(layer, kept_rows(layer)); }
 
   void solve() const {
-    sweep(4, [this](int64_t stage, int64_t y) {
-      if (stage == 0) load_input(y);
-      if (stage == 1) compute_numbers(y);
-      if (stage == 2) compute_convergence(y), wrap(levels_[0].row(y));
-      if (stage == 3) layer_.num_steps > 1 ? take_first_step<false>(y) : take_first_step<true>(y);
+    sweep(stages_, [this](int64_t stage, int64_t row) {
+      if (stage == 0) load_input(row);
+      if (stage == 1) compute_numbers(row);
+      if (stage == 2) compute_convergence(row), wrap(levels_[0].row(row));
+      if (stage == 3) layer_.num_steps > 1 ? take_first_step<false>(row) : take_first_step<true>(row);
+      if (stage > 3) take_step(stage - kPreparation + 1, row);
     });
-    for (int64_t done = 1; done < layer_.num_steps; done += kSweptSteps) {
+    for (int64_t done = stages_ - kPreparation; done < layer_.num_steps; done += kSweptSteps) {
       const int64_t left = layer_.num_steps - done;
       sweep(left < kSweptSteps ? left : kSweptSteps,
-            [this, done](int64_t stage, int64_t y) { take_step(done + stage + 1, y); });
+            [this, done](int64_t stage, int64_t row) { take_step(done + stage + 1, row); });
     }
   }
 
  private:
-  static constexpr int64_t kSweptSteps = 2;
+  // Stages before the first step. Steps of one sweep, where all rows are kept. Bytes that stay in a core's second cache.
+  static constexpr int64_t kPreparation = 3, kSweptSteps = 2, kCached = 1 << 20;
+  // Rows of a band, for each step: enough that the rows beside it, which are computed for it once more, are few.
+  static constexpr int64_t kBandRows = 64;
 
-  // Calls stage(s, y) for every stage s and row y: after stage s - 1 has done that row and the two beside it, and soon
-  // after, while they are in the cache. Each stage is one row behind the one before it and begins one row further down,
-  // so that the rows it meets last are those beside which the other began.
+  static size_t size_of(const Layer& layer, int64_t rows) {
+    const int64_t stride = layer.width + 2, size = rows * stride;
+    return size * (sizeof(Numbers) + sizeof(Rest)) + ((layer.start ? 3 : 2) * size + stride) * sizeof(Vector);
+  }
+
+  // Whether the rows of a large image go through all stages in one sweep, and are forgotten.
+  static bool is_streamed(const Layer& layer) {
+    return size_of(layer, layer.height) > kCached && layer.num_steps < layer.height - kPreparation;
+  }
+
+  static int64_t kept_rows(const Layer& layer) {
+    return is_streamed(layer) ? kPreparation + layer.num_steps + 1 : layer.height;
+  }
+
+  // Calls stage(s, row) for every stage s and row: after stage s - 1 has done that row and the two beside it, and soon
+  // after, while they are in the cache. Each stage is one row behind the one before it and begins one row further down.
+  // Where all rows are kept, the rows it meets last are so those beside which the other began. Otherwise every stage but
+  // the last does as many rows more at both ends of the band as there are stages to come.
   template <typename Stage>
   void sweep(int64_t stages, Stage stage) const {
-    for (int64_t tick = 0; tick < height_ + 2 * (stages - 1); ++tick) {
+    for (int64_t tick = 0; tick < band_height_ + 2 * (stages - 1); ++tick) {
       for (int64_t s = 0; s < stages; ++s) {
-        if (tick < 2 * s || tick >= 2 * s + height_) continue;
-        int64_t y = tick - s;
-        while (y >= height_) y -= height_;
-        stage(s, y);
+        if (tick < 2 * s || (!is_streamed_ && tick >= 2 * s + height_)) continue;
+        int64_t row = tick - s;
+        while (!is_streamed_ && row >= height_) row -= height_;
+        stage(s, row);
       }
     }
   }
 
-  void load_row(const float* tensor, int64_t y, Vector* row, int64_t stride) const {
-    const float* const values = tensor + (first_row_ + y) * width_ * layer_.channels;
-    for (int64_t x = 0; x < width_; ++x) row[x * stride] = channels_.load(values + x * layer_.channels);
+  // The row of the image that a row of the grids stands for.
+  int64_t image_row(int64_t row) const {
+    const int64_t y = (row + offset_) % height_;
+    return y < 0 ? y + height_ : y;
   }
 
-  void load_input(int64_t y) const {
-    Vector* const row = input_.row(y);
-    load_row(layer_.input, y, row, 1);
-    row[-1] = row[width_] = Vector{};
-    if (layer_.start) load_row(layer_.start, y, levels_[0].row(y), 1);
+  void load_row(const float* tensor, int64_t row, Vector* result, int64_t stride) const {
+    const float* const values = tensor + (first_row_ + image_row(row)) * width_ * layer_.channels;
+    for (int64_t x = 0; x < width_; ++x) result[x * stride] = channels_.load(values + x * layer_.channels);
   }
 
-  void wrap(Vector* row) const {
-    row[-1] = row[width_ - 1];
-    row[width_] = row[0];
+  void load_input(int64_t row) const {
+    Vector* const values = input_.row(row);
+    load_row(layer_.input, row, values, 1);
+    values[-1] = values[width_] = Vector{};
+    if (layer_.start) load_row(layer_.start, row, levels_[0].row(row), 1);
   }
 
-  void compute_numbers(int64_t y) const {
-    Numbers* const row = numbers_.row(y);
+  void wrap(Vector* values) const {
+    values[-1] = values[width_ - 1];
+    values[width_] = values[0];
+  }
+
+  void compute_numbers(int64_t row) const {
+    Numbers* const numbers = numbers_.row(row);
     for (int i = kAdvection ? kCourantX : kDiffusionX; i <= (kDiffusion ? kDiffusionY : kCourantY); ++i) {
-      compute_number(i, y, &row->values[i]);
+      compute_number(i, row, &numbers->values[i]);
     }
-    row[-1].values[kCourantX] = row[width_ - 1].values[kCourantX];
-    row[width_].values[kCourantX] = row[0].values[kCourantX];
+    numbers[-1].values[kCourantX] = numbers[width_ - 1].values[kCourantX];
+    numbers[width_].values[kCourantX] = numbers[0].values[kCourantX];
   }
 
-  void compute_number(int index, int64_t y, Vector* result) const {
+  void compute_number(int index, int64_t row, Vector* result) const {
     const Coefficient& coefficient = layer_.coefficients[index];
     if (coefficient.kind == Coefficient::kConvolution) {
-      const Vector* const here = input_.row(y);
-      convolve_row(here - (width_ + 2), here, here + (width_ + 2), weights_.convolutions[index], width_, result);
+      const int64_t y = image_row(row);
+      const Vector* const above = y == 0 ? zeros_ : input_.row(row - 1);
+      const Vector* const below = y == height_ - 1 ? zeros_ : input_.row(row + 1);
+      convolve_row(above, input_.row(row), below, weights_.convolutions[index], width_, result);
     } else if (coefficient.kind == Coefficient::kMap) {
-      load_row(coefficient.map, y, result, kCoefficients);
+      load_row(coefficient.map, row, result, kCoefficients);
     } else {
       for (int64_t x = 0; x < width_; ++x) result[x * kCoefficients] = Vector{} + coefficient.constant;
     }
   }
 
-  void compute_convergence(int64_t y) const {
+  void compute_convergence(int64_t row) const {
     if (!kAdvection || layer_.num_steps == 1) return;
-    const Numbers *const above = numbers_.row(y - 1), *const here = numbers_.row(y), *const below = numbers_.row(y + 1);
-    Rest* const rest = rest_.row(y);
+    const Numbers *const above = numbers_.row(row - 1), *const here = numbers_.row(row),
+                  *const below = numbers_.row(row + 1);
+    Rest* const rest = rest_.row(row);
     for (int64_t x = 0; x < width_; ++x) rest[x].here = convergence(above + x, here + x, below + x);
   }
 
   // From H[0] = H[-1] and the coefficients; keeps the factors for further steps.
   template <bool kOnly>
-  void take_first_step(int64_t y) const {
-    Numbers *const numbers_above = numbers_.row(y - 1), *const numbers = numbers_.row(y),
-            *const numbers_below = numbers_.row(y + 1);
-    Rest* const rest = rest_.row(y);
-    const Vector *const above = levels_[0].row(y - 1), *const here = levels_[0].row(y),
-                 *const below = levels_[0].row(y + 1), *const f = input_.row(y);
-    Vector* const next = levels_[1].row(kOnly ? 0 : y);
+  void take_first_step(int64_t row) const {
+    Numbers *const numbers_above = numbers_.row(row - 1), *const numbers = numbers_.row(row),
+            *const numbers_below = numbers_.row(row + 1);
+    Rest* const rest = rest_.row(row);
+    const Vector *const above = levels_[0].row(row - 1), *const here = levels_[0].row(row),
+                 *const below = levels_[0].row(row + 1), *const f = input_.row(row);
+    Vector* const next = levels_[1].row(kOnly ? 0 : row);
     const float source = layer_.source;
     for (int64_t x = 0; x < width_; ++x) {
       Vector* const v = numbers[x].values;
@@ -226,16 +260,16 @@ class Block {
       rest[x].here = middle * inverse;
       rest[x].source = force * inverse;
     }
-    kOnly ? finish(next, y) : wrap(next);
+    kOnly ? finish(next, row) : wrap(next);
   }
 
   // Writes H[k], k > 1, over H[k-2]. M / L is 1 minus the sum of the neighbours' factors.
-  void take_step(int64_t k, int64_t y) const {
+  void take_step(int64_t k, int64_t row) const {
     const Grid<Vector>& level = levels_[(k - 1) % 2];
-    const Numbers* const numbers = numbers_.row(y);
-    const Rest* const rest = rest_.row(y);
-    const Vector *const above = level.row(y - 1), *const here = level.row(y), *const below = level.row(y + 1);
-    Vector* const next = levels_[k % 2].row(y);
+    const Numbers* const numbers = numbers_.row(row);
+    const Rest* const rest = rest_.row(row);
+    const Vector *const above = level.row(row - 1), *const here = level.row(row), *const below = level.row(row + 1);
+    Vector* const next = levels_[k % 2].row(row);
     Vector west = here[-1], middle = here[0];
     for (int64_t x = 0; x < width_; ++x) {
       const Vector* const v = numbers[x].values;
@@ -251,33 +285,37 @@ class Block {
       west = middle;
       middle = east;
     }
-    k < layer_.num_steps ? wrap(next) : finish(next, y);
+    k < layer_.num_steps ? wrap(next) : finish(next, row);
   }
 
-  void finish(const Vector* row, int64_t y) const {
+  void finish(const Vector* result, int64_t row) const {
     const Channels channels = channels_;  // a copy, which the stores cannot change
     const Vector scale = weights_.scale, shift = weights_.shift;
     const int64_t width = width_, stride = layer_.channels;
-    float* const values = layer_.output + (first_row_ + y) * width * stride;
-    for (int64_t x = 0; x < width; ++x) channels.store(relu(scale * row[x] + shift), values + x * stride);
+    float* const values = layer_.output + (first_row_ + image_row(row)) * width * stride;
+    for (int64_t x = 0; x < width; ++x) channels.store(relu(scale * result[x] + shift), values + x * stride);
   }
 
   const Layer& layer_;
   const PackedWeights& weights_;
   const Channels channels_;
   const int64_t height_, width_, first_row_;
+  const bool is_streamed_;
+  const int64_t stages_;         // of the first sweep
+  int64_t band_height_, offset_;  // the image's row less the grids'
+  Vector* zeros_;                // beyond the first and the last row, for the convolutions
   Grid<Numbers> numbers_;
   Grid<Rest> rest_;
   Grid<Vector> input_, levels_[2];  // H[k] is in levels_[k % 2]
 };
 
-void solve(const Layer& layer, int64_t image, int64_t block, void* scratch) {
+void solve(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch) {
   const Coefficient* const c = layer.coefficients;
   const bool advection = c[0].kind || c[1].kind, diffusion = c[2].kind || c[3].kind;
-  if (advection && diffusion) Block<true, true>(layer, image, block, scratch).solve();
-  if (advection && !diffusion) Block<true, false>(layer, image, block, scratch).solve();
-  if (!advection && diffusion) Block<false, true>(layer, image, block, scratch).solve();
-  if (!advection && !diffusion) Block<false, false>(layer, image, block, scratch).solve();
+  if (advection && diffusion) Block<true, true>(layer, image, block, band, scratch).solve();
+  if (advection && !diffusion) Block<true, false>(layer, image, block, band, scratch).solve();
+  if (!advection && diffusion) Block<false, true>(layer, image, block, band, scratch).solve();
+  if (!advection && !diffusion) Block<false, false>(layer, image, block, band, scratch).solve();
 }
 
 size_t weights_size(int64_t channels) { return (channels + LANES - 1) / LANES * sizeof(PackedWeights); }
@@ -304,6 +342,7 @@ void pack(const Weights& weights, int64_t channels, void* packed) {
 
 }  // namespace
 
-const Solver SOLVER = {NAME, LANES, weights_size, pack, Block<true, true>::scratch_size, solve};
+const Solver SOLVER = {
+    NAME, LANES, weights_size, pack, Block<true, true>::bands, Block<true, true>::scratch_size, solve};
 
 }  // namespace pdeinfer

@@ -1,4 +1,4 @@
-// One PDE layer, solved for one image and one block of channels: what solver.cc compiles to for each instruction set.
+// One PDE layer, solved for a band of rows of one image and one block of channels: what solver.cc compiles to for each instruction set.
 #pragma once
 
 #include <stddef.h>
@@ -43,8 +43,9 @@ struct Solver {
   int64_t lanes;  // channels of a block
   size_t (*weights_size)(int64_t channels);
   void (*pack)(const Weights& weights, int64_t channels, void* packed);
+  int64_t (*bands)(const Layer& layer);  // that an image is solved in, independently of each other
   size_t (*scratch_size)(const Layer& layer);
-  void (*solve)(const Layer& layer, int64_t image, int64_t block, void* scratch);
+  void (*solve)(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch);
 };
 
 extern const Solver kBaseline;

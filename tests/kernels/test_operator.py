@@ -31,6 +31,9 @@ SHAPES = [
     (1, 3, 8, 33),
 ]
 
+# More than fits the cache, in several bands of rows and in one, with fewer rows than stages, and with hardly more.
+LARGE_SHAPES = [(1, 400, 25, 17), (2, 50, 170, 4), (1, 3, 3000, 5), (1, 9, 1000, 3), (1, 9000, 1, 4)]
+
 
 def run(layer: PdeLayer, threads: int = 1, model: onnx.ModelProto | None = None) -> NDArray[np.float32]:
     model = model or layer.model()
@@ -87,8 +90,17 @@ class TestEverySolver:
         assert error(function, reference(structure, (2, 5, 4, 24), 5)) < TOLERANCE
         assert error(run(layer), function.astype(np.float64)) < 2 * TOLERANCE
 
+    @pytest.mark.parametrize("structure", ["convolutions", "mixed"])
+    @pytest.mark.parametrize("num_steps", [1, 2, 5])
+    def test_large_images_equal_the_function(
+        self, structure: str, num_steps: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for shape in LARGE_SHAPES:
+            layer = make_layer(structure, shape, num_steps, start=num_steps == 2)
+            assert error(run(layer), run_function(layer, monkeypatch).astype(np.float64)) < 2 * TOLERANCE, shape
+
     def test_two_threads_give_the_same_bits(self) -> None:
-        for shape in ((1, 16, 16, 40), (12, 8, 8, 9)):
+        for shape in ((1, 16, 16, 40), (12, 8, 8, 9), LARGE_SHAPES[0]):
             layer = make_layer("convolutions", shape, 3)
             assert np.array_equal(run(layer, 1), run(layer, 2))
 
@@ -223,6 +235,11 @@ class TestMalformed:
         model = layer.model()
         model.graph.node[0].input[1] = ""
         expect_error(layer, r"courant_x must be \(6, 1, 3, 3\), not absent", model=model)
+
+    def test_more_steps_than_rows_need_no_more_memory(self) -> None:
+        layer = make_layer("convolutions", (1, 90, 100, 17), 200)
+        layer.tensors["h"] *= 0
+        assert np.isfinite(run(layer)).all()
 
     @pytest.mark.parametrize("num_steps", [0, -1])
     def test_no_steps_are_an_error(self, num_steps: int) -> None:
