@@ -182,7 +182,7 @@ def corpus() -> dict[str, tuple[bytes, Outcome]]:
         "not-zlib.png": (png(8, 8, data=b"no zlib data"), "invalid_image"),
         "bad-depth.png": (png(8, 8, depth=3), "invalid_image"),
         "bad-colour.png": (png(8, 8, colour=9), "invalid_image"),
-        "no-palette.png": (png(8, 8, colour=3), "classified"),
+        "no-palette.png": (png(8, 8, colour=3), "invalid_image"),
         "bad-checksum.png": (_PNG[:40] + bytes([_PNG[40] ^ 1]) + _PNG[41:], "invalid_image"),
         "chunk-length.png": (_PNG[:33] + b"\xff\xff\xff\xff" + _PNG[37:], "classified"),
         "runs-over.bmp": (bmp(9, 9, compression=1, pixels=b"\xff\x01" * 1000 + b"\0\1"), "invalid_image"),

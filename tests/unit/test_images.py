@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images import FORMATS, image_files, to_array
@@ -375,6 +376,44 @@ class TestFit:
         padded = to_array(white, grey(*target, "pad"))[..., 0]
         assert set(np.unique(padded)) <= {0, 255}
         assert padded.max() == 255
+
+
+class TestReducedJpeg:
+    """A JPEG that is much larger than the network's input is decoded at a fraction of its size."""
+
+    @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_it_gives_what_all_of_its_pixels_would(self, fit: Fit, orientation: int) -> None:
+        photo = PIL.Image.fromarray(random_pixels(12, 16, 3)).resize((800, 600), PIL.Image.Resampling.BICUBIC)
+        exif = PIL.Image.Exif()
+        exif[ORIENTATION] = orientation
+        content = encode(photo, "JPEG", quality=95, exif=exif)
+        with PIL.Image.open(io.BytesIO(content)) as whole:  # a Pillow image is taken with the pixels that it has
+            expected = to_array(whole, rgb(32, 32, fit))
+            assert whole.size == (800, 600)
+        difference = to_array(content, rgb(32, 32, fit)).astype(int) - expected
+        assert np.abs(difference).max() <= 3  # 1 with Pillow 13
+
+    @pytest.mark.parametrize(
+        ("size", "decoded"),
+        [
+            ((1024, 2048), (128, 256)),
+            ((1024, 1028), (256, 257)),
+            ((256, 256), (128, 128)),
+            ((254, 256), (254, 256)),
+            ((4095, 4095), (4095, 4095)),
+        ],
+    )
+    def test_it_keeps_four_times_the_input_and_no_part_of_a_pixel(
+        self, size: tuple[int, int], decoded: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = []
+        load = JpegImageFile.load
+        monkeypatch.setattr(JpegImageFile, "load", lambda image: (load(image), sizes.append(image.size))[0])
+
+        to_array(encode(PIL.Image.new("L", size), "JPEG"), grey(32, 32))
+
+        assert sizes[0] == decoded
 
 
 class TestRefusals:
