@@ -84,7 +84,7 @@ def _write_network(preset: Preset, folder: Path) -> None:
     import keras
     import tf2onnx
 
-    from pdeinfer.export.graph import convert_classifier
+    from pdeinfer.export.graph import convert_classifier, without_functions
     from pdeinfer.export.onnx_file import OPSET
     from pdeinfer.export.traced import trace
     from pdeinfer.nn import Classifier
@@ -101,6 +101,6 @@ def _write_network(preset: Preset, folder: Path) -> None:
     for name, model in (
         (PLAIN_FILE, plain),
         (FUSABLE_FILE, convert_classifier(classifier)),
-        (INLINED_FILE, convert_classifier(classifier, inline=True)),
+        (INLINED_FILE, without_functions(convert_classifier(classifier, for_onnx_runtime=False))),
     ):
         (folder / name).write_bytes(model.SerializeToString())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pdeinfer import zoo
 from pdeinfer.errors import (
+    ExportError,
     ImageError,
     MissingDependencyError,
     ParityError,
@@ -20,7 +21,7 @@ from pdeinfer.errors import (
 )
 from pdeinfer.images import image_files, to_array
 from pdeinfer.inspection import inspect
-from pdeinfer.package import ONNX_FILE
+from pdeinfer.package import MODEL_FILES, ONNX_FILE
 from pdeinfer.parity import ParityReport
 from pdeinfer.predictor import Prediction, Predictor
 from pdeinfer.presets import InputSpec
@@ -69,6 +70,7 @@ _EXPORT_EXAMPLES = """examples:
   pdeinfer export runs/digits-pde --output build/digits-pde
   pdeinfer export runs/mnist-pde/model.keras --format all --output build/mnist-pde --force
   pdeinfer export runs/digits-pde --inline --output build/digits-pde-for-openvino
+  pdeinfer export runs/mnist-pde --int8 --calibrate data --half --output build/mnist-pde
 """
 
 
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
     predict.add_argument("--model", default=zoo.DEFAULT_MODEL, help="bundled model or package folder (%(default)s)")
     predict.add_argument("--top-k", type=_positive_int, default=5, metavar="K", help="classes to name (%(default)s)")
+    _add_precision(predict)
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     predict.add_argument("--json", action="store_true", help="print one JSON object per line")
 
@@ -137,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR",
                           help="folder with the data set's standard files, or with your own images; "
                           "scikit-learn's digits need none")  # fmt: skip
+    _add_precision(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES, _export)
@@ -144,11 +148,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=("onnx", "saved_model", "all"), default="onnx", help="(%(default)s)")
     export.add_argument("--inline", action="store_true",
                         help="write model.onnx without functions, for OpenVINO and older tools")  # fmt: skip
+    export.add_argument("--int8", action="store_true",
+                        help="add model.int8.onnx, its convolutions in 8-bit integers, for CPUs")  # fmt: skip
+    export.add_argument("--calibrate", type=Path, metavar="DIR",
+                        help="for --int8: folder with the data set's files, or with training images")  # fmt: skip
+    export.add_argument("--half", action="store_true", help="add model.half.onnx, in float16, for GPUs")
     export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the package to write")
     export.add_argument("--force", action="store_true", help="replace the package that is there")
 
     commands.add_parser("serve", help="classify images over HTTP")
     return parser
+
+
+def _add_precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--precision", choices=tuple(MODEL_FILES), default="float32",
+                         help="of the package's files (%(default)s)")  # fmt: skip
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -177,7 +191,7 @@ def _list(_: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     answered: deque[str] = deque()
     failed: list[ImageError] = []
-    with Predictor(options.model, device=options.device) as predictor:
+    with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
         images = _readable_images(options.images, predictor.info().input, answered, failed)
         for prediction in predictor.predict_iter(images, options.top_k):
             _print_prediction(answered.popleft(), prediction, options.json)
@@ -245,12 +259,14 @@ def _verify(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from pdeinfer.evaluation import evaluate
 
-    evaluation = evaluate(options.package, options.data_dir)
+    evaluation = evaluate(options.package, options.data_dir, options.precision)
     print(json.dumps(evaluation.to_dict(), ensure_ascii=False) if options.json else evaluation)
     return 1 if evaluation.equals_card is False else 0
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.int8 != (options.calibrate is not None):
+        raise ExportError("--int8 and --calibrate DIR, the folder of training images for it, need each other")
     from pdeinfer.export import TEST_IMAGES, export_package
 
     reports = export_package(
@@ -258,6 +274,8 @@ def _export(options: argparse.Namespace) -> int:
         options.output,
         inline=options.inline,
         saved_model=options.format in ("saved_model", "all"),
+        calibrate=options.calibrate,
+        half=options.half,
         force=options.force,
     )
     print("\n".join(map(str, reports)))

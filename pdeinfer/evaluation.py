@@ -1,4 +1,4 @@
-"""Measures a model package again, on the test images of its data set, from its ONNX file alone."""
+"""Measures a model package again, on the test images of its data set, from its ONNX files alone."""
 
 import statistics
 import time
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pdeinfer import zoo
-from pdeinfer.datasets import load_test_split
+from pdeinfer.datasets import Split, load_test_split
+from pdeinfer.package import ModelPackage, Precision
 from pdeinfer.predictor import Predictor
 
 MAX_PRINTED_CLASSES = 20
@@ -22,14 +23,15 @@ class Evaluation:
     """What a package answers for the test images of its data set.
 
     Attributes:
-        model: its name. labels: of its classes.
+        model: its name. precision: of the network. labels: of its classes.
         confusion: images by true class (rows) and predicted class (columns).
-        card_accuracy: the test accuracy that its card states, or None.
+        card_accuracy: the test accuracy that its card states of this precision, or None.
         images_per_second: of arrays in batches of `batch_size`: the median of three passes, after one batch to warm up.
         device, threads: as in `pdeinfer.PredictorInfo`.
     """
 
     model: str
+    precision: Precision
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     card_accuracy: float | None
@@ -78,8 +80,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return the accuracy, the speed, and the confusion matrix, or of many classes the most frequent confusions."""
+        name = self.model if self.precision == "float32" else f"{self.model} in {self.precision}"
         lines = [
-            f"{self.model}: {self.accuracy:.2%} of {self.images:,} test images right ({self.correct:,}), "
+            f"{name}: {self.accuracy:.2%} of {self.images:,} test images right ({self.correct:,}), "
             f"{self._against_card()}",
             f"{self.images_per_second:,.0f} images per second ({self.device}, {self.threads} "
             f"thread{'s' if self.threads > 1 else ''}, batches of {self.batch_size})",
@@ -125,21 +128,26 @@ class Evaluation:
         ]
 
 
-def evaluate(model: str | Path, data_dir: Path | None = None) -> Evaluation:
+def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precision = "float32") -> Evaluation:
     """Classify the test images of the data set that a model was trained on, with ONNX Runtime.
 
     Args:
         model: a bundled model's name, or a package's folder.
         data_dir: the folder with the data set; the digits need none, nothing is downloaded.
+        precision: as for `pdeinfer.Predictor`.
 
     Raises:
         ModelNotFoundError, ModelPackageError, MissingDependencyError: as `pdeinfer.Predictor` does.
         DatasetError: the card names no data set, or its test images are missing, damaged or others.
     """
     package = zoo.load(model)
+    return evaluate_on(load_test_split(package.card.training, package.card.preset, data_dir), package, precision)
+
+
+def evaluate_on(test: Split, package: ModelPackage, precision: Precision) -> Evaluation:
+    """Classify test images, as `evaluate` does."""
     preset = package.card.preset
-    test = load_test_split(package.card.training, preset, data_dir)
-    with Predictor(package) as predictor:
+    with Predictor(package, precision=precision) as predictor:
         info = predictor.info()
         predictor.predict_proba(test.images[: info.batch_size])
         seconds = []
@@ -147,11 +155,13 @@ def evaluate(model: str | Path, data_dir: Path | None = None) -> Evaluation:
             started = time.perf_counter()
             probabilities = predictor.predict_proba(test.images)
             seconds.append(time.perf_counter() - started)
-    stated = package.card.metrics.get("test_accuracy")
+    card = package.card
+    stated = (card.metrics if precision == "float32" else card.variants.get(precision, {})).get("test_accuracy")
     confusion = np.zeros((len(preset.labels),) * 2, np.int64)
     np.add.at(confusion, (test.labels, probabilities.argmax(axis=1)), 1)
     return Evaluation(
         model=preset.name,
+        precision=precision,
         labels=preset.labels,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         card_accuracy=float(stated) if isinstance(stated, int | float) else None,

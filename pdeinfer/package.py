@@ -7,6 +7,7 @@ digits-pde/
     fields.onnx    what its PDE layers compute, for `pdeinfer inspect`; not there where it has none
     model.keras    the trained original, for re-export, verification and fine-tuning
     saved_model/   TensorFlow's format, on request
+    model.int8.onnx, model.half.onnx   the network in less precision, on request
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from pdeinfer.errors import ModelPackageError, PresetError
 from pdeinfer.presets import Preset
@@ -30,6 +31,10 @@ CARD_FILE = "card.json"
 ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"
 KERAS_FILE = "model.keras"
+
+Precision: TypeAlias = Literal["float32", "half", "int8"]
+MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "half": "model.half.onnx", "int8": "model.int8.onnx"}
+
 MAX_CARD_BYTES = 1 << 20
 
 # A relative POSIX path whose parts start with a letter, digit or underscore: so no "..", drive or absolute path.
@@ -61,6 +66,7 @@ class ModelCard:
         opset: the ONNX operator set of `model.onnx`.
         training: how it was trained. metrics: what was measured, e.g. `{"test_accuracy": 0.97}`.
         parity: the report that proves the exported files equal to the original.
+        variants: by precision, what was measured of `model.half.onnx` and `model.int8.onnx` where they are there.
         files: every other file of the folder by its relative POSIX path; `write_card` fills it in.
         created: ISO 8601, UTC. pdeinfer_version: the version that wrote it.
     """
@@ -72,6 +78,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     pdeinfer_version: str = __version__
@@ -80,7 +87,7 @@ class ModelCard:
         for name in ("parameters", "macs", "opset"):
             if not _is_count(getattr(self, name)):
                 raise ModelPackageError(f"{name} must be an integer >= 0, not {getattr(self, name)!r}")
-        for name in ("training", "metrics", "parity", "files"):
+        for name in ("training", "metrics", "parity", "variants", "files"):
             if not isinstance(getattr(self, name), dict):
                 raise ModelPackageError(f"{name} must be an object, not {getattr(self, name)!r}")
         for name in ("created", "pdeinfer_version"):
@@ -111,6 +118,7 @@ class ModelCard:
             return cls(
                 preset=Preset.from_dict({name: values[name] for name in _PRESET_FIELDS}),
                 files={name: FileRecord(**record) for name, record in values["files"].items()},
+                variants=values.get("variants", {}),  # older cards have none
                 **{name: values[name] for name in _PLAIN_FIELDS},
             )
         except KeyError as error:
@@ -181,6 +189,27 @@ class ModelPackage:
         if digest != record.sha256:
             raise ModelPackageError(f"{path} is damaged: SHA-256 {record.sha256} expected, {digest} found")
         return content
+
+    def read_model(self, precision: Precision = "float32") -> bytes:
+        """Return the ONNX file of a precision, checked as `read_file` does.
+
+        Raises:
+            ModelPackageError: the package has none of that precision; or as `read_file` does.
+            ValueError: `precision` is unknown.
+        """
+        if precision not in MODEL_FILES:
+            raise ValueError(f"precision must be one of {', '.join(MODEL_FILES)}, not {precision!r}")
+        if precision not in self.precisions:
+            raise ModelPackageError(
+                f"{self.card.preset.name} is not there in precision {precision!r}, only in "
+                f"{', '.join(self.precisions)}: `pdeinfer export --{precision}` makes it"
+            )
+        return self.read_file(MODEL_FILES[precision])
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions of which the package has an ONNX file."""
+        return tuple(precision for precision, name in MODEL_FILES.items() if name in self.card.files)
 
     def verify_checksums(self) -> None:
         """Check every file that the card lists, and that the folder holds no other.

@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images import ImageLike, image_files, to_array
-from pdeinfer.package import ONNX_FILE, ModelPackage
+from pdeinfer.package import MODEL_FILES, ModelPackage, Precision
 from pdeinfer.presets import InputSpec
 from pdeinfer.session import PdeLayers, Session, create_session
 from pdeinfer.version import __version__
@@ -59,6 +59,7 @@ class PredictorInfo:
     Attributes:
         model: the model's name. path: its package.
         labels, input, parameters: from its card.
+        precision: of the network: "float32", "half" or "int8".
         device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
         threads: of one prediction on the CPU. batch_size: the most images in one run.
         pde_layers: "fused" where they run in pdeinfer's own operator, "standard" where all that runs is ONNX Runtime's.
@@ -70,6 +71,7 @@ class PredictorInfo:
     labels: tuple[str, ...]
     input: InputSpec
     parameters: int
+    precision: Precision
     device: str
     provider: str
     threads: int
@@ -83,22 +85,24 @@ class Predictor:
 
     Args:
         model: a bundled model's name, a package's folder, or a `ModelPackage`.
+        precision: "float32", or "half" or "int8" where the package has such a file.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
         threads: CPU threads of one prediction; by default as many CPUs as this process may use.
         batch_size: the most images in one run of the network.
 
     Raises:
         ModelNotFoundError: no bundled model and no folder of that name.
-        ModelPackageError: the package is damaged, or its network does not fit its card.
+        ModelPackageError: the package is damaged, lacks the precision, or its network does not fit its card.
         DeviceError: the device is unknown or cannot be used.
         MissingDependencyError: ONNX Runtime is not installed.
-        TypeError, ValueError: `threads` or `batch_size` is not a positive integer.
+        TypeError, ValueError: `threads` or `batch_size` is not a positive integer; or the precision is unknown.
     """
 
     def __init__(
         self,
         model: str | Path | ModelPackage = DEFAULT_MODEL,
         *,
+        precision: Precision = "float32",
         device: str = "auto",
         threads: int | None = None,
         batch_size: int = 32,
@@ -107,9 +111,10 @@ class Predictor:
         if threads is not None:
             threads = _positive_int("threads", threads)
         package = model if isinstance(model, ModelPackage) else load(model)
-        session = create_session(package.read_file(ONNX_FILE), device, threads)
-        _check_interface(session, package)
+        session = create_session(package.read_model(precision), device, threads)
+        _check_interface(session, package, precision)
         self._package = package
+        self._precision = precision
         self._labels = package.card.preset.labels
         self._input = package.card.preset.input
         self._session: Session | None = session
@@ -211,6 +216,7 @@ class Predictor:
             labels=self._labels,
             input=self._input,
             parameters=card.parameters,
+            precision=self._precision,
             device=session.device,
             provider=session.provider,
             threads=session.threads,
@@ -266,7 +272,7 @@ class Predictor:
         return [self.rank(scores, top_k) for scores in self.predict_proba(np.stack(images))]
 
 
-def _check_interface(session: Session, package: ModelPackage) -> None:
+def _check_interface(session: Session, package: ModelPackage, precision: Precision) -> None:
     """Raise ModelPackageError unless the network's input and output are what the card says."""
     spec, labels = package.card.preset.input, package.card.preset.labels
     expected_input = f"{INPUT_NAME}: tensor(uint8) [batch, {spec.height}, {spec.width}, {spec.channels}]"
@@ -277,7 +283,7 @@ def _check_interface(session: Session, package: ModelPackage) -> None:
     ):
         if found != [expected]:
             raise ModelPackageError(
-                f"{package.path / ONNX_FILE} does not fit its card: "
+                f"{package.path / MODEL_FILES[precision]} does not fit its card: "
                 f"{what} {expected} expected, {'; '.join(found)} found"
             )
 

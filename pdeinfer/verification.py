@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from pdeinfer.errors import ExportError, MissingDependencyError, ModelPackageError, ParityError
-from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package import FIELDS_FILE, MODEL_FILES, ModelPackage
 from pdeinfer.predictor import Predictor
 
 
@@ -48,9 +48,11 @@ def _check_files(package: ModelPackage) -> str:
 
 def _check_prediction(package: ModelPackage) -> str:
     spec = package.card.preset.input
-    with Predictor(package, device="cpu") as predictor:
-        predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
-        return f"ONNX Runtime {predictor.info().versions['onnxruntime']}"
+    for precision in package.precisions:
+        with Predictor(package, precision=precision, device="cpu") as predictor:
+            predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+            version = predictor.info().versions["onnxruntime"]
+    return f"ONNX Runtime {version}"
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
@@ -61,7 +63,8 @@ def _check_graph_rules(package: ModelPackage) -> str:
     from pdeinfer.export import broken_fields_rules, broken_rules
 
     sizes = []
-    for name, broken_rules_of in ((ONNX_FILE, broken_rules), (FIELDS_FILE, broken_fields_rules)):
+    rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
+    for name, broken_rules_of in rules.items():
         if name in package.card.files:
             model = onnx.load_model_from_string(package.read_file(name))
             broken = broken_rules_of(model, package.card.preset)

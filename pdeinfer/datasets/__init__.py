@@ -1,7 +1,7 @@
 """The data sets: the standard ones, and folders of anyone's images."""
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
-from pdeinfer.datasets.recorded import load_test_split
+from pdeinfer.datasets.recorded import load_test_split, load_training_images
 from pdeinfer.datasets.splits import Array, Dataset, DatasetName, Split, StandardName, hold_out
 from pdeinfer.datasets.standard import load_dataset
 
@@ -16,4 +16,5 @@ __all__ = [
     "hold_out",
     "load_dataset",
     "load_test_split",
+    "load_training_images",
 ]

@@ -1,13 +1,16 @@
-"""The test images of a finished training, found again from what it recorded."""
+"""The images of a finished training, found again from what it recorded."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from pdeinfer.datasets.image_folder import find_images
-from pdeinfer.datasets.splits import DatasetName, Split
+from pdeinfer.datasets.splits import Array, DatasetName, Split
 from pdeinfer.datasets.standard import load_dataset
 from pdeinfer.errors import DatasetError
+from pdeinfer.images import SUFFIXES, image_files, to_array
 from pdeinfer.presets import Preset
 
 
@@ -30,8 +33,41 @@ def load_test_split(training: Mapping[str, Any], preset: Preset, data_dir: Path 
         what = "the folder of images" if dataset == "folder" else f"the folder with the files of {dataset}"
         raise DatasetError(f"{preset.name}: --data-dir must name {what}")
     if dataset == "folder":
-        return _read_folder(training, preset, data_dir)
+        return _read_folder(training, preset, data_dir, "test")
     return _check(load_dataset(dataset, data_dir).test, preset)
+
+
+def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Path) -> Array:
+    """Load images for a network to learn from, as it takes them: none of its test images is among them.
+
+    Args:
+        training, preset: as in `load_test_split`, but the record may be empty.
+        folder: the data set that the record names, whose training images are taken. Where it names none, or one that
+            needs no folder: a folder for each class, as `find_images` takes it, whose training images are taken; or
+            image files, of which all are taken.
+
+    Returns:
+        uint8 (N, height, width, channels), N at least 1.
+
+    Raises:
+        DatasetError: there is no such folder, no image in it, or another data set than the record's.
+        ImageError: one of the image files, lying in `folder` itself, cannot be read.
+    """
+    recipe = training.get("recipe")
+    dataset = recipe.get("dataset") if isinstance(recipe, Mapping) else None
+    if dataset == "folder":
+        return _read_folder(training, preset, folder, "train").images
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: expected a folder of images")
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if any(path.is_file() and path.suffix.lower() in SUFFIXES for path in entries):
+        return np.stack([to_array(file, preset.input) for file in image_files(folder)])
+    if dataset in ("mnist", "cifar10"):
+        return _check(load_dataset(dataset, folder).train, preset).images
+    if not any(path.is_dir() for path in entries):
+        raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), or a folder of them for each class")
+    train, _ = find_images(folder).read_split("train", preset.input)
+    return train.images
 
 
 def _dataset_name(training: Mapping[str, Any], preset: Preset) -> DatasetName:
@@ -46,18 +82,18 @@ def _dataset_name(training: Mapping[str, Any], preset: Preset) -> DatasetName:
     return name
 
 
-def _check(test: Split, preset: Preset) -> Split:
+def _check(split: Split, preset: Preset) -> Split:
     spec = preset.input
     shape, classes = (spec.height, spec.width, spec.channels), len(preset.labels)
-    if test.images.shape[1:] != shape or test.labels.max() >= classes:
+    if split.images.shape[1:] != shape or split.labels.max() >= classes:
         raise DatasetError(
             f"{preset.name}: expected images of shape {shape} and {classes} classes, "
-            f"and those of its data set have {test.images.shape[1:]} and {test.labels.max() + 1}"
+            f"and those of its data set have {split.images.shape[1:]} and {split.labels.max() + 1}"
         )
-    return test
+    return split
 
 
-def _read_folder(training: Mapping[str, Any], preset: Preset, data_dir: Path) -> Split:
+def _read_folder(training: Mapping[str, Any], preset: Preset, data_dir: Path, name: str) -> Split:
     folder = find_images(data_dir)
     images = training.get("images")
     splits = images.get("splits") if isinstance(images, Mapping) else None
@@ -69,5 +105,5 @@ def _read_folder(training: Mapping[str, Any], preset: Preset, data_dir: Path) ->
             f"{data_dir}: its test images are not those of the training: expected {expected} and the classes "
             f"{', '.join(preset.labels)}, got {found} and {', '.join(folder.labels)}"
         )
-    test, _ = folder.read_split("test", preset.input)
-    return test
+    split, _ = folder.read_split(name, preset.input)
+    return split

@@ -1,36 +1,67 @@
 """Turns a trained network into a model package, and proves it equal to the original."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pdeinfer.datasets import load_training_images
 from pdeinfer.errors import ParityError
+from pdeinfer.evaluation import evaluate_on
 from pdeinfer.export.fields import pde_layers, trace_fields
-from pdeinfer.export.graph import convert_classifier
+from pdeinfer.export.graph import convert_classifier, without_functions
 from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.export.onnx_file import OPSET, write, write_onnx
-from pdeinfer.export.original import load_original
-from pdeinfer.export.proof import SAVED_MODEL, Report, prove
+from pdeinfer.export.original import Original, load_original
+from pdeinfer.export.precisions import to_half, to_int8
+from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, Report, prove
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.export.traced import trace
-from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.export.variants import VariantReport, compare_variant
+from pdeinfer.package import (
+    FIELDS_FILE,
+    KERAS_FILE,
+    MODEL_FILES,
+    ModelCard,
+    ModelPackage,
+    Precision,
+    new_package,
+    write_card,
+)
+from pdeinfer.parity import synthetic_images
 
 
 def export_package(
-    source: str | Path, output: str | Path, *, inline: bool = False, saved_model: bool = False, force: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    inline: bool = False,
+    saved_model: bool = False,
+    calibrate: Path | None = None,
+    half: bool = False,
+    force: bool = False,
 ) -> list[Report]:
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
+
+    Files of less precision are not equal to it: how far they are from `model.onnx` is in the reports, and how well they
+    classify the data set's test images, where these are at hand, in the package's card.
 
     Args:
         source: the folder of a training, or a `.keras` file.
         output: the package's folder.
-        inline: write the ONNX file without functions, for tools that do not read them: the operators of a PDE layer
+        inline: write the ONNX files without functions, for tools that do not read them: the operators of a PDE layer
             stand in the graph itself.
         saved_model: add a SavedModel to the ONNX file, which every package has.
+        calibrate: add `model.int8.onnx`, for CPUs, its ranges those of the images in this folder (see
+            `pdeinfer.datasets.load_training_images`).
+        half: add `model.half.onnx`, for GPUs.
         force: replace the package that is at `output`.
 
     Raises:
         ExportError: `source` is not a network of this package, or cannot be converted.
         ModelPackageError: `output` exists without `force`, or cannot be written.
+        DatasetError, ImageError: `calibrate` has no training images.
         ParityError: an exported file differs from the network; its message is the report. Nothing is left then.
         MissingDependencyError: TensorFlow or tf2onnx is not installed.
     """
@@ -40,15 +71,18 @@ def export_package(
 
         classifier = original.classifier
         classifier.save(folder / KERAS_FILE)
-        model = convert_classifier(classifier, inline=inline)
-        write(model, classifier.preset, folder / ONNX_FILE, broken_rules)
+        for precision, model in _models(original, calibrate, half=half, for_onnx_runtime=not inline).items():
+            complete = without_functions(model) if inline else model
+            write(complete, classifier.preset, folder / MODEL_FILES[precision], broken_rules)
         if pde_layers(classifier):
             write_onnx(trace_fields(classifier), classifier.preset, folder / FIELDS_FILE, broken_fields_rules)
         if saved_model:
             write_saved_model(classifier, trace(classifier), folder / SAVED_MODEL)
-        reports = prove(classifier, folder, original.test_images, saved_model=saved_model)
-        if not all(report.passed for report in reports):
-            raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))
+        images = synthetic_images(*classifier.input_shape[1:])
+        if original.test is not None:
+            images[TEST_IMAGES] = original.test.images
+        reports = prove(classifier, folder, images, saved_model=saved_model)
+        _require_passed(reports)
         card = ModelCard(
             preset=classifier.preset,
             parameters=count_parameters(classifier),
@@ -58,6 +92,39 @@ def export_package(
             metrics=original.metrics,
             parity={report.candidate: report.to_dict() for report in reports},
         )
+        package = ModelPackage(folder, write_card(folder, card))
+        variants = [compare_variant(package, precision, images) for precision in package.precisions[1:]]
+        _require_passed(variants)
+        card = replace(card, variants={report.precision: _measured(report, original, package) for report in variants})
         (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
         write_card(folder, card)
-    return reports
+    return [*reports, *variants]
+
+
+def _models(original: Original, calibrate: Path | None, *, half: bool, for_onnx_runtime: bool) -> dict[Precision, Any]:
+    """Return the network as an `onnx.ModelProto` in every precision that is wanted."""
+    classifier = original.classifier
+    images = None
+    if calibrate is not None:
+        images = load_training_images(original.training, classifier.preset, calibrate)
+    model = convert_classifier(classifier, for_onnx_runtime=for_onnx_runtime)
+    models: dict[Precision, Any] = {"float32": model}
+    if half:
+        models["half"] = to_half(model)
+    if images is not None:
+        models["int8"] = to_int8(model, images)
+    return models
+
+
+def _require_passed(reports: Sequence[Report]) -> None:
+    if not all(report.passed for report in reports):
+        raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))
+
+
+def _measured(report: VariantReport, original: Original, package: ModelPackage) -> dict[str, Any]:
+    """Return what the card says of a file of less precision."""
+    values: dict[str, Any] = {"parity": report.to_dict()}
+    if original.test is not None:
+        evaluation = evaluate_on(original.test, package, report.precision)
+        values |= {"test_accuracy": evaluation.accuracy, "test_images": evaluation.images}
+    return values

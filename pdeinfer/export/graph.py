@@ -13,19 +13,37 @@ from pdeinfer.export.operands import OPERANDS, folded_operands
 from pdeinfer.export.traced import NORMALIZED, trace_around_layers
 
 
-def convert_classifier(classifier: Any, *, inline: bool = False) -> Any:
+def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
     """Return a network as an `onnx.ModelProto`, from raw pixels to probabilities.
 
     Args:
-        inline: have the operators of the PDE layers in the graph itself, not in a function that it calls, and not
-            those that ONNX Runtime alone runs best.
+        for_onnx_runtime: have PDE layers of those operators that ONNX Runtime, and it alone, runs best.
 
     Raises:
         ExportError, MissingDependencyError: as `onnx_file.convert` does.
     """
     model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs=[NORMALIZED])
-    _complete(model, classifier, for_onnx_runtime=not inline)
-    return _without_functions(model) if inline else model
+    _complete(model, classifier, for_onnx_runtime=for_onnx_runtime)
+    return model
+
+
+def without_functions(model: Any) -> Any:
+    """Return the model with the operators of the PDE layers in the graph itself, not in a function that it calls."""
+    import onnx.inliner
+
+    model = onnx.inliner.inline_local_functions(model)
+    for entry in [entry for entry in model.opset_import if entry.domain == DOMAIN]:
+        model.opset_import.remove(entry)
+    return model
+
+
+def sort_nodes(graph: Any) -> None:
+    """Put the nodes of a graph in an order in which each comes after those that it needs."""
+    nodes = list(graph.node)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needed = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(nodes)}
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())
 
 
 def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
@@ -49,16 +67,7 @@ def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
         has_blocks = all(layer.output.shape[-1] % BlockedBody.BLOCK == 0 for layer in layers.values())
         model.functions.append(global_layer_function(spec, OPSET, blocked=for_onnx_runtime and has_blocks))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
-    _sort(graph)
-
-
-def _without_functions(model: Any) -> Any:
-    import onnx.inliner
-
-    model = onnx.inliner.inline_local_functions(model)
-    for entry in [entry for entry in model.opset_import if entry.domain == DOMAIN]:
-        model.opset_import.remove(entry)
-    return model
+    sort_nodes(graph)
 
 
 def _normalize(graph: Any, rescaling: Any) -> None:
@@ -99,12 +108,3 @@ def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
     _, height, width, channels = layer.output.shape
     attributes = call_attributes(layer.spec, height, width, channels)
     graph.node.append(onnx.helper.make_node(NAME, inputs, [name], name=name, domain=DOMAIN, **attributes))
-
-
-def _sort(graph: Any) -> None:
-    """Put the nodes in an order in which each comes after those that it needs."""
-    nodes = list(graph.node)
-    makers = {name: index for index, node in enumerate(nodes) for name in node.output}
-    needed = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(nodes)}
-    del graph.node[:]
-    graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.package import ModelCard
+from pdeinfer.package import MODEL_FILES, ModelCard
 from pdeinfer.presets import ResidualNetwork
 
 README_FILE = "README.md"
@@ -70,6 +70,17 @@ def _figures(card: ModelCard) -> dict[str, str]:
             gap = max(comparison["max_relative"] for comparison in report["comparisons"])
             count = sum(comparison["count"] for comparison in report["comparisons"])
             figures[f"{name}, against {report['reference']}"] = f"equal within {gap:.1e} (relative), {count:,} images"
+    for precision in MODEL_FILES.keys() & card.variants.keys():
+        variant, name = card.variants[precision], f"{MODEL_FILES[precision]} (precision {precision})"
+        if "test_accuracy" in variant:
+            accuracy = f"{100 * variant['test_accuracy']:.2f} % of {variant['test_images']:,}"
+            figures[f"{name}: accuracy on test images"] = accuracy
+        rows = variant["parity"]["comparisons"]
+        same, count = (sum(row[key] for row in rows) for key in ("top1_equal", "count"))
+        figures[f"{name}, against {variant['parity']['reference']}"] = (
+            f"the same label for {same:,} of {count:,} images, probabilities within "
+            f"{max(row['max_absolute'] for row in rows):.2g}"
+        )
     return figures
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.backend import import_keras, require_tensorflow
-from pdeinfer.datasets import Array, load_test_split
+from pdeinfer.datasets import Split, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
 from pdeinfer.presets import Preset
 
@@ -25,13 +25,13 @@ class Original:
     Attributes:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
         training, metrics: what its training recorded, for the card; empty where the file stands alone.
-        test_images: the data set's test images, uint8 (N, H, W, C), or None where it is not at hand.
+        test: the data set's test images, or None where it is not at hand.
     """
 
     classifier: Any
     training: dict[str, Any]
     metrics: dict[str, Any]
-    test_images: Array | None
+    test: Split | None
 
 
 def load_original(source: Path) -> Original:
@@ -53,12 +53,12 @@ def load_original(source: Path) -> Original:
     if measured.get("model_sha256") == hashlib.sha256(path.read_bytes()).hexdigest():
         record |= measured
     metrics = {name: record.pop(name) for name in _METRICS if name in record}
-    test_images = _load_test_images(record, classifier.preset)
+    test = _load_test(record, classifier.preset)
     for name in _NOT_FOR_THE_CARD:
         record.pop(name, None)
     if len(classifier.preset.labels) > _MAX_CONFUSION_CLASSES:
         metrics.pop("confusion", None)
-    return Original(classifier, record, metrics, test_images)
+    return Original(classifier, record, metrics, test)
 
 
 # Two paths of this machine; the classifier's preset is in the card itself, and so is the checksum of its model.keras.
@@ -119,9 +119,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _load_test_images(record: dict[str, Any], preset: Preset) -> Array | None:
+def _load_test(record: dict[str, Any], preset: Preset) -> Split | None:
     data_dir = record.get("data_dir")
     try:
-        return load_test_split(record, preset, data_dir and Path(data_dir)).images
+        return load_test_split(record, preset, data_dir and Path(data_dir))
     except (DatasetError, MissingDependencyError):
         return None  # none is recorded, or it was there when the network was trained and is not any more

@@ -1,5 +1,6 @@
 """Proves the files of a model package equal to the Keras network they came from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from pdeinfer.export.fields import exported_fields, original_fields
 from pdeinfer.export.fields_report import FieldsReport, compare_fields
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.saved_model import read_saved_model
+from pdeinfer.export.variants import VariantReport, compare_variant
 from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.parity import Array, Classify, ParityReport, compare, synthetic_images
 from pdeinfer.session import Session, create_session
@@ -18,18 +20,18 @@ from pdeinfer.session import Session, create_session
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"
 
-Report: TypeAlias = ParityReport | FieldsReport
+Report: TypeAlias = ParityReport | FieldsReport | VariantReport
 
 
-def prove(classifier: Any, folder: Path, test_images: Array | None, *, saved_model: bool) -> list[Report]:
+def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_model: bool) -> list[Report]:
     """Compare the exported files in `folder` with the network, and report.
 
     The reference is the Keras network on TensorFlow, on the CPU: a GPU rounds otherwise. ONNX Runtime runs with the
     options that `Predictor` uses, with standard operators alone and, where this machine has it, with the fused operator
-    of the PDE layers. The images are random and extreme ones, and the data set's test images where they are
-    at hand; for the fields, the first 16 of each.
+    of the PDE layers.
 
     Args:
+        images: sets of images, uint8 (N, height, width, channels), by name; for the fields, the first 16 of each.
         saved_model: compare the SavedModel too. It is run for that, and it is a program that may do anything: only one
             that was written here.
 
@@ -37,11 +39,6 @@ def prove(classifier: Any, folder: Path, test_images: Array | None, *, saved_mod
         ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
     """
     import tensorflow as tf
-
-    spec = classifier.preset.input
-    images = synthetic_images(spec.height, spec.width, spec.channels)
-    if test_images is not None:
-        images[TEST_IMAGES] = test_images
 
     answers: dict[bytes, Array] = {}  # every candidate is asked the same
 
@@ -83,6 +80,8 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
 def verify_package(package: ModelPackage) -> list[Report]:
     """Prove an existing package again, against the `model.keras` in it: its ONNX files, and its card.
 
+    Its files of less precision are compared with `model.onnx`.
+
     A SavedModel in it is not loaded: unlike the other files, it is a program.
 
     Raises:
@@ -104,7 +103,9 @@ def verify_package(package: ModelPackage) -> list[Report]:
             raise ModelPackageError(
                 f"the card's {name} is not that of {KERAS_FILE}: {expected} expected, {found} found"
             )
-    return prove(classifier, package.path, None, saved_model=False)
+    images = synthetic_images(*classifier.input_shape[1:])
+    variants = [compare_variant(package, precision, images) for precision in package.precisions[1:]]
+    return [*prove(classifier, package.path, images, saved_model=False), *variants]
 
 
 def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:

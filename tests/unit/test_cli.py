@@ -93,6 +93,16 @@ class TestPredict:
         assert cli.main(["predict", path, "--model", str(package_folder), "--device", "tpu"]) == 2
         assert error_lines(capsys) == ["pdeinfer: error: device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'"]
 
+    def test_a_precision_that_the_package_lacks_is_exit_code_2(
+        self, images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        options = ["--model", str(package_folder), "--precision", "int8"]
+        assert cli.main(["predict", str(images / "a.png"), *options]) == 2
+        assert error_lines(capsys) == [
+            "pdeinfer: error: tiny-grey is not there in precision 'int8', only in float32: "
+            "`pdeinfer export --int8` makes it"
+        ]
+
     @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5"])
     def test_a_wrong_top_k_is_a_usage_error(self, top_k: str, capsys: Captured) -> None:
         with pytest.raises(SystemExit) as stopped:
@@ -195,6 +205,7 @@ class TestExport:
             (["--inline"], {"inline": True}),
             (["--format", "saved_model"], {"saved_model": True}),
             (["--format", "all", "--force"], {"saved_model": True, "force": True}),
+            (["--int8", "--calibrate", "photos", "--half"], {"calibrate": Path("photos"), "half": True}),
         ],
     )
     def test_the_options_reach_the_exporter_and_the_report_is_printed(
@@ -208,9 +219,15 @@ class TestExport:
 
         monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
-        expected = {"inline": False, "saved_model": False, "force": False, **given}
+        expected = {"inline": False, "saved_model": False, "calibrate": None, "half": False, "force": False, **given}
         assert calls == [((Path("runs/x"), Path("build/x")), expected)]
         assert capsys.readouterr().out.startswith("the report\n")
+
+    @pytest.mark.parametrize("options", [["--int8"], ["--calibrate", "photos"]])
+    def test_int8_and_its_images_need_each_other(self, options: list[str], capsys: Captured) -> None:
+        assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 2
+        (line,) = error_lines(capsys)
+        assert line.startswith("pdeinfer: error: --int8 and --calibrate DIR,")
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
     def test_a_difference_is_exit_code_1_and_a_wrong_source_2(

@@ -1,6 +1,7 @@
 """`pdeinfer evaluate`: a package measured again on its test images."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from pdeinfer import cli
 from pdeinfer.datasets import load_dataset
 from pdeinfer.evaluation import Evaluation, evaluate
-from pdeinfer.package import ModelPackage, write_card
+from pdeinfer.package import MODEL_FILES, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.presets import Preset
 from tests.conftest import GREY_PRESET, write_tiny_package
 
@@ -22,6 +23,7 @@ Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 
 EVALUATION = Evaluation(
     model="tiny",
+    precision="float32",
     labels=("ant", "butterfly"),
     confusion=((90, 10), (0, 1900)),
     card_accuracy=0.995,
@@ -95,6 +97,23 @@ def test_the_matrix_is_printed_compactly() -> None:
         "      ant   90   10",
         "butterfly    . 1900",
     ]
+
+
+def test_a_lesser_precision_is_named() -> None:
+    assert str(replace(EVALUATION, precision="int8")).startswith("tiny in int8: 99.50% of 2,000")
+
+
+def test_a_lesser_precision_has_an_accuracy_of_its_own_in_the_card(tmp_path: Path, expected: np.ndarray) -> None:
+    folder = write_package(tmp_path / "tiny")
+    shutil.copyfile(folder / ONNX_FILE, folder / MODEL_FILES["int8"])
+    accuracy = expected.trace() / 359
+    for stated, equals in ((accuracy, True), (accuracy - 1 / 359, False), (None, None)):
+        variants = {"int8": {} if stated is None else {"test_accuracy": stated}}
+        write_card(folder, replace(ModelPackage.read(folder).card, variants=variants))
+        evaluation = evaluate(folder, precision="int8")
+        assert (evaluation.accuracy, evaluation.equals_card) == (accuracy, equals)
+        assert evaluation.to_dict()["precision"] == "int8"
+    assert evaluate(folder).card_accuracy == 0.5  # that of model.onnx
 
 
 def test_of_digits_the_confusion_of_3_and_5_is_printed() -> None:

@@ -21,6 +21,7 @@ CARD = ModelCard(
     training={"epochs": 3, "note": "π"},
     metrics={"test_accuracy": 0.97},
     parity={"passed": True},
+    variants={"int8": {"test_accuracy": 0.96}},
 )
 
 
@@ -78,7 +79,11 @@ class TestCard:
         assert ModelPackage.read(tmp_path / "p") == ModelPackage(tmp_path / "p", written)
         assert "π" in (tmp_path / "p" / CARD_FILE).read_text(encoding="utf-8")
 
-    @pytest.mark.parametrize("key", sorted(CARD.to_dict()))
+    def test_an_older_card_has_no_variants(self, package: Path) -> None:
+        change_card(package, lambda card: card.pop("variants"))
+        assert ModelPackage.read(package).card.variants == {}
+
+    @pytest.mark.parametrize("key", sorted(CARD.to_dict().keys() - {"variants"}))
     def test_a_missing_key_is_named(self, package: Path, key: str) -> None:
         change_card(package, lambda card: card.pop(key))
         problem = "this version reads format 1, not None" if key == "format" else f"the key '{key}' is missing"
