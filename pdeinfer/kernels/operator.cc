@@ -31,10 +31,12 @@ const Solver* choose_solver() {
   return is_wanted(kBaseline) ? &kBaseline : nullptr;
 }
 
+OrtStatus* no_solver() { return invalid("PDEINFER_KERNEL names no kernel of this CPU"); }
+
 struct Job {
   const Solver& solver;
   const Layer& layer;
-  int64_t blocks, bands;
+  int64_t images_together, blocks, bands;
   std::atomic<bool> is_out_of_memory{false};
 
   void solve(size_t index) {
@@ -43,7 +45,7 @@ struct Job {
       is_out_of_memory = true;
       return;
     }
-    solver.solve(layer, index / (bands * blocks), index / bands % blocks, index % bands, scratch);
+    solver.solve(layer, index / (bands * blocks) * images_together, index / bands % blocks, index % bands, scratch);
     scratch_pool.give_back(scratch);
   }
 };
@@ -56,7 +58,11 @@ class Kernel {
   OrtStatus* initialize(const OrtKernelInfo* info) {
     RETURN_IF_ERROR(api->KernelInfoGetAttribute_int64(info, "num_steps", &num_steps_));
     RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source_));
-    if (num_steps_ < 1) return invalid("num_steps must be at least 1, not %lld", static_cast<long long>(num_steps_));
+    if (!solver_) return no_solver();
+    if (num_steps_ < 1 || num_steps_ > kMostSteps) {
+      return invalid("num_steps must be 1 to %lld, not %lld", static_cast<long long>(kMostSteps),
+                     static_cast<long long>(num_steps_));
+    }
     RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
     bool is_constant[kInputs] = {};
     for (size_t i = kH + 1; i < input_count_; ++i) {
@@ -88,6 +94,7 @@ class Kernel {
     if (shape.rank != 4) return invalid("h must be of rank 4, (N, H, W, C), not %zu", shape.rank);
 
     Layer layer{};
+    layer.images = shape.sides[0];
     layer.height = shape.sides[1];
     layer.width = shape.sides[2];
     layer.channels = shape.sides[3];
@@ -111,7 +118,7 @@ class Kernel {
       RETURN_IF_ERROR(pack(inputs, layer.channels, &packed));
       layer.weights = packed;
     }
-    OrtStatus* const error = solve(context, layer, shape.sides[0]);
+    OrtStatus* const error = solve(context, layer);
     free(packed);
     return error;
   }
@@ -131,9 +138,9 @@ class Kernel {
     RETURN_IF_ERROR(expect(inputs, kShift, {1, {channels}}));
     weights.scale = inputs[kScale].values;
     weights.shift = inputs[kShift].values;
-    *packed = allocate(solver_.weights_size(channels));
+    *packed = allocate(solver_->weights_size(channels));
     if (!*packed) return out_of_memory();
-    solver_.pack(weights, channels, *packed);
+    solver_->pack(weights, channels, *packed);
     return nullptr;
   }
 
@@ -152,11 +159,13 @@ class Kernel {
     return nullptr;
   }
 
-  OrtStatus* solve(OrtKernelContext* context, const Layer& layer, int64_t images) const {
-    const int64_t values = images * layer.height * layer.width * layer.channels;
+  OrtStatus* solve(OrtKernelContext* context, const Layer& layer) const {
+    const int64_t values = layer.images * layer.height * layer.width * layer.channels;
     if (values == 0) return nullptr;
-    Job job{solver_, layer, (layer.channels + solver_.lanes - 1) / solver_.lanes, solver_.bands(layer)};
-    const int64_t count = images * job.blocks * job.bands;
+    const int64_t together = solver_->images_together(layer.channels);
+    const int64_t blocks = (layer.channels + solver_->lanes - 1) / solver_->lanes;
+    Job job{*solver_, layer, together, blocks, solver_->bands(layer)};
+    const int64_t count = (layer.images + together - 1) / together * job.blocks * job.bands;
     if (values * (layer.num_steps + kPreparation) <= kAlone) {
       for (int64_t i = 0; i < count; ++i) job.solve(i);
     } else {
@@ -170,7 +179,10 @@ class Kernel {
   // thread has begun to help.
   static constexpr int64_t kPreparation = 3, kAlone = 1 << 15;
 
-  const Solver& solver_ = *choose_solver();
+  // Nothing can stop a node that runs.
+  static constexpr int64_t kMostSteps = 1000;
+
+  const Solver* solver_ = choose_solver();
   int64_t num_steps_;
   float source_;
   size_t input_count_;
@@ -248,11 +260,19 @@ EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBa
   using namespace pdeinfer;
   api = base->GetApi(kApiVersion);
   if (!api) return nullptr;  // an older runtime, without the operator
-  if (!choose_solver()) return invalid("PDEINFER_KERNEL names no kernel of this CPU");
+  if (!choose_solver()) return no_solver();
   const OrtCustomOp* const op = can_infer_shapes(base->GetVersionString()) ? &kOperator : &kOperatorWithoutShapes;
-  OrtCustomOpDomain* domain;  // never released: sessions use it as long as they live
-  RETURN_IF_ERROR(api->CreateCustomOpDomain("pdeinfer", &domain));
-  RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, op));
+  static std::atomic<OrtCustomOpDomain*> shared;  // by all sessions, and never released
+  OrtCustomOpDomain* domain = shared;
+  if (!domain) {
+    RETURN_IF_ERROR(api->CreateCustomOpDomain("pdeinfer", &domain));
+    RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, op));
+    OrtCustomOpDomain* earlier = nullptr;
+    if (!shared.compare_exchange_strong(earlier, domain)) {
+      api->ReleaseCustomOpDomain(domain);
+      domain = earlier;
+    }
+  }
   return api->AddCustomOpDomain(options, domain);
 }
 

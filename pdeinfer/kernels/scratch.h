@@ -45,7 +45,7 @@ class ScratchPool {
   struct alignas(kAlignment) Header {
     size_t size;
   };
-  static constexpr size_t kLargestKept = 32 << 20;
+  static constexpr size_t kLargestKept = 8 << 20;
   std::atomic<Header*> places_[64];  // more threads than these take fresh memory
 };
 

@@ -33,28 +33,43 @@ struct PackedWeights {
 // Stays NaN where x is.
 inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
 
-// The channels of a block: fewer than LANES in a tensor's last one.
-struct Channels {
-  int64_t first, count;
+// What the lanes hold: a block of channels, fewer in a tensor's last one; or those of several images, where it has few.
+struct Lanes {
+  int64_t first, channels, images, image_size;
 
-  Channels(int64_t block, int64_t channels)
-      : first(block * LANES), count(channels - first < LANES ? channels - first : LANES) {}
+  Lanes(int64_t block, int64_t channels, int64_t images, int64_t image_size)
+      : first(block * LANES),
+        channels(channels - first < LANES ? channels - first : LANES),
+        images(images),
+        image_size(image_size) {}
 
-  Vector load(const float* values) const {
-    if (count == LANES) return *reinterpret_cast<const UnalignedVector*>(values + first);
+  Vector load(const float* values, int64_t channel_size = 1) const {
+    values += first * channel_size;
+    if (channels == LANES && channel_size == 1) return *reinterpret_cast<const UnalignedVector*>(values);
     Vector result{};
-    for (int64_t lane = 0; lane < count; ++lane) result[lane] = values[first + lane];
+    for (int64_t image = 0; image < images; ++image) {
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        result[image * channels + channel] = values[image * image_size + channel * channel_size];
+      }
+    }
     return result;
   }
 
   void store(Vector vector, float* values) const {
-    if (count == LANES) {
-      *reinterpret_cast<UnalignedVector*>(values + first) = vector;
-    } else {
-      for (int64_t lane = 0; lane < count; ++lane) values[first + lane] = vector[lane];
+    values += first;
+    if (channels == LANES) {
+      *reinterpret_cast<UnalignedVector*>(values) = vector;
+      return;
+    }
+    for (int64_t image = 0; image < images; ++image) {
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        values[image * image_size + channel] = vector[image * channels + channel];
+      }
     }
   }
 };
+
+int64_t images_together(int64_t channels) { return channels < LANES ? LANES / channels : 1; }
 
 // Rows, used again after `rows` of them, with one more value at each end: zero for the convolutions, the opposite end's
 // for the steps. No loop along a row knows a border.
@@ -94,7 +109,7 @@ class Block {
   Block(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch)
       : layer_(layer),
         weights_(static_cast<const PackedWeights*>(layer.weights)[block]),
-        channels_(block, layer.channels),
+        lanes_(block, layer.channels, images_from(layer, image), layer.height * layer.width * layer.channels),
         height_(layer.height),
         width_(layer.width),
         first_row_(image * layer.height),
@@ -141,6 +156,11 @@ class Block {
   // Rows of a band, for each step: enough that the rows beside it, which are computed for it once more, are few.
   static constexpr int64_t kBandRows = 64;
 
+  static int64_t images_from(const Layer& layer, int64_t image) {
+    const int64_t left = layer.images - image, together = images_together(layer.channels);
+    return left < together ? left : together;
+  }
+
   static size_t size_of(const Layer& layer, int64_t rows) {
     const int64_t stride = layer.width + 2, size = rows * stride;
     return size * (sizeof(Numbers) + sizeof(Rest)) + ((layer.start ? 3 : 2) * size + stride) * sizeof(Vector);
@@ -179,7 +199,7 @@ class Block {
 
   void load_row(const float* tensor, int64_t row, Vector* result, int64_t stride) const {
     const float* const values = tensor + (first_row_ + image_row(row)) * width_ * layer_.channels;
-    for (int64_t x = 0; x < width_; ++x) result[x * stride] = channels_.load(values + x * layer_.channels);
+    for (int64_t x = 0; x < width_; ++x) result[x * stride] = lanes_.load(values + x * layer_.channels);
   }
 
   void load_input(int64_t row) const {
@@ -289,16 +309,16 @@ class Block {
   }
 
   void finish(const Vector* result, int64_t row) const {
-    const Channels channels = channels_;  // a copy, which the stores cannot change
+    const Lanes lanes = lanes_;  // a copy, which the stores cannot change
     const Vector scale = weights_.scale, shift = weights_.shift;
     const int64_t width = width_, stride = layer_.channels;
     float* const values = layer_.output + (first_row_ + image_row(row)) * width * stride;
-    for (int64_t x = 0; x < width; ++x) channels.store(relu(scale * result[x] + shift), values + x * stride);
+    for (int64_t x = 0; x < width; ++x) lanes.store(relu(scale * result[x] + shift), values + x * stride);
   }
 
   const Layer& layer_;
   const PackedWeights& weights_;
-  const Channels channels_;
+  const Lanes lanes_;
   const int64_t height_, width_, first_row_;
   const bool is_streamed_;
   const int64_t stages_;         // of the first sweep
@@ -322,27 +342,27 @@ size_t weights_size(int64_t channels) { return (channels + LANES - 1) / LANES * 
 
 void pack(const Weights& weights, int64_t channels, void* packed) {
   for (int64_t block = 0; block * LANES < channels; ++block) {
-    const Channels those(block, channels);
+    const Lanes lanes(block, channels, images_together(channels), 0);
     PackedWeights& result = static_cast<PackedWeights*>(packed)[block];
     for (int i = 0; i < kCoefficients; ++i) {
       if (!weights.kernels[i]) continue;
-      for (int64_t tap = 0; tap < 9; ++tap) {
-        Vector values{};
-        for (int64_t lane = 0; lane < those.count; ++lane) {
-          values[lane] = weights.kernels[i][(those.first + lane) * 9 + tap];
-        }
-        result.convolutions[i].kernel[tap] = values;
-      }
-      result.convolutions[i].bias = those.load(weights.biases[i]);
+      for (int tap = 0; tap < 9; ++tap) result.convolutions[i].kernel[tap] = lanes.load(weights.kernels[i] + tap, 9);
+      result.convolutions[i].bias = lanes.load(weights.biases[i]);
     }
-    result.scale = those.load(weights.scale);
-    result.shift = those.load(weights.shift);
+    result.scale = lanes.load(weights.scale);
+    result.shift = lanes.load(weights.shift);
   }
 }
 
 }  // namespace
 
-const Solver SOLVER = {
-    NAME, LANES, weights_size, pack, Block<true, true>::bands, Block<true, true>::scratch_size, solve};
+const Solver SOLVER = {NAME,
+                       LANES,
+                       weights_size,
+                       pack,
+                       images_together,
+                       Block<true, true>::bands,
+                       Block<true, true>::scratch_size,
+                       solve};
 
 }  // namespace pdeinfer

@@ -1,4 +1,5 @@
-// One PDE layer, solved for a band of rows of one image and one block of channels: what solver.cc compiles to for each instruction set.
+// One PDE layer, solved for a band of rows and a block of channels: what solver.cc compiles to for each instruction
+// set.
 #pragma once
 
 #include <stddef.h>
@@ -26,7 +27,7 @@ struct Weights {
 
 // relu(scale * H[num_steps] + shift). Tensors are (N, H, W, C).
 struct Layer {
-  int64_t height, width, channels, num_steps;
+  int64_t images, height, width, channels, num_steps;
   float source;        // 2 dt, or 0
   const float* input;  // f, and H[-1] = H[0]
   const float* start;  // H[-1] = H[0] in place of the input, or null
@@ -43,8 +44,10 @@ struct Solver {
   int64_t lanes;  // channels of a block
   size_t (*weights_size)(int64_t channels);
   void (*pack)(const Weights& weights, int64_t channels, void* packed);
-  int64_t (*bands)(const Layer& layer);  // that an image is solved in, independently of each other
+  int64_t (*images_together)(int64_t channels);  // more than one where a block has room for them
+  int64_t (*bands)(const Layer& layer);          // that an image is solved in, independently of each other
   size_t (*scratch_size)(const Layer& layer);
+  // From that image on so many as are solved together, but for those that there are not.
   void (*solve)(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch);
 };
 

@@ -104,12 +104,20 @@ class TestEverySolver:
             layer = make_layer("convolutions", shape, 3)
             assert np.array_equal(run(layer, 1), run(layer, 2))
 
-    def test_an_image_has_the_same_result_in_every_batch(self) -> None:
-        layer = make_layer("convolutions", (7, 8, 8, 16), 2)
+    @pytest.mark.parametrize("channels", [1, 3, 16])
+    def test_an_image_has_the_same_result_in_every_batch(self, channels: int) -> None:
+        layer = make_layer("convolutions", (7, 8, 8, channels), 2)
         batch = run(layer)
         for index in range(7):
             alone = PdeLayer(2, layer.source, {**layer.tensors, "h": layer.tensors["h"][index : index + 1]})
             assert np.array_equal(run(alone)[0], batch[index])
+
+    @pytest.mark.parametrize("structure", STRUCTURES)
+    def test_images_of_few_channels_that_are_solved_together_equal_the_reference(self, structure: str) -> None:
+        for shape in [(19, 3, 4, 1), (9, 4, 3, 2), (6, 3, 5, 3)]:
+            for start in (False, True):
+                layer = make_layer(structure, shape, 2, start=start)
+                assert error(run(layer), reference(structure, shape, 2, start=start)) < TOLERANCE, shape
 
     def test_no_images_give_no_results(self) -> None:
         layer = make_layer("convolutions", (0, 4, 4, 3))
@@ -241,12 +249,21 @@ class TestMalformed:
         layer.tensors["h"] *= 0
         assert np.isfinite(run(layer)).all()
 
-    @pytest.mark.parametrize("num_steps", [0, -1])
-    def test_no_steps_are_an_error(self, num_steps: int) -> None:
+    @pytest.mark.parametrize("num_steps", [0, -1, 1001, 2**62])
+    def test_no_steps_and_very_many_are_an_error(self, num_steps: int) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6))
         model = layer.model()
         model.graph.node[0].attribute[0].i = num_steps
-        expect_error(layer, f"num_steps must be at least 1, not {num_steps}", model=model)
+        expect_error(layer, f"num_steps must be 1 to 1000, not {num_steps}", model=model)
+
+    def test_an_instruction_set_that_is_unknown_by_then_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        assert kernel.register_kernel(options)
+        monkeypatch.setenv("PDEINFER_KERNEL", "0")
+        model = make_layer("convolutions", (1, 4, 5, 6)).model().SerializeToString()
+        with pytest.raises(Exception, match="names no kernel of this CPU"):  # ONNX Runtime's own classes
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
     def test_a_missing_attribute_is_an_error(self) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6))
