@@ -1,11 +1,13 @@
-"""`make bench`: Predictor against Keras, by latency at batch 1 and throughput at batch 64, on one and two threads."""
+"""`make bench`: Predictor, with its fused operator and without, against Keras, at batch 1 and 64, on one and two threads."""
 
 import argparse
 import importlib.util
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from unittest import mock
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from pdeinfer.parity import Array, Classify, compare, synthetic_images
 BATCH_SIZES = (1, 64)
 THREADS = (1, 2)
 PREDICTOR = "Predictor"
+UNFUSED = "not fused"  # Predictor without pdeinfer's own operator
 KERAS = "Keras predict"
 ROW = "{:<28} {:>7} {:>5}  {:<13} {:>9} {:>19} {:>10} {:>8}"
 HEADER = ROW.format("model", "threads", "batch", "route", "median ms", "quartiles", "images/s", "x Keras")
@@ -58,8 +61,10 @@ def measure(package: ModelPackage, threads: int) -> Timings:
     """
     spec = package.card.preset.input
     images = synthetic_images(spec.height, spec.width, spec.channels)
-    with Predictor(package, device="cpu", threads=threads) as predictor:
+    with Predictor(package, device="cpu", threads=threads) as predictor, unfused(package, threads) as other:
         routes: dict[str, Classify] = {PREDICTOR: predictor.predict_proba}
+        if predictor.info().pde_layers == "fused":
+            routes[UNFUSED] = other.predict_proba
         if KERAS_FILE in package.card.files and importlib.util.find_spec("tensorflow"):
             routes[KERAS] = keras_predict(package, threads)
             report = compare((KERAS, routes[KERAS]), (PREDICTOR, predictor.predict_proba), images)
@@ -70,6 +75,12 @@ def measure(package: ModelPackage, threads: int) -> Timings:
             size: time_in_turns({name: partial(classify, batch) for name, classify in routes.items()})
             for size, batch in batches.items()
         }
+
+
+def unfused(package: ModelPackage, threads: int) -> Predictor:
+    """Return a Predictor that has its PDE layers in standard operators."""
+    with mock.patch.dict(os.environ, PDEINFER_KERNEL="0"):
+        return Predictor(package, device="cpu", threads=threads)
 
 
 def keras_predict(package: ModelPackage, threads: int) -> Classify:

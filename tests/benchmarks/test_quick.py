@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import quick
 from benchmarks.timing import Timing, time_in_turns
-from pdeinfer import ModelPackage, ParityError, zoo
+from pdeinfer import ModelPackage, ParityError, Predictor, zoo
 
 Captured = pytest.CaptureFixture[str]
 
@@ -35,7 +35,9 @@ def test_predictor_and_keras_are_measured_on_the_default_model() -> None:
     timings = quick.measure_in_new_process(zoo.load(zoo.DEFAULT_MODEL), threads=1)
 
     assert timings.keys() == {1, 64}
-    assert all(routes.keys() == {quick.PREDICTOR, quick.KERAS} for routes in timings.values())
+    with Predictor() as predictor:
+        unfused = {quick.UNFUSED} if predictor.info().pde_layers == "fused" else set()
+    assert all(routes.keys() == {quick.PREDICTOR, quick.KERAS} | unfused for routes in timings.values())
 
 
 def test_a_package_without_its_original_is_measured_alone(package_folder: Path) -> None:
