@@ -51,6 +51,7 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
     app.state.settings = settings
     add_error_handlers(app)
     add_page(app)
+    app.router.routes.extend((routes.DIRECT, *v2.DIRECT))
     app.include_router(routes.router)
     app.include_router(v2.router)
     if settings.keys_of_admins():

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits that it lacks: on the size of a request's head, and on the time to send it."""
+"""uvicorn's HTTP protocol with limits on the head of a request and the time to send it, and with fewer system calls."""
 
 import asyncio
 from typing import Any
@@ -16,6 +16,36 @@ _TOO_LARGE = (
 _TOO_LARGE_BODY = b'{"error":{"code":"headers_too_large","message":"the headers of a request are too large"}}'
 
 
+class JoinedWrites:
+    """A transport that sends by one system call what is written in one turn of the event loop.
+
+    An answer is written as a head and a body. Each call costs tens of microseconds, and the first would wake the
+    client for half an answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        data = b"".join(self._written)
+        self._written.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """Closes a connection whose request has a head, trailers or chunk extensions over the limit, or a head too slow.
 
@@ -29,6 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

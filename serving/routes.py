@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from pdeinfer import ImageError, ImageTooLargeError, Prediction
 from serving import metrics
+from serving.direct import DirectRoute, query_arguments
 from serving.errors import ApiError
 from serving.models import Models, ServedModel
 from serving.schemas import (
@@ -127,6 +128,9 @@ async def classify(
     results = [_result(upload, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
     content = {"model": served.name, "version": served.version, "results": results}
     return Response(_to_json(content), media_type="application/json")
+
+
+DIRECT = DirectRoute("/classify", "/classify", query_arguments, classify)
 
 
 @router.get("/models", summary="The served models", responses={500: _INTERNAL}, tags=["models"])

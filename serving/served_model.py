@@ -3,13 +3,12 @@
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from opentelemetry import trace
 
 from pdeinfer import ImageError, Prediction, Predictor
 from pdeinfer.images import to_array
@@ -19,11 +18,12 @@ from serving.errors import DeadlineError, InferenceError, QueueFullError
 from serving.metrics import ModelMetrics
 from serving.settings import Settings
 from serving.threads import Threads
+from serving.tracing import span
 from serving.uploads import Upload
 
 logger = logging.getLogger(__name__)
 
-_tracer = trace.get_tracer("pdeinfer")
+T = TypeVar("T")
 
 # What comes of an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -96,8 +96,7 @@ class ServedModel:
             InferenceError: the network failed.
         """
         with self._admit(len(pixels)):
-            async with _until(deadline):
-                results = await self._network.run(list(pixels))
+            results = await _until(deadline, self._network.run(list(pixels)))
         rows = [result for result in results if not isinstance(result, InferenceError)]
         if len(rows) < len(results):
             raise InferenceError
@@ -110,8 +109,7 @@ class ServedModel:
             QueueFullError, DeadlineError: there is no room or no time for them.
         """
         with self._admit(len(uploads)):
-            async with _until(deadline):
-                return await self._classify(uploads, 1, top_k)
+            return await _until(deadline, self._classify(uploads, 1, top_k))
 
     async def stream(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
         """Yield the same in parts, each once it and those before it are done.
@@ -129,8 +127,7 @@ class ServedModel:
             try:
                 for number, part in enumerate(parts):
                     try:
-                        async with _until(deadline):
-                            outcomes = await part
+                        outcomes = await _until(deadline, part)
                     except DeadlineError as error:
                         if number == 0:
                             raise
@@ -142,10 +139,10 @@ class ServedModel:
 
     async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
         named = [(upload.filename or f"image {number}", upload) for number, upload in enumerate(uploads, first_number)]
-        with _tracer.start_as_current_span("decode"):
+        with span("decode"):
             decoded = await self._decoder.run(named)
         arrays = [image for image in decoded if not isinstance(image, ImageError)]
-        with _tracer.start_as_current_span("compute", attributes={"model": self.name, "images": len(arrays)}):
+        with span("compute", {"model": self.name, "images": len(arrays)}):
             computed = iter(await self._network.run(arrays) if arrays else ())
         outcomes: list[Outcome] = []
         for image in decoded:
@@ -197,10 +194,9 @@ def _from_base64(text: str, name: str) -> bytes:
         raise ImageError(f"{name}: expected base64: {error}") from error
 
 
-@asynccontextmanager
-async def _until(deadline: float) -> AsyncIterator[None]:
+async def _until(deadline: float, work: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout_at(deadline):
-            yield
+            return await work
     except TimeoutError as error:
         raise DeadlineError from error

@@ -2,10 +2,20 @@
 
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import trace
 
 logger = logging.getLogger(__name__)
+
+_tracer = trace.get_tracer("pdeinfer")
+
+
+def span(name: str, attributes: dict[str, str | int] | None = None) -> AbstractContextManager[object]:
+    """Return the span of a part of a request; where nobody collects traces, what costs least."""
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return nullcontext()
+    return _tracer.start_as_current_span(name, attributes=attributes)
 
 
 def configure_tracing() -> None:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from serving.compression import inflate
 from serving.errors import ApiError
+from serving.forms import split_form
 from serving.schemas import Base64Image, ImagesBody
 from serving.settings import Settings
 from serving.threads import Threads
@@ -110,8 +111,14 @@ def _too_many_images(max_images: int) -> ApiError:
 
 
 async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_images: int) -> list[Upload]:
+    body = b"".join([chunk async for chunk in chunks])
+    files = split_form(request.headers["content-type"], body)
+    if files:
+        if len(files) > max_images:
+            raise _too_many_images(max_images)
+        return [Upload(name, content) for name, content in files]
     try:
-        form = await _FormParser(request, chunks, max_images).parse()
+        form = await _FormParser(request, _whole(body), max_images).parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many_images(max_images) from error
@@ -120,6 +127,10 @@ async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_
         return [Upload(file.filename, await file.read()) for file in _files_of(form)]
     finally:
         await form.close()
+
+
+async def _whole(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
 
 
 def _files_of(form: FormData) -> list[UploadFile]:

@@ -1,6 +1,7 @@
 """One server process: its application on a socket, from loading the models to the last answer."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -84,6 +85,9 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
             logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
             server = Server(config, models, settings.drain_seconds, started)
+            # What is loaded stays: the garbage collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             # uvicorn raises SIGINT again, once it has shut down, to the handler that was there before it.
             signal.signal(signal.SIGINT, lambda *_: None)
             if link is not None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pdeinfer import __version__
 from pdeinfer.predictor import INPUT_NAME, OUTPUT_NAME
 from serving.compression import accepted_encoding, compress, inflate
+from serving.direct import DirectRoute
 from serving.errors import ApiError
 from serving.models import Models, ServedModel
 from serving.settings import Settings
@@ -152,24 +153,28 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
         k best classes of each image as texts "probability:index:label". An answer that was asked for as binary data,
         by `binary_data` or `binary_data_output`, has the content type application/octet-stream.
         """
-        settings: Settings = request.app.state.settings
-        body = await request.body()
-        deadline = asyncio.get_running_loop().time() + settings.request_timeout
-        encoding = request.headers.get("content-encoding", "")
-        arguments = body, encoding, request.headers.get("inference-header-content-length"), served, settings
-        if encoding or len(body) > PARSED_AT_ONCE:
-            inference = await _models(request).threads.run(_parse, *arguments)
-        else:
-            inference = _parse(*arguments)
-        probabilities = await served.infer(inference.pixels, deadline)
-        content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)
-        accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
-        if accepted and len(content) >= COMPRESSED_FROM:
-            content = compress(content, accepted)
-            headers["Content-Encoding"] = accepted
-        return Response(content, headers=headers)
+        return await _infer(request, served)
 
     return routes
+
+
+async def _infer(request: Request, served: ServedModel) -> Response:
+    settings: Settings = request.app.state.settings
+    body = await request.body()
+    deadline = asyncio.get_running_loop().time() + settings.request_timeout
+    encoding = request.headers.get("content-encoding", "")
+    arguments = body, encoding, request.headers.get("inference-header-content-length"), served, settings
+    if encoding or len(body) > PARSED_AT_ONCE:
+        inference = await _models(request).threads.run(_parse, *arguments)
+    else:
+        inference = _parse(*arguments)
+    probabilities = await served.infer(inference.pixels, deadline)
+    content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)
+    accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
+    if accepted and len(content) >= COMPRESSED_FROM:
+        content = compress(content, accepted)
+        headers["Content-Encoding"] = accepted
+    return Response(content, headers=headers)
 
 
 def _parse(
@@ -181,3 +186,16 @@ def _parse(
 
 router.include_router(_model_routes("/models/{model}", _highest_version))
 router.include_router(_model_routes("/models/{model}/versions/{version}", _exact_version))
+
+
+async def _infer_named(request: Request, model: str, version: str | None = None) -> Response:
+    return await _infer(request, _models(request).get(model, version))
+
+
+DIRECT = tuple(
+    DirectRoute(f"/v2{path}/infer", f"/v2{pattern}/infer", lambda found, _: found.groupdict(), _infer_named)
+    for path, pattern in (
+        ("/models/{model}", "/models/(?P<model>[^/]+)"),
+        ("/models/{model}/versions/{version}", "/models/(?P<model>[^/]+)/versions/(?P<version>[^/]+)"),
+    )
+)

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import GREY_PRESET
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC, png, random_pixels
-from tests.reliability.load import (
+from benchmarks.serving.load import (
     LOST,
     Client,
     closed_loop,
@@ -24,6 +22,8 @@ from tests.reliability.load import (
     post,
     statuses,
 )
+from tests.conftest import GREY_PRESET
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, png, random_pixels
 from tests.serving.raw_http import resident_megabytes
 from tests.serving.test_process import Server, running_server
 

@@ -5,8 +5,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Answer:
         status: of HTTP, or LOST.
         due: when it should have been sent; seconds: how long its answer took from then.
         port: of the client's end of the connection.
+        request: what was sent.
     """
 
     status: int
@@ -28,6 +29,7 @@ class Answer:
     seconds: float
     body: bytes = field(repr=False)
     port: int
+    request: bytes = field(repr=False)
 
 
 def statuses(answers: Sequence[Answer]) -> Counter[int]:
@@ -56,11 +58,55 @@ def pixels_request(model: str, pixels: np.ndarray) -> bytes:
     return post(f"/v2/models/{model}/infer", text + pixels.tobytes(), f"Inference-Header-Content-Length: {len(text)}")
 
 
-def files_request(files: Sequence[bytes]) -> bytes:
-    """Return a request for /classify with the files of a form."""
+def files_request(files: Sequence[bytes], path: str = "/classify") -> bytes:
+    """Return a request with the files of a form."""
     part = b'--boundary\r\nContent-Disposition: form-data; name="f"; filename="%d"\r\n\r\n%s\r\n'
     body = b"".join(part % (number, content) for number, content in enumerate(files)) + b"--boundary--\r\n"
-    return post("/classify", body, "Content-Type: multipart/form-data; boundary=boundary")
+    return post(path, body, "Content-Type: multipart/form-data; boundary=boundary")
+
+
+class _Connection(asyncio.Protocol):
+    """A connection on which one answer at a time is awaited."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.port = 0
+        self._received = b""
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def exchange(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send a request, and return what becomes the status and the body of its answer, or a ConnectionError."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator or self._answer is None or self._answer.done():
+            return
+        head = head.lower()
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if not length.isdigit():
+            self._answer.set_exception(ConnectionError(f"an answer without a Content-Length: {head.decode()}"))
+        elif len(body) == int(length):
+            self._received = b""
+            self._answer.set_result((int(head.split(None, 2)[1]), body))
+            if b"connection: close" in head:
+                self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("closed before the answer was complete"))
+
+    def close(self) -> None:
+        self.is_open = False
+        self.transport.close()
 
 
 class Client:
@@ -68,35 +114,25 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._server = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._connection: _Connection | None = None
 
     async def send(self, request: bytes, due: float | None = None) -> Answer:
         due = time.monotonic() if due is None else due
         port, status, body = 0, LOST, b""
         try:
-            if self._streams is not None and self._streams[0].at_eof():  # the server has closed it, idle, meanwhile
-                await self.close()
-            if self._streams is None:
-                self._streams = await asyncio.open_connection("127.0.0.1", self._server)
-            reader, writer = self._streams
-            port = writer.get_extra_info("sockname")[1]
-            writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            body = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-            status = int(head.split()[1])
-            if b"connection: close" in head:
-                await self.close()
-        except (OSError, asyncio.IncompleteReadError):
+            if self._connection is None or not self._connection.is_open:  # the server may close one that is idle
+                loop = asyncio.get_running_loop()
+                _, self._connection = await loop.create_connection(_Connection, "127.0.0.1", self._server)
+            port = self._connection.port
+            status, body = await self._connection.exchange(request)
+        except OSError:
             await self.close()
-        return Answer(status, due, time.monotonic() - due, body, port)
+        return Answer(status, due, time.monotonic() - due, body, port, request)
 
     async def close(self) -> None:
-        if self._streams is not None:
-            writer = self._streams[1]
-            self._streams = None
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> list[Answer]:
