@@ -39,7 +39,15 @@ class ImageError(PdeinferError, ValueError):
 
 
 class ImageTooLargeError(ImageError):
-    """An image has more pixels, or a file more bytes, than the limit."""
+    """An image has more pixels, or a file more bytes, than the limit.
+
+    Attributes:
+        pixels: how many it has, where that is known.
+    """
+
+    def __init__(self, message: str, pixels: int | None = None) -> None:
+        super().__init__(message)
+        self.pixels = pixels
 
 
 class DeviceError(PdeinferError, RuntimeError):

@@ -152,8 +152,9 @@ def _check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:
     tiff_tags = getattr(picture, "tag_v2", {})
     width = max(width, tiff_tags.get(_TIFF_TILE_WIDTH, 0))  # a tile is decoded whole, even beyond the image
     height = max(height, tiff_tags.get(_TIFF_TILE_HEIGHT, 0))
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}")
+    pixels = width * height
+    if pixels > max_pixels:
+        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}", pixels)
 
 
 def _reduce(picture: JpegImageFile, spec: InputSpec) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError, zoo
 from pdeinfer.package import ModelPackage
 from serving.errors import ApiError
+from serving.pixel_budget import PixelBudget
 from serving.schemas import Action
 from serving.served_model import ServedModel
 from serving.settings import Settings
@@ -49,6 +50,7 @@ class Models:
         self._settings = settings
         self._changing = asyncio.Lock()
         self.threads = Threads(settings.worker_threads)
+        self._budget = PixelBudget(settings.max_total_pixels)
         self._models: dict[str, dict[str, ServedModel]] = {}
         found = self._find()
         if not found:
@@ -166,7 +168,7 @@ class Models:
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
         return {
-            version: ServedModel(packages[version], version, self._settings, self.threads)
+            version: ServedModel(packages[version], version, self._settings, self.threads, self._budget)
             for version in sorted(packages, key=int)
         }
 

@@ -1,7 +1,6 @@
 """One version of a model: loaded, warm, and classifying the images of concurrent requests."""
 
 import asyncio
-import base64
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import ImageError, Prediction, Predictor
-from pdeinfer.images import to_array
 from pdeinfer.package import ModelPackage
 from serving.batching import Batcher
+from serving.decoder import Decoder
 from serving.errors import DeadlineError, InferenceError, QueueFullError
 from serving.metrics import ModelMetrics
+from serving.pixel_budget import PixelBudget
 from serving.settings import Settings
 from serving.threads import Threads
 from serving.tracing import span
@@ -28,9 +28,6 @@ T = TypeVar("T")
 # What comes of an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 
-# As many images, of one or many requests, a thread decodes without giving the next batch its turn.
-DECODED_TOGETHER = 8
-
 
 class ServedModel:
     """One version of a model; once replaced or unloaded, it still answers those who hold it.
@@ -40,13 +37,16 @@ class ServedModel:
         version: a number, as text.
         settings: the device and the limits.
         threads: where its images are decoded and classified.
+        budget: for decoding large ones.
 
     Raises:
         ModelPackageError: the package is damaged.
         DeviceError: the device cannot be used.
     """
 
-    def __init__(self, package: ModelPackage, version: str, settings: Settings, threads: Threads) -> None:
+    def __init__(
+        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, budget: PixelBudget
+    ) -> None:
         self.name = package.card.preset.name
         self.version = version
         self.card = package.card
@@ -59,15 +59,8 @@ class ServedModel:
         self.metrics = ModelMetrics(self.name, version)
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
-        self._max_image_pixels = settings.max_image_pixels
         self._admitted = 0
-        self._decoder = Batcher(
-            self._decode,
-            threads,
-            self.metrics.decode_queue_seconds,
-            max_batch_size=DECODED_TOGETHER,
-            max_batches=threads.count,
-        )
+        self._decoder = Decoder(self.spec, settings.max_image_pixels, threads, budget, self.metrics)
         self._network = Batcher(
             self._compute,
             threads,
@@ -163,17 +156,6 @@ class ServedModel:
             self._admitted -= images
             self.metrics.admitted_images.dec(images)
 
-    def _decode(self, uploads: list[tuple[str, Upload]]) -> list[NDArray[np.uint8] | ImageError]:
-        images: list[NDArray[np.uint8] | ImageError] = []
-        for name, upload in uploads:
-            try:
-                with self.metrics.decode_seconds.time():
-                    content = _from_base64(upload.content, name) if isinstance(upload.content, str) else upload.content
-                    images.append(to_array(content, self.spec, name, max_pixels=self._max_image_pixels))
-            except ImageError as error:
-                images.append(error)
-        return images
-
     def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
         """Compute images (H, W, C) together and, where that fails, one by one."""
         self.metrics.batch_images.observe(len(images))
@@ -185,13 +167,6 @@ class ServedModel:
             if len(images) == 1:
                 return [InferenceError()]
             return [result for image in images for result in self._compute([image])]
-
-
-def _from_base64(text: str, name: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise ImageError(f"{name}: expected base64: {error}") from error
 
 
 async def _until(deadline: float, work: Awaitable[T]) -> T:

@@ -128,7 +128,10 @@ class Settings(BaseSettings):
         default=512 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
     )
     max_images: int = Field(default=64, ge=1, description="most images in one request")
-    max_image_pixels: int = Field(default=32_000_000, ge=1, description="most pixels of one image, before decoding")
+    max_image_pixels: int = Field(default=16_000_000, ge=1, description="most pixels of one image, before decoding")
+    max_total_pixels: int = Field(
+        default=16_000_000, ge=1, description="most pixels of large images that a worker decodes at a time; more wait"
+    )
     api_keys: CliSuppress[Keys] = ()
     api_keys_file: KeysOfFile = Field(default=(), description="keys of which requests must send one; none: open to all")
     admin_keys: CliSuppress[Keys] = ()
@@ -172,6 +175,8 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.max_total_bytes < self.max_body_bytes:
             raise ValueError(f"max_total_bytes must be at least max_body_bytes, {self.max_body_bytes}")
+        if self.max_total_pixels < self.max_image_pixels:
+            raise ValueError(f"max_total_pixels must be at least max_image_pixels, {self.max_image_pixels}")
         for name in ("", *self.per_model):
             if self.batching(name)[2] < self.max_images:
                 raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")

@@ -103,6 +103,7 @@ def test_keys_are_shown_nowhere(
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
+        (["--max-image-pixels", "16000001"], {}, "max_total_pixels must be at least max_image_pixels, 16000001"),
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
