@@ -7,18 +7,19 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from benchmarks.markdown import machine, milliseconds, table
-from benchmarks.timing import Timing, time_in_turns
+from benchmarks.timing import time_in_turns
 from pdeinfer import ModelPackage, PdeinferError, Predictor, zoo
 from pdeinfer.datasets import Split, load_test_split, load_training_images
-from pdeinfer.evaluation import evaluate_on
 from pdeinfer.export.precisions import to_half, to_int8
 from pdeinfer.package import MODEL_FILES, ONNX_FILE, write_card
 from pdeinfer.parity import Array
 
 BATCH_SIZES = (1, 64)
+ROUNDS = 51
 
 
 def main() -> int:
@@ -34,8 +35,7 @@ def main() -> int:
         training_images = load_training_images(card.training, card.preset, options.data_dir)
         print(machine())
         with tempfile.TemporaryDirectory() as folder:
-            measured = with_variants(package, training_images, Path(folder) / card.preset.name)
-            print_rows(measured, test, measure(measured, test.images))
+            print_rows(with_variants(package, training_images, Path(folder) / card.preset.name), test)
     except PdeinferError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
@@ -51,33 +51,36 @@ def with_variants(package: ModelPackage, training_images: Array, folder: Path) -
     return ModelPackage(folder, write_card(folder, package.card))
 
 
-def measure(package: ModelPackage, images: Array) -> dict[int, dict[str, Timing]]:
-    """Return the timing of every precision, in turns on one thread, by batch size and precision."""
+def print_rows(package: ModelPackage, test: Split) -> None:
+    """Measure and print a row for each precision, timed in turns on one thread."""
     predictors = {
-        name: Predictor(package, precision=name, device="cpu", threads=1, batch_size=64) for name in MODEL_FILES
+        precision: Predictor(package, precision=precision, device="cpu", threads=1, batch_size=max(BATCH_SIZES))
+        for precision in package.precisions
     }
-    return {
-        size: time_in_turns(
-            {name: partial(predictor.predict_proba, images[:size]) for name, predictor in predictors.items()}, rounds=51
+    timings = [
+        time_in_turns(
+            {name: partial(predictor.predict_proba, test.images[:size]) for name, predictor in predictors.items()},
+            rounds=ROUNDS,
         )
         for size in BATCH_SIZES
-    }
-
-
-def print_rows(package: ModelPackage, test: Split, timings: dict[int, dict[str, Timing]]) -> None:
-    """Print a row for each precision: size, accuracy and times, with how many times as fast as float32 it is."""
+    ]
+    answers = {name: predictor.predict_proba(test.images) for name, predictor in predictors.items()}
+    expected = answers["float32"]
     rows = []
-    for name in package.precisions:
-        row = [name, f"{package.card.files[MODEL_FILES[name]].bytes:,}"]
-        row.append(f"{evaluate_on(test, package, name).accuracy:.2%}")
-        for times in timings.values():
+    for name, found in answers.items():
+        labels = found.argmax(axis=1)
+        row = [name, f"{package.card.files[MODEL_FILES[name]].bytes:,}", f"{np.mean(labels == test.labels):.2%}"]
+        row += [f"{np.mean(labels == expected.argmax(axis=1)):.2%}", f"{np.abs(found - expected).max():.4f}"]
+        for times in timings:
             row += [milliseconds(times[name]), f"{times['float32'].median / times[name].median:.2f}"]
         rows.append(row)
-    with Predictor(package, device="cpu") as predictor:
-        print(f"{package.card.preset.name}, PDE layers {predictor.info().pde_layers}, {len(test):,} test images;")
-    print("milliseconds a batch on one thread, median (quartiles), and times as fast as float32:\n")
-    header = [column for size in BATCH_SIZES for column in (f"batch {size}", "x float32")]
-    print(table(["precision", "bytes", "accuracy", *header], rows))
+    pde_layers = ", ".join(sorted({predictor.info().pde_layers for predictor in predictors.values()}))
+    print(
+        f"{package.card.preset.name}, PDE layers {pde_layers}, {len(test):,} test images; milliseconds a batch, median"
+    )
+    print("(quartiles), and how many times as fast as float32:\n")
+    columns = [column for size in BATCH_SIZES for column in (f"batch {size}", "x float32")]
+    print(table(["precision", "bytes", "accuracy", "labels as float32", "max difference", *columns], rows))
 
 
 if __name__ == "__main__":

@@ -75,11 +75,10 @@ def _figures(card: ModelCard) -> dict[str, str]:
         if "test_accuracy" in variant:
             accuracy = f"{100 * variant['test_accuracy']:.2f} % of {variant['test_images']:,}"
             figures[f"{name}: accuracy on test images"] = accuracy
-        rows = variant["parity"]["comparisons"]
-        same, count = (sum(row[key] for row in rows) for key in ("top1_equal", "count"))
-        figures[f"{name}, against {variant['parity']['reference']}"] = (
-            f"the same label for {same:,} of {count:,} images, probabilities within "
-            f"{max(row['max_absolute'] for row in rows):.2g}"
+        figures[f"{name}, against {variant['parity']['reference']}"] = "; ".join(
+            f"{row['images']}: {row['top1_equal']:,} of {row['count']:,} labels the same, probabilities within "
+            f"{row['max_absolute']:.1g}"
+            for row in variant["parity"]["comparisons"]
         )
     return figures
 

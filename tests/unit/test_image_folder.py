@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.datasets import find_images, load_test_split
-from pdeinfer.errors import DatasetError
+from pdeinfer.datasets import Dataset, Split, find_images, load_test_split, load_training_images, recorded
+from pdeinfer.errors import DatasetError, ImageError
 from pdeinfer.images import to_array
 from pdeinfer.presets import PRESETS, Preset
 
@@ -225,3 +225,52 @@ class TestRecorded:
             load_test_split({"recipe": {"dataset": "digits"}}, PRESETS["mnist-pde"], None)
         with pytest.raises(DatasetError, match=r"and 2 classes, and those of its data set have \(8, 8, 1\) and 10"):
             load_test_split({"recipe": {"dataset": "digits"}}, preset_of(("no", "yes")), None)
+
+
+class TestTrainingImages:
+    """Images to calibrate a network on: those that it may have learnt from."""
+
+    def test_of_a_recorded_folder_they_are_the_training_images(self, flat: Path) -> None:
+        found = load_training_images(TestRecorded.record(flat), preset_of(("cat", "dog")), flat)
+        expected, _ = find_images(flat).read_split("train", SPEC)
+        assert np.array_equal(found, expected.images)
+
+    def test_a_folder_that_is_not_the_recorded_one_is_refused(self, flat: Path) -> None:
+        record = TestRecorded.record(flat)
+        write_images(flat / "dog", 20)
+        with pytest.raises(DatasetError, match=r"its test images are not those of the training"):
+            load_training_images(record, preset_of(("cat", "dog")), flat)
+        with pytest.raises(DatasetError, match=r"expected a folder for each of at least two classes"):
+            load_training_images(record, preset_of(("cat", "dog")), flat / "dog")
+
+    @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+    def test_of_a_standard_data_set_they_are_the_training_images(
+        self, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train, test = (Split(np.full((2, 8, 8, 1), value, np.uint8), np.zeros(2, np.int64)) for value in (1, 2))
+        monkeypatch.setattr(recorded, "load_dataset", lambda *_: Dataset(train, test))
+        found = load_training_images({"recipe": {"dataset": dataset}}, PRESET, tmp_path)
+        assert np.array_equal(found, train.images)
+
+    @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "digits"}}])
+    def test_without_a_recorded_folder_classes_give_their_training_images(
+        self, record: dict[str, object], flat: Path
+    ) -> None:
+        assert len(load_training_images(record, PRESET, flat)) == 12  # and 3 to test
+
+    @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "cifar10"}}])
+    def test_image_files_are_all_taken(self, record: dict[str, object], flat: Path) -> None:
+        found = load_training_images(record, PRESET, flat / "dog")
+        assert np.array_equal(found, np.stack([to_array(file, SPEC) for file in sorted((flat / "dog").iterdir())]))
+
+    def test_an_image_that_cannot_be_read_is_named(self, flat: Path) -> None:
+        (flat / "dog" / "broken.png").write_bytes(b"x")
+        with pytest.raises(ImageError, match=r"broken.png: expected a BMP"):
+            load_training_images({}, PRESET, flat / "dog")
+
+    def test_a_folder_without_images_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("")
+        with pytest.raises(DatasetError, match=r"expected images \(.bmp .*\), or a folder of them for each class$"):
+            load_training_images({}, PRESET, tmp_path)
+        with pytest.raises(DatasetError, match=r"none: expected a folder of images$"):
+            load_training_images({}, PRESET, tmp_path / "none")

@@ -1,0 +1,219 @@
+"""Files of less precision: what is in them, how far they are from `model.onnx`, and what is said of them."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import PIL.Image
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from pdeinfer import PRESETS, ModelPackage, ModelPackageError, PdeSpec, PeronaMalik, Predictor, zoo
+from pdeinfer.cli import main
+from pdeinfer.datasets import load_dataset
+from pdeinfer.evaluation import evaluate
+from pdeinfer.export import broken_rules, export_package, variants
+from pdeinfer.export.graph import convert_classifier, without_functions
+from pdeinfer.export.precisions import to_half, to_int8
+from pdeinfer.package import KERAS_FILE, MODEL_FILES, ONNX_FILE
+from pdeinfer.parity import Array, Comparison, synthetic_images
+from pdeinfer.session import create_session
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the training of the bundled digits-pde."""
+    folder = tmp_path_factory.mktemp("run")
+    package = zoo.load("digits-pde")
+    shutil.copyfile(package.path / KERAS_FILE, folder / KERAS_FILE)
+    (folder / "run.json").write_text(json.dumps(package.card.training))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the digits' first 256 training images."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, image in enumerate(load_dataset("digits", None).train.images[:256]):
+        PIL.Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(run: Path, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """A package of digits-pde in every precision."""
+    folder = tmp_path_factory.mktemp("packages") / "digits"
+    export_package(run, folder, calibrate=training_images, half=True)
+    return ModelPackage.read(folder)
+
+
+def read_model(package: ModelPackage, precision: str) -> Any:
+    return onnx.load(package.path / MODEL_FILES[precision])
+
+
+def arrays(model: Any) -> dict[str, Array]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def classify(model: Any, images: Array) -> Array:
+    return create_session(model.SerializeToString(), "cpu").run("probabilities", {"image": images})
+
+
+def smooth_images(spec: Any) -> Array:
+    return synthetic_images(spec.height, spec.width, spec.channels)["smooth noise"]
+
+
+def test_the_card_lists_the_files_and_what_was_measured_of_them(package: ModelPackage) -> None:
+    assert package.precisions == ("float32", "half", "int8")
+    package.verify_checksums()
+    assert package.card.variants.keys() == {"half", "int8"}
+    for precision, variant in package.card.variants.items():
+        report = variant["parity"]
+        assert report["reference"].startswith("model.onnx on ONNX Runtime")
+        assert report["candidate"].startswith(MODEL_FILES[precision])
+        assert max(row["count"] for row in report["comparisons"]) == variant["test_images"] == 359
+    assert package.card.variants["int8"]["parity"]["tolerance"] is None
+    readme = (package.path / "README.md").read_text()
+    accuracy = f"{100 * package.card.variants['int8']['test_accuracy']:.2f} % of 359"
+    assert f"| model.int8.onnx (precision int8): accuracy on test images | {accuracy} |" in readme
+
+
+@pytest.mark.parametrize("precision", ["half", "int8"])
+def test_the_accuracy_is_measured_again_and_almost_that_of_float32(package: ModelPackage, precision: str) -> None:
+    evaluation = evaluate(package.path, precision=precision)
+    assert evaluation.equals_card
+    # Two of 359 images: of digits-pde, half has lost none, and int8 none.
+    assert evaluation.correct >= evaluate(package.path).correct - 2
+
+
+def test_int8_quantizes_every_convolution_and_nothing_in_a_pde_layer(package: ModelPackage) -> None:
+    model, original = read_model(package, "int8"), read_model(package, "float32")
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in original.graph.node) > 0
+    for convolution in convolutions:
+        assert {makers[name] for name in convolution.input} == {"DequantizeLinear"}
+    assert list(model.functions) == list(original.functions)
+    values, (call,) = arrays(model), (node for node in model.graph.node if node.op_type == "GlobalLayer")
+    weights = [values[name] for name in call.input if name in values]
+    assert weights
+    assert {array.dtype for array in weights} == {np.dtype(np.float32)}
+
+
+def test_int8_weights_have_7_bits_so_that_pairs_of_products_fit_into_16(package: ModelPackage) -> None:
+    weights = [array for array in arrays(read_model(package, "int8")).values() if array.dtype == np.int8 and array.ndim]
+    kernels = [array for array in weights if array.ndim == 4]
+    assert kernels
+    assert all(2 * 255 * int(np.abs(kernel.astype(int)).max()) < 2**15 for kernel in kernels)
+
+
+def test_half_is_float16_but_for_pde_layers_and_softmax(package: ModelPackage) -> None:
+    model = read_model(package, "half")
+    values = arrays(model)
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        weights = {values[name].dtype for name in node.input if name in values and values[name].dtype.kind == "f"}
+        if node.op_type == "GlobalLayer":
+            assert weights == {np.dtype(np.float32)}
+            casts = [producers[name] for name in node.input if name in producers]
+            assert casts
+            assert all(cast.op_type == "Cast" and cast.attribute[0].i == TensorProto.FLOAT for cast in casts)
+        else:
+            assert weights <= {np.dtype(np.float16)}
+    (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
+    assert producers[softmax.input[0]].op_type == "Cast"
+
+
+def test_probabilities_stay_float32_and_add_up_to_1(package: ModelPackage) -> None:
+    images = smooth_images(package.card.preset.input)
+    for precision in package.precisions:
+        with Predictor(package, precision=precision) as predictor:
+            probabilities = predictor.predict_proba(images)
+            assert predictor.info().precision == precision
+        assert probabilities.dtype == np.float32
+        assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-6
+
+
+def test_every_precision_uses_the_fused_operator_where_float32_does(package: ModelPackage) -> None:
+    found = set()
+    for precision in package.precisions:
+        with Predictor(package, precision=precision, device="cpu") as predictor:
+            found.add(predictor.info().pde_layers)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_bundled_network_converts_with_and_without_its_function(name: str) -> None:
+    bundled = zoo.load(name)
+    model, images = onnx.load(bundled.path / ONNX_FILE), smooth_images(bundled.card.preset.input)
+    expected = classify(model, images)
+    # Measured: half 0.0031, int8 0.33 (digits-pde, of which these are no images).
+    for changed, tolerance in ((to_half(model), 0.01), (to_int8(model, images), 0.5)):
+        inlined = without_functions(changed)
+        for candidate in (changed, inlined):
+            assert broken_rules(candidate, bundled.card.preset) == []
+            assert np.abs(classify(candidate, images) - expected).max() <= tolerance
+        assert not inlined.functions
+    assert model == onnx.load(bundled.path / ONNX_FILE)
+
+
+def test_a_layer_that_takes_several_maps_converts() -> None:
+    from pdeinfer.nn import Classifier
+
+    digits = PRESETS["digits-pde"]
+    pde = PdeSpec(num_steps=2, velocity="pointwise", diffusivity=PeronaMalik(0.5), start="residual")
+    preset = replace(digits, network=replace(digits.network, widths=(8, 8), pde=pde))
+    model, images = convert_classifier(Classifier(preset)), smooth_images(preset.input)
+    for changed in (to_half(model), to_int8(model, images)):
+        assert broken_rules(changed, preset) == []
+        assert np.abs(classify(changed, images) - classify(model, images)).max() < 0.1
+
+
+def test_a_package_of_every_precision_verifies(package: ModelPackage, capsys: Captured) -> None:
+    assert main(["verify", str(package.path)]) == 0
+    rules, parity = capsys.readouterr().out.splitlines()[2:]
+    assert all(f"nodes in {name}" in rules for name in MODEL_FILES.values())
+    assert "model.int8.onnx on ONNX Runtime" in parity
+
+
+def test_a_half_file_above_its_tolerance_fails(package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = {"smooth noise": smooth_images(package.card.preset.input)}
+    report = variants.compare_variant(package, "half", images)
+    assert report.passed
+    assert str(report).endswith("  close")
+    monkeypatch.setitem(variants.TOLERANCES, "half", report.max_absolute / 2)
+    report = variants.compare_variant(package, "half", images)
+    assert not report.passed
+    assert str(report).endswith("  NOT CLOSE")
+
+
+def test_what_is_no_number_fails_without_a_tolerance_too() -> None:
+    row = Comparison("noise", 64, 128, np.nan, np.nan, 128)
+    assert not variants.VariantReport("int8", "model.onnx", "model.int8.onnx", None, (row,)).passed
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_calibration_without_images_is_one_line_and_leaves_nothing(
+    missing: bool, run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    images = tmp_path / "images"
+    if not missing:
+        images.mkdir()
+    options = ["--int8", "--calibrate", str(images), "--output", str(tmp_path / "package")]
+    assert main(["export", str(run), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pdeinfer: error: {images}: expected ")
+    assert [entry.name for entry in tmp_path.iterdir()] == ([] if missing else ["images"])
+
+
+def test_a_precision_that_is_unknown_or_not_there_is_named(package_folder: Path) -> None:
+    with pytest.raises(ModelPackageError, match=r"not there in precision 'half', only in float32: .*export --half"):
+        Predictor(package_folder, precision="half")
+    with pytest.raises(ValueError, match="precision must be one of float32, half, int8, not 'int4'"):
+        Predictor(package_folder, precision="int4")  # type: ignore[arg-type]
