@@ -1,4 +1,4 @@
-"""`make bench`: Predictor, with its fused operator and without, against Keras, at batch 1 and 64, on one and two threads."""
+"""`make bench`: Predictor, with its fused operator and without, against Keras: batch 1 and 64, on 1 and 2 threads."""
 
 import argparse
 import importlib.util

@@ -1,6 +1,7 @@
 """The command line: list, predict, verify, evaluate, export, serve."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -77,6 +78,9 @@ _EXPORT_EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; wrong usage raises SystemExit(2), as argparse does."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         if arguments[:1] == ["serve"]:
             return _serve(arguments[1:])  # the server has its own parser, made from its settings
@@ -84,17 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
         return code
-    except ParityError as error:
-        _print_error(error)
-        return 1
-    except PdeinferError as error:
-        _print_error(error)
-        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
+        _print_error(error)
+        return 1 if isinstance(error, ParityError) else 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -142,9 +142,10 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
     pixels = to_array(image, preset.input)
     try:
         outputs = session.run_all({INPUT_NAME: pixels[np.newaxis]})
-    except Exception as error:  # ONNX Runtime's own classes have no common base
+        _check_shapes(outputs)
+        return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
+    except ModelPackageError as error:
         raise ModelPackageError(f"{package.path / FIELDS_FILE} does not fit its card: {error}") from error
-    return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
 
 
 def _extent(name: str, values: Field) -> str:
@@ -156,6 +157,18 @@ def _pde_spec(preset: Preset) -> PdeSpec | None:
     network = preset.network
     spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
     return spec if isinstance(spec, PdeSpec) else None
+
+
+def _check_shapes(outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ModelPackageError where a layer's output is not of the shape (1, H, W, C) and type of the layer's start."""
+    for name, output in outputs.items():
+        start = outputs.get(f"{name.partition('/')[0]}/start")
+        shape = None if start is None else start.shape
+        if output.ndim != 4 or len(output) != 1 or output.shape != shape or output.dtype != np.float32:
+            raise ModelPackageError(
+                f"the output {name} is {output.dtype} {output.shape}, and the layer's start "
+                f"{'is missing' if start is None else f'{start.dtype} {start.shape}'}"
+            )
 
 
 def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[LayerFields, ...]:

@@ -115,6 +115,8 @@ class Preset:
         check_tuple("labels", self.labels)
         if len(self.labels) < 2 or not all(isinstance(label, str) and label for label in self.labels):
             raise PresetError(f"labels must be at least two non-empty strings, not {self.labels!r}")
+        if not all(label.isprintable() for label in self.labels):
+            raise PresetError(f"labels must be of printable characters, not {self.labels!r}")
         if len(set(self.labels)) != len(self.labels):
             raise PresetError(f"labels must differ from each other: {self.labels!r}")
         if not isinstance(self.network, Network):

@@ -42,13 +42,27 @@ class Session:
     _session: Any
 
     def run(self, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return one output for the given inputs."""
-        return cast(NDArray[np.float32], self._session.run([output], feeds)[0])
+        """Return one output for the given inputs.
+
+        Raises:
+            ModelPackageError: ONNX Runtime cannot run the model.
+        """
+        return self._run([output], feeds)[0]
 
     def run_all(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Return every output by its name for the given inputs."""
+        """Return every output by its name for the given inputs.
+
+        Raises:
+            ModelPackageError: ONNX Runtime cannot run the model.
+        """
         names = [value.name for value in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, feeds), strict=True))
+        return dict(zip(names, self._run(names, feeds), strict=True))
+
+    def _run(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        try:
+            return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
+        except Exception as error:  # ONNX Runtime's own classes have no common base
+            raise ModelPackageError(f"ONNX Runtime {self.version} cannot run the model: {error}") from error
 
 
 def create_session(model: bytes, device: str = "auto", threads: int | None = None, *, fused: bool = True) -> Session:

@@ -66,7 +66,10 @@ def _check_graph_rules(package: ModelPackage) -> str:
     rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
     for name, broken_rules_of in rules.items():
         if name in package.card.files:
-            model = onnx.load_model_from_string(package.read_file(name))
+            try:
+                model = onnx.load_model_from_string(package.read_file(name))
+            except Exception as error:  # of protobuf, which pdeinfer does not know otherwise
+                raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
             broken = broken_rules_of(model, package.card.preset)
             opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
             if opset != package.card.opset:

@@ -94,8 +94,13 @@ def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray,
     """Return images, one-hot labels and a batch size to evaluate with.
 
     Over several devices the last few images may be missing: Keras cannot evaluate what does not divide evenly.
+
+    Raises:
+        TrainingError: there are fewer images than devices.
     """
     replicas = count_replicas()
+    if len(split) < replicas:
+        raise TrainingError(f"{replicas} devices need as many images to choose the best epoch by, not {len(split)}")
     chosen = slice(len(split) // replicas * replicas)
     labels = np.eye(classes, dtype=np.float32)[split.labels[chosen]]
     return split.images[chosen], labels, _EVALUATION_BATCH // replicas * replicas

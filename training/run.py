@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         return _train(arguments)
-    except PdeinferError as error:
+    except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
         _warn(f"error: {error}")
         return 2
     except KeyboardInterrupt:

@@ -5,10 +5,10 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pdeinfer.backend import import_keras, require_tensorflow
-from pdeinfer.datasets import Split, load_test_split
+from pdeinfer.datasets import DatasetName, Split, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
 from pdeinfer.presets import Preset
 
@@ -50,6 +50,8 @@ def load_original(source: Path) -> Original:
     # run.json is written when a training starts. metrics.json repeats it when the training ends, with what was measured
     # of one file: of another, such as last.keras, that would not be true.
     record, measured = (_read_record(path.with_name(name)) for name in ("run.json", "metrics.json"))
+    if record:
+        _check_record(path.with_name("run.json"), record)
     if measured.get("model_sha256") == hashlib.sha256(path.read_bytes()).hexdigest():
         record |= measured
     metrics = {name: record.pop(name) for name in _METRICS if name in record}
@@ -81,13 +83,16 @@ def load_classifier(path: Path) -> Any:
     import_keras()
     import keras
 
-    import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
+    import pdeinfer.nn  # registers Classifier with Keras
 
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        classifier = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"{path}: cannot be loaded: {reason[0]}") from error
+    if not isinstance(classifier, pdeinfer.nn.Classifier):
+        raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it holds a {type(classifier).__name__}")
+    return classifier
 
 
 def _check_archive(path: Path) -> None:
@@ -101,8 +106,9 @@ def _check_archive(path: Path) -> None:
             config = json.loads(archive.read("config.json"))
     except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
         raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it is damaged or of another kind ({error})") from error
-    found = (config.get("module"), config.get("class_name")) if isinstance(config, dict) else config
-    if found != ("pdeinfer.nn.networks", "Classifier"):
+    names = ("module", "class_name", "registered_name")  # Keras goes by the last, where it knows it
+    found = tuple(map(config.get, names)) if isinstance(config, dict) else config
+    if found != ("pdeinfer.nn.networks", "Classifier", "pdeinfer>Classifier"):
         raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it holds {found}")
 
 
@@ -117,6 +123,13 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ExportError(f"{path}: expected a JSON object, got {type(record).__name__}")
     return record
+
+
+def _check_record(path: Path, record: dict[str, Any]) -> None:
+    recipe = record.get("recipe")
+    dataset = recipe.get("dataset") if isinstance(recipe, dict) else None
+    if dataset not in get_args(DatasetName) or not {"seed", "precision"} <= record.keys():
+        raise ExportError(f"{path}: not the record of a training: expected its recipe, seed and precision")
 
 
 def _load_test(record: dict[str, Any], preset: Preset) -> Split | None:

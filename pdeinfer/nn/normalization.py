@@ -16,7 +16,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(synchronized=_has_several_replicas(), **kwargs)
+        super().__init__(**{"synchronized": _has_several_replicas(), **kwargs})
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if self.synchronized or not (training and self.trainable and _has_fused_kernel(inputs)):

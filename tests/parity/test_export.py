@@ -207,7 +207,8 @@ def test_a_foreign_file_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda config: config.update(module="builtins", class_name="eval"), "it holds ('builtins', 'eval')"),
+        (lambda config: config.update(module="builtins", class_name="eval"), "it holds ('builtins', 'eval', "),
+        (lambda config: config.update(registered_name="pdeinfer>GlobalLayer"), "'Classifier', 'pdeinfer>GlobalLayer')"),
         (lambda config: config["config"]["preset"].update(labels=["one"]), "labels must be at least two"),
         (lambda config: config["config"]["preset"]["network"].update(widths=[4, 8]), "cannot be loaded"),
         (lambda config: config["config"].pop("preset"), "cannot be loaded"),
@@ -223,6 +224,19 @@ def test_an_edited_file_is_refused(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["edited.keras"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"name": "mine"}, {"recipe": None}, {"recipe": {"dataset": "imagenet"}, "seed": 0, "precision": "float32"}],
+)
+def test_a_file_that_is_no_record_of_a_training_is_not_taken_for_one(
+    record: dict[str, Any], saved_network: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = Path(shutil.copy(saved_network(DIGITS), tmp_path))
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ExportError, match=r"run\.json: not the record of a training: expected its recipe"):
+        export_package(source, tmp_path / "package")
 
 
 def test_a_missing_source_and_an_existing_output_are_exit_code_2(

@@ -1,6 +1,7 @@
 """The command line: output, exit codes, errors on one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import pdeinfer.export
 from pdeinfer import cli, zoo
 from pdeinfer.errors import ExportError, MissingDependencyError, ParityError
-from pdeinfer.package import ONNX_FILE
+from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.parity import Comparison, ParityReport
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
@@ -68,6 +69,16 @@ class TestPredict:
         first, second = output.err.splitlines()
         assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: expected a BMP")
         assert second.startswith("pdeinfer: error: /no/such.png: expected")
+
+    def test_a_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
+        name = os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")
+        shutil.copy(images / "a.png", name)
+        command = [sys.executable, "-m", "pdeinfer", "predict", name, "--model", str(package_folder)]
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+        for options in ([], ["--json"]):
+            result = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=True)
+            assert r"caf\udce9.png" in result.stdout
+        assert json.loads(result.stdout)["image"] == name
 
     def test_a_folder_without_images_is_an_error_line(
         self, tmp_path: Path, package_folder: Path, capsys: Captured
@@ -189,6 +200,13 @@ class TestVerify:
         *_, rules, parity = capsys.readouterr().out.splitlines()
         assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
         assert parity.startswith("parity: skipped, parity needs tensorflow")
+
+    def test_fields_that_are_no_onnx_file_fail(self, tmp_path: Path, capsys: Captured) -> None:
+        folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+        (folder / FIELDS_FILE).write_bytes(b"no ONNX file")
+        write_card(folder, ModelPackage.read(folder).card)
+        assert cli.main(["verify", str(folder)]) == 1
+        assert "graph rules: FAILED, fields.onnx: not an ONNX file" in capsys.readouterr().out.splitlines()[-1]
 
     def test_what_is_no_package_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
         assert cli.main(["verify", str(tmp_path)]) == 2

@@ -17,6 +17,7 @@ from pdeinfer.errors import ImageError
 from pdeinfer.inspection import Field, layer_fields
 from pdeinfer.package import FIELDS_FILE, write_card
 from pdeinfer.presets import PRESETS
+from pdeinfer.session import Session
 from tests.conftest import write_tiny_package
 
 Captured = pytest.CaptureFixture[str]
@@ -167,6 +168,26 @@ class TestInspect:
         write_card(folder, ModelPackage.read(folder).card)
         with pytest.raises(ModelPackageError, match=r"fields\.onnx does not fit its card: "):
             inspect(IMAGE, folder)
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            (
+                {"layer1/u": np.zeros((1, 1, 1, 1), np.float32)},
+                r"layer1/u is float32 \(1, 1, 1, 1\), and .* float32 \(",
+            ),
+            ({"layer1/Dx": np.zeros((1, 8, 8, 8))}, r"layer1/Dx is float64"),
+            ({"layer1/v": np.zeros((8, 8, 8), np.float32)}, r"layer1/v is float32 \(8, 8, 8\)"),
+            ({"layer2/u": np.zeros((1, 8, 8, 8), np.float32)}, r"layer2/u .* start is missing"),
+        ],
+    )
+    def test_fields_of_other_shapes_are_refused(
+        self, changed: dict[str, np.ndarray], message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_all = Session.run_all
+        monkeypatch.setattr(Session, "run_all", lambda session, feeds: {**run_all(session, feeds), **changed})
+        with pytest.raises(ModelPackageError, match=message):
+            inspect(IMAGE)
 
     def test_damaged_fields_are_refused(self, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))

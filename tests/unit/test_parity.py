@@ -66,6 +66,22 @@ def test_a_nan_fails_and_stays_valid_json() -> None:
     assert values["comparisons"][0]["max_absolute"] is None
 
 
+def test_a_network_that_gives_nothing_but_nan_fails() -> None:
+    def diverged(images: Array) -> Array:
+        return classify(images) * np.nan
+
+    report = compare(("a", diverged), ("b", diverged), IMAGES)
+    assert not report.passed
+    assert np.isnan(report.comparisons[0].max_relative)
+
+
+def test_more_classes_than_a_probability_of_a_thousandth_is_left_for_are_compared() -> None:
+    def uniform(images: Array) -> Array:
+        return np.full((len(images), 2000), 1 / 2000, np.float32)
+
+    assert compare(("a", uniform), ("b", uniform), IMAGES).passed
+
+
 def test_a_fault_that_shows_at_one_batch_size_only_is_found() -> None:
     def faulty(images: Array) -> Array:
         probabilities = classify(images)

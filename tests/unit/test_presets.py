@@ -183,6 +183,8 @@ def test_an_impossible_contrast_is_rejected_by_name_and_value(contrast: Any) -> 
         (lambda: replace(DIGITS, labels=("one",)), r"labels must be at least two non-empty strings, not \('one',\)"),
         (lambda: replace(DIGITS, labels=("one", "")), r"labels must be at least two non-empty strings"),
         (lambda: replace(DIGITS, labels=("one", 2)), r"labels must be at least two non-empty strings"),
+        (lambda: replace(DIGITS, labels=("one", "two\n")), r"labels must be of printable characters"),
+        (lambda: replace(DIGITS, labels=("one", "\ud800")), r"labels must be of printable characters"),
         (lambda: replace(DIGITS, labels=("one", "one")), r"labels must differ from each other"),
         (lambda: replace(DIGITS, labels="0123456789"), r"labels must be a tuple, not '0123456789'"),
         (lambda: replace(DIGITS, input=RGB), r"input must be an InputSpec, not \{"),

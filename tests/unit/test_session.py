@@ -71,6 +71,12 @@ class TestDevices:
         result = session.run("probabilities", {"image": np.zeros((3, 8, 8, 1), np.uint8)})
         assert np.allclose(result, 0.1)
 
+    def test_what_the_model_cannot_run_is_an_error_of_the_model(self, model: bytes) -> None:
+        session = create_session(model, "cpu", 1)
+        for run in (lambda feeds: session.run("probabilities", feeds), session.run_all):
+            with pytest.raises(ModelPackageError, match="cannot run the model: "):
+                run({"image": np.zeros((3, 8, 9, 1), np.uint8)})
+
     @pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "", None, 0])
     def test_unknown_devices_are_refused(self, model: bytes, device: object) -> None:
         with pytest.raises(DeviceError, match="device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not "):
