@@ -1,6 +1,7 @@
 """One server process: its application on a socket, from loading the models to the last answer."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
@@ -8,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -65,6 +67,7 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     Returns:
         0 after a signal, CANNOT_START where a model or the device cannot be used as asked.
     """
+    _return_freed_memory()
     configure_logging()
     configure_tracing()
     app = create_app(settings, link.names if link else None)
@@ -104,3 +107,13 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     except KeyboardInterrupt:  # while the models are loaded
         pass
     return 0
+
+
+def _return_freed_memory() -> None:
+    """Have the memory of large images returned to the system when they are done with.
+
+    By default, glibc keeps of each thread what it once had: hundreds of megabytes after a few large images.
+    """
+    m_mmap_threshold = -3  # of malloc.h: from so many bytes, memory comes from the system and goes back to it
+    with suppress(AttributeError, OSError):  # other systems have other allocators
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)

@@ -1,0 +1,60 @@
+"""Memory of a server to which many send the largest images that it takes, at once."""
+
+import asyncio
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from benchmarks.serving.load import Answer, Client, post, statuses
+from serving.settings import Settings
+from tests.reliability.conftest import NEEDS_PROC
+from tests.serving.test_process import running_server
+
+pytestmark = [pytest.mark.slow, NEEDS_PROC]
+
+IMAGES = 50
+MAX_MEGABYTES = 450  # what docs/reliability.md promises
+SIDE = int(Settings.model_fields["max_image_pixels"].default ** 0.5)
+FORMATS: dict[
+    str, tuple[str, str, dict[str, object]]
+] = {  # those that take most memory for a pixel, and a photograph's
+    "lossless-webp": ("RGBA", "WEBP", {"lossless": True, "method": 0}),
+    "transparent-png": ("RGBA", "PNG", {}),
+    "progressive-jpeg": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_fifty_of_the_largest_images_at_once_stay_within_the_memory_that_is_promised(
+    package_folder: Path, tmp_path: Path, report: Callable[[str], None], name: str
+) -> None:
+    mode, file_format, options = FORMATS[name]
+    file = BytesIO()
+    PIL.Image.new(mode, (SIDE, SIDE)).save(file, file_format, **options)
+    request = post("/classify", file.getvalue(), "Content-Type: image/png")
+
+    async def attack(port: int) -> list[Answer]:
+        clients = [Client(port) for _ in range(IMAGES)]
+        answers = await asyncio.gather(*(client.send(request) for client in clients))
+        for client in clients:
+            await client.close()
+        return list(answers)
+
+    with running_server(tmp_path / "log", str(package_folder), "--threads", "4", "--request-timeout", "10") as server:
+        before = peak_megabytes(server.process.pid)
+        answers = asyncio.run(attack(server.port))
+        peak = peak_megabytes(server.process.pid)
+
+    found = statuses(answers)
+    size = len(file.getvalue()) / 1000
+    report(f"{IMAGES} of {size:.0f} kB: {dict(found)}; at most {peak} MB, {before} MB before")
+    assert set(found) <= {200, 504}  # on a slow machine the time is over before all are decoded
+    assert before + 50 < peak < MAX_MEGABYTES
+
+
+def peak_megabytes(process: int) -> int:
+    """Return the most memory that a process ever had."""
+    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
