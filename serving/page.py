@@ -22,7 +22,15 @@ _PAGE = """\
 <script src="docs/start.js"></script>
 </html>
 """
-_START = 'SwaggerUIBundle({ url: "openapi.json", dom_id: "#page", validatorUrl: null });\n'
+_START = """\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#page",
+  validatorUrl: null,
+  tryItOutEnabled: true,
+  defaultModelsExpandDepth: 0,
+});
+"""
 _ASSETS = Path(fastapi_offline.__file__).parent / "static"
 
 
