@@ -4,6 +4,7 @@ import doctest
 import shutil
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -19,6 +20,8 @@ def test_its_command_draws_its_picture(tmp_path: Path) -> None:
     committed = DOCUMENT.parent / "fields" / PICTURE
     with PIL.Image.open(committed) as shown, PIL.Image.open(tmp_path / "pictures" / PICTURE) as drawn:
         assert drawn.size == shown.size
+        difference = np.abs(np.asarray(shown.convert("RGB"), int) - np.asarray(drawn.convert("RGB"), int))
+        assert difference.mean() < 1  # of 255: rounding may change the last digit that is written
     assert committed.stat().st_size < 200_000
 
 

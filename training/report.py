@@ -35,8 +35,9 @@ def render(
         runs: by preset. costs: parameters and MACs by preset. pictures: the folder of the pictures, from the page.
         fields: those of the PDE layers. notes: what a reader must know of the figures, in Markdown; may be empty.
     """
-    mnist = [preset for preset in runs if preset.startswith("mnist-")]
-    cifar10 = [preset for preset in runs if preset.startswith("cifar10-")]
+    digits, mnist, cifar10 = (
+        [preset for preset in runs if preset.startswith(f"{data}-")] for data in ("digits", "mnist", "cifar10")
+    )
     lines = [
         "# Results",
         "",
@@ -54,6 +55,8 @@ def render(
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
     if by_num_steps(runs):
         lines += [f"![Accuracy against the number of time steps]({pictures}/time-steps.png)", ""]
+    if digits:
+        lines += ["## scikit-learn's digits", "", *_table(digits, runs, costs, with_confusion=True), ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
     lines += _recipes(runs)
     if fields:
