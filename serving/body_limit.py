@@ -18,8 +18,9 @@ class BodyLimit:
 
     A Content-Length over the limit is refused before any of the body is read. Without one, or where it lies, the bytes
     that come are counted. 503 is the answer where all requests together hold more than `max_total_bytes`: each of many
-    may be within its limit. Where an answer is sent before its request's body was read, the connection is closed.
-    (FastAPI's own `max_body_size` answers plain text, and keeps the connection and with it the rest of the body.)
+    may be within its limit. What inflates a body adds its new size, by `scope["pdeinfer.hold"](size)`. Where an answer
+    is sent before its request's body was read, the connection is closed. (FastAPI's own `max_body_size` answers plain
+    text, and keeps the connection and with it the rest of the body.)
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout: float) -> None:
@@ -37,8 +38,15 @@ class BodyLimit:
         headers = Headers(scope=scope)
         content_length = headers.get("content-length", "0")
         more_to_come = content_length != "0" or "transfer-encoding" in headers
-        received = 0
+        received = held = 0
         deadline = asyncio.get_running_loop().time() + self.timeout
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self.total_bytes += size
+            if self.total_bytes > self.max_total_bytes:
+                raise OverloadedError
 
         async def limited_receive() -> Message:
             nonlocal received, more_to_come
@@ -52,12 +60,10 @@ class BodyLimit:
                 raise ApiError(408, "body_timeout", f"the body of a request must be sent within {seconds}") from None
             size = len(message.get("body", b""))
             received += size
-            self.total_bytes += size
             more_to_come = message.get("more_body", False)
             if received > self.max_bytes:
                 raise self._too_large()
-            if self.total_bytes > self.max_total_bytes:
-                raise OverloadedError
+            hold(size)
             return message
 
         async def lingering_send(message: Message) -> None:
@@ -74,10 +80,11 @@ class BodyLimit:
             response = error_response(scope, error.status, error.code, error.message)
             await response(scope, receive, lingering_send)
         else:
+            scope["pdeinfer.hold"] = hold
             try:
                 await self.app(scope, limited_receive, lingering_send)
             finally:
-                self.total_bytes -= received
+                self.total_bytes -= held
 
     def _too_large(self) -> ApiError:
         return ApiError(413, "body_too_large", f"a request body may have at most {self.max_bytes} bytes")

@@ -69,7 +69,7 @@ async def read_uploads(request: Request, settings: Settings, threads: Threads) -
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     chunks = request.stream()
     if encoding := request.headers.get("content-encoding"):
-        chunks = _inflated(chunks, encoding, settings.max_body_bytes, threads)
+        chunks = _inflated(request, encoding, settings.max_body_bytes, threads)
     if content_type == "multipart/form-data":
         return await _read_form(request, chunks, settings.max_images)
     if content_type == "application/json":
@@ -85,11 +85,10 @@ async def read_uploads(request: Request, settings: Settings, threads: Threads) -
     )
 
 
-async def _inflated(
-    chunks: AsyncGenerator[bytes, None], encoding: str, max_bytes: int, threads: Threads
-) -> AsyncGenerator[bytes, None]:
-    body = b"".join([chunk async for chunk in chunks])
-    yield await threads.run(inflate, body, encoding, max_bytes)
+async def _inflated(request: Request, encoding: str, max_bytes: int, threads: Threads) -> AsyncGenerator[bytes, None]:
+    content = await threads.run(inflate, await request.body(), encoding, max_bytes)
+    request.scope["pdeinfer.hold"](len(content))
+    yield content
 
 
 def _parse_json(body: bytes, max_images: int) -> list[Upload]:

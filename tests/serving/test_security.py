@@ -1,6 +1,7 @@
 """Keys, the headers of answers, other origins, and limits on time."""
 
 import asyncio
+import gzip
 import logging
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,15 @@ def test_all_bodies_together_are_limited_and_what_is_done_makes_room() -> None:
         assert limit.total_bytes == 0
 
     asyncio.run(test())
+
+
+def test_what_bodies_grow_to_when_they_are_inflated_is_limited_too(package_folder: Path) -> None:
+    headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    with client_for(package_folder, max_body_bytes=1_000_000, max_total_bytes=1_000_000) as client:
+        for _ in range(3):  # what is refused, or done, makes room
+            assert client.post("/classify", content=gzip.compress(bytes(900_000)), headers=headers).status_code == 422
+            response = client.post("/classify", content=gzip.compress(bytes(1_000_000)), headers=headers)
+            assert (response.status_code, code_of(response)) == (503, "overloaded")
 
 
 def test_a_body_that_takes_too_long_is_408() -> None:
