@@ -10,9 +10,10 @@ import pytest
 
 from pdeinfer import ModelPackage, Predictor, zoo
 from pdeinfer.datasets import Split, load_dataset
+from pdeinfer.evaluation import evaluate_on
 from pdeinfer.export import verify_package
 from pdeinfer.export.original import load_classifier
-from pdeinfer.package import KERAS_FILE
+from pdeinfer.package import KERAS_FILE, Precision
 from pdeinfer.parity import TOLERANCE, Array, compare
 
 
@@ -41,6 +42,16 @@ def test_a_bundled_model_has_the_accuracy_of_its_card(name: str) -> None:
     with Predictor(package, batch_size=500) as predictor:
         predicted = predictor.predict_proba(test.images).argmax(axis=1)
     assert np.mean(predicted == test.labels) == pytest.approx(package.card.metrics["test_accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [(name, precision) for name in zoo.names() for precision in zoo.load(name).precisions[1:]]
+)
+def test_a_bundled_file_of_less_precision_loses_at_most_0_3_points(name: str, precision: Precision) -> None:
+    package = zoo.load(name)
+    evaluation = evaluate_on(held_out(package), package, precision)
+    assert evaluation.equals_card
+    assert evaluation.accuracy >= package.card.metrics["test_accuracy"] - 0.003
 
 
 @pytest.mark.parametrize("name", zoo.names())
