@@ -75,7 +75,7 @@ _CLASSIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
     422: error_example(
         "None of the images could be classified, or a parameter is wrong",
         ("invalid_image", "notes.txt: expected a PNG or JPEG image, got another file"),
-        ("image_too_large", "map.png: expected at most 32000000 pixels, got 30000 x 30000"),
+        ("image_too_large", "map.png: expected at most 16000000 pixels, got 30000 x 30000"),
         ("invalid_parameter", "top_k: Input should be greater than or equal to 1"),
     ),
     500: _INTERNAL,
