@@ -19,6 +19,7 @@ The rule, in this order:
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ MAX_JPEG_SCANS = 100  # encoders write about ten; each, in a few bytes, can make
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+# Those that a length follows, and the image's end: neither fill bytes, stuffed zeros, TEM nor restarts.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
 _EXPECTED_FILE = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
@@ -142,9 +146,21 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
 def _check_scans(picture: ImageFile.ImageFile, name: str) -> None:
     if picture.format in ("JPEG", "MPO") and picture.fp is not None:
         picture.fp.seek(0)
-        scans = picture.fp.read().count(b"\xff\xda")
+        scans = _count_scans(picture.fp.read())
         if scans > MAX_JPEG_SCANS:
             raise ImageError(f"{name}: expected at most {MAX_JPEG_SCANS} scans in a JPEG, got {scans}")
+
+
+def _count_scans(content: bytes) -> int:
+    """Return how many scans the decoder meets before the image ends: other data, such as a film, may follow it."""
+    scans, position = 0, 2
+    while marker := _JPEG_MARKER.search(content, position):
+        kind, position = marker[0][1], marker.end()
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN
+        position += int.from_bytes(content[position : position + 2], "big")
+    return scans
 
 
 def _check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:

@@ -444,6 +444,23 @@ class TestRefusals:
         with pytest.raises(ImageError, match=f"expected a path, bytes.*, got {type(value).__name__}$"):
             to_array(value, self.SPEC)
 
+    @pytest.mark.parametrize("fill", [b"", b"\xff\xff", b"\xff\x01", b"\xff\xd0"])
+    def test_a_jpeg_of_very_many_scans_is_refused(self, fill: bytes) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(40, 40)), "JPEG", progressive=True)
+        last = content.rindex(b"\xff\xda")
+        few, many = (content[:last] + (fill + content[last:-2]) * count + b"\xff\xd9" for count in (2, 101))
+        assert to_array(few, grey(40, 40)).shape == (40, 40, 1)
+        with pytest.raises(ImageError, match=r"expected at most 100 scans in a JPEG, got 1\d\d"):
+            to_array(many, grey(40, 40))
+
+    def test_what_looks_like_scans_within_a_segment_and_behind_a_jpeg_are_none(self) -> None:
+        pixels = random_pixels(16, 16)
+        plain = encode(PIL.Image.fromarray(pixels), "JPEG", quality=100)
+        looks_alike = b"\xff\xda" * 500
+        segment = b"\xff\xef" + (len(looks_alike) + 2).to_bytes(2, "big") + looks_alike
+        content = plain[:2] + segment + plain[2:] + looks_alike
+        assert np.array_equal(to_array(content, grey(16, 16)), to_array(plain, grey(16, 16)))
+
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "none.png"
         with pytest.raises(ImageError, match=f"^{path}: expected .*: No such file or directory$"):
