@@ -20,6 +20,7 @@ router = APIRouter(prefix="/admin", tags=["admin"])
             ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
             ("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
         ),
+        503: error_example("The server is stopping", ("not_ready", "the server is stopping")),
     },
 )
 async def change_model(request: Request, name: str, change: ModelChange) -> ServedVersions:

@@ -120,9 +120,14 @@ class Settings(BaseSettings):
         description='the three settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
     )
     request_timeout: float = Field(
-        default=30, gt=0, description="seconds to classify a request's images, from its last byte; then it gets a 504"
+        default=30,
+        gt=0,
+        le=86_400,
+        description="seconds to classify a request's images, from its last byte; then it gets a 504",
     )
-    body_timeout: float = Field(default=60, gt=0, description="seconds to send a request's body; then it gets a 408")
+    body_timeout: float = Field(
+        default=60, gt=0, le=86_400, description="seconds to send a request's body; then it gets a 408"
+    )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
         default=512 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
@@ -143,7 +148,10 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(default=(), description="origins whose pages may ask, such as https://example.org")
     access_log: bool = Field(default=False, description="whether every request is logged")
     drain_seconds: float = Field(
-        default=1, ge=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still accepted"
+        default=1,
+        ge=0,
+        le=86_400,
+        description="seconds after SIGTERM in which /readyz says 503 and requests are still accepted",
     )
     shutdown_timeout: int = Field(
         default=30, ge=1, description="seconds after that for the requests in flight to be answered"

@@ -43,10 +43,10 @@ class Threads:
             raise
 
     async def run_acquired(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
-        finally:
-            self.release()
+        job = asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        # What runs cannot be stopped: its thread is free when it has ended, not when nobody waits for it any more.
+        job.add_done_callback(lambda _: self.release())
+        return await asyncio.shield(job)
 
     def release(self) -> None:
         for queue in (self._urgent, self._waiting):

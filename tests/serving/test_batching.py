@@ -213,3 +213,22 @@ def test_a_thread_freed_for_work_that_is_cancelled_at_that_moment_is_not_lost() 
         threads.close()
 
     asyncio.run(test())
+
+
+def test_a_thread_is_not_free_while_it_runs_what_nobody_waits_for_any_more() -> None:
+    async def test() -> None:
+        threads, go_on = Threads(1), threading.Event()
+        running = asyncio.create_task(threads.run(go_on.wait, 10))
+        await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        assert threads.free == 0
+        next_one = asyncio.create_task(threads.run(threading.get_ident))
+        await asyncio.sleep(0.01)
+        assert not next_one.done()
+        go_on.set()
+        await next_one
+        assert threads.free == 1
+        threads.close()
+
+    asyncio.run(test())

@@ -152,6 +152,8 @@ def test_settings_do_not_change() -> None:
         ("max-queue", "many"),
         ("request-timeout", "0"),
         ("body-timeout", "0"),
+        ("body-timeout", "nan"),
+        ("request-timeout", "inf"),
         ("workers", "0"),
         ("drain-seconds", "-1"),
     ],
