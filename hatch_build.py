@@ -1,6 +1,7 @@
 """The build hook: compiles pdeinfer/kernels where there is a C++ compiler, else the wheel is pure Python."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,22 +68,22 @@ def build_library(sources: Path, library: Path) -> str:
         KernelNotBuiltError: there is no compiler, there are no headers, or it does not compile. No library is left.
     """
     library.unlink(missing_ok=True)
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), ""))
+    if not compiler:
         raise KernelNotBuiltError("there is no C++ compiler (g++)")
-    machine = _run(compiler, "-dumpmachine").partition("-")[0]
+    machine = _run(*compiler, "-dumpmachine").partition("-")[0]
     if machine not in SOLVERS or not sys.platform.startswith("linux"):
         raise KernelNotBuiltError(f"there is no kernel for {sys.platform} on {machine}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         objects = [folder / "operator.o"]
-        _run(compiler, *FLAGS, f"-I{find_headers(folder)}", "-c", sources / "operator.cc", "-o", objects[0])
+        _run(*compiler, *FLAGS, f"-I{find_headers(folder)}", "-c", sources / "operator.cc", "-o", objects[0])
         for solver, level, lanes, flags in SOLVERS[machine]:
             objects.append(folder / f"{level}.o")
             definitions = [f"-DSOLVER={solver}", f'-DNAME="{level}"', f"-DLANES={lanes}"]
-            _run(compiler, *FLAGS, *flags, *definitions, "-c", sources / "solver.cc", "-o", objects[-1])
+            _run(*compiler, *FLAGS, *flags, *definitions, "-c", sources / "solver.cc", "-o", objects[-1])
         linked = folder / "library.so"
-        _run(compiler, *LINKER_FLAGS, *objects, "-o", linked)
+        _run(*compiler, *LINKER_FLAGS, *objects, "-o", linked)
         shutil.move(linked, library)
     return machine
 
@@ -137,7 +138,7 @@ def _fetch_headers(folder: Path) -> Path:
 def _run(*command: str | Path, folder: Path | None = None) -> str:
     try:
         done = subprocess.run(
-            [str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+            [str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False, timeout=120
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelNotBuiltError(str(error)) from error

@@ -35,6 +35,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self._order_of = -1, np.empty(0, int)  # an epoch, and the order of its images
         self.flip = flip
         padding = ((0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
         # Every crop of every image, as a view: (N, crops_y, crops_x, C, H, W).
@@ -46,8 +47,10 @@ class Batches(keras.utils.PyDataset):
         return len(self.labels) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
-        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        if self._order_of[0] != self.epoch:  # shuffling takes long beside a step of a small network
+            rng = np.random.default_rng([self.seed, self.epoch])
+            self._order_of = self.epoch, rng.permutation(len(self.labels))
+        chosen = self._order_of[1][index * self.batch_size : (index + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         _, crops_y, crops_x, *_ = self.crops.shape
         y = rng.integers(crops_y, size=len(chosen))

@@ -72,7 +72,10 @@ def _train(arguments: argparse.Namespace) -> int:
             if losses:
                 print("validation losses of the starts:", ", ".join(f"{loss:.3f}" for loss in losses))
             if settings.init_dir is not None:
-                print(inherit(model, ModelPackage.read(settings.init_dir)))
+                package = ModelPackage.read(settings.init_dir)
+                if package.card.files[KERAS_FILE].sha256 != settings.init["sha256"]:
+                    raise TrainingError(f"{package.path} is not the model that {folder.path} was started with")
+                print(inherit(model, package))
         fit(model, recipe, splits, folder, seed=seed, verbose=verbose, callbacks=callbacks)
     metrics = {**settings.to_dict(), **describe_run(folder), "device": device, **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)

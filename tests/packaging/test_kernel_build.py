@@ -103,6 +103,7 @@ def test_the_library_needs_nothing_but_an_old_libc(
     tmp_path: Path, headers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
+    monkeypatch.setenv("CXX", "g++ -Wall -Wextra -Werror")
     hatch_build.build_library(SOURCES, tmp_path / "library.so")
 
     dynamic = subprocess.run(
@@ -117,7 +118,7 @@ def test_the_library_needs_nothing_but_an_old_libc(
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-g++"), reason="there is no aarch64-linux-gnu-g++ here")
 def test_it_compiles_for_aarch64(tmp_path: Path, headers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
-    monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++")
+    monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++ -Wall -Wextra -Werror")
 
     assert hatch_build.build_library(SOURCES, tmp_path / "library.so") == "aarch64"
 

@@ -145,6 +145,19 @@ def test_a_model_to_start_from_gives_its_weights_and_is_recorded(
     assert record["init"] == {"model": "My-photos-pde", "sha256": checksum}
 
 
+def test_a_training_does_not_go_on_from_another_model_than_it_was_started_with(
+    package: Path, photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "run"
+    assert train(photos, folder, "--init", package) == 0
+    (folder / "last.keras").unlink()  # as if it had been interrupted in its first epoch
+    record = json.loads((folder / "run.json").read_text())
+    record["init"]["sha256"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(record))
+    assert run.main(["digits-pde", "--out", str(folder), "--resume"]) == 2
+    assert f"is not the model that {folder} was started with" in capsys.readouterr().err
+
+
 def test_a_model_of_another_network_to_start_from_is_an_error_and_starts_nothing(
     photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
