@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench bench-all fuzz reliability venv
+.PHONY: help demo test check serve bench bench-all bench-serving fuzz reliability venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "All of them work in $(VENV), which is made first where it is missing (PYTHON=python3, 3.11 or newer)."
 
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
@@ -38,6 +38,9 @@ bench-all: $(INSTALLED) ## install what is compared, measure everything and writ
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint requirements/constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.document
+
+bench-serving: $(INSTALLED) ## install other servers, measure ours beside them and write docs/serving-performance.md
+	$(BIN)/python -m benchmarks.serving.document
 
 fuzz: $(INSTALLED) ## attack the decoder, the parser and the server for SECONDS=300 each
 	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/fuzz tests/serving/test_attacks_openapi.py

@@ -4,8 +4,11 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+Sections: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/performance.md"
@@ -63,29 +66,41 @@ compiled. It **has not run yet**: no machine with a GPU was at hand. Nothing is 
 def main() -> int:
     """Run every benchmark and write the page; return the exit code, the largest of theirs."""
     argparse.ArgumentParser(prog="python -m benchmarks.document", description=__doc__).parse_args()
+    return write_page(PAGE, INTRODUCTION, SECTIONS, GPU)
+
+
+def write_page(page: Path, introduction: str, sections: Sections, ending: str) -> int:
+    """Run the command of every section and write the page, or leave it as it was where one fails.
+
+    Args:
+        sections: by title, a text and the arguments of Python.
+
+    Returns:
+        The largest exit code: 0, 1 where something was measured and a bar was not met, or more where a command fails.
+    """
     outputs, exit_code = [], 0
-    for _, arguments in SECTIONS.values():
+    for _, arguments in sections.values():
         command = shlex.join(["python", *arguments])
         print(f"benchmark: {command}", file=sys.stderr, flush=True)
         run = subprocess.run(  # noqa: S603  # our own
             [sys.executable, *arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         if run.returncode not in (0, 1):  # 1: measured, and a bar was not met
-            print(f"benchmark: {command} failed; {PAGE} is left as it was", file=sys.stderr)
+            print(f"benchmark: {command} failed; {page} is left as it was", file=sys.stderr)
             return run.returncode
         outputs.append(run.stdout)
         exit_code = max(exit_code, run.returncode)
-    PAGE.write_text(render(outputs))
+    page.write_text(render(introduction, sections, outputs, ending))
     return exit_code
 
 
-def render(outputs: Sequence[str]) -> str:
+def render(introduction: str, sections: Sections, outputs: Sequence[str], ending: str) -> str:
     """Return the page, with the output of each section's command."""
-    sections = [
+    parts = [
         f"## {title}\n\n{text}\n\n```sh\n{shlex.join(['python', *arguments])}\n```\n\n{output.rstrip()}\n"
-        for (title, (text, arguments)), output in zip(SECTIONS.items(), outputs, strict=True)
+        for (title, (text, arguments)), output in zip(sections.items(), outputs, strict=True)
     ]
-    return "\n".join([INTRODUCTION, *sections, GPU])
+    return "\n".join([introduction, *parts, ending])
 
 
 if __name__ == "__main__":

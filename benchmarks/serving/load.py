@@ -10,7 +10,8 @@ from typing import cast
 
 import numpy as np
 
-LOST = 0  # the status of a request whose connection broke before it was answered
+LOST = 0  # the status of a request whose connection broke before it was answered, or that was not answered
+PATIENCE = 10.0  # seconds after the end of the load
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +137,31 @@ class Client:
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> list[Answer]:
-    """Let each client send one request after the other, without a pause."""
+    """Let each client send one request after the other, without a pause; what stays unanswered for long is lost."""
     answers: list[Answer] = []
     end = time.monotonic() + seconds
 
     async def run(number: int) -> None:
         client = Client(port)
-        while time.monotonic() < end:
-            answer = await client.send(requests[number % len(requests)])
-            answers.append(answer)
-            number += 1
-            if answer.status == LOST:
-                await asyncio.sleep(0.01)
+        request, sent = b"", 0.0
+        try:
+            while (sent := time.monotonic()) < end:
+                request = requests[number % len(requests)]
+                answer = await client.send(request)
+                answers.append(answer)
+                number += 1
+                if answer.status == LOST:
+                    await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            answers.append(Answer(LOST, sent, time.monotonic() - sent, b"", 0, request))
         await client.close()
 
-    await asyncio.gather(*(run(number) for number in range(clients)))
+    _, waiting = await asyncio.wait(
+        [asyncio.create_task(run(number)) for number in range(clients)], timeout=seconds + PATIENCE
+    )
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting)
     return answers
 
 

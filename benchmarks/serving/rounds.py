@@ -1,0 +1,178 @@
+"""Measures servers in turns: each is started anew in every round, asked every case, and stopped."""
+
+import asyncio
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import cast
+
+from uvicorn.config import Config
+
+from benchmarks.serving.cases import MANY, Case, Sample, check, rates, requests_of
+from benchmarks.serving.load import LOST, Client, closed_loop, percentile
+from benchmarks.serving.processes import Running, running
+from benchmarks.serving.servers import Peer
+from pdeinfer import Predictor
+
+CHECKED = 50  # answers of each turn, beside all requests once before
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one turn of a case gave.
+
+    Attributes:
+        rate: images per second. p50, p99: seconds until an answer.
+        client: the load generator's CPU seconds per second.
+        lost: requests that were never answered.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    client: float
+    lost: float
+
+
+@dataclass(slots=True)
+class Results:
+    """All turns.
+
+    Attributes:
+        figures: by server and case.
+        ready: seconds from the start until it answers, by server. peak: MiB.
+        alone: images per second of the Predictor in a process, by how many images it is given at a time.
+        ceiling: answers per second that the load generator gets of a server that does nothing else.
+    """
+
+    figures: dict[tuple[str, Case], list[Figures]] = field(default_factory=dict)
+    ready: dict[str, list[float]] = field(default_factory=dict)
+    peak: dict[str, list[float]] = field(default_factory=dict)
+    alone: dict[int, list[float]] = field(default_factory=dict)
+    ceiling: float = 0.0
+
+    def median(self, peer: str, case: Case) -> Figures | None:
+        """Return the median of each figure over the rounds; None where a server has not this case."""
+        if (turns := self.figures.get((peer, case))) is None:
+            return None
+        columns = zip(*((turn.rate, turn.p50, turn.p99, turn.client, turn.lost) for turn in turns), strict=True)
+        return Figures(*map(statistics.median, columns))
+
+
+def measure(
+    peers: Mapping[Peer, Path], cases: Sequence[Case], sample: Sample, *, rounds: int, seconds: float
+) -> Results:
+    """Return the figures of every server, given with the Python that it runs in.
+
+    Raises:
+        RuntimeError: a server does not start, or answers wrongly.
+    """
+    results = Results()
+    turns = list(peers)
+    for number in range(rounds):
+        first = number % len(turns)
+        for peer in turns[first:] + turns[:first]:
+            print(f"benchmark: round {number + 1} of {rounds}, {peer.name}", file=sys.stderr, flush=True)
+            with running(peer, peers[peer], sample.model) as server:
+                with _runner() as runner:
+                    for case in cases:
+                        runner.run(_turn(server, peer, case, sample, seconds, results))
+                results.ready.setdefault(peer.name, []).append(server.seconds_to_ready)
+                results.peak.setdefault(peer.name, []).append(server.peak_megabytes())
+        for images in (1, MANY):
+            results.alone.setdefault(images, []).append(_in_new_process(sample, images, seconds))
+    results.ceiling = _ceiling(requests_of(turns[0], cases[0], sample) or [], seconds)
+    return results
+
+
+def _runner() -> asyncio.Runner:
+    """Return a runner with the event loop that uvicorn chooses: uvloop, where it is installed."""
+    return asyncio.Runner(loop_factory=Config(app="").get_loop_factory())
+
+
+async def _turn(server: Running, peer: Peer, case: Case, sample: Sample, seconds: float, results: Results) -> None:
+    requests = requests_of(peer, case, sample)
+    if requests is None:
+        return
+    if (peer.name, case) not in results.figures:
+        client = Client(server.port)
+        for number, request in enumerate(requests):
+            check(peer, case, sample, number, await client.send(request))
+        await client.close()
+    await closed_loop(server.port, requests, case.connections, seconds / 3)  # warms up
+
+    client_seconds, started = time.process_time(), time.monotonic()
+    answers = await closed_loop(server.port, requests, case.connections, seconds)
+    client_share = (time.process_time() - client_seconds) / (time.monotonic() - started)
+    answered = [answer for answer in answers if answer.status != LOST]
+    if wrong := [answer for answer in answered if answer.status != 200]:
+        raise RuntimeError(f"{peer.name}, {case.title}: got {len(wrong)} errors: {wrong[0].status}, {wrong[0].body!r}")
+    for answer in islice(answered, 0, None, max(1, len(answered) // CHECKED)):
+        check(peer, case, sample, requests.index(answer.request), answer)
+    figures = Figures(
+        rates(answered, case.images),
+        percentile(answered, 50),
+        percentile(answered, 99),
+        client_share,
+        len(answers) - len(answered),
+    )
+    results.figures.setdefault((peer.name, case), []).append(figures)
+
+
+def _in_new_process(sample: Sample, images: int, seconds: float) -> float:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(predict_alone, sample.model, sample.files, images, seconds).result()
+
+
+def predict_alone(model: str, files: Sequence[bytes], images: int, seconds: float) -> float:
+    """Return how many images per second a Predictor classifies that is given `images` PNG files at a time."""
+    groups = [list(files[start : start + images]) for start in range(0, len(files), images)]
+    with Predictor(model, device="cpu") as predictor:
+        for group in groups:
+            predictor.predict(group)
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            predictor.predict(groups[done % len(groups)])
+            done += 1
+        return done * images / elapsed
+
+
+class _Echo(asyncio.Protocol):
+    """Answers whatever is sent to it, in one piece, as a small request is."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._write = cast(asyncio.Transport, transport).write
+
+    def data_received(self, _: bytes) -> None:
+        self._write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + bytes(500))
+
+
+def _answer_at_once(pipe: Connection) -> None:
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(_Echo, "127.0.0.1", 0)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    with _runner() as runner:
+        runner.run(serve())
+
+
+def _ceiling(requests: Sequence[bytes], seconds: float) -> float:
+    """Return how many answers per second the load generator gets on 32 connections, where a server hardly works."""
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_answer_at_once, args=(its,), daemon=True)
+    process.start()
+    try:
+        with _runner() as runner:
+            return rates(runner.run(closed_loop(ours.recv(), requests, 32, seconds)), 1)
+    finally:
+        process.kill()
+        process.join()

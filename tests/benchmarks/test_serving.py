@@ -1,0 +1,133 @@
+"""The benchmark of the server: it starts it, checks every answer, and prints what it measured."""
+
+import asyncio
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving import __main__ as command
+from benchmarks.serving import cases, environments, rounds, servers
+from benchmarks.serving.cases import CASES, Case, Sample
+from benchmarks.serving.load import LOST, Answer, closed_loop
+from pdeinfer import zoo
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return cases.draw_sample(zoo.load("digits-pde"))
+
+
+@pytest.mark.slow
+def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["serving", "--peers", "", "--model", "digits-pde", "--rounds", "1", "--seconds", "0.05"]
+    )
+
+    assert command.main() == 0
+
+    text = capsys.readouterr().out
+    tables = re.findall(r"\| server .*?\n\n", text, re.DOTALL)
+    assert len(tables) == 6
+    for rows in (tables[0], tables[2]):
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.strip().splitlines()]
+        assert lines[0] == ["server", *(case.title for case in CASES)]
+        assert [line[0] for line in lines[2:]] == [peer.name for peer in servers.OURS]
+        assert all(re.match(r"[\d.,]*[1-9]", cell) for line in lines[2:] for cell in line[1:])
+    assert "with no server and no load generator" in text
+
+
+def test_requests_are_the_same_images_for_every_peer(sample: Sample) -> None:
+    for peer in (*servers.OURS, *servers.PEERS.values()):
+        assert len(cases.requests_of(peer, Case("PNG", 32, 4), sample) or []) == cases.IMAGES / 32
+        assert len(set(cases.requests_of(peer, Case("PNG", 1, 1), sample) or [])) == cases.IMAGES
+    assert cases.requests_of(servers.PEERS["ray"], Case("V2, JSON", 1, 1), sample) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "label", "score", "expected"),
+    [
+        (500, "7", 1.0, "expected status 200, got 500"),
+        (200, "0", 0.5, "expected the probabilities"),
+        (200, "no label", None, "expected the labels"),
+        (200, None, None, None),
+    ],
+)
+def test_a_wrong_answer_is_an_error(
+    sample: Sample, status: int, label: str | None, score: float | None, expected: str | None
+) -> None:
+    row = sample.probabilities[0]
+    probabilities = row.tolist() if score is None else [score] * len(row)
+    label = sample.labels[int(row.argmax())] if label is None else label
+    body = json.dumps({"results": [{"label": label, "probabilities": probabilities}]}).encode()
+    answer = Answer(status, 0.0, 0.0, body, 1, b"")
+
+    def check() -> None:
+        cases.check(servers.PEERS["ray"], Case("PNG", 1, 1), sample, 0, answer)
+
+    if expected is None:
+        check()
+    else:
+        with pytest.raises(RuntimeError, match=expected):
+            check()
+
+
+def test_requests_that_are_never_answered_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.serving.load.PATIENCE", 0.05)
+
+    async def ask() -> list[Answer]:
+        silent = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        async with silent:
+            return await closed_loop(silent.sockets[0].getsockname()[1], [b"x"], 3, 0.05)
+
+    assert [answer.status for answer in asyncio.run(ask())] == [LOST] * 3
+
+
+def test_a_server_that_does_not_start_says_why(sample: Sample) -> None:
+    broken = replace(servers.OURS[0], command=["-c", "raise SystemExit('no such thing')"])
+
+    with pytest.raises(RuntimeError, match=r"pdeinfer does not start:\nno such thing"):
+        rounds.measure({broken: Path(sys.executable)}, CASES, sample, rounds=1, seconds=0.01)
+
+
+def test_a_peer_that_cannot_be_installed_is_reported_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def fail(name: str) -> Path:
+        raise environments.PeerNotInstalledError(f"{name} cannot be installed: no network")
+
+    monkeypatch.setattr(command, "python_of", fail)
+    monkeypatch.setattr(command, "measure", lambda servers, *_, **__: print(len(servers)))  # noqa: T201
+    monkeypatch.setattr(command, "print_results", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["serving", "--peers", "ray"])
+
+    assert command.main() == 0
+
+    assert "Left out: ray cannot be installed: no network" in capsys.readouterr().out
+
+
+def test_an_unknown_peer_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(sys, "argv", ["serving", "--peers", "ray,other"])
+
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+
+    assert "got other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", servers.PEERS)
+def test_peers_have_the_versions_of_what_computes_that_we_have(name: str) -> None:
+    ours = (environments.ROOT / "requirements/constraints.txt").read_text().lower().splitlines()
+    theirs = environments.requirements(name).read_text().lower().splitlines()
+
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[a-z0-9.+!_-]+", line) for line in theirs)
+    for package in ("numpy", "onnxruntime", "pillow"):
+        (version,) = (line for line in ours if line.startswith(f"{package}=="))
+        assert version in theirs
