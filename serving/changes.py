@@ -41,7 +41,8 @@ class Changes:
     an instant: the time that a message takes.)
 
     Attributes:
-        names: the models that a worker which is started now has to serve, in this order; None: all there are.
+        names: the models that a worker which is started now has to serve, in this order; None: all there are, until the
+            first has started.
     """
 
     def __init__(self) -> None:
@@ -64,8 +65,12 @@ class Changes:
             self._advance()
 
     def receive(self, worker: Peer, message: list[Any]) -> None:
-        """Take a worker's message: a change that it was asked for, or its answer to what it was sent."""
+        """Take a worker's message: what it serves, a change it was asked for, or its answer to what it was sent."""
         match message:
+            case ["started", names]:
+                if self.names is None:  # later there may be packages of more, which the others do not serve
+                    self.names = names
+                return
             case ["change", name, action]:
                 self._asked.append(_Change(worker, name, action))
             case ["prepared", state] if self._current is not None:

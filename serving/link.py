@@ -21,7 +21,7 @@ class Link:
 
     Args:
         pipe: to the supervisor.
-        names: the models to serve at first, as `Models` takes them.
+        names: the models to serve at first, as `Models` takes them; None: all, and those that there are are told.
     """
 
     def __init__(self, pipe: Connection, names: list[str] | None) -> None:
@@ -38,6 +38,7 @@ class Link:
             lost: called where the supervisor has ended.
         """
         loop = asyncio.get_running_loop()
+        self.names = models.names
 
         def read() -> None:
             try:
@@ -68,8 +69,8 @@ class Link:
         loop.add_reader(self._pipe.fileno(), read)
 
     def started(self) -> None:
-        """Say that requests are accepted."""
-        self._send("started")
+        """Say that requests are accepted, and for which models; `connect` comes first."""
+        self._send("started", self.names)
 
     async def change(self, name: str, action: Action) -> tuple[str, ...]:
         """Load, reload or unload a model in all workers, and return its versions that they serve then.

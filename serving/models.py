@@ -1,6 +1,7 @@
 """The served models by name and version, and how they are loaded and unloaded."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ class Models:
     def ready(self) -> bool:
         """Whether new requests should come here."""
         return bool(self._models) and not self.draining
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are served, in this order."""
+        return list(self._models)
 
     @property
     def default(self) -> str | None:
@@ -135,6 +141,7 @@ class Models:
 
     def apply(self, change: Change) -> None:
         """Serve it; requests that hold what was served before are answered by that, and then its memory is free."""
+        gc.unfreeze()  # a worker freezes what it has loaded first, which would stay for ever
         self._set_served(change.name, False)
         if change.models:
             self._models[change.name] = change.models
@@ -145,10 +152,9 @@ class Models:
 
     def names_after(self, change: Change) -> list[str]:
         """Return the names that are served once a change is applied, in the order served."""
-        names = list(self._models)
         if change.models:
-            return names if change.name in names else [*names, change.name]
-        return [name for name in names if name != change.name]
+            return self.names if change.name in self._models else [*self.names, change.name]
+        return [name for name in self.names if name != change.name]
 
     def close(self) -> None:
         """Finish what runs."""

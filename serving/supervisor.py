@@ -113,10 +113,9 @@ class Supervisor:
             wait([waitable for worker in self._workers for waitable in worker.waitables()])
             for worker in self._workers:
                 for message in worker.messages():
-                    if message == ["started"]:
+                    if message[0] == "started":
                         worker.has_started = True
-                    else:
-                        self._changes.receive(worker, message)
+                    self._changes.receive(worker, message)
             if not self._has_started and all(worker.has_started for worker in self._workers):
                 self._has_started = True
                 self._started()

@@ -164,6 +164,14 @@ def test_a_worker_that_is_started_while_others_apply_starts_with_what_is_new(
     assert first.sent[-1] == ["changed", ["1"]]
 
 
+def test_a_worker_that_is_started_later_serves_what_the_first_said(changes: Changes) -> None:
+    changes.receive(first := Worker(), ["started", ["grey"]])
+    changes.receive(Worker(), ["started", ["grey", "new"]])
+
+    assert changes.names == ["grey"]
+    assert first.sent == []
+
+
 @pytest.fixture
 def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path) -> Path:
     shutil.copytree(package_folder, tmp_path / "models" / "tiny-grey" / "1")

@@ -1,5 +1,6 @@
 """Which models are served: sources, versions, and changes while the server runs."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -102,6 +103,12 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
     loaded = change(admin, "tiny-grey", "load")
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
     assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 200
+
+
+def test_what_was_loaded_first_is_free_after_a_change(admin: TestClient) -> None:
+    gc.freeze()  # as a worker does
+    assert change(admin, "tiny-grey", "reload").status_code == 200
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_reload_serves_the_versions_that_are_there_now(admin: TestClient, repository: Path) -> None:
