@@ -34,8 +34,60 @@ or images. Access logs are off.
 The [load generator](../benchmarks/serving/load.py), asyncio on one CPU, shares the two CPUs with the server. The last
 tables say how much of one CPU it used, and what it gets from a server that does nothing but answer.
 """
-SECTIONS = {"Measured": ("Medians over the rounds.", ["-m", "benchmarks.serving"])}
-ENDING = """## Where the time goes
+SECTIONS = {
+    "Measured": (
+        """Medians over the rounds. For the run of 2026-11-22 the trainings on this machine were paused, but tests ran on it
+(load average 2.4 to 5). They slowed all servers, and perhaps not alike: Linux may share CPUs by session (autogroups), of
+which Ray Serve and `pdeinfer --workers` have several.""",
+        ["-m", "benchmarks.serving"],
+    )
+}
+ENDING = """## Against the goals
+
+Of the run of 2026-11-22. The goals were twice the best peer's throughput at no higher p99, and 70 % of what a
+Predictor does in a process. **Neither is met.** On 8 connections and more Ray Serve answers more single images than
+`pdeinfer --workers`, at a lower p99, and so it does with 32 images in a request, where LitServe, too, answers more. On
+one connection `pdeinfer` answers the most, 1.6 times Ray Serve's; of single images it answers more than LitServe,
+BentoML and MLServer in every case; V2 it answers 2.6 times as fast as MLServer, at a quarter of the p99. It is ready
+first, and takes the least memory. The share of the Predictor is 35 % with single images, 51 % with 32.
+
+What stands in the way, as far as it is known:
+
+- A single image costs `pdeinfer serve` about 500 microseconds of CPU, one of 32 in a request 310; to decode and
+  compute takes 200 of them (the smallest of twelve windows of a quarter of a second, on a busy machine). Twice Ray
+  Serve's throughput would leave 320 on two CPUs, the load generator's included.
+- With `--workers` the kernel spreads connections at random: of four, one worker may get all. HAProxy spreads requests.
+- Images are decoded in groups of at most eight, and each group goes to a thread and back before the batch does.
+
+## Where the time goes
+
+Of one process, 32 connections, one image in a request, with the load generator beside it and other work on the machine
+(load average 5): 400 stacks per second, those of threads that wait for work left out, and grouped by function.
+
+```sh
+py-spy record --duration 6 --rate 400 --format raw --output stacks.txt --pid PID    # py-spy 0.4.3
+```
+
+| | share of the stacks |
+|---|---:|
+| the event loop itself, receiving | 19 % |
+| middlewares, routing | 16 % |
+| queue, hand-over between threads | 13 % |
+| ONNX Runtime, stacking | 12 % |
+| sending | 10 % |
+| ranking, JSON | 9 % |
+| decoding | 7 % |
+| parsing HTTP | 6 % |
+| reading the body | 4 % |
+| the operation itself, the rest | 4 % |
+
+py-spy stops the process to read a stack, which made it slower, and what runs outside of Python is seen too seldom.
+
+A first profile led to these changes, all of them in the figures above: an answer is sent by one system call where
+uvicorn makes two (the first took 17 % of the time in which Python ran); requests with plain parameters go past
+FastAPI's routing and parsing (about 20 %); forms as clients write them are split at their boundary, 2 microseconds per
+file; no span is made where nobody traces; the garbage collector leaves alone what is loaded (it took 4 %). To decode
+and compute in one go on one thread was tried: it made hardly any difference on 32 connections, and was left out.
 """
 
 
