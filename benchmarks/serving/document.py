@@ -36,9 +36,9 @@ tables say how much of one CPU it used, and what it gets from a server that does
 """
 SECTIONS = {
     "Measured": (
-        """Medians over the rounds. For the run of 2026-11-22 the trainings on this machine were paused, but tests ran on it
-(load average 2.4 to 5). They slowed all servers, and perhaps not alike: Linux may share CPUs by session (autogroups), of
-which Ray Serve and `pdeinfer --workers` have several.""",
+        """Medians over the rounds. For the run of 2026-11-22 the trainings on this machine were paused, but tests ran
+on it (load average 2.4 to 5). They slowed all servers, and perhaps not alike: Linux may share CPUs by session
+(autogroups), of which Ray Serve and `pdeinfer --workers` have several.""",
         ["-m", "benchmarks.serving"],
     )
 }
