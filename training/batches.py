@@ -6,7 +6,7 @@ import numpy as np
 from pdeinfer.datasets import Split
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
     """The batches of one epoch after another: uint8 images (N, H, W, C) and one-hot float32 labels (N, classes).
 
     Nothing random is kept between batches, so that a resumed training sees exactly what an uninterrupted one would.

@@ -72,7 +72,7 @@ class RunFolder:
             raise TrainingError(f"{self.last}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Write the history, the best network so far and the last one, after each epoch."""
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:

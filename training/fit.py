@@ -123,7 +123,7 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
     return train, validation
 
 
-class EpochFacts(keras.callbacks.Callback):
+class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Tell the batches which epoch it is, and the next callbacks its learning rate and seconds, validation included."""
 
     def __init__(self, batches: Batches) -> None:

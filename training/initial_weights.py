@@ -11,7 +11,8 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.export.original import load_classifier
 from pdeinfer.nn import Classifier
 from pdeinfer.package import KERAS_FILE, ModelPackage
-from pdeinfer.presets import Network, PdeSpec, Preset, ResidualNetwork
+from pdeinfer.pde_spec import PdeSpec
+from pdeinfer.presets import Network, Preset, ResidualNetwork
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import FrameType
 import keras
 
 
-class StopAfterBatch(keras.callbacks.Callback):
+class StopAfterBatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Raise KeyboardInterrupt at the end of a batch once `requested` is set."""
 
     def __init__(self) -> None:

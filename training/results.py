@@ -31,7 +31,7 @@ class Run:
     def confusion_of_3_and_5(self) -> float:
         """The share in percent of the test 3s and 5s that are taken for the other of the two."""
         confusion = self.metrics["confusion"]
-        return 100 * (confusion[3][5] + confusion[5][3]) / (sum(confusion[3]) + sum(confusion[5]))
+        return 100 * float(confusion[3][5] + confusion[5][3]) / float(sum(confusion[3]) + sum(confusion[5]))
 
     @property
     def minutes(self) -> float:
@@ -57,14 +57,21 @@ def by_num_steps(runs: dict[str, list[Run]]) -> dict[str, dict[int, list[Run]]]:
     studies: dict[Network, dict[int, list[Run]]] = {}
     names: dict[Network, str] = {}
     for preset, group in runs.items():
-        network = PRESETS[preset].network
-        field = "pde" if isinstance(network, ResidualNetwork) else "feature"
-        pde = getattr(network, field)
-        if isinstance(pde, PdeSpec):
-            family = replace(network, **{field: replace(pde, num_steps=1)})
+        if found := _in_one_step(PRESETS[preset].network):
+            family, num_steps = found
             names.setdefault(family, preset)
-            studies.setdefault(family, {})[pde.num_steps] = group
+            studies.setdefault(family, {})[num_steps] = group
     return {names[family]: dict(sorted(study.items())) for family, study in studies.items() if len(study) > 1}
+
+
+def _in_one_step(network: Network) -> tuple[Network, int] | None:
+    """Return the network with K = 1, and the K that it has, or None where it has no PDE layer."""
+    if isinstance(network, ResidualNetwork):
+        if network.pde is not None:
+            return replace(network, pde=replace(network.pde, num_steps=1)), network.pde.num_steps
+    elif isinstance(network.feature, PdeSpec):
+        return replace(network, feature=replace(network.feature, num_steps=1)), network.feature.num_steps
+    return None
 
 
 def add_run(folder: Path, results: Path) -> Path:
@@ -75,7 +82,7 @@ def add_run(folder: Path, results: Path) -> Path:
     """
     run = _read_run(folder)
     metrics = {name: value for name, value in run.metrics.items() if name not in _PRIVATE}
-    target = results / metrics["preset"] / f"seed-{metrics['seed']}"
+    target = results / str(metrics["preset"]) / f"seed-{metrics['seed']}"
     target.mkdir(parents=True, exist_ok=True)
     replace_file(target / "metrics.json", lambda path: path.write_text(json.dumps(metrics) + "\n"))
     replace_file(target / "history.csv", lambda path: shutil.copyfile(folder / "history.csv", path))

@@ -6,11 +6,11 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pdeinfer import zoo
 from pdeinfer.backend import import_keras
-from pdeinfer.datasets import Dataset, ImageFolder, StandardName, find_images, load_dataset
+from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
 from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
 from pdeinfer.package import KERAS_FILE, ModelPackage
 from pdeinfer.presets import PRESETS, InputSpec
@@ -99,10 +99,11 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
     from training.recipes import RECIPES
     from training.settings import Settings
 
-    preset, images = PRESETS[arguments.preset], None
+    preset, images, init = PRESETS[arguments.preset], None, None
     package = None if arguments.init is None else zoo.load(arguments.init)
     if package is not None:
         check_inheritance(preset, package)
+        init = {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256}
     given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
     recipe = replace(RECIPES[arguments.preset], **given)
     if arguments.image_size is None:
@@ -124,8 +125,8 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         precision=arguments.precision or "float32",
         data_dir=arguments.data_dir and str(arguments.data_dir.resolve()),
         images=images,
-        init=package and {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256},
-        init_dir=package and str(package.path.resolve()),
+        init=init,
+        init_dir=None if package is None else str(package.path.resolve()),
         git_commit=git_commit(),
     )
     return settings, dataset
@@ -163,12 +164,12 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
     return settings, dataset
 
 
-def _read_standard(name: StandardName, data_dir: Path | None) -> Dataset:
+def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:
     hint = "--image-size N trains on a folder of your own images"
     if name == "digits" and data_dir is not None:
         raise TrainingError(f"the digits come with scikit-learn and need no --data-dir; {hint}")
     try:
-        return load_dataset(name, data_dir)
+        return load_dataset(cast(StandardName, name), data_dir)
     except DatasetError as error:
         raise DatasetError(f"{error}; {hint}" if data_dir is not None else str(error)) from error
 
