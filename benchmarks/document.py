@@ -34,10 +34,7 @@ its weights as constants.""",
         ["-m", "benchmarks.speed"],
     ),
     "Larger images, more time steps": (
-        """From 256 pixels a side on, the inlined function is faster than the operator on the machine below;
-`PDEINFER_KERNEL=0` chooses it.
-
-![Cost by image size](performance/sides.png)
+        """![Cost by image size](performance/sides.png)
 
 ![Cost by time steps](performance/steps.png)""",
         ["-m", "benchmarks.scaling", "--plots", "docs/performance"],
