@@ -36,28 +36,29 @@ tables say how much of one CPU it used, and what it gets from a server that does
 """
 SECTIONS = {
     "Measured": (
-        """Medians over the rounds. For the run of 2026-11-22 the trainings on this machine were paused, but tests ran
-on it (load average 2.4 to 5). They slowed all servers, and perhaps not alike: Linux may share CPUs by session
-(autogroups), of which Ray Serve and `pdeinfer --workers` have several.""",
+        """Medians over the rounds. Linux may share CPUs by session (`/proc/sys/kernel/sched_autogroup_enabled`), of which
+Ray Serve and `pdeinfer --workers` have several: for the run of 2026-11-22 that was off, and nothing else ran.""",
         ["-m", "benchmarks.serving"],
     )
 }
 ENDING = """## Against the goals
 
 Of the run of 2026-11-22. The goals were twice the best peer's throughput at no higher p99, and 70 % of what a
-Predictor does in a process. **Neither is met.** On 8 connections and more Ray Serve answers more single images than
-`pdeinfer --workers`, at a lower p99, and so it does with 32 images in a request, where LitServe, too, answers more. On
-one connection `pdeinfer` answers the most, 1.6 times Ray Serve's; of single images it answers more than LitServe,
-BentoML and MLServer in every case; V2 it answers 2.6 times as fast as MLServer, at a quarter of the p99. It is ready
-first, and takes the least memory. The share of the Predictor is 35 % with single images, 51 % with 32.
+Predictor does in a process.
+
+- **Twice the best peer: not met.** The best is Ray Serve. Of single images `pdeinfer --workers` answers 1.0 to 1.6 times as
+  many as it does, at a lower p99, and 1.8 to 3.9 times as many as the others; with 32 images in a request 0.9 times as
+  many, at a higher p99. Over V2, `pdeinfer --workers` answers 2.6 times as many as MLServer, at a fifth of the p99.
+- **70 % of the Predictor: met with 32 images in a request** (83 %), **not with one** (56 %).
+
+It is ready first; one process of it takes the least memory.
 
 What stands in the way, as far as it is known:
 
-- A single image costs `pdeinfer serve` about 500 microseconds of CPU, one of 32 in a request 310; to decode and
-  compute takes 200 of them (the smallest of twelve windows of a quarter of a second, on a busy machine). Twice Ray
-  Serve's throughput would leave 320 on two CPUs, the load generator's included.
+- A single image costs `pdeinfer serve` about 500 microseconds of CPU; to decode and compute takes 200 of them (the
+  smallest of twelve windows of a quarter of a second, on a busy machine). The rest is Python between socket and thread.
+- One process has one interpreter lock: `--workers`, a process for each CPU, answers up to 1.8 times as many.
 - With `--workers` the kernel spreads connections at random: of four, one worker may get all. HAProxy spreads requests.
-- Images are decoded in groups of at most eight, and each group goes to a thread and back before the batch does.
 
 ## Where the time goes
 
