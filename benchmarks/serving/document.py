@@ -36,8 +36,8 @@ tables say how much of one CPU it used, and what it gets from a server that does
 """
 SECTIONS = {
     "Measured": (
-        """Medians over the rounds. Linux may share CPUs by session (`/proc/sys/kernel/sched_autogroup_enabled`), of which
-Ray Serve and `pdeinfer --workers` have several: for the run of 2026-11-22 that was off, and nothing else ran.""",
+        """Medians over the rounds. Linux may share CPUs by session (`/proc/sys/kernel/sched_autogroup_enabled`), of
+which Ray Serve and `pdeinfer --workers` have several: for the run of 2026-11-22 that was off, and nothing else ran.""",
         ["-m", "benchmarks.serving"],
     )
 }
@@ -46,8 +46,8 @@ ENDING = """## Against the goals
 Of the run of 2026-11-22. The goals were twice the best peer's throughput at no higher p99, and 70 % of what a
 Predictor does in a process.
 
-- **Twice the best peer: not met.** The best is Ray Serve. Of single images `pdeinfer --workers` answers 1.0 to 1.6 times as
-  many as it does, at a lower p99, and 1.8 to 3.9 times as many as the others; with 32 images in a request 0.9 times as
+- **Twice the best peer: not met.** The best is Ray Serve. Of single images `pdeinfer --workers` answers 1.0 to 1.6 times
+  as many as it does, at a lower p99, and 1.8 to 3.9 times as many as the others; with 32 images in a request 0.9 times as
   many, at a higher p99. Over V2, `pdeinfer --workers` answers 2.6 times as many as MLServer, at a fifth of the p99.
 - **70 % of the Predictor: met with 32 images in a request** (83 %), **not with one** (56 %).
 
