@@ -46,9 +46,9 @@ ENDING = """## Against the goals
 Of the run of 2026-11-22. The goals were twice the best peer's throughput at no higher p99, and 70 % of what a
 Predictor does in a process.
 
-- **Twice the best peer: not met.** The best is Ray Serve. Of single images `pdeinfer --workers` answers 1.0 to 1.6 times
-  as many as it does, at a lower p99, and 1.8 to 3.9 times as many as the others; with 32 images in a request 0.9 times as
-  many, at a higher p99. Over V2, `pdeinfer --workers` answers 2.6 times as many as MLServer, at a fifth of the p99.
+- **Twice the best peer: not met.** The best is Ray Serve. Of single images `pdeinfer --workers` answers 1.0 to 1.6
+  times as many as it does, at a lower p99, and 1.8 to 3.9 times as many as the others; with 32 images in a request 0.9
+  times as many, at a higher p99. Over V2 it answers 2.6 times as many as MLServer, at a fifth of the p99.
 - **70 % of the Predictor: met with 32 images in a request** (83 %), **not with one** (56 %).
 
 It is ready first; one process of it takes the least memory.
