@@ -85,7 +85,7 @@ class Predictor:
 
     Args:
         model: a bundled model's name, a package's folder, or a `ModelPackage`.
-        precision: "float32", or "half" or "int8" where the package has such a file.
+        precision: "float32" (on CUDA too, not TF32), or "half" or "int8" where the package has such a file.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
         threads: CPU threads of one prediction; by default as many CPUs as this process may use.
         batch_size: the most images in one run of the network.

@@ -186,8 +186,9 @@ def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: in
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
             onnxruntime.preload_dlls()
     try:
-        # Without the operator, which has no CUDA: the standard operators of its function have.
-        providers = [(_CUDA, {"device_id": index}), _CPU]
+        # Without the operator, which has no CUDA: the standard operators of its function have. And without TF32, which
+        # ONNX Runtime takes by default: its 11 bits are not the float32 that export has proven.
+        providers = [(_CUDA, {"device_id": index, "use_tf32": "0"}), _CPU]
         session = _inference_session(onnxruntime, model, providers, _session_options(onnxruntime, threads))
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise DeviceError(f"cuda:{index} cannot be used: {error}") from error

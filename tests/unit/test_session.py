@@ -104,7 +104,9 @@ class TestDevices:
         runtime = fake(monkeypatch, "works")
         session = create_session(model, device)
         assert (session.device, session.provider) == (f"cuda:{index}", CUDA)
-        assert [providers for providers, _ in runtime.sessions] == [[(CUDA, {"device_id": index}), CPU]]
+        # Without TF32 float32 is float32.
+        expected = [(CUDA, {"device_id": index, "use_tf32": "0"}), CPU]
+        assert [providers for providers, _ in runtime.sessions] == [expected]
 
     @pytest.mark.parametrize("outcome", ["absent", "falls back", "fails"])
     def test_auto_takes_the_cpu_where_cuda_does_not_work(
