@@ -43,7 +43,8 @@ def model_readme(card: ModelCard) -> str:
         "Data": _data(card),
         "Training": _table(_training(card.training)) if card.training else "",
         "Limits": "\n".join([_LIMITS.format(classes=len(preset.labels), size=size), *_weakest(card)]),
-        "Licence": _LICENCE if card.training.get("images") is None else "That of its maker.",
+        # Of what we do not know where it comes from we cannot say.
+        "Licence": _LICENCE if card.training and not card.training.get("images") else "That of its maker.",
     }
     kind = "A residual network" if isinstance(preset.network, ResidualNetwork) else "A network of one channel"
     pde = " with PDE layers (a diffusion-advection equation, solved inside the network)" if _has_pde(card) else ""
@@ -70,8 +71,10 @@ def _figures(card: ModelCard) -> dict[str, str]:
             gap = max(comparison["max_relative"] for comparison in report["comparisons"])
             count = sum(comparison["count"] for comparison in report["comparisons"])
             figures[f"{name}, against {report['reference']}"] = f"equal within {gap:.1e} (relative), {count:,} images"
-    for precision in MODEL_FILES.keys() & card.variants.keys():
-        variant, name = card.variants[precision], f"{MODEL_FILES[precision]} (precision {precision})"
+    for precision, file in MODEL_FILES.items():
+        if precision not in card.variants:
+            continue
+        variant, name = card.variants[precision], f"{file} (precision {precision})"
         if "test_accuracy" in variant:
             accuracy = f"{100 * variant['test_accuracy']:.2f} % of {variant['test_images']:,}"
             figures[f"{name}: accuracy on test images"] = accuracy

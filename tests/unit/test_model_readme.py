@@ -25,6 +25,13 @@ def test_the_figures_are_those_of_the_card(card: ModelCard) -> None:
     assert f"| git commit | {card.training['git_commit']} |" in text
 
 
+def test_files_of_less_precision_stand_in_the_same_order_every_time(card: ModelCard) -> None:
+    parity = {"reference": "model.onnx", "comparisons": []}
+    for names in (("int8", "half"), ("half", "int8")):
+        text = model_readme(replace(card, variants={name: {"parity": parity} for name in names}))
+        assert 0 < text.index("model.half.onnx") < text.index("model.int8.onnx")
+
+
 def test_data_limits_and_licence_are_named(card: ModelCard) -> None:
     text = model_readme(card)
     assert "MNIST: 60,000 training and 10,000 test images" in text
@@ -39,10 +46,11 @@ def test_the_worst_class_and_its_commonest_mistake_are_named(card: ModelCard) ->
     assert "Worst of the classes: 4, of which 80.0 % of the test images are recognised; it is taken for 9" in text
 
 
-def test_a_network_that_was_never_trained_has_neither_data_nor_training() -> None:
+def test_a_network_of_which_no_training_is_known_has_neither_data_nor_training_nor_our_licence() -> None:
     text = model_readme(ModelCard(PRESETS["cifar10-resnet32"], parameters=464_154, macs=69_124_736, opset=18))
     assert "## Training" not in text
     assert "## Data" not in text
+    assert text.endswith("## Licence\n\nThat of its maker.\n")
     assert text.startswith("# cifar10-resnet32\n\nA residual network that classifies colour images of 32x32 pixels")
 
 
