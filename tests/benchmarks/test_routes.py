@@ -10,6 +10,7 @@ from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES
 from benchmarks.workers import Case, Workers
 from pdeinfer import kernel
+from pdeinfer.export.variants import TOLERANCES
 from pdeinfer.parity import TOLERANCE
 from pdeinfer.presets import Preset
 
@@ -93,7 +94,10 @@ def test_the_gpu_benchmark_says_what_it_needs(
 def test_the_gpu_benchmark_s_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
     images = np.load(written[1] / IMAGES_FILE)
 
-    found = [run() for _, run in gpu._onnx_routes(written[1], images, "cpu")]
+    routes = dict(gpu._onnx_routes(written[1], images, "cpu"))
+    halves = [run() for name, run in routes.items() if name.startswith(gpu.HALF)]
+    found = [run() for name, run in routes.items() if not name.startswith(gpu.HALF)]
 
-    assert len(found) == 4
+    assert (len(halves), len(found)) == (2, 6)
+    assert all(0 < np.abs(half - found[0]).max() <= TOLERANCES["half"] for half in halves)
     assert all(np.abs(other - found[0]).max() <= TOLERANCE for other in found)
