@@ -67,6 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def resume_command(arguments: argparse.Namespace) -> str:
     """Return the command that goes on with the training of these arguments; the rest is recorded in its folder."""
     command = ["python", "-m", "training.run", arguments.preset, "--out", str(arguments.out), "--resume"]
+    command += [f"--{name}" for name in ("tensorboard", "data-parallel") if getattr(arguments, name.replace("-", "_"))]
     return shlex.join(command)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from training import run
+from training.arguments import parse_arguments, resume_command
 
 TRAIN = """
 import os, sys
@@ -47,6 +48,11 @@ def test_two_devices_have_the_loss_curve_of_one(backend: str, tmp_path: Path) ->
     # Measured: 0.7 %, of the second epoch's loss on TensorFlow; the first steps agree within rounding, which grows.
     for name in ("loss", "accuracy"):
         np.testing.assert_allclose([float(row[name]) for row in two], [float(row[name]) for row in one], rtol=0.03)
+
+
+def test_a_training_on_several_devices_is_resumed_on_them() -> None:
+    arguments = parse_arguments(["digits-pde", "--data-parallel", "--out", "runs/two"])
+    assert resume_command(arguments).endswith("digits-pde --out runs/two --resume --data-parallel")
 
 
 def test_one_device_alone_is_refused_before_anything_is_written(

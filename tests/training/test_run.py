@@ -247,7 +247,7 @@ def test_ctrl_c_says_how_to_resume_and_ends_without_a_traceback(tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"python -m training.run digits-pde --out {folder} --resume" in error
+    assert f"python -m training.run digits-pde --out {folder} --resume --tensorboard\n" in error
     assert "Traceback" not in error
     assert (folder / "last.keras").is_file()
     assert list((folder / "tensorboard").rglob("events.*"))
