@@ -62,6 +62,7 @@ _CLASSIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
         "The body is too large or holds too many images",
         ("body_too_large", "a request body may have at most 33554432 bytes"),
         ("too_many_images", "a request may hold at most 64 images"),
+        ("json_too_large", "expected at most 2048 values of JSON, for 64 images"),
     ),
     415: error_example(
         "Neither a form, nor JSON, nor an image",

@@ -19,6 +19,10 @@ from serving.threads import Threads
 MAX_FORM_FIELDS = 8
 MAX_FIELD_BYTES = 64 * 2**10
 
+# JSON grows when parsed, and its errors a hundred-fold: what has more values than its images can need is not parsed.
+_JSON_VALUES = 1024
+_JSON_VALUES_PER_IMAGE = 16
+
 # The request body of an operation that takes images, for the OpenAPI document.
 REQUEST_BODY = {
     "required": True,
@@ -92,6 +96,9 @@ async def _inflated(request: Request, encoding: str, max_bytes: int, threads: Th
 
 
 def _parse_json(body: bytes, max_images: int) -> list[Upload]:
+    max_values = _JSON_VALUES + _JSON_VALUES_PER_IMAGE * max_images
+    if body.count(b",") >= max_values:  # base64 has no commas
+        raise ApiError(413, "json_too_large", f"expected at most {max_values} values of JSON, for {max_images} images")
     try:
         images = ImagesBody.model_validate_json(body).images
     except ValidationError as error:

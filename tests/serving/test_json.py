@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from httpx2 import Response
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.errors import ApiError
 from serving.settings import Settings
+from serving.uploads import _parse_json
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 
 Png = Callable[[np.ndarray], bytes]
@@ -151,3 +154,22 @@ def test_a_large_request_is_answered_in_parts(
 def test_what_fails_before_the_first_line_has_its_status(client: TestClient) -> None:
     assert client.post("/classify?model=other", json={"images": []}, headers=NDJSON).status_code == 404
     assert client.post("/classify", json={"images": []}, headers=NDJSON).status_code == 400
+
+
+@pytest.mark.parametrize("item", [b"1,", b"{},", b'{"content":""},', b'"x":[],'])
+def test_json_of_more_values_than_its_images_need_is_413_before_it_is_parsed(item: bytes) -> None:
+    body = b'{"images":[' + item * (2**20 // len(item))
+    tracemalloc.start()
+    with pytest.raises(ApiError) as raised:
+        _parse_json(body, 64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (raised.value.status, raised.value.code) == (413, "json_too_large")
+    assert peak < 10_000
+
+
+def test_as_many_images_as_the_limit_are_parsed_whatever_their_names_hold() -> None:
+    images = [{"content": "", "filename": "a,b,c,{}[].png", "other": [1, 2, 3]}] * 64
+
+    assert len(_parse_json(json.dumps({"images": images}).encode(), 64)) == 64
