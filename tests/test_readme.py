@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pdeinfer import zoo
 from tests.documents import ROOT, broken_links, code_blocks, console_examples, matches, run_examples, serve
 
 README = ROOT / "README.md"
@@ -77,6 +78,17 @@ def test_the_wildcard_matches(expected: str, output: str) -> None:
 
 def test_the_wildcard_does_not_match_everything() -> None:
     assert not matches("a ... c", "a b d")
+
+
+def test_its_figures_are_those_that_were_measured() -> None:
+    text = README.read_text()
+    bar = r"\| ResNet32 / fused operator, K=1, batch 1, one thread +\| +[\d.]+ +\| +([\d.]+)"
+    (ratio,) = re.findall(bar, (ROOT / "docs/performance.md").read_text())
+    assert f"| **{float(ratio):.1f} x** |" in text
+    (accuracy,) = re.findall(r"\| `mnist-pde` .*\*\*(.+?)\*\*", (ROOT / "docs/results.md").read_text())
+    assert f"{accuracy} %" in text
+    card = zoo.load("cifar10-global").card
+    assert f"{card.variants['int8']['test_accuracy']:.2%}".replace("%", " %") in text
 
 
 def test_no_placeholder_is_left() -> None:
