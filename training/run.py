@@ -15,6 +15,7 @@ from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
 from pdeinfer.package import KERAS_FILE, ModelPackage
 from pdeinfer.presets import PRESETS, InputSpec
 from training.arguments import parse_arguments, resume_command
+from training.onednn import prefer_onednn
 from training.own_images import VALIDATION_FRACTION, own_name, own_preset
 
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    prefer_onednn()
     import_keras()
     import keras
 

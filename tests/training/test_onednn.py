@@ -1,0 +1,45 @@
+"""Training uses oneDNN's kernels on every CPU; nothing else is changed by that."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from training.onednn import prefer_onednn
+
+VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+TRAIN = """
+import os, sys
+from training.run import main
+code = main(["digits-pde", "--epochs", "1", *sys.argv[1:]])
+from tensorflow.python.framework import test_util
+print("oneDNN:", os.environ["TF_ENABLE_ONEDNN_OPTS"], test_util.IsMklEnabled())
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernels are TensorFlow's")
+@pytest.mark.parametrize(("given", "expected"), [(None, "1 True"), ("0", "0 False")])
+def test_a_training_runs_with_onednn_unless_the_environment_forbids_it(
+    given: str | None, expected: str, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if given is not None:
+        environment[VARIABLE] = given
+    command = [sys.executable, "-c", TRAIN, "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"oneDNN: {expected}" in result.stdout
+
+
+def test_the_environment_stays_as_it_is_once_tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    prefer_onednn()
+    assert os.environ == {}
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    prefer_onednn()
+    assert os.environ == {VARIABLE: "1"}
