@@ -6,6 +6,7 @@ from typing import Any, Literal
 import keras
 
 from pdeinfer.datasets import DatasetName
+from training.muon import ConvMuon
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Recipe:
     Attributes:
         dataset: as in `pdeinfer.datasets.load_dataset`.
         epochs, batch_size: as everywhere.
-        optimizer: "sgd" (momentum 0.9, Nesterov) or "adam".
+        optimizer: "sgd" (momentum 0.9, Nesterov), "adam" or "muon" (`training.muon.ConvMuon`).
         learning_rate: the peak; it is reached linearly after `warmup_epochs`, then falls to 0 along a cosine.
         weight_decay: decoupled, times the learning rate. With momentum 0.9 the coupled decay (L2) that PyTorch's SGD
             calls `weight_decay` is a tenth of it.
@@ -29,7 +30,7 @@ class Recipe:
     dataset: DatasetName
     epochs: int
     batch_size: int
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "muon"]
     learning_rate: float
     weight_decay: float = 0.0
     warmup_epochs: int = 1
@@ -51,6 +52,8 @@ class Recipe:
         kwargs: dict[str, Any] = {"weight_decay": self.weight_decay or None, "global_clipnorm": self.clip_norm}
         if self.optimizer == "adam":
             return keras.optimizers.Adam(schedule, **kwargs)
+        if self.optimizer == "muon":
+            return ConvMuon(schedule, adam_weight_decay=self.weight_decay, exclude_layers=["logits"], **kwargs)
         return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
 
 
@@ -59,10 +62,9 @@ _CIFAR10 = Recipe(
     "cifar10",
     epochs=100,
     batch_size=128,
-    optimizer="sgd",
-    learning_rate=0.2,
-    weight_decay=2e-3,
-    warmup_epochs=2,
+    optimizer="muon",
+    learning_rate=0.01,
+    weight_decay=0.05,
     crop_padding=4,
     flip=True,
     validation_fraction=0.02,

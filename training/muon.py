@@ -1,0 +1,28 @@
+"""Muon for convolutional networks: every kernel's update is orthogonalised, as a matrix from all inputs to outputs."""
+
+from typing import Any
+
+import keras
+
+
+@keras.saving.register_keras_serializable("pdeinfer")
+class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
+    """Keras's Muon, which knows matrices alone, for the kernels of convolutions too.
+
+    A kernel (height, width, in, out) is updated as the matrix (height * width * in, out) is. The kernels of depthwise
+    convolutions, which are no matrices, the last layer, biases and normalisations are left to Adam, as in Keras's.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+    """
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        if len(variable.shape) == 4:
+            return bool(variable.shape[-1] == 1)
+        return super()._should_use_adamw(variable)  # type: ignore[no-any-return]
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign_add(m, gradient + m * (self.momentum - 1))
+        update = gradient + self.momentum * m if self.nesterov else m
+        matrix = keras.ops.reshape(update, (-1, variable.shape[-1]))
+        matrix = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, keras.ops.reshape(matrix, variable.shape))
