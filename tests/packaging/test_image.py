@@ -112,6 +112,14 @@ def test_the_image_predicts(image: Path, digit: Path) -> None:
 
 
 @slow
+def test_the_image_runs_pde_layers_in_the_operator_that_its_wheel_has(image: Path, wheel: Path) -> None:
+    program = "import pdeinfer; print(pdeinfer.Predictor(device='cpu').info().pde_layers)"
+
+    expected = "standard" if wheel.name.endswith("-any.whl") else "fused"
+    assert run_in_image(image, "python", "-c", program).strip() == expected
+
+
+@slow
 def test_the_entrypoint_serves_the_bundled_models_and_sigterm_ends_it_with_0(image: Path, digit: Path) -> None:
     health_check = next(instruction for instruction in RUNTIME if instruction.name == "HEALTHCHECK").exec_form()
     with running_entrypoint(image) as (process, port):
