@@ -7,6 +7,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT = 20.0
+SEND_TIMEOUT = 30.0  # for a client to take what it is sent
 MAX_PIPELINED = 64  # requests of one connection that wait for those before them: each takes kilobytes
 
 _TOO_LARGE = (
@@ -39,6 +40,9 @@ class JoinedWrites:
         self._send()
         self._transport.close()
 
+    def abort(self) -> None:
+        self._transport.abort()
+
     def _send(self) -> None:
         data = b"".join(self._written)
         self._written.clear()
@@ -49,22 +53,33 @@ class JoinedWrites:
 class LimitedProtocol(HttpToolsProtocol):
     """Closes a connection whose request has a head, trailers or chunk extensions over the limit, or a head too slow.
 
-    And one that pipelines more requests than any client needs.
+    And one that pipelines more requests than any client needs, or does not read its answers.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bytes_beside_body = 0  # since the last byte of a body
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # writing is paused while anything is not sent, and resumed then
         self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._stop_send_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(SEND_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_send_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._bytes_beside_body += len(data)
@@ -96,6 +111,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

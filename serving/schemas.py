@@ -32,11 +32,16 @@ class ErrorResponse(_Schema):
     error: ErrorDetail
 
 
+MAX_FILENAME = 1024  # it is returned, and would make answers as large as requests
+
+
 class Base64Image(_Schema):
     """An image of a JSON body."""
 
     content: str = Field(description="the bytes of an image file, in base64", examples=["iVBORw0KGgo..."])
-    filename: str | None = Field(default=None, description="returned with its result", examples=["seven.png"])
+    filename: str | None = Field(
+        default=None, max_length=MAX_FILENAME, description="returned with its result", examples=["seven.png"]
+    )
 
 
 class ImagesBody(_Schema):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -111,24 +112,29 @@ class ServedModel:
             QueueFullError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
                 no time was left have the DeadlineError in their place.
         """
-        size = self._max_batch_size
-        with self._admit(len(uploads)):
-            parts = [
-                asyncio.create_task(self._classify(uploads[start : start + size], start + 1, top_k))
-                for start in range(0, len(uploads), size)
-            ]
+
+        async def classify(part: Sequence[Upload], first_number: int) -> list[Outcome]:
             try:
-                for number, part in enumerate(parts):
-                    try:
-                        outcomes = await _until(deadline, part)
-                    except DeadlineError as error:
-                        if number == 0:
-                            raise
-                        outcomes = [error] * len(uploads[number * size : (number + 1) * size])
-                    yield outcomes
-            finally:
-                for part in parts:
-                    part.cancel()
+                return await _until(deadline, self._classify(part, first_number, top_k))
+            except DeadlineError as error:
+                return [error] * len(part)
+
+        self._enter(len(uploads))
+        tasks = []
+        for start in range(0, len(uploads), self._max_batch_size):
+            part = uploads[start : start + self._max_batch_size]
+            tasks.append(asyncio.create_task(classify(part, start + 1)))
+            # Not once it is read: a client that reads slowly would keep others out.
+            tasks[-1].add_done_callback(partial(self._leave, len(part)))
+        try:
+            for task in tasks:
+                outcomes = await task
+                if task is tasks[0] and isinstance(outcomes[0], DeadlineError):
+                    raise outcomes[0]
+                yield outcomes
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
         named = [(upload.filename or f"image {number}", upload) for number, upload in enumerate(uploads, first_number)]
@@ -145,16 +151,22 @@ class ServedModel:
 
     @contextmanager
     def _admit(self, images: int) -> Iterator[None]:
-        """Count images from before they are decoded until they are answered, or raise QueueFullError."""
+        """Count images from before they are decoded until they are classified, or raise QueueFullError."""
+        self._enter(images)
+        try:
+            yield
+        finally:
+            self._leave(images)
+
+    def _enter(self, images: int) -> None:
         if self._admitted + images > self._max_queue:
             raise QueueFullError
         self._admitted += images
         self.metrics.admitted_images.inc(images)
-        try:
-            yield
-        finally:
-            self._admitted -= images
-            self.metrics.admitted_images.dec(images)
+
+    def _leave(self, images: int, _: object = None) -> None:
+        self._admitted -= images
+        self.metrics.admitted_images.dec(images)
 
     def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
         """Compute images (H, W, C) together and, where that fails, one by one."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from serving.compression import inflate
 from serving.errors import ApiError
 from serving.forms import split_form
-from serving.schemas import Base64Image, ImagesBody
+from serving.schemas import MAX_FILENAME, Base64Image, ImagesBody
 from serving.settings import Settings
 from serving.threads import Threads
 
@@ -122,7 +122,7 @@ async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_
     if files:
         if len(files) > max_images:
             raise _too_many_images(max_images)
-        return [Upload(name, content) for name, content in files]
+        return _checked([Upload(name, content) for name, content in files])
     try:
         form = await _FormParser(request, _whole(body), max_images).parse()
     except MultiPartException as error:
@@ -130,9 +130,15 @@ async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_
             raise _too_many_images(max_images) from error
         raise ApiError(400, "invalid_form", error.message) from error
     try:
-        return [Upload(file.filename, await file.read()) for file in _files_of(form)]
+        return _checked([Upload(file.filename, await file.read()) for file in _files_of(form)])
     finally:
         await form.close()
+
+
+def _checked(files: list[Upload]) -> list[Upload]:
+    if any(len(file.filename or "") > MAX_FILENAME for file in files):
+        raise ApiError(400, "invalid_form", f"a file name may have at most {MAX_FILENAME} characters")
+    return files
 
 
 async def _whole(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -223,6 +223,17 @@ def test_a_broken_form_or_one_without_files_is_400(
     assert error_of(response)[:2] == (400, code)
 
 
+def test_a_file_name_too_long_is_400_in_every_kind_of_body(client: TestClient) -> None:
+    """It is returned: answers would be as large as requests, for clients that do not read them."""
+    longest, plain, other = "a" * 1024, "a" * 1025, "ä" * 1025
+
+    assert error_of(post_files(client, (longest, b"no image")))[:2] == (422, "invalid_image")
+    assert error_of(post_files(client, (plain, b"no image")))[:2] == (400, "invalid_form")
+    assert error_of(post_files(client, (other, b"no image")))[:2] == (400, "invalid_form")
+    in_json = client.post("/classify", json={"images": [{"content": "", "filename": plain}]})
+    assert error_of(in_json)[:2] == (400, "invalid_json")
+
+
 def test_a_fault_of_the_server_is_500_without_details(
     client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:

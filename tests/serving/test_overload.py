@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from pdeinfer import Predictor
 from serving.app import create_app
 from serving.settings import Settings
+from serving.uploads import Upload
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
@@ -185,6 +186,20 @@ def test_a_client_that_goes_in_the_middle_of_its_lines_leaves_nothing_behind(
 
     asyncio.run(test())
     assert caplog.text == ""
+
+
+def test_what_a_client_is_slow_to_read_keeps_no_others_out(package_folder: Path, pixels: np.ndarray, png: Png) -> None:
+    async def test() -> None:
+        app = create_app(settings_for(package_folder, max_batch_size=1))
+        async with app.router.lifespan_context(app):
+            (model,) = app.state.models
+            uploads = [Upload(None, png(image)) for image in pixels]
+            lines = model.stream(uploads, 1, asyncio.get_running_loop().time() + 60)
+            await anext(lines)
+            await wait_until(lambda: model._admitted == 0)  # and three of them are not read
+            assert len([line async for line in lines]) == 3
+
+    asyncio.run(test())
 
 
 def test_an_image_on_which_the_network_fails_has_its_own_error(
