@@ -3,7 +3,10 @@
 import re
 import zlib
 
+from starlette.requests import Request
+
 from serving.errors import ApiError
+from serving.threads import Threads
 
 # zlib's `wbits` by the name of the encoding; what HTTP calls deflate is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -37,6 +40,21 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if not inflater.eof or inflater.unused_data:
         problem = "goes on after its end" if inflater.eof else "is cut off"
         raise ApiError(400, "invalid_compression", f"the {encoding} data of the body {problem}")
+    return content
+
+
+async def inflated_body(request: Request, max_bytes: int, threads: Threads) -> bytes:
+    """Return the body of a request, inflated where it is compressed, and then counted among the bytes that are held.
+
+    Raises:
+        ApiError: as `inflate` does.
+    """
+    body = await request.body()
+    encoding = request.headers.get("content-encoding")
+    if not encoding:
+        return body
+    content = await threads.run(inflate, body, encoding, max_bytes)
+    request.scope["pdeinfer.hold"](len(content))
     return content
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from pdeinfer import ImageError, ImageTooLargeError, Prediction
 from serving import metrics
+from serving.deadline import until
 from serving.direct import DirectRoute, query_arguments
 from serving.errors import ApiError
 from serving.models import Models, ServedModel
@@ -22,7 +23,7 @@ from serving.schemas import (
     ModelList,
 )
 from serving.served_model import Outcome
-from serving.uploads import REQUEST_BODY, Upload, read_uploads
+from serving.uploads import REQUEST_BODY, Upload, media_type, read_uploads
 
 router = APIRouter()
 
@@ -117,8 +118,10 @@ async def classify(
     """
     served = _find_model(_models(request), model)
     settings = request.app.state.settings
-    uploads = await read_uploads(request, settings, _models(request).threads)
+    media_type(request)  # before the body is read
+    await request.body()
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
+    uploads = await until(deadline, read_uploads(request, settings, _models(request).threads))
     if NDJSON in request.headers.get("accept", ""):
         parts = served.stream(uploads, top_k, deadline)
         first = await anext(parts)  # now, as long as the status can tell what is wrong

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pdeinfer import ImageError, Prediction, Predictor
 from pdeinfer.package import ModelPackage
 from serving.batching import Batcher
+from serving.deadline import until
 from serving.decoder import Decoder
 from serving.errors import DeadlineError, InferenceError, QueueFullError
 from serving.metrics import ModelMetrics
@@ -23,8 +24,6 @@ from serving.tracing import span
 from serving.uploads import Upload
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # What comes of an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -90,7 +89,7 @@ class ServedModel:
             InferenceError: the network failed.
         """
         with self._admit(len(pixels)):
-            results = await _until(deadline, self._network.run(list(pixels)))
+            results = await until(deadline, self._network.run(list(pixels)))
         rows = [result for result in results if not isinstance(result, InferenceError)]
         if len(rows) < len(results):
             raise InferenceError
@@ -103,7 +102,7 @@ class ServedModel:
             QueueFullError, DeadlineError: there is no room or no time for them.
         """
         with self._admit(len(uploads)):
-            return await _until(deadline, self._classify(uploads, 1, top_k))
+            return await until(deadline, self._classify(uploads, 1, top_k))
 
     async def stream(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
         """Yield the same in parts, each once it and those before it are done.
@@ -115,7 +114,7 @@ class ServedModel:
 
         async def classify(part: Sequence[Upload], first_number: int) -> list[Outcome]:
             try:
-                return await _until(deadline, self._classify(part, first_number, top_k))
+                return await until(deadline, self._classify(part, first_number, top_k))
             except DeadlineError as error:
                 return [error] * len(part)
 
@@ -179,11 +178,3 @@ class ServedModel:
             if len(images) == 1:
                 return [InferenceError()]
             return [result for image in images for result in self._compute([image])]
-
-
-async def _until(deadline: float, work: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineError from error

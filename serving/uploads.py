@@ -8,7 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serving.compression import inflate
+from serving.compression import inflated_body
 from serving.errors import ApiError
 from serving.forms import split_form
 from serving.schemas import MAX_FILENAME, Base64Image, ImagesBody
@@ -18,6 +18,9 @@ from serving.threads import Threads
 # A form is for files; these bound what the parser takes before anything else in it is refused.
 MAX_FORM_FIELDS = 8
 MAX_FIELD_BYTES = 64 * 2**10
+
+# Beside image/*.
+_MEDIA_TYPES = ("multipart/form-data", "application/json", "application/octet-stream")
 
 # JSON grows when parsed, and its errors a hundred-fold: what has more values than its images can need is not parsed.
 _JSON_VALUES = 1024
@@ -63,24 +66,11 @@ class Upload:
     content: bytes | str
 
 
-async def read_uploads(request: Request, settings: Settings, threads: Threads) -> list[Upload]:
-    """Return the images of the body, at least one.
-
-    Raises:
-        ApiError: 415 for another content type or encoding; 400 for a body that is broken or holds no image; 413 for
-            too many images, or too many bytes once they are inflated.
-    """
+def media_type(request: Request) -> str:
+    """Return the type of the body; raise 415 where it is none that holds images."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    chunks = request.stream()
-    if encoding := request.headers.get("content-encoding"):
-        chunks = _inflated(request, encoding, settings.max_body_bytes, threads)
-    if content_type == "multipart/form-data":
-        return await _read_form(request, chunks, settings.max_images)
-    if content_type == "application/json":
-        body = b"".join([chunk async for chunk in chunks])
-        return await threads.run(_parse_json, body, settings.max_images)
-    if content_type.startswith("image/") or content_type == "application/octet-stream":
-        return [Upload(None, b"".join([chunk async for chunk in chunks]))]
+    if content_type.startswith("image/") or content_type in _MEDIA_TYPES:
+        return content_type
     raise ApiError(
         415,
         "unsupported_media_type",
@@ -89,10 +79,20 @@ async def read_uploads(request: Request, settings: Settings, threads: Threads) -
     )
 
 
-async def _inflated(request: Request, encoding: str, max_bytes: int, threads: Threads) -> AsyncGenerator[bytes, None]:
-    content = await threads.run(inflate, await request.body(), encoding, max_bytes)
-    request.scope["pdeinfer.hold"](len(content))
-    yield content
+async def read_uploads(request: Request, settings: Settings, threads: Threads) -> list[Upload]:
+    """Return the images of the body, at least one.
+
+    Raises:
+        ApiError: 415 for another content type or encoding; 400 for a body that is broken or holds no image; 413 for
+            too many images, or too many bytes once they are inflated.
+    """
+    content_type = media_type(request)
+    body = await inflated_body(request, settings.max_body_bytes, threads)
+    if content_type == "multipart/form-data":
+        return await _read_form(request, body, settings.max_images)
+    if content_type == "application/json":
+        return await threads.run(_parse_json, body, settings.max_images)
+    return [Upload(None, body)]
 
 
 def _parse_json(body: bytes, max_images: int) -> list[Upload]:
@@ -116,8 +116,7 @@ def _too_many_images(max_images: int) -> ApiError:
     return ApiError(413, "too_many_images", f"a request may hold at most {max_images} images")
 
 
-async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_images: int) -> list[Upload]:
-    body = b"".join([chunk async for chunk in chunks])
+async def _read_form(request: Request, body: bytes, max_images: int) -> list[Upload]:
     files = split_form(request.headers["content-type"], body)
     if files:
         if len(files) > max_images:

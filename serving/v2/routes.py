@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from pdeinfer import __version__
 from pdeinfer.predictor import INPUT_NAME, OUTPUT_NAME
-from serving.compression import accepted_encoding, compress, inflate
+from serving.compression import accepted_encoding, compress, inflated_body
+from serving.deadline import until
 from serving.direct import DirectRoute
 from serving.errors import ApiError
 from serving.models import Models, ServedModel
@@ -160,14 +161,9 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
 
 async def _infer(request: Request, served: ServedModel) -> Response:
     settings: Settings = request.app.state.settings
-    body = await request.body()
+    await request.body()
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
-    encoding = request.headers.get("content-encoding", "")
-    arguments = body, encoding, request.headers.get("inference-header-content-length"), served, settings
-    if encoding or len(body) > PARSED_AT_ONCE:
-        inference = await _models(request).threads.run(_parse, *arguments)
-    else:
-        inference = _parse(*arguments)
+    inference = await until(deadline, _read(request, served, settings))
     probabilities = await served.infer(inference.pixels, deadline)
     content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)
     accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
@@ -177,11 +173,13 @@ async def _infer(request: Request, served: ServedModel) -> Response:
     return Response(content, headers=headers)
 
 
-def _parse(
-    body: bytes, encoding: str, header_length: str | None, served: ServedModel, settings: Settings
-) -> InferenceRequest:
-    content = inflate(body, encoding, settings.max_body_bytes)
-    return parse_request(content, header_length, served.spec, settings.max_images)
+async def _read(request: Request, served: ServedModel, settings: Settings) -> InferenceRequest:
+    threads = _models(request).threads
+    body = await inflated_body(request, settings.max_body_bytes, threads)
+    arguments = body, request.headers.get("inference-header-content-length"), served.spec, settings.max_images
+    if len(body) > PARSED_AT_ONCE:
+        return await threads.run(parse_request, *arguments)
+    return parse_request(*arguments)
 
 
 router.include_router(_model_routes("/models/{model}", _highest_version))

@@ -133,6 +133,27 @@ def test_a_request_that_cannot_be_classified_in_time_is_504_and_leaves_the_queue
         assert brake.batches == [1, 1]  # the one that was being computed, and the one after
 
 
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/classify", {"Content-Type": "application/json"}),
+        ("/classify", {"Content-Type": "image/png", "Content-Encoding": "gzip"}),
+        ("/v2/models/tiny-grey/infer", {"Content-Encoding": "gzip"}),
+    ],
+)
+def test_the_time_of_a_request_is_over_also_where_its_body_waits_for_a_thread(
+    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, path: str, headers: dict[str, str]
+) -> None:
+    settings = settings_for(package_folder, request_timeout=0.2)
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as pool:
+        brake.on()
+        pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)
+        asyncio.run(wait_until(lambda: brake.batches == [1]))  # the only thread is busy, for as long as it likes
+
+        assert client.post(path, content=b"{}", headers=headers).status_code == 504
+        brake.released.set()
+
+
 def test_the_images_of_clients_that_have_gone_are_not_computed(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:

@@ -184,6 +184,13 @@ def test_what_bodies_grow_to_when_they_are_inflated_is_limited_too(package_folde
             assert (response.status_code, code_of(response)) == (503, "overloaded")
 
 
+def test_what_bodies_of_v2_grow_to_when_they_are_inflated_is_limited_too(package_folder: Path) -> None:
+    with client_for(package_folder, max_body_bytes=1_000_000, max_total_bytes=1_000_000) as client:
+        body = gzip.compress(b"{" + b" " * 999_999)
+        response = client.post("/v2/models/tiny-grey/infer", content=body, headers={"Content-Encoding": "gzip"})
+        assert response.status_code == 503
+
+
 def test_a_body_that_takes_too_long_is_408() -> None:
     async def test() -> None:
         body = Body(BodyLimit(read_all, max_bytes=60, max_total_bytes=100, timeout=0.05))

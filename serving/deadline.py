@@ -1,0 +1,18 @@
+"""The time that a request has."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from serving.errors import DeadlineError
+
+T = TypeVar("T")
+
+
+async def until(deadline: float, work: Awaitable[T]) -> T:
+    """Return what `work` returns; raise DeadlineError where that is not by the deadline, on the event loop's clock."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineError from error
