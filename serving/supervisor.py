@@ -142,12 +142,11 @@ class Supervisor:
     def _replace(self, worker: _Worker) -> None:
         time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
         if self._stop_signal is None:
-            replacement = self._start_worker()
-            if self._stop_signal is not None:  # the signal came while it was started
-                replacement.signal(self._stop_signal)
+            self._start_worker()
 
-    def _start_worker(self) -> _Worker:
+    def _start_worker(self) -> None:
         worker = _Worker(self._settings, self._bound, self._changes.names)
         self._workers.append(worker)
         self._changes.join(worker)
-        return worker
+        if self._stop_signal is not None:  # the signal came while it was started
+            worker.signal(self._stop_signal)

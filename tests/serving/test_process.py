@@ -19,6 +19,8 @@ import pytest
 
 from serving.body_limit import LINGER_SECONDS
 from serving.protocol import MAX_HEAD_BYTES
+from serving.settings import Settings
+from serving.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY_BYTES = 50_000
@@ -279,6 +281,29 @@ def test_workers_end_with_their_supervisor(package_folder: Path, tmp_path: Path)
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_a_signal_while_workers_are_started_reaches_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    signalled = []
+
+    class Worker:
+        def __init__(self, *_: object) -> None:
+            if not signalled:
+                supervisor._stop(signal.SIGTERM)  # while the first is started
+
+        def signal(self, number: int) -> None:
+            signalled.append((self, number))
+
+        def send(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("serving.supervisor._Worker", Worker)
+    with socket.socket() as bound:
+        supervisor = Supervisor(Settings(workers=2), bound, lambda: None)
+        supervisor._start_worker()
+        supervisor._start_worker()
+
+    assert signalled == [(worker, signal.SIGTERM) for worker in supervisor._workers]
+    assert len(signalled) == 2
 
 
 def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
