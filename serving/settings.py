@@ -56,7 +56,7 @@ def _read_lines(value: object) -> object:
     if not isinstance(value, str | Path):
         return value
     try:
-        lines = Path(value).read_text().split()
+        lines = [line.strip() for line in Path(value).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not text')}") from error
     if not lines:

@@ -82,11 +82,22 @@ def test_whether_probes_and_metrics_need_a_key_is_a_setting(package_folder: Path
 
 
 def test_keys_come_from_a_file_too(package_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("from-file\n\nanother\n")
+    (tmp_path / "keys").write_text("from-file\n\nanother\n  # of the phone app\n")
     with client_for(package_folder, api_keys="key", api_keys_file=tmp_path / "keys") as client:
         for key in ("key", "from-file", "another"):
             assert client.get("/models", headers={"X-API-Key": key}).status_code == 200
-        assert client.get("/models", headers={"X-API-Key": ""}).status_code == 401
+        for key in ("", "#", "phone", "app"):  # a line is one key, whatever it holds
+            assert client.get("/models", headers={"X-API-Key": key}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"), [("schl\u00fcssel\u00e0", "schl\u00fcssel\u00e0".encode()), ("\udcff", b"\xff")]
+)
+def test_a_key_is_bytes_whatever_they_mean(package_folder: Path, key: str, sent: bytes) -> None:
+    with client_for(package_folder, api_keys=key) as client:
+        for headers in ({"X-API-Key": sent}, {"Authorization": b"Bearer " + sent}):
+            assert client.get("/models", headers=headers).status_code == 200
+        assert client.get("/models", headers={"X-API-Key": b"\xfe"}).status_code == 401
 
 
 def test_answers_forbid_browsers_what_they_do_not_need(package_folder: Path) -> None:
