@@ -17,9 +17,16 @@ def find_packages(source: str) -> Iterator[tuple[str, ModelPackage]]:
             package; or a folder of such folders.
 
     Raises:
-        ModelNotFoundError: it is none of these.
+        ModelNotFoundError: it is none of these, or cannot be read.
         ModelPackageError: a package's card is damaged.
     """
+    try:
+        yield from _find(source)
+    except OSError as error:  # no permission, a name too long, a folder removed meanwhile
+        raise ModelNotFoundError(f"{source!r} cannot be read: {error.strerror}") from error
+
+
+def _find(source: str) -> Iterator[tuple[str, ModelPackage]]:
     folder = Path(source)
     if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
         yield UNVERSIONED, zoo.load(source)

@@ -66,6 +66,11 @@ def test_a_source_without_packages_is_an_error_that_names_it(repository: Path, n
         found(repository / name)
 
 
+def test_a_source_that_cannot_be_read_is_an_error_that_names_it() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"aaa' cannot be read: File name too long"):
+        found(Path("a" * 300))
+
+
 def test_the_highest_version_answers_and_every_version_is_listed(
     admin: TestClient, pixels: np.ndarray, png: Png
 ) -> None:
