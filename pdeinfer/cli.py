@@ -1,4 +1,4 @@
-"""The command line: list, predict, verify, evaluate, export, serve."""
+"""The command line: list, predict, inspect, verify, evaluate, export, serve."""
 
 import argparse
 import io
@@ -290,8 +290,10 @@ def _export(options: argparse.Namespace) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     try:
         from serving.run import main as serve
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "fastapi", "serve", "serving") from error
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in ("pdeinfer", "serving"):
+            raise  # no package that is missing, but an error in this one
+        raise MissingDependencyError(str(error.name), "serve", "serving") from error
     return serve(arguments)
 
 
