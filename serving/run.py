@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from serving.logs import configure_logging
 from serving.settings import Settings, parse_settings
 from serving.supervisor import Supervisor
-from serving.worker import serve
+from serving.worker import cannot_listen, serve
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ def run(settings: Settings) -> int:
     try:
         listening = _bind(settings.host, settings.port)
     except OSError as error:
-        print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
-        return 1
+        return cannot_listen(settings, error)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     def started() -> None:

@@ -65,7 +65,8 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
         link: to the supervisor, where there is one; without it any more, the server stops.
 
     Returns:
-        0 after a signal, CANNOT_START where a model or the device cannot be used as asked.
+        0 after a signal, 1 where the address cannot be listened on, CANNOT_START where a model or the device cannot be
+        used as asked.
     """
     _return_freed_memory()
     configure_logging()
@@ -82,11 +83,15 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 
-    async def run() -> None:
+    async def run() -> int:
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
             logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
+            try:
+                listening.listen(config.backlog)
+            except OSError as error:  # another process was bound to the address too, and was first
+                return cannot_listen(settings, error)
             server = Server(config, models, settings.drain_seconds, started)
             # What is loaded stays: the garbage collector need not look at it again and again.
             gc.collect()
@@ -97,16 +102,23 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
                 link.connect(models, lost=lambda: server.handle_exit(signal.SIGTERM, None))
                 app.state.change_model = link.change
             await server.serve([listening])
+            return 0
 
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(run())
+            return runner.run(run())
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
     except KeyboardInterrupt:  # while the models are loaded
         pass
     return 0
+
+
+def cannot_listen(settings: Settings, error: OSError) -> int:
+    """Say so, and return the exit code."""
+    print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def _return_freed_memory() -> None:

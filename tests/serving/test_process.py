@@ -384,6 +384,29 @@ def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_cod
     assert "cuda:63" in result.stderr
 
 
+def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_without_a_traceback(
+    package_folder: Path,
+) -> None:
+    """Both are bound to it: neither listens before its models are loaded."""
+    program = (
+        "from serving import run\n"
+        "def bind(host, port, bind=run._bind):\n"
+        "    bound = bind(host, port)\n"
+        "    run.other = bind(*bound.getsockname())\n"
+        "    run.other.listen()\n"
+        "    return bound\n"
+        "run._bind = bind\n"
+        f"raise SystemExit(run.main(['--port', '0', '--device', 'cpu', {str(package_folder)!r}]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "pdeinfer serve: 127.0.0.1:0: Address already in use"
+    assert "Traceback" not in result.stderr
+
+
 def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, server: Server) -> None:
     result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(server.port))
 
