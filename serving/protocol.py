@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with limits on the head of a request and the time to send it, and with fewer system calls."""
 
 import asyncio
+import json
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -10,11 +11,18 @@ HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to take what it is sent
 MAX_PIPELINED = 64  # requests of one connection that wait for those before them: each takes kilobytes
 
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+
+def _answer(status: str, code: str, message: str) -> bytes:
+    body = json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":"))
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
+    return f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}".encode()
+
+
+# Of requests that no application sees.
+_MALFORMED = _answer("400 Bad Request", "malformed_request", "the request is not valid HTTP")
+_TOO_LARGE = _answer(
+    "431 Request Header Fields Too Large", "headers_too_large", "the headers of a request are too large"
 )
-_TOO_LARGE_BODY = b'{"error":{"code":"headers_too_large","message":"the headers of a request are too large"}}'
 
 
 class JoinedWrites:
@@ -89,8 +97,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
         if self._bytes_beside_body > MAX_HEAD_BYTES and not self.transport.is_closing():
             if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_TOO_LARGE % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY))
+                self.transport.write(_TOO_LARGE)
             self.transport.close()
+
+    def send_400_response(self, _: str) -> None:
+        self.transport.write(_MALFORMED)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         if self._head_timer is None:

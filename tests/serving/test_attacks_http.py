@@ -1,5 +1,6 @@
 """Hostile clients on real sockets: malformed HTTP, floods, slow and silent clients."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_malformed_http_is_refused_and_the_connection_closed(server: Server, req
 
     assert time.monotonic() - started < PATIENCE
     assert statuses(answer) in ([], [400], [413], [415])
+    assert answer == b"" or json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
 
 
 @pytest.mark.parametrize(
