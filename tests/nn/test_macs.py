@@ -1,10 +1,12 @@
 """Multiply-adds, against counts made by hand from the networks' tables."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from pdeinfer.nn import Classifier, count_macs
+from pdeinfer.nn import Classifier, count_macs, count_parameters
 from pdeinfer.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.presets import PRESETS
 
@@ -55,6 +57,16 @@ BLOCKS = (
 )
 def test_macs_equal_the_count_by_hand(name: str, expected: int) -> None:
     assert count_macs(Classifier(PRESETS[name])) == expected
+
+
+def test_the_document_has_the_counts_of_every_preset() -> None:
+    text = (Path(__file__).parents[2] / "docs/method.md").read_text()
+    rows = re.findall(r"^\| (\S+) \| .+ \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    classifiers = {name: Classifier(preset) for name, preset in PRESETS.items()}
+    assert {name: counts for name, *counts in rows} == {
+        name: [f"{count_parameters(classifier):,}", f"{count_macs(classifier):,}"]
+        for name, classifier in classifiers.items()
+    }
 
 
 def tiny_network(c1: int, c2: int, c3: int, c4: int) -> int:
