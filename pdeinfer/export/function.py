@@ -20,7 +20,7 @@ from pdeinfer.pde_spec import PdeSpec
 
 DOMAIN = "pdeinfer"
 NAME = "GlobalLayer"
-VERSION = 1
+VERSION = 2  # in the first the output was (N, H, W, C)
 
 
 def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
@@ -32,7 +32,7 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
     import onnx.parser
 
     body = BlockedBody() if blocked else SlicedBody()
-    result = body.node(f"Transpose <perm = [0, 2, 3, 1]> ({_Layer(body, spec).result()})")
+    result = _Layer(body, spec).result()
     attributes = ", ".join(call_attributes(spec, 1, 1, 1))
     return onnx.parser.parse_function(
         f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'

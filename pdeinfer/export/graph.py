@@ -22,7 +22,8 @@ def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any
     Raises:
         ExportError, MissingDependencyError: as `onnx_file.convert` does.
     """
-    model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs=[NORMALIZED])
+    nchw_inputs = [NORMALIZED, *pde_layers(classifier)]
+    model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs)
     _complete(model, classifier, for_onnx_runtime=for_onnx_runtime)
     return model
 
@@ -67,6 +68,7 @@ def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
         has_blocks = all(layer.output.shape[-1] % BlockedBody.BLOCK == 0 for layer in layers.values())
         model.functions.append(global_layer_function(spec, OPSET, blocked=for_onnx_runtime and has_blocks))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    _pool_globally(graph)
     sort_nodes(graph)
 
 
@@ -90,6 +92,23 @@ def _normalize(graph: Any, rescaling: Any) -> None:
             node("Add", ["image/scaled", "image/offset"], [NORMALIZED]),
         ]
     )
+
+
+def _pool_globally(graph: Any) -> None:
+    """Have the mean over all pixels be a GlobalAveragePool, which ONNX Runtime has for its blocked layout."""
+    import onnx
+
+    makers = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for mean in [node for node in graph.node if node.op_type == "ReduceMean"]:
+        features, axes = makers[mean.input[0]], constants[mean.input[1]]
+        if features.op_type == "Transpose" and list(onnx.numpy_helper.to_array(axes)) == [1, 2]:
+            pooled = f"{mean.output[0]}/pooled"
+            graph.node.append(onnx.helper.make_node("GlobalAveragePool", [features.input[0]], [pooled]))
+            graph.node.append(onnx.helper.make_node("Flatten", [pooled], [mean.output[0]]))
+            graph.node.remove(mean)
+            graph.node.remove(features)
+            graph.initializer.remove(axes)
 
 
 def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:

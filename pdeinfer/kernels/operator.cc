@@ -18,6 +18,8 @@ namespace {
 
 constexpr uint32_t kApiVersion = 17;  // the first with shape inference and KernelContext_ParallelFor
 
+constexpr int kVersion = 2;  // of the operator; in the first the output was (N, H, W, C)
+
 thread_local int64_t kernels_created;
 
 // The best solver for this CPU, or the one that PDEINFER_KERNEL names, or null where this CPU has none of that name.
@@ -107,7 +109,8 @@ class Kernel {
       RETURN_IF_ERROR(read_coefficient(inputs, kCourantX + 2 * i, &layer.coefficients[i]));
     }
     OrtValue* output;
-    RETURN_IF_ERROR(api->KernelContext_GetOutput(context, 0, shape.sides, shape.rank, &output));
+    const int64_t sides[] = {layer.images, layer.channels, layer.height, layer.width};
+    RETURN_IF_ERROR(api->KernelContext_GetOutput(context, 0, sides, 4, &output));
     RETURN_IF_ERROR(api->GetTensorMutableData(output, reinterpret_cast<void**>(&layer.output)));
 
     void* packed = nullptr;
@@ -190,11 +193,30 @@ class Kernel {
   void* packed_ = nullptr;  // null where a weight is not constant
 };
 
-// The output has the input's shape, known or not.
+// (N, H, W, C) -> (N, C, H, W), of numbers and names.
+OrtStatus* set_output_sides(OrtTensorTypeAndShapeInfo* output, const OrtTensorTypeAndShapeInfo* input) {
+  int64_t sides[4];
+  const char* names[4];
+  RETURN_IF_ERROR(api->GetDimensions(input, sides, 4));
+  RETURN_IF_ERROR(api->GetSymbolicDimensions(input, names, 4));
+  const int64_t output_sides[] = {sides[0], sides[3], sides[1], sides[2]};
+  const char* output_names[] = {names[0], names[3], names[1], names[2]};
+  RETURN_IF_ERROR(api->SetTensorElementType(output, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+  RETURN_IF_ERROR(api->SetDimensions(output, output_sides, 4));
+  return api->SetSymbolicDimensions(output, output_names, 4);
+}
+
 OrtStatus* infer_shape(const OrtCustomOp*, OrtShapeInferContext* context) {
-  OrtTensorTypeAndShapeInfo* info;
-  RETURN_IF_ERROR(api->ShapeInferContext_GetInputTypeShape(context, kH, &info));
-  return api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+  OrtTensorTypeAndShapeInfo *input, *output;
+  size_t rank;
+  RETURN_IF_ERROR(api->ShapeInferContext_GetInputTypeShape(context, kH, &input));
+  RETURN_IF_ERROR(api->GetDimensionsCount(input, &rank));
+  if (rank != 4) return nullptr;  // not known
+  RETURN_IF_ERROR(api->CreateTensorTypeAndShapeInfo(&output));
+  OrtStatus* error = set_output_sides(output, input);
+  if (!error) error = api->ShapeInferContext_SetOutputTypeShape(context, 0, output);
+  api->ReleaseTensorTypeAndShapeInfo(output);
+  return error;
 }
 
 // Without the operators new and delete nothing of the C++ runtime is linked.
@@ -237,7 +259,7 @@ OrtCustomOp make_operator(decltype(OrtCustomOp::InferOutputShapeFn) infer_shape)
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   op.GetOutputType = op.GetInputType;
   op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetStartVersion = [](const OrtCustomOp*) { return kVersion; };
   op.GetEndVersion = op.GetStartVersion;
   op.InferOutputShapeFn = infer_shape;
   op.CreateKernelV2 = create_kernel;

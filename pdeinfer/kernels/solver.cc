@@ -1,5 +1,7 @@
 // The scheme of pdeinfer/pde.py on a block of LANES channels: compiled once per instruction set. It includes nothing
 // that the linker could share between them.
+#include <utility>
+
 #include "solver.h"
 
 namespace pdeinfer {
@@ -33,6 +35,30 @@ struct PackedWeights {
 // Stays NaN where x is.
 inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
 
+template <int kDistance, int... kLane>
+inline void exchange(Vector* vectors, std::integer_sequence<int, kLane...>) {
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+  typedef int32_t Indices __attribute__((vector_size(sizeof(Vector))));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
+#endif
+  for (int i = 0; i < LANES; ++i) {
+    if (i & kDistance) continue;
+    const Vector a = vectors[i], b = vectors[i + kDistance];
+    vectors[i] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane - kDistance : kLane)...);
+    vectors[i + kDistance] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane : kLane + kDistance)...);
+  }
+#undef SHUFFLE
+}
+
+// Transposes LANES vectors: blocks of half of them change places, then of half of those.
+template <int kDistance = LANES / 2>
+inline void transpose(Vector* vectors) {
+  exchange<kDistance>(vectors, std::make_integer_sequence<int, LANES>());
+  if constexpr (kDistance > 1) transpose<kDistance / 2>(vectors);
+}
+
 // What the lanes hold: a block of channels, fewer in a tensor's last one; or those of several images, where it has few.
 struct Lanes {
   int64_t first, channels, images, image_size;
@@ -55,15 +81,18 @@ struct Lanes {
     return result;
   }
 
-  void store(Vector vector, float* values) const {
-    values += first;
-    if (channels == LANES) {
-      *reinterpret_cast<UnalignedVector*>(values) = vector;
-      return;
-    }
+  // Stores `count` values of each lane, of channels that are channel_size apart.
+  void store(const Vector* lanes, int64_t count, float* values, int64_t channel_size) const {
+    values += first * channel_size;
     for (int64_t image = 0; image < images; ++image) {
       for (int64_t channel = 0; channel < channels; ++channel) {
-        values[image * image_size + channel] = vector[image * channels + channel];
+        const Vector& lane = lanes[image * channels + channel];
+        float* const target = values + image * image_size + channel * channel_size;
+        if (count == LANES) {
+          *reinterpret_cast<UnalignedVector*>(target) = lane;
+        } else {
+          for (int64_t i = 0; i < count; ++i) target[i] = lane[i];
+        }
       }
     }
   }
@@ -311,9 +340,15 @@ class Block {
   void finish(const Vector* result, int64_t row) const {
     const Lanes lanes = lanes_;  // a copy, which the stores cannot change
     const Vector scale = weights_.scale, shift = weights_.shift;
-    const int64_t width = width_, stride = layer_.channels;
-    float* const values = layer_.output + (first_row_ + image_row(row)) * width * stride;
-    for (int64_t x = 0; x < width; ++x) lanes.store(relu(scale * result[x] + shift), values + x * stride);
+    const int64_t width = width_;
+    float* const values = layer_.output + first_row_ * width * layer_.channels + image_row(row) * width;
+    for (int64_t x = 0; x < width; x += LANES) {
+      const int64_t count = width - x < LANES ? width - x : LANES;
+      Vector block[LANES] = {};
+      for (int64_t i = 0; i < count; ++i) block[i] = relu(scale * result[x + i] + shift);
+      transpose(block);
+      lanes.store(block, count, values + x, height_ * width);
+    }
   }
 
   const Layer& layer_;

@@ -25,7 +25,7 @@ struct Weights {
   const float* shift;                   // (C)
 };
 
-// relu(scale * H[num_steps] + shift). Tensors are (N, H, W, C).
+// relu(scale * H[num_steps] + shift). Tensors are (N, H, W, C), but for the output: (N, C, H, W).
 struct Layer {
   int64_t images, height, width, channels, num_steps;
   float source;        // 2 dt, or 0

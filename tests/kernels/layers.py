@@ -43,14 +43,14 @@ class PdeLayer:
             [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(value, name) for name, value in self.tensors.items() if name in constant],
         )
-        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("pdeinfer", 1)]
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("pdeinfer", 2)]
         return helper.make_model(graph, opset_imports=opsets, functions=[self._function()], ir_version=8)
 
     def feeds(self, model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
         return {value.name: self.tensors[value.name] for value in model.graph.input}
 
     def reference(self) -> NDArray[np.float64]:
-        """Return the result, computed from the formulas in float64, NaN wherever one has an influence."""
+        """Return the result (N, C, H, W), from the formulas in float64, NaN wherever one has an influence."""
         tensors = {name: value.astype(np.float64) for name, value in self.tensors.items()}
         h = tensors["h"]
         u, v, diffusivity_x, diffusivity_y = (self._coefficient(name, tensors) for name in NAMES)
@@ -67,7 +67,7 @@ class PdeLayer:
                 num_steps=self.num_steps,
                 dt=1.0,
             )
-            return np.maximum(tensors["scale"] * level + tensors["shift"], 0)
+            return np.maximum(tensors["scale"] * level + tensors["shift"], 0).transpose(0, 3, 1, 2)
 
     def _shape(self, name: str) -> list[int | str]:
         shape = list(self.tensors[name].shape)
@@ -109,9 +109,8 @@ class PdeLayer:
                 neighbours = body.add("Add", body.roll(level, -1, axis), body.roll(level, 1, axis))
                 total = body.add("Add", total, body.add("Mul", body.add("Mul", two, diffusion), neighbours))
             level, previous = body.add("Div", total, body.add("Add", one, spread)), level
-        body.nodes.append(
-            helper.make_node("Relu", [body.add("Add", body.add("Mul", "scale", level), "shift")], ["result"])
-        )
+        result = body.add("Relu", body.add("Add", body.add("Mul", "scale", level), "shift"))
+        body.nodes.append(helper.make_node("Transpose", [result], ["result"], perm=[0, 3, 1, 2]))
         return helper.make_function(
             "pdeinfer",
             "GlobalLayer",

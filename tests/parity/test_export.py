@@ -70,7 +70,7 @@ def test_every_network_exports_and_equals_the_original(
 def test_the_onnx_file_keeps_the_rules_and_says_what_it_is(digits_package: Path) -> None:
     model = onnx.load(digits_package / ONNX_FILE)
     assert broken_rules(model, DIGITS) == []
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18), ("pdeinfer", 1)]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18), ("pdeinfer", 2)]
     metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert metadata["labels"] == list(DIGITS.labels)
     assert Preset.from_dict(metadata["preset"]) == DIGITS

@@ -78,7 +78,7 @@ def expected_result(spec: PdeSpec, operands: dict[str, Array]) -> Array:
         fields[symbol] = np.broadcast_to(field, h.shape) / spec.dt
     start, source = values.get("start", h), h if spec.source else np.zeros_like(h)
     result, _ = naive_solve(start, start, source, **fields, num_steps=spec.num_steps, dt=spec.dt)
-    return np.maximum(values["scale"] * result + values["shift"], 0)
+    return np.maximum(values["scale"] * result + values["shift"], 0).transpose(0, 3, 1, 2)
 
 
 def model_of_a_call(spec: PdeSpec, operands: dict[str, Array], blocked: bool) -> onnx.ModelProto:
@@ -94,7 +94,7 @@ def model_of_a_call(spec: PdeSpec, operands: dict[str, Array], blocked: bool) ->
     names = [name if name in operands else "" for name in OPERANDS]
     attributes = call_attributes(spec, height, width, channels)
     call = onnx.helper.make_node(NAME, names, ["result"], domain=DOMAIN, **attributes)
-    output = onnx.helper.make_tensor_value_info("result", onnx.TensorProto.FLOAT, ["batch", *shape[1:]])
+    output = onnx.helper.make_tensor_value_info("result", onnx.TensorProto.FLOAT, ["batch", channels, height, width])
     model = onnx.helper.make_model(
         onnx.helper.make_graph([call], "layer", inputs, [output], initializers),
         functions=[global_layer_function(spec, OPSET, blocked=blocked)],
