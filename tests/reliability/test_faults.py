@@ -98,7 +98,9 @@ def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
     slow_package_folder: Path, tmp_path: Path, report: Report
 ) -> None:
     request = pixels_request("slow-grey", random_pixels(32))
-    with running_server(tmp_path / "log", str(slow_package_folder), "--drain-seconds", "3") as server:
+    with running_server(
+        tmp_path / "log", str(slow_package_folder), "--drain-seconds", "3", "--max-queue", "512"
+    ) as server:
 
         async def run() -> tuple[list[Answer], list[int]]:
             clients = [Client(server.port) for _ in range(8)]
