@@ -1,8 +1,10 @@
-"""Times training steps with TensorFlow's fused batch normalisation and with Keras's own, side by side."""
+"""Times training steps in Keras's operations, with fused batch normalisation, and with compiled PDE steps too."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from unittest import mock
 
@@ -12,13 +14,19 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.timing import time_in_turns
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.nn import Classifier, normalization
+from pdeinfer.nn import Classifier, normalization, step_gradient
 from pdeinfer.presets import PRESETS
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
-ROW = "{:<28} {:>5}  {:<12} {:>9} {:>15} {:>9} {:>8}"
-HEADER = ROW.format("network", "batch", "normalisation", "median ms", "quartiles", "images/s", "x Keras")
+# What is replaced of Keras's operations, by the function of a module that says whether it is.
+VARIANTS = {
+    "Keras": (),
+    "fused norms": ((normalization, "_has_fused_kernel"),),
+    "and PDE steps": ((normalization, "_has_fused_kernel"), (step_gradient, "is_faster")),
+}
+ROW = "{:<28} {:>5}  {:<13} {:>9} {:>15} {:>9} {:>8}"
+HEADER = ROW.format("network", "batch", "variant", "median ms", "quartiles", "images/s", "x Keras")
 
 
 def main() -> int:
@@ -27,16 +35,17 @@ def main() -> int:
     parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"by default {', '.join(NETWORKS)}")
     presets = parser.parse_args().presets or NETWORKS
     require_tensorflow()
-    print(*describe(), "", HEADER, sep="\n", flush=True)
+    onednn = f"oneDNN    TF_ENABLE_ONEDNN_OPTS={os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'not set')}"
+    print(*describe(), onednn, "", HEADER, sep="\n", flush=True)
     for name in presets:
         batch_size = RECIPES[name].batch_size
-        timings = time_in_turns({"Keras": training_step(name, fused=False), "fused": training_step(name, fused=True)})
-        for normalisation, timing in timings.items():
+        timings = time_in_turns({variant: training_step(name, variant) for variant in VARIANTS})
+        for variant, timing in timings.items():
             print(
                 ROW.format(
                     name,
                     batch_size,
-                    normalisation,
+                    variant,
                     f"{1000 * timing.median:.1f}",
                     f"{1000 * timing.lower_quartile:.1f} - {1000 * timing.upper_quartile:.1f}",
                     f"{batch_size / timing.median:,.0f}",
@@ -47,11 +56,11 @@ def main() -> int:
     return 0
 
 
-def training_step(name: str, *, fused: bool) -> Callable[[], object]:
+def training_step(name: str, variant: str) -> Callable[[], object]:
     """Return a function that trains a preset's network on one batch of random images, compiled as `training.run` does.
 
     Args:
-        fused: as the network is; otherwise with the batch normalisation that Keras composes.
+        variant: one of `VARIANTS`; the last is how the network is.
     """
     recipe, spec = RECIPES[name], PRESETS[name].input
     rng = np.random.default_rng(0)
@@ -65,11 +74,11 @@ def training_step(name: str, *, fused: bool) -> Callable[[], object]:
         jit_compile=False,
     )
     step = partial(model.train_on_batch, images, labels)
-    if fused:
-        step()
-    else:
-        with mock.patch.object(normalization, "_has_fused_kernel", return_value=False):
-            step()  # traces the step: later calls run what was traced
+    with ExitStack() as stack:
+        for module, function in VARIANTS["and PDE steps"]:
+            if (module, function) not in VARIANTS[variant]:
+                stack.enter_context(mock.patch.object(module, function, return_value=False))
+        step()  # traces the step: later calls run what was traced
     return step
 
 

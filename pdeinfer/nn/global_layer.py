@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from pdeinfer import pde
+from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
 from pdeinfer.nn.coefficients import diffusivity_fields, start_layers, velocity_fields
 from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PdeSpec, PeronaMalik, Source, Start
@@ -79,8 +80,14 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         return [start, *pde.levels(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)]
 
     def call(self, h: Any, training: bool = False) -> Any:
-        start, source, factors = self._problem(h, training)
-        result, _ = pde.solve(start, start, source, factors, num_steps=self.spec.num_steps, roll=keras.ops.roll)
+        num_steps = self.spec.num_steps
+        if training and step_gradient.is_faster(h):
+            fields = self.compute_velocity(h, training), self.compute_diffusivity(h, training)
+            start, source = self.compute_start(h, training), self._source(h)
+            result = step_gradient.solve(start, source, *fields, num_steps=num_steps, dt=self.spec.dt)
+        else:
+            start, source, factors = self._problem(h, training)
+            result, _ = pde.solve(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)
         return keras.ops.relu(self.norm(result, training=training))
 
     def _problem(self, h: Any, training: bool = False) -> tuple[Any, Any, pde.Coefficients]:
@@ -91,7 +98,10 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             dt=self.spec.dt,
             roll=keras.ops.roll,
         )
-        return self.compute_start(h, training), 0.0 if self.spec.source is None else h, factors
+        return self.compute_start(h, training), self._source(h), factors
+
+    def _source(self, h: Any) -> Any:
+        return 0.0 if self.spec.source is None else h
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return input_shape
