@@ -63,6 +63,14 @@ def test_the_function_runs_where_the_operator_refuses_the_layer() -> None:
     assert np.array_equal(run(session), run(create_session(model.SerializeToString(), "cpu", 1)))
 
 
+def test_the_function_runs_where_the_file_is_of_another_version_of_the_operator() -> None:
+    model = LAYER.model()
+    model.opset_import[1].version = 1
+    session = create_session(model.SerializeToString(), "cpu", 1)
+    assert session.pde_layers == "standard"
+    assert np.allclose(run(session), LAYER.reference(), rtol=1e-5, atol=1e-6)
+
+
 def test_a_network_without_pde_layers_has_none_that_are_fused(package_folder: Path) -> None:
     create_session(MODEL.SerializeToString(), "cpu", 1)  # whose layer is not counted for the next session
     with Predictor(package_folder, device="cpu") as predictor:
