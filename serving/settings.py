@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         default=0, ge=0, le=10_000, description="how long an image waits for others to compute; 0: takes those there"
     )
     max_queue: int = Field(
-        default=256, ge=1, description="most images that a model has admitted and not answered; more get a 503"
+        default=256, ge=1, description="most images that a model has admitted and not classified; more get a 503"
     )
     per_model: dict[str, Annotated[BatchSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
@@ -173,10 +173,11 @@ class Settings(BaseSettings):
     def batching(self, model: str) -> tuple[int, float, int]:
         """Return max_batch_size, max_delay_ms and max_queue of a model."""
         own = self.per_model.get(model, BatchSettings())
+        max_queue = own.max_queue or self.max_queue
         return (
-            own.max_batch_size or self.max_batch_size,
+            min(own.max_batch_size or self.max_batch_size, max_queue),  # no more wait
             self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
-            own.max_queue or self.max_queue,
+            max_queue,
         )
 
     @model_validator(mode="after")

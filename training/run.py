@@ -70,7 +70,8 @@ def _train(arguments: argparse.Namespace) -> int:
         if folder.last.exists():
             model = folder.load_last()
         else:
-            model, losses = choose_start(preset, recipe, splits, seed=seed)
+            starts = recipe.starts if settings.init_dir is None else 1
+            model, losses = choose_start(preset, replace(recipe, starts=starts), splits, seed=seed)
             if losses:
                 print("validation losses of the starts:", ", ".join(f"{loss:.3f}" for loss in losses))
             if settings.init_dir is not None:

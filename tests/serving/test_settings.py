@@ -74,6 +74,10 @@ def test_one_model_may_be_batched_in_another_way() -> None:
     assert settings.batching("digits-pde") == (32, 1, 256)
 
 
+def test_a_batch_has_no_more_images_than_may_wait() -> None:
+    assert parse_settings(["--max-batch-size=100000000"]).batching("digits-pde") == (256, 0, 256)
+
+
 def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.settings.available_cpus", lambda: 8)
 
