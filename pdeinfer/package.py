@@ -200,9 +200,10 @@ class ModelPackage:
         if precision not in MODEL_FILES:
             raise ValueError(f"precision must be one of {', '.join(MODEL_FILES)}, not {precision!r}")
         if precision not in self.precisions:
+            options = "--int8 --calibrate DIR" if precision == "int8" else f"--{precision}"
             raise ModelPackageError(
                 f"{self.card.preset.name} is not there in precision {precision!r}, only in "
-                f"{', '.join(self.precisions)}: `pdeinfer export --{precision}` makes it"
+                f"{', '.join(self.precisions)}: `pdeinfer export {options}` makes it"
             )
         return self.read_file(MODEL_FILES[precision])
 

@@ -35,6 +35,41 @@ def randomize(classifier: Any, seed: int = 0) -> None:
     classifier(np.concatenate([batch[:16] for batch in images.values()]), training=True)
 
 
+def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
+    """Take the first step of the preset's recipe, and return its loss and the paths of the weights that stayed.
+
+    It learns from `count` images of those that an export is proven on, and made-up labels.
+    """
+    import numpy as np
+
+    from pdeinfer.datasets import Split
+    from pdeinfer.parity import synthetic_images
+    from training.batches import Batches
+    from training.fit import compile_model
+    from training.recipes import RECIPES
+
+    recipe = RECIPES[classifier.preset.name]
+    images = np.concatenate([batch[:16] for batch in synthetic_images(*classifier.input_shape[1:]).values()])
+    split = Split(images, np.arange(len(images)) % classifier.output_shape[-1])
+    batches = Batches(
+        split,
+        classes=classifier.output_shape[-1],
+        batch_size=count,
+        seed=0,
+        crop_padding=recipe.crop_padding,
+        flip=recipe.flip,
+    )
+    before = [variable.numpy() for variable in classifier.trainable_variables]
+    compile_model(classifier, recipe, steps_per_epoch=100)
+    classifier.run_eagerly = True  # one step is cheaper so
+    loss, _ = classifier.train_on_batch(*batches[0])
+    after = classifier.trainable_variables
+    still = [
+        variable.path for variable, old in zip(after, before, strict=True) if np.array_equal(variable.numpy(), old)
+    ]
+    return float(loss), still
+
+
 @pytest.fixture(scope="session")
 def saved_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that saves a network of a preset with random weights as a .keras file."""

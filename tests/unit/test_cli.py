@@ -111,7 +111,7 @@ class TestPredict:
         assert cli.main(["predict", str(images / "a.png"), *options]) == 2
         assert error_lines(capsys) == [
             "pdeinfer: error: tiny-grey is not there in precision 'int8', only in float32: "
-            "`pdeinfer export --int8` makes it"
+            "`pdeinfer export --int8 --calibrate DIR` makes it"
         ]
 
     @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5"])
