@@ -43,18 +43,18 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return content
 
 
-async def inflated_body(request: Request, max_bytes: int, threads: Threads) -> bytes:
+async def inflated_body(request: Request, body: bytes, max_bytes: int, threads: Threads) -> bytes:
     """Return the body of a request, inflated where it is compressed, and then counted among the bytes that are held.
 
     Raises:
-        ApiError: as `inflate` does.
+        ApiError: as `inflate` does; 503 where too many bytes are held.
     """
-    body = await request.body()
     encoding = request.headers.get("content-encoding")
     if not encoding:
         return body
     content = await threads.run(inflate, body, encoding, max_bytes)
-    request.scope["pdeinfer.hold"](len(content))
+    if content is not body:
+        request.scope["pdeinfer.hold"](len(content))
     return content
 
 

@@ -101,7 +101,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, _: str) -> None:
-        self.transport.write(_MALFORMED)
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            self.transport.write(_MALFORMED)
         self.transport.close()
 
     def on_message_begin(self) -> None:

@@ -119,9 +119,11 @@ async def classify(
     served = _find_model(_models(request), model)
     settings = request.app.state.settings
     media_type(request)  # before the body is read
-    await request.body()
+    body = b"".join([chunk async for chunk in request.stream()])  # Request.body would keep it until the answer is sent
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
-    uploads = await until(deadline, read_uploads(request, settings, _models(request).threads))
+    reading = read_uploads(request, body, settings, _models(request).threads)
+    del body
+    uploads = await until(deadline, reading)
     if NDJSON in request.headers.get("accept", ""):
         parts = served.stream(uploads, top_k, deadline)
         first = await anext(parts)  # now, as long as the status can tell what is wrong

@@ -52,11 +52,11 @@ def _split_at_commas(value: object) -> object:
 
 
 def _read_lines(value: object) -> object:
-    """Return the lines of the file that is named, but for empty ones."""
+    """Return the lines of the file that is named, but for empty ones and comments."""
     if not isinstance(value, str | Path):
         return value
     try:
-        lines = [line.strip() for line in Path(value).read_text().splitlines() if line.strip()]
+        lines = [line for line in map(str.strip, Path(value).read_text().splitlines()) if line and line[0] != "#"]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not text')}") from error
     if not lines:

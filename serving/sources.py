@@ -23,7 +23,7 @@ def find_packages(source: str) -> Iterator[tuple[str, ModelPackage]]:
     try:
         yield from _find(source)
     except OSError as error:  # no permission, a name too long, a folder removed meanwhile
-        raise ModelNotFoundError(f"{source!r} cannot be read: {error.strerror}") from error
+        raise ModelNotFoundError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
 
 def _find(source: str) -> Iterator[tuple[str, ModelPackage]]:

@@ -79,15 +79,15 @@ def media_type(request: Request) -> str:
     )
 
 
-async def read_uploads(request: Request, settings: Settings, threads: Threads) -> list[Upload]:
+async def read_uploads(request: Request, body: bytes, settings: Settings, threads: Threads) -> list[Upload]:
     """Return the images of the body, at least one.
 
     Raises:
         ApiError: 415 for another content type or encoding; 400 for a body that is broken or holds no image; 413 for
-            too many images, or too many bytes once they are inflated.
+            too many images, or too many bytes once they are inflated; 503 where too many bytes are held.
     """
     content_type = media_type(request)
-    body = await inflated_body(request, settings.max_body_bytes, threads)
+    body = await inflated_body(request, body, settings.max_body_bytes, threads)
     if content_type == "multipart/form-data":
         return await _read_form(request, body, settings.max_images)
     if content_type == "application/json":
@@ -97,7 +97,7 @@ async def read_uploads(request: Request, settings: Settings, threads: Threads) -
 
 def _parse_json(body: bytes, max_images: int) -> list[Upload]:
     max_values = _JSON_VALUES + _JSON_VALUES_PER_IMAGE * max_images
-    if body.count(b",") >= max_values:  # base64 has no commas
+    if body.count(b",") >= max_values:  # base64 has no commas, and file names have few
         raise ApiError(413, "json_too_large", f"expected at most {max_values} values of JSON, for {max_images} images")
     try:
         images = ImagesBody.model_validate_json(body).images

@@ -175,7 +175,7 @@ async def _infer(request: Request, served: ServedModel) -> Response:
 
 async def _read(request: Request, served: ServedModel, settings: Settings) -> InferenceRequest:
     threads = _models(request).threads
-    body = await inflated_body(request, settings.max_body_bytes, threads)
+    body = await inflated_body(request, await request.body(), settings.max_body_bytes, threads)
     arguments = body, request.headers.get("inference-header-content-length"), served.spec, settings.max_images
     if len(body) > PARSED_AT_ONCE:
         return await threads.run(parse_request, *arguments)

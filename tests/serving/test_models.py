@@ -67,7 +67,7 @@ def test_a_source_without_packages_is_an_error_that_names_it(repository: Path, n
 
 
 def test_a_source_that_cannot_be_read_is_an_error_that_names_it() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"aaa' cannot be read: File name too long"):
+    with pytest.raises(ModelNotFoundError, match=r"aaa/card.json cannot be read: File name too long"):
         found(Path("a" * 300))
 
 

@@ -86,7 +86,7 @@ def test_keys_come_from_a_file_too(package_folder: Path, tmp_path: Path) -> None
     with client_for(package_folder, api_keys="key", api_keys_file=tmp_path / "keys") as client:
         for key in ("key", "from-file", "another"):
             assert client.get("/models", headers={"X-API-Key": key}).status_code == 200
-        for key in ("", "#", "phone", "app"):  # a line is one key, whatever it holds
+        for key in ("", "#", "phone", "# of the phone app"):
             assert client.get("/models", headers={"X-API-Key": key}).status_code == 401
 
 
