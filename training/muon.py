@@ -1,5 +1,6 @@
 """Muon for convolutional networks: every kernel's update is orthogonalised, as a matrix from all inputs to outputs."""
 
+import re
 from typing import Any
 
 import keras
@@ -10,14 +11,15 @@ class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
     """Keras's Muon, which knows matrices alone, for the kernels of convolutions too.
 
     A kernel (height, width, in, out) is updated as the matrix (height * width * in, out) is. The kernels of depthwise
-    convolutions, which are no matrices, the last layer, biases and normalisations are left to Adam, as in Keras's.
+    convolutions, which are no matrices, the layers that `exclude_layers` names, biases and normalisations are left to
+    Adam, as in Keras's.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
 
     def _should_use_adamw(self, variable: Any) -> bool:
         if len(variable.shape) == 4:
-            return bool(variable.shape[-1] == 1)
+            return variable.shape[-1] == 1 or any(re.search(name, variable.path) for name in self.exclude_layers)
         return super()._should_use_adamw(variable)  # type: ignore[no-any-return]
 
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:

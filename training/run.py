@@ -70,8 +70,7 @@ def _train(arguments: argparse.Namespace) -> int:
         if folder.last.exists():
             model = folder.load_last()
         else:
-            starts = recipe.starts if settings.init_dir is None else 1
-            model, losses = choose_start(preset, replace(recipe, starts=starts), splits, seed=seed)
+            model, losses = choose_start(preset, recipe, splits, seed=seed)
             if losses:
                 print("validation losses of the starts:", ", ".join(f"{loss:.3f}" for loss in losses))
             if settings.init_dir is not None:
@@ -108,6 +107,8 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         check_inheritance(preset, package)
         init = {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256}
     given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
+    if package is not None:
+        given["starts"] = 1  # the weights are there
     recipe = replace(RECIPES[arguments.preset], **given)
     if arguments.image_size is None:
         dataset = _read_standard(recipe.dataset, arguments.data_dir)

@@ -120,5 +120,5 @@ def _neighbour(h: Any, shift: int, axis: int) -> Any:
 
 
 def _inner(h: Any) -> Any:
-    """Return a map without its border, or the float."""
+    """Return a map without its border; a float, or None, as it is."""
     return h if h is None or isinstance(h, float) else h[:, 1:-1, 1:-1]

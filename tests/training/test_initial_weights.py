@@ -12,7 +12,10 @@ from pdeinfer.package import KERAS_FILE, ModelPackage, write_card
 from pdeinfer.presets import PRESETS, Preset
 from tests.conftest import write_tiny_package
 from tests.parity.conftest import randomize
+from training import run
+from training.arguments import parse_arguments
 from training.initial_weights import inherit
+from training.recipes import RECIPES
 
 DIGITS = PRESETS["digits-pde"]
 
@@ -108,3 +111,10 @@ def test_a_package_without_its_original_or_with_a_damaged_one_is_refused(tmp_pat
     (package.path / KERAS_FILE).write_bytes(b"x" * package.card.files[KERAS_FILE].bytes)
     with pytest.raises(ModelPackageError, match="is damaged"):
         inherit(network, package)
+
+
+def test_where_weights_are_given_no_starts_are_tried_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_read_standard", lambda *_: None)
+    assert RECIPES["mnist-pde"].starts > 1
+    settings, _ = run._begin(parse_arguments(["mnist-pde", "--init", "mnist-pde"]))
+    assert settings.recipe.starts == 1
