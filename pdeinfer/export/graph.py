@@ -101,7 +101,9 @@ def _pool_globally(graph: Any) -> None:
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for mean in [node for node in graph.node if node.op_type == "ReduceMean"]:
-        features, axes = makers[mean.input[0]], constants[mean.input[1]]
+        features, axes = makers.get(mean.input[0]), constants.get(mean.input[-1])
+        if features is None or axes is None or sum(mean.input[0] in node.input for node in graph.node) > 1:
+            continue
         if features.op_type == "Transpose" and list(onnx.numpy_helper.to_array(axes)) == [1, 2]:
             pooled = f"{mean.output[0]}/pooled"
             graph.node.append(onnx.helper.make_node("GlobalAveragePool", [features.input[0]], [pooled]))

@@ -1,5 +1,5 @@
-// The scheme of pdeinfer/pde.py on a block of LANES channels: compiled once per instruction set. It includes nothing
-// that the linker could share between them.
+// The scheme of pdeinfer/pde.py on a block of LANES channels: compiled once per instruction set. It uses nothing of
+// others that the linker could share between them.
 #include <utility>
 
 #include "solver.h"
