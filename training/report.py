@@ -54,7 +54,7 @@ def render(
         lines += ["## CIFAR-10", "", *_table(cifar10, runs, costs, with_confusion=False), ""]
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
     if by_num_steps(runs):
-        lines += [f"![Accuracy against the number of time steps]({pictures}/time-steps.png)", ""]
+        lines += ["## Time steps", "", f"![Accuracy against the number of time steps]({pictures}/time-steps.png)", ""]
     if digits:
         lines += ["## scikit-learn's digits", "", *_table(digits, runs, costs, with_confusion=True), ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
