@@ -42,16 +42,14 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
 
 def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
     """Return the attributes of a call: the operator's own, `num_steps` and `source`, and those that the body needs."""
-    rows = max(height - 1, 1)  # a dilation is at least 1
     return {
         "num_steps": spec.num_steps,
         "source": 0.0 if spec.source is None else 2 * spec.dt,
         "channels": channels,
         "period_x": [1, width],
         "pads_x": [0, width + 1] * 2,
-        "period_y": [rows, 1],
-        "pads_y": [rows, 0] * 2,
-        "wrap_y": [1.0, 0.0, 1.0] if height > 1 else [0.0, 2.0, 0.0],  # a single row is both of its neighbours
+        "period_y": [height, 1],
+        "pads_y": [height + 1, 0] * 2,
     }
 
 

@@ -100,31 +100,18 @@ class BlockedBody(Body):
         return self._stencil(value, axis, factor, (1, own, 1), bias)
 
     def _stencil(self, value: str, axis: Axis, factor: str, taps: tuple[float, float, float], bias: str = "") -> str:
-        before, own, after = taps
-        # A middle tap of 0 is left out by a dilation of 2.
-        dilation, inner = (1, taps) if own else (2, (before, after))
-        kernel = self.product(factor, self._taps(inner, axis))
-        if axis == "x":
-            # ONNX Runtime computes padded columns one at a time, so it is done once for all stencils of a value: the
-            # width as dilation gives the value between its last column and its first.
-            extended = self.convolve(
-                value,
-                self.product(self.one(), self._taps((1, 1, 1), "x")),
-                attributes="dilations: ints = @period_x, pads: ints = @pads_x",
-            )
-            return self.convolve(extended, kernel, bias, f"dilations = [1, {dilation}]")
-        # Padded rows cost nothing: the height - 1 as dilation sees from each edge the opposite one, and else nothing.
-        if before == after:
-            wrap = self.node("Constant <value_floats: floats = @wrap_y> ()")
-            wrap = self.node(f"Reshape({wrap}, {self.integers(1, 1, 3, 1)})")
-        else:
-            wrap = self._taps((after, 0, before), "y")
-        return self.sum(
-            self.convolve(value, kernel, bias, f"dilations = [{dilation}, 1], pads = [1, 0, 1, 0]"),
-            self.convolve(
-                value, self.product(factor, wrap), attributes="dilations: ints = @period_y, pads: ints = @pads_y"
-            ),
+        # A value is extended once for all of its stencils along an axis: the length as dilation gives it between its
+        # last element and its first. A middle tap of 0 is left out by a dilation of 2.
+        extended = self.convolve(
+            value,
+            self.product(self.one(), self._taps((1, 1, 1), axis)),
+            attributes=f"dilations: ints = @period_{axis}, pads: ints = @pads_{axis}",
         )
+        before, own, after = taps
+        inner, dilation = (taps, 1) if own else ((before, after), 2)
+        dilations = [1, dilation] if axis == "x" else [dilation, 1]
+        kernel = self.product(factor, self._taps(inner, axis))
+        return self.convolve(extended, kernel, bias, f"dilations = {dilations}")
 
     def _taps(self, taps: Sequence[float], axis: Axis) -> str:
         shape = f"1, 1, 1, {len(taps)}" if axis == "x" else f"1, 1, {len(taps)}, 1"
