@@ -1,6 +1,6 @@
 """Compare two implementations of one classifier, and report how far apart they are."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -100,18 +100,18 @@ def compare(
 
     Args:
         reference, candidate: a name and a function, uint8 (N, H, W, C) -> float32 (N, classes), each.
-        images: sets of uint8 images (N, H, W, C) by name. Every set is compared at the largest batch size, and its
-            first 16 images at all the others.
+        images: sets of uint8 images (N, H, W, C) by name. The reference is asked once, at the largest batch size. The
+            candidate is compared at that size on every set, and on its first 16 images at all the others.
     """
     reference_name, reference_classify = reference
     candidate_name, candidate_classify = candidate
     comparisons = []
     for name, batch in images.items():
+        expected = _in_batches(reference_classify, batch, max(batch_sizes))
         for size in batch_sizes:
             chosen = batch if size == max(batch_sizes) else batch[:16]
-            parts = [(reference_classify(part), candidate_classify(part)) for part in _batches(chosen, size)]
-            expected, found = (np.concatenate(side).astype(np.float64) for side in zip(*parts, strict=True))
-            comparisons.append(_compare_arrays(name, size, expected, found))
+            found = _in_batches(candidate_classify, chosen, size)
+            comparisons.append(_compare_arrays(name, size, expected[: len(chosen)], found))
     return ParityReport(reference_name, candidate_name, tolerance, tuple(comparisons))
 
 
@@ -130,8 +130,9 @@ def synthetic_images(height: int, width: int, channels: int, seed: int = 0) -> d
     return {"noise": noise, "smooth noise": smooth, "black-and-white noise": binary, "extremes": extreme}
 
 
-def _batches(images: Array, size: int) -> Iterator[Array]:
-    return (images[start : start + size] for start in range(0, len(images), size))
+def _in_batches(classify: Classify, images: Array, size: int) -> Array:
+    parts = [classify(images[start : start + size]) for start in range(0, len(images), size)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _compare_arrays(name: str, batch_size: int, expected: Array, found: Array) -> Comparison:
