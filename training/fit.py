@@ -51,7 +51,9 @@ def fit(
     train, validation = splits
     rows = read_history(folder.history)
     steps = len(train) // recipe.batch_size
-    if not model.compiled:
+    if model.compiled:
+        _create_variables(model)
+    else:
         compile_model(model, recipe, steps)
     # An epoch counts once last.keras, written last, holds it.
     epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
@@ -88,6 +90,15 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         metrics=["accuracy"],
         jit_compile=_jit_compile(),
     )
+    _create_variables(model)
+
+
+def _create_variables(model: keras.Model) -> None:
+    """Create the variables of optimizer and metrics: TensorFlow traces the first step twice if it creates some."""
+    model.optimizer.build(model.trainable_variables)
+    labels = np.eye(model.output_shape[-1], dtype=np.float32)
+    model.compute_metrics(x=None, y=labels, y_pred=labels)
+    model.reset_metrics()
 
 
 def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
