@@ -37,7 +37,8 @@ class Models:
         names: those of them that are served at first, in this order; None: all, of which there must be one.
 
     Raises:
-        ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all.
+        ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all. Where admins may
+            load models that come later, settings may name those too.
         ModelPackageError: a model's package is damaged, or two have one name and version.
         DeviceError: the device cannot be used.
 
@@ -56,6 +57,8 @@ class Models:
         found = self._find()
         if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
+        if unknown := [] if settings.keys_of_admins() else sorted(settings.per_model.keys() - found.keys()):
+            raise ModelNotFoundError(f"per_model: there is no model {unknown[0]!r} to serve, only: {', '.join(found)}")
         for name in found if names is None else names:
             if name not in found:
                 raise ModelNotFoundError(f"there is no package of the model {name!r} any more")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -80,6 +81,15 @@ def test_without_a_choice_the_bundled_models_are_served(
 def test_a_model_that_does_not_exist_stops_the_start() -> None:
     with pytest.raises(ModelNotFoundError, match="'nope'"), TestClient(create_app(Settings(models=("nope",)))):
         pass
+
+
+def test_settings_of_a_model_that_is_not_served_stop_the_start_unless_admins_may_load_it(package_folder: Path) -> None:
+    values: dict[str, Any] = {"models": (str(package_folder),), "per_model": {"nope": {"max_delay_ms": 2}}}
+    with pytest.raises(ModelNotFoundError, match="per_model: there is no model 'nope' to serve, only: tiny-grey"):  # noqa: SIM117
+        with TestClient(create_app(Settings(**values))):
+            pass
+    with TestClient(create_app(Settings(**values, admin_keys="admin"))) as client:
+        assert client.get("/readyz").status_code == 200
 
 
 def test_two_models_of_one_name_stop_the_start(package_folder: Path) -> None:
