@@ -38,6 +38,12 @@ def bars(timings: Mapping[Case, Timing]) -> list[Bar]:
     return [Bar(name, required, _ratio(timings, slow, fast)) for name, required, slow, fast in _comparisons(timings)]
 
 
+def cases_of_bars(timings: Mapping[Case, Timing]) -> list[Case]:
+    """Return the cases that the bars compare, of those that were measured; of OpenVINO the faster."""
+    compared = dict.fromkeys(case for *_, slow, fast in _comparisons(timings) for case in (slow, fast))
+    return [case for case in compared if case in timings]
+
+
 def _comparisons(timings: Mapping[Case, Timing]) -> Iterator[tuple[str, float, Case, Case]]:
     for num_steps, function, fused, resnet in ((1, 1.6, 2.7, 3.5), (5, 1.45, 4.5, 3.0)):
         network = pde_preset(num_steps).name

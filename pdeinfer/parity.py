@@ -96,7 +96,7 @@ def compare(
     batch_sizes: Sequence[int] = (1, 2, 7, 64),
     tolerance: float = TOLERANCE,
 ) -> ParityReport:
-    """Run both on the same images, batch by batch, and compare their probabilities.
+    """Run both on the same images, and compare their probabilities.
 
     Args:
         reference, candidate: a name and a function, uint8 (N, H, W, C) -> float32 (N, classes), each.
@@ -106,10 +106,11 @@ def compare(
     reference_name, reference_classify = reference
     candidate_name, candidate_classify = candidate
     comparisons = []
+    largest = max(batch_sizes)
     for name, batch in images.items():
-        expected = _in_batches(reference_classify, batch, max(batch_sizes))
+        expected = _in_batches(reference_classify, batch, largest)
         for size in batch_sizes:
-            chosen = batch if size == max(batch_sizes) else batch[:16]
+            chosen = batch if size == largest else batch[:16]
             found = _in_batches(candidate_classify, chosen, size)
             comparisons.append(_compare_arrays(name, size, expected[: len(chosen)], found))
     return ParityReport(reference_name, candidate_name, tolerance, tuple(comparisons))

@@ -57,7 +57,8 @@ class Models:
         found = self._find()
         if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
-        if unknown := [] if settings.keys_of_admins() else sorted(settings.per_model.keys() - found.keys()):
+        unknown = sorted(settings.per_model.keys() - found.keys())
+        if unknown and names is None and not settings.keys_of_admins():
             raise ModelNotFoundError(f"per_model: there is no model {unknown[0]!r} to serve, only: {', '.join(found)}")
         for name in found if names is None else names:
             if name not in found:

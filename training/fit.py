@@ -95,7 +95,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
 
 def _create_variables(model: keras.Model) -> None:
     """Create the variables of optimizer and metrics: TensorFlow traces the first step twice if it creates some."""
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # built again, that of mixed_float16 would forget its loss scale
+        model.optimizer.build(model.trainable_variables)
     labels = np.eye(model.output_shape[-1], dtype=np.float32)
     model.compute_metrics(x=None, y=labels, y_pred=labels)
     model.reset_metrics()

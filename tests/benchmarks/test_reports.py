@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import document, scaling, speed, startup
-from benchmarks.bars import bars
+from benchmarks.bars import bars, cases_of_bars
 from benchmarks.markdown import milliseconds, table
 from benchmarks.networks import RESNET, pde_preset
 from benchmarks.routes import FUNCTION, FUSED, PLAIN
@@ -48,6 +48,7 @@ def test_the_operator_is_compared_with_the_faster_openvino() -> None:
     }
 
     assert [bar.measured for bar in bars(timings) if "OpenVINO" in bar.name] == [None, 1.5, None, None]
+    assert cases_of_bars(timings) == [fused, fused._replace(route="tf2onnx, OpenVINO")]
 
 
 def test_a_bar_that_is_not_met_is_exit_code_1(capsys: Captured) -> None:

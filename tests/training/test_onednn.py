@@ -14,7 +14,7 @@ VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 TRAIN = """
 import os, sys
 from training.run import main
-code = main(["digits-pde", "--data-parallel", *sys.argv[1:]])  # refused, as there is one device, of TensorFlow's
+code = main(["digits-pde", "--data-parallel", *sys.argv[1:]])  # refused once TensorFlow has told its one device
 from tensorflow.python.framework import test_util
 print("oneDNN:", os.environ["TF_ENABLE_ONEDNN_OPTS"], test_util.IsMklEnabled())
 sys.exit(code)
@@ -23,10 +23,11 @@ sys.exit(code)
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernels are TensorFlow's")
 @pytest.mark.parametrize(("given", "expected"), [(None, "1 True"), ("0", "0 False")])
-def test_a_training_runs_with_onednn_unless_the_environment_forbids_it(
+def test_training_run_turns_onednn_on_unless_the_environment_forbids_it(
     given: str | None, expected: str, tmp_path: Path
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment["CUDA_VISIBLE_DEVICES"] = "-1"
     if given is not None:
         environment[VARIABLE] = given
     command = [sys.executable, "-c", TRAIN, "--out", str(tmp_path / "run")]

@@ -30,6 +30,17 @@ def test_an_implementation_equals_itself_on_every_batch_size() -> None:
     assert str(report).endswith("  equal")
 
 
+def test_the_reference_is_asked_once_for_each_image_at_the_largest_batch_size() -> None:
+    asked: list[int] = []
+
+    def reference(images: Array) -> Array:
+        asked.append(len(images))
+        return classify(images)
+
+    assert compare(("a", reference), ("b", classify), IMAGES).passed
+    assert asked == [64, 36]
+
+
 def test_a_difference_above_the_tolerance_fails_and_is_reported() -> None:
     def shifted(images: Array) -> Array:
         return classify(images) + np.where(images[:, :1, 0, 0] == images.max(), 3e-5, 0)
