@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 LIBRARY = "pdeinfer/kernels/libpdeinfer.so"
 HEADER = "onnxruntime_c_api.h"
 # Debian's package of the headers: its first release is not in every Debian that this builds on.
-DEBIAN_SOURCE = "deb [signed-by={keyring}] http://deb.debian.org/debian trixie main"
+DEBIAN_SOURCE = "deb [signed-by={keyring}] {mirror} trixie main"
 DEBIAN_PACKAGE = "libonnxruntime-dev"
 
 # Of each solver: its name in the library, its name for people, its lanes, the compiler's flags. Tuning for Ice Lake and
@@ -118,7 +118,7 @@ def _fetch_headers(folder: Path) -> Path:
     for name in ("state/lists/partial", "cache/archives/partial", "headers"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(DEBIAN_SOURCE.format(keyring=keyring) + "\n")
+    (folder / "sources.list").write_text(DEBIAN_SOURCE.format(keyring=keyring, mirror=_debian_mirror()) + "\n")
     options = {
         "Dir::State": folder / "state",
         "Dir::State::status": folder / "status",
@@ -133,6 +133,15 @@ def _fetch_headers(folder: Path) -> Path:
     _run(*apt_get, "download", DEBIAN_PACKAGE, folder=folder)
     _run("dpkg", "-x", next(folder.glob("*.deb")), "headers", folder=folder)
     return folder / "headers/usr/include/onnxruntime"
+
+
+def _debian_mirror() -> str:
+    """Return the address from which this machine has its packages of Debian's main component."""
+    targets = _run("apt-get", "indextargets", "--format", "$(COMPONENT) $(RELEASE) $(SITE)", "Created-By: Packages")
+    for component, release, site in map(str.split, targets.splitlines()):
+        if component == "main" and "-" not in release:  # bookworm-security and its like are kept elsewhere
+            return site
+    raise KernelNotBuiltError("apt-get has no source of Debian's packages")
 
 
 def _run(*command: str | Path, folder: Path | None = None) -> str:
