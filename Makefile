@@ -18,8 +18,11 @@ help: ## list the targets
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
 	@$(BIN)/python scripts/demo.py
 
+# Files side by side, but those that load a server to its limits: alone. More than four processes need more than 8 GB.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		--ignore tests/reliability
+	$(BIN)/python -m pytest tests/reliability
 
 check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
 	$(BIN)/ruff check
