@@ -38,7 +38,7 @@ def trace_fields(classifier: Any) -> Any:
     spec = classifier.preset.input
     image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
 
-    @tf.function(input_signature=[image])  # type: ignore[untyped-decorator]  # TensorFlow is untyped
+    @tf.function(input_signature=[image], autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow is untyped
     def fields(image: Any) -> dict[str, Any]:
         inputs = inputs_of(image, training=False)
         return {
