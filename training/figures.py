@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 import pdeinfer
 from pdeinfer import zoo
@@ -46,7 +47,9 @@ def plot_cost(runs: Mapping[str, Sequence[Run]], costs: Mapping[str, tuple[int, 
             paper = PUBLISHED.get(preset, NOTHING).paper
             if paper is not None:
                 axes.plot(costs[preset][index], paper, "x", color=point.get_color())
-        axes.set(xlabel=label, ylabel="test accuracy (%)", xscale="log")
+        largest = max(costs[preset][index] for preset in presets)
+        axes.set(xlabel=label, ylabel="test accuracy (%)", xlim=(0, 1.1 * largest))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
     axes.legend(title="dot: here, cross: paper", fontsize=8)
     _save(figure, path)
