@@ -18,7 +18,7 @@ help: ## list the targets
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
 	@$(BIN)/python scripts/demo.py
 
-# Files side by side, but those that load a server to its limits: alone. More than four processes need more than 8 GB.
+# Files side by side, in a few processes that hold TensorFlow each; those that load a server to its limits, alone.
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/reliability
