@@ -1,5 +1,6 @@
 """Compact image classifiers whose backbone solves a diffusion-advection equation."""
 
+from pdeinfer.card import ModelCard
 from pdeinfer.errors import (
     DatasetError,
     DeviceError,
@@ -16,9 +17,10 @@ from pdeinfer.errors import (
     TrainingError,
 )
 from pdeinfer.inspection import LayerFields, inspect
-from pdeinfer.package import ModelCard, ModelPackage
+from pdeinfer.package import ModelPackage
 from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.predictor import ClassScore, Prediction, Predictor, PredictorInfo
+from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
+from pdeinfer.predictor import Predictor
 from pdeinfer.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.version import __version__
 

@@ -24,7 +24,8 @@ from pdeinfer.images import image_files, to_array
 from pdeinfer.inspection import inspect
 from pdeinfer.package import MODEL_FILES, ONNX_FILE
 from pdeinfer.parity import ParityReport
-from pdeinfer.predictor import Prediction, Predictor
+from pdeinfer.prediction import Prediction
+from pdeinfer.predictor import Predictor
 from pdeinfer.presets import InputSpec
 from pdeinfer.verification import verify
 from pdeinfer.version import __version__

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from pdeinfer.card import CARD_FILE
 from pdeinfer.errors import ModelNotFoundError
-from pdeinfer.package import CARD_FILE, ModelPackage
+from pdeinfer.package import ModelPackage
 
 DEFAULT_MODEL = "digits-pde"
 

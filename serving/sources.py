@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pdeinfer import ModelNotFoundError, zoo
-from pdeinfer.package import CARD_FILE, ModelPackage
+from pdeinfer.card import CARD_FILE
+from pdeinfer.package import ModelPackage
 
 UNVERSIONED = "1"
 

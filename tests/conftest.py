@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer.package import ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.card import ModelCard
+from pdeinfer.package import ONNX_FILE, new_package, write_card
 from pdeinfer.presets import PRESETS, Preset
 
 OPSET = 17

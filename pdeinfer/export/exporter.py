@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pdeinfer.card import ModelCard
 from pdeinfer.datasets import load_training_images
 from pdeinfer.errors import ParityError
 from pdeinfer.evaluation import evaluate_on
@@ -19,16 +20,7 @@ from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.export.traced import trace
 from pdeinfer.export.variants import VariantReport, compare_variant
-from pdeinfer.package import (
-    FIELDS_FILE,
-    KERAS_FILE,
-    MODEL_FILES,
-    ModelCard,
-    ModelPackage,
-    Precision,
-    new_package,
-    write_card,
-)
+from pdeinfer.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, ModelPackage, Precision, new_package, write_card
 from pdeinfer.parity import synthetic_images
 
 

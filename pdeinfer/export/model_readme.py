@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.package import MODEL_FILES, ModelCard
+from pdeinfer.card import ModelCard
+from pdeinfer.package import MODEL_FILES
 from pdeinfer.presets import ResidualNetwork
 
 README_FILE = "README.md"

@@ -11,6 +11,7 @@ import pytest
 
 import pdeinfer
 from pdeinfer import PRESETS, LayerFields, ModelPackage, ModelPackageError, ParityError, PdeSpec, PeronaMalik, Preset
+from pdeinfer.card import ModelCard
 from pdeinfer.cli import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
 from pdeinfer.export.fields import original_fields, trace_fields
@@ -18,7 +19,7 @@ from pdeinfer.export.fields_report import TOLERANCE, FieldsReport, compare_field
 from pdeinfer.export.onnx_file import OPSET, write_onnx
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.proof import prove_fields
-from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelCard, new_package, write_card
+from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
 from pdeinfer.parity import Array
 from tests.references import naive_solve
 

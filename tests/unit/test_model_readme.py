@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pdeinfer import zoo
+from pdeinfer.card import ModelCard
 from pdeinfer.export.model_readme import model_readme
-from pdeinfer.package import ModelCard
 from pdeinfer.presets import PRESETS
 
 

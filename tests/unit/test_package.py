@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from pdeinfer.card import CARD_FILE, ModelCard
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.package import CARD_FILE, MAX_CARD_BYTES, ONNX_FILE, ModelCard, ModelPackage, new_package, write_card
+from pdeinfer.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
 from pdeinfer.presets import PRESETS
 
 CARD = ModelCard(

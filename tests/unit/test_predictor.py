@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from pdeinfer.card import CARD_FILE, ModelCard
 from pdeinfer.errors import (
     DeviceError,
     ImageError,
@@ -20,8 +21,9 @@ from pdeinfer.errors import (
     ModelPackageError,
     PredictorClosedError,
 )
-from pdeinfer.package import CARD_FILE, ONNX_FILE, ModelCard, ModelPackage, write_card
-from pdeinfer.predictor import ClassScore, Prediction, Predictor
+from pdeinfer.package import ONNX_FILE, ModelPackage, write_card
+from pdeinfer.prediction import ClassScore, Prediction
+from pdeinfer.predictor import Predictor
 from pdeinfer.presets import Preset
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 

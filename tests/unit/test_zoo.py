@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pdeinfer import zoo
+from pdeinfer.card import CARD_FILE
 from pdeinfer.errors import ModelNotFoundError, ModelPackageError
-from pdeinfer.package import CARD_FILE
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 
 
