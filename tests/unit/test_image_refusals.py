@@ -1,0 +1,187 @@
+"""What `pdeinfer.images` refuses, and bytes that somebody made to harm it."""
+
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.images import FORMATS, to_array
+from tests.unit.image_makers import encode, grey, png, random_pixels, rgb
+
+
+class TestRefusals:
+    """Every error names the input and what was expected."""
+
+    SPEC = rgb(8, 8)
+
+    @pytest.mark.parametrize(
+        ("array", "problem"),
+        [
+            (np.zeros((8, 8), np.float32), "dtype uint8, 0 to 255, got float32"),
+            (np.zeros((8, 8), np.int64), "dtype uint8, 0 to 255, got int64"),
+            (np.zeros((8, 8), bool), "dtype uint8, 0 to 255, got bool"),
+            (np.zeros((8, 8, 2), np.uint8), r"got \(8, 8, 2\)"),
+            (np.zeros((3, 8, 8), np.uint8), r"got \(3, 8, 8\)"),
+            (np.zeros((2, 8, 8, 3), np.uint8), r"got \(2, 8, 8, 3\)"),
+            (np.zeros(8, np.uint8), r"got \(8,\)"),
+            (np.zeros((), np.uint8), r"got \(\)"),
+            (np.zeros((0, 8, 3), np.uint8), r"got \(0, 8, 3\)"),
+        ],
+    )
+    def test_arrays_of_another_dtype_or_shape_are_refused(self, array: np.ndarray, problem: str) -> None:
+        with pytest.raises(ImageError, match=f"^image 3 of 10: expected .*{problem}$"):
+            to_array(array, self.SPEC, "image 3 of 10")
+
+    @pytest.mark.parametrize("value", [[1, 2], None, 3, 1.5, {"image": 1}, object()])
+    def test_other_types_are_refused(self, value: object) -> None:
+        with pytest.raises(ImageError, match=f"expected a path, bytes.*, got {type(value).__name__}$"):
+            to_array(value, self.SPEC)
+
+    @pytest.mark.parametrize("fill", [b"", b"\xff\xff", b"\xff\x01", b"\xff\xd0"])
+    def test_a_jpeg_of_very_many_scans_is_refused(self, fill: bytes) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(40, 40)), "JPEG", progressive=True)
+        last = content.rindex(b"\xff\xda")
+        few, many = (content[:last] + (fill + content[last:-2]) * count + b"\xff\xd9" for count in (2, 101))
+        assert to_array(few, grey(40, 40)).shape == (40, 40, 1)
+        with pytest.raises(ImageError, match=r"expected at most 100 scans in a JPEG, got 1\d\d"):
+            to_array(many, grey(40, 40))
+
+    def test_what_looks_like_scans_within_a_segment_and_behind_a_jpeg_are_none(self) -> None:
+        pixels = random_pixels(16, 16)
+        plain = encode(PIL.Image.fromarray(pixels), "JPEG", quality=100)
+        looks_alike = b"\xff\xda" * 500
+        segment = b"\xff\xef" + (len(looks_alike) + 2).to_bytes(2, "big") + looks_alike
+        content = plain[:2] + segment + plain[2:] + looks_alike
+        assert np.array_equal(to_array(content, grey(16, 16)), to_array(plain, grey(16, 16)))
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "none.png"
+        with pytest.raises(ImageError, match=f"^{path}: expected .*: No such file or directory$"):
+            to_array(path, self.SPEC)
+
+    def test_a_path_in_a_list_is_named_with_its_place(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=rf"^image 3 of 10 \({tmp_path / 'none.png'}\): "):
+            to_array(tmp_path / "none.png", self.SPEC, "image 3 of 10")
+
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=f"^{tmp_path}: .*Is a directory$"):
+            to_array(tmp_path, self.SPEC)
+
+    def test_a_path_with_a_nul_is_refused(self) -> None:
+        with pytest.raises(ImageError, match="null"):
+            to_array("a\0b", self.SPEC)
+
+    @pytest.mark.parametrize("content", [b"", b"GIF89a", b"hello", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n"])
+    def test_empty_and_foreign_bytes_are_refused(self, content: bytes) -> None:
+        with pytest.raises(ImageError, match=r"^bytes: expected a BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP image"):
+            to_array(content, self.SPEC)
+
+    @pytest.mark.parametrize("file_format", ["ICO", "TGA", "PCX", "SGI", "PDF", "EPS"])
+    def test_formats_that_are_not_in_the_list_are_refused(self, file_format: str) -> None:
+        content = encode(PIL.Image.new("RGB", (16, 16)), file_format)
+        with pytest.raises(ImageError, match="got an empty, damaged or other file"):
+            to_array(content, self.SPEC)
+
+    def test_a_text_file_object_is_refused(self) -> None:
+        with pytest.raises(ImageError, match=r"^file object: expected"):
+            to_array(io.StringIO("text"), self.SPEC)
+
+    @pytest.mark.parametrize("file_format", FORMATS)
+    def test_truncated_files_are_refused(self, file_format: str) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(64, 64, 3)), file_format)
+        for size in (len(content) // 2, len(content) * 3 // 4):
+            with pytest.raises(ImageError, match=r"^bytes: expected"):
+                to_array(content[:size], self.SPEC)
+
+    def test_more_pixels_than_the_limit_are_refused_before_decoding(self) -> None:
+        content = png(20_000, 20_000, 8, 2, b"")  # no pixel data at all: decoding it would fail otherwise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with pytest.raises(ImageTooLargeError, match=r"^x: expected at most 64000000 pixels"):
+                to_array(content, self.SPEC, "x")
+            with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
+                to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
+
+    def test_pillows_own_warning_of_a_bomb_is_the_same_error(self) -> None:
+        with pytest.raises(ImageTooLargeError, match="expected at most 64000000 pixels"):
+            to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC)
+
+    @pytest.mark.parametrize(
+        "make", [lambda a: a, PIL.Image.fromarray, lambda a: encode(PIL.Image.fromarray(a), "PNG")]
+    )
+    def test_the_limit_of_the_caller_holds_for_every_kind_of_input(self, make: object) -> None:
+        image = make(np.zeros((10, 11), np.uint8))
+        assert to_array(image, self.SPEC, max_pixels=110).shape == (8, 8, 3)
+        with pytest.raises(ImageTooLargeError, match=r"expected at most 109 pixels, got 11 x 10$"):
+            to_array(image, self.SPEC, max_pixels=109)
+
+    def test_running_out_of_memory_is_an_image_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def load(_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(PIL.Image.Image, "load", load)
+        with pytest.raises(ImageError, match=r"MemoryError$"):
+            to_array(PIL.Image.new("L", (8, 8)), self.SPEC)
+
+
+SEEDS = [
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 3)), file_format)
+    for file_format in ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+] + [
+    encode(PIL.Image.fromarray(random_pixels(9, 9)).convert("P"), "GIF", transparency=3),
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 4)), "TIFF", compression="tiff_lzw"),
+    encode(
+        PIL.Image.new("RGB", (9, 9)),
+        "JPEG",
+        exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
+    ),
+]
+
+
+class TestHostileBytes:
+    """Whatever the bytes: an array, or an ImageError."""
+
+    @staticmethod
+    def check(content: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                result = to_array(content, rgb(8, 8), max_pixels=100_000)
+            except ImageError:
+                return
+        assert (result.shape, result.dtype) == ((8, 8, 3), np.uint8)
+
+    @given(st.binary(max_size=200))
+    @settings(deadline=None)
+    def test_random_bytes(self, content: bytes) -> None:
+        self.check(content)
+
+    @given(
+        st.sampled_from([b"BM", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"P5 ", b"P2 ", b"II*\0", b"RIFF"]),
+        st.binary(max_size=300),
+    )
+    @settings(deadline=None)
+    def test_random_bytes_behind_a_magic_number(self, magic: bytes, content: bytes) -> None:
+        self.check(magic + content)
+
+    @given(st.sampled_from(SEEDS), st.data())
+    @settings(deadline=None, max_examples=200)
+    def test_damaged_images(self, content: bytes, data: st.DataObject) -> None:
+        damaged = bytearray(content)
+        for _ in range(data.draw(st.integers(1, 8))):
+            damaged[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        self.check(bytes(damaged[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else damaged))
+
+
+def test_many_threads_get_the_same_pixels_as_one() -> None:
+    expected = [to_array(content, rgb(8, 8)) for content in SEEDS]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda content: to_array(content, rgb(8, 8)), SEEDS * 20))
+    assert all(np.array_equal(result, expected[i % len(SEEDS)]) for i, result in enumerate(results))
