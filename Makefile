@@ -18,11 +18,12 @@ help: ## list the targets
 demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
 	@$(BIN)/python scripts/demo.py
 
-# Files side by side, in a few processes that hold TensorFlow each; those that load a server to its limits, alone.
+# Side by side, whole files, as they come: by default those with the most tests would go first, and the longest, which
+# have few, last. At most four processes, as each holds TensorFlow. What is measured against the clock runs alone.
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		--ignore tests/reliability
-	$(BIN)/python -m pytest tests/reliability
+		--ignore tests/fuzz --ignore tests/reliability
+	$(BIN)/python -m pytest tests/fuzz tests/reliability
 
 check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
 	$(BIN)/ruff check

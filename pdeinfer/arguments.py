@@ -54,7 +54,7 @@ _EXPORT_EXAMPLES = """examples:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser: of a command's arguments, and of its name as `command`."""
+    """Return the parser; `command` is the command's name."""
     parser = argparse.ArgumentParser(
         prog="pdeinfer", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -182,7 +182,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verify": _verify,
     "evaluate": _evaluate,
     "export": _export,
-    "serve": lambda _: _serve([]),  # of `pdeinfer -- serve`, where Python's argparse takes that
 }
 
 

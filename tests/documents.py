@@ -7,15 +7,14 @@ for anything.
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.servers import PATIENCE, wait_for_log
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,19 +63,13 @@ def run_examples(examples: Sequence[Example], folder: Path, port: int | None = N
 @contextmanager
 def serve(folder: Path, *arguments: str) -> Iterator[int]:
     """Run `pdeinfer serve` in `folder`, and give its port once it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["pdeinfer", "serve", *arguments, "--port", str(port)]
-    process = subprocess.Popen(command, env=reader_environment(), cwd=folder)
+    log = folder / "server.log"
+    command = ["pdeinfer", "serve", *arguments, "--port", "0"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=reader_environment(), cwd=folder, stdout=file, stderr=file)
     try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz")
-                break
-            except urllib.error.URLError:
-                assert process.poll() is None, "the server stopped"
-                time.sleep(0.1)
+        port = int(wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1])
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE)
         yield port
     finally:
         process.terminate()

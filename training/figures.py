@@ -47,6 +47,7 @@ def plot_cost(runs: Mapping[str, Sequence[Run]], costs: Mapping[str, tuple[int, 
             paper = PUBLISHED.get(preset, NOTHING).paper
             if paper is not None:
                 axes.plot(costs[preset][index], paper, "x", color=point.get_color())
+        # Linear, from 0: half the way to the right is half the cost.
         largest = max(costs[preset][index] for preset in presets)
         axes.set(xlabel=label, ylabel="test accuracy (%)", xlim=(0, 1.1 * largest))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

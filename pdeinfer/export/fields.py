@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfer.export.tracing import traced
 from pdeinfer.inspection import layer_fields
 from pdeinfer.parity import Array
 
@@ -38,7 +39,7 @@ def trace_fields(classifier: Any) -> Any:
     spec = classifier.preset.input
     image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
 
-    @tf.function(input_signature=[image], autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow is untyped
+    @traced([image])
     def fields(image: Any) -> dict[str, Any]:
         inputs = inputs_of(image, training=False)
         return {

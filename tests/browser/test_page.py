@@ -9,7 +9,7 @@ import pytest
 
 from pdeinfer import zoo
 from tests.browser.devtools import Page, open_page
-from tests.serving.test_process import ROOT, Server, running_server
+from tests.servers import ROOT, Server, running_server
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import zipfile
@@ -19,6 +18,7 @@ import pytest
 from hatch_build import LIBRARY
 from pdeinfer import __version__, zoo
 from tests.packaging.dockerfile import ROOT, build, read_stages
+from tests.servers import wait_for_log
 
 BUILD, RUNTIME = read_stages()
 
@@ -68,7 +68,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
         path.relative_to(ROOT).as_posix()
         for package in ("pdeinfer", "serving", "training")
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and path.parent != ROOT / "pdeinfer/kernels"
+        if path.is_file() and "__pycache__" not in path.parts and path.parent != ROOT / "pdeinfer/kernels"
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(metadata)}
@@ -122,7 +122,7 @@ def test_the_image_runs_pde_layers_in_the_operator_that_its_wheel_has(image: Pat
 @slow
 def test_the_entrypoint_serves_the_bundled_models_and_sigterm_ends_it_with_0(image: Path, digit: Path) -> None:
     health_check = next(instruction for instruction in RUNTIME if instruction.name == "HEALTHCHECK").exec_form()
-    with running_entrypoint(image) as (process, port):
+    with running_entrypoint(image, digit.with_name("log")) as (process, port):
         probe = [
             image / "opt/pdeinfer/bin" / health_check[0],
             *(part.replace("8000", port) for part in health_check[1:]),
@@ -145,15 +145,15 @@ def test_the_entrypoint_serves_the_bundled_models_and_sigterm_ends_it_with_0(ima
 
 
 @contextmanager
-def running_entrypoint(image: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def running_entrypoint(image: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     program, *arguments = next(line for line in RUNTIME if line.name == "ENTRYPOINT").exec_form()
-    command = [image / "opt/pdeinfer/bin" / program, *(part.replace("8000", port) for part in arguments)]
-    with subprocess.Popen(command, cwd=image / "opt", env={}, stderr=subprocess.DEVNULL) as process:
+    command = [image / "opt/pdeinfer/bin" / program, *(part.replace("8000", "0") for part in arguments)]
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, cwd=image / "opt", env={}, stdout=file, stderr=file) as process,
+    ):
         try:
-            yield process, port
+            yield process, wait_for_log(process, log, r"running on http://0\.0\.0\.0:(\d+)")[1]
         finally:
             process.kill()
 

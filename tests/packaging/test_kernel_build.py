@@ -33,7 +33,7 @@ def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
         project.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, project)
     for name in ("pdeinfer/kernels", "serving", "training"):
-        shutil.copytree(ROOT / name, project / name)
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pdeinfer/version.py", project / "pdeinfer")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", project],

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.serving.load import LOST, Answer, Client, closed_loop, pixels_request, statuses
 from tests.conftest import GREY_PRESET
 from tests.reliability.conftest import IS_FULL, NEEDS_PROC, random_pixels
-from tests.serving.test_process import Server, running_server
+from tests.servers import Server, running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 

@@ -24,8 +24,8 @@ from benchmarks.serving.load import (
 )
 from tests.conftest import GREY_PRESET
 from tests.reliability.conftest import IS_FULL, NEEDS_PROC, png, random_pixels
+from tests.servers import Server, running_server
 from tests.serving.raw_http import resident_megabytes
-from tests.serving.test_process import Server, running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 

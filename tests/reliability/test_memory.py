@@ -11,7 +11,7 @@ import pytest
 from benchmarks.serving.load import Answer, Client, post, statuses
 from serving.settings import Settings
 from tests.reliability.conftest import NEEDS_PROC
-from tests.serving.test_process import running_server
+from tests.servers import running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 

@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from tests.serving.test_process import Server
+from tests.servers import Server
 
 PATIENCE = 10.0  # seconds for what should take a few milliseconds
 

@@ -9,8 +9,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from tests.servers import Server, running_server
 from tests.serving.raw_http import PATIENCE, exchange, post, resident_megabytes, statuses
-from tests.serving.test_process import Server, running_server
 
 Png = Callable[[np.ndarray], bytes]
 MAX_BODY_BYTES = 200_000

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Server, running_server
 from tests.serving.raw_http import exchange, statuses
-from tests.serving.test_process import Server, running_server
 
 
 @pytest.fixture(scope="module")

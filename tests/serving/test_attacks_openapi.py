@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.test_process import Server, running_server
+from tests.servers import Server, running_server
 
 SECONDS = int(os.environ.get("PDEINFER_FUZZ_SECONDS", "5"))
 SCHEMATHESIS = shutil.which("schemathesis", path=Path(sys.executable).parent)

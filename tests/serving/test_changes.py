@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from serving.changes import Changes
-from tests.serving.test_process import PATIENCE, Server, children, running_server
+from tests.servers import PATIENCE, Server, children, running_server
 
 Png = Callable[[np.ndarray], bytes]
 REFUSED = ["refused", 422, "model_load_failed", "it is damaged"]

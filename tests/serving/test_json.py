@@ -133,12 +133,12 @@ def test_a_large_request_is_answered_in_parts(
     def slower_and_slower(predictor: Predictor, images: np.ndarray) -> np.ndarray:
         computed.append(len(images))
         if len(computed) > 3:  # warm-up and two batches
-            time.sleep(1)
+            time.sleep(3)
         return predict_proba(predictor, images)
 
     monkeypatch.setattr(Predictor, "predict_proba", slower_and_slower)
     settings = Settings(
-        models=(str(package_folder),), device="cpu", threads=1, max_batch_size=2, request_timeout=0.5, max_images=8
+        models=(str(package_folder),), device="cpu", threads=1, max_batch_size=2, request_timeout=2, max_images=8
     )
     images = [{"content": base64_of(png(pixels[i % 4]))} for i in range(8)]
     with TestClient(create_app(settings)) as client:

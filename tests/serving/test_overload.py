@@ -119,7 +119,7 @@ def test_a_request_that_cannot_be_classified_in_time_is_504_and_leaves_the_queue
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:
     with (
-        TestClient(create_app(settings_for(package_folder, request_timeout=0.2))) as client,
+        TestClient(create_app(settings_for(package_folder, request_timeout=1))) as client,
         ThreadPoolExecutor(3) as pool,
     ):
         brake.on()

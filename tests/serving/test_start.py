@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pdeinfer import zoo
 from tests.documents import reader_environment
-from tests.serving.test_process import PATIENCE, wait_for_log
+from tests.servers import PATIENCE, wait_for_log
 
 READY_SECONDS = 3.0
 STARTS = 5  # the best counts: the machine may have much else to do

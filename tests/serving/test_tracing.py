@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.serving.test_process import PATIENCE, running_server
+from tests.servers import PATIENCE, running_server
 
 Png = Callable[[np.ndarray], bytes]
 

@@ -133,7 +133,7 @@ def test_a_size_needs_a_folder_and_positive_numbers(options: list[str]) -> None:
     assert stop.value.code == 2
 
 
-def test_a_model_to_start_from_is_recorded_gives_its_weights_and_must_be_the_same_when_resumed(
+def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed(
     package: Path, photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     folder = tmp_path / "run"

@@ -37,3 +37,18 @@ def png(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes, 
     header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+# Small images of many kinds, to be damaged or decoded by many at once.
+SEEDS = [
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 3)), file_format)
+    for file_format in ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+] + [
+    encode(PIL.Image.fromarray(random_pixels(9, 9)).convert("P"), "GIF", transparency=3),
+    encode(PIL.Image.fromarray(random_pixels(9, 9, 4)), "TIFF", compression="tiff_lzw"),
+    encode(
+        PIL.Image.new("RGB", (9, 9)),
+        "JPEG",
+        exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
+    ),
+]

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -123,6 +123,7 @@ def test_bytes_that_are_no_protocol_buffer_are_refused(content: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_any_bytes_end_in_an_answer_or_a_value_error(content: bytes) -> None:
     try:
         assert has_external_data(b"\x3a" + _varint(len(content)) + content) in (True, False)

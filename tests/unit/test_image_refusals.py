@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images import FORMATS, to_array
-from tests.unit.image_makers import encode, grey, png, random_pixels, rgb
+from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 
 class TestRefusals:
@@ -131,20 +130,6 @@ class TestRefusals:
             to_array(PIL.Image.new("L", (8, 8)), self.SPEC)
 
 
-SEEDS = [
-    encode(PIL.Image.fromarray(random_pixels(9, 9, 3)), file_format)
-    for file_format in ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-] + [
-    encode(PIL.Image.fromarray(random_pixels(9, 9)).convert("P"), "GIF", transparency=3),
-    encode(PIL.Image.fromarray(random_pixels(9, 9, 4)), "TIFF", compression="tiff_lzw"),
-    encode(
-        PIL.Image.new("RGB", (9, 9)),
-        "JPEG",
-        exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",
-    ),
-]
-
-
 class TestHostileBytes:
     """Whatever the bytes: an array, or an ImageError."""
 
@@ -178,10 +163,3 @@ class TestHostileBytes:
         for _ in range(data.draw(st.integers(1, 8))):
             damaged[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
         self.check(bytes(damaged[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else damaged))
-
-
-def test_many_threads_get_the_same_pixels_as_one() -> None:
-    expected = [to_array(content, rgb(8, 8)) for content in SEEDS]
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda content: to_array(content, rgb(8, 8)), SEEDS * 20))
-    assert all(np.array_equal(result, expected[i % len(SEEDS)]) for i, result in enumerate(results))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images import image_files, to_array
+from pdeinfer.images import to_array
 from pdeinfer.presets import Fit, InputSpec
-from tests.unit.image_makers import encode, grey, png, random_pixels, rgb
+from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 ORIENTATION = 0x0112
 
@@ -385,24 +386,8 @@ class TestReducedJpeg:
         assert sizes[0] == decoded
 
 
-class TestImageFiles:
-    """The images of a folder."""
-
-    def test_images_are_found_by_suffix_and_sorted_and_folders_below_are_left_out(self, tmp_path: Path) -> None:
-        for name in ("b.PNG", "a.jpg", "c.webp", "notes.txt", "noext"):
-            (tmp_path / name).touch()
-        (tmp_path / "below.png").mkdir()
-        assert [path.name for path in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
-
-    def test_a_folder_without_images_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match=f"^{tmp_path}: expected a folder of images .*, found none$"):
-            image_files(tmp_path)
-
-    def test_a_missing_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match=r"none: expected a folder of images: No such file or directory$"):
-            image_files(tmp_path / "none")
-
-    def test_a_file_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "a.png").touch()
-        with pytest.raises(ImageError, match=r"a.png: expected a folder of images: Not a directory$"):
-            image_files(tmp_path / "a.png")
+def test_many_threads_get_the_same_pixels_as_one() -> None:
+    expected = [to_array(content, rgb(8, 8)) for content in SEEDS]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda content: to_array(content, rgb(8, 8)), SEEDS * 20))
+    assert all(np.array_equal(result, expected[i % len(SEEDS)]) for i, result in enumerate(results))

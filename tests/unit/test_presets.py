@@ -362,6 +362,7 @@ def test_any_json_value_anywhere_gives_a_preset_or_a_preset_error(value: object,
 
 
 @given(json_values)
+@settings(deadline=None)
 def test_json_that_is_no_preset_at_all_gives_a_preset_error(value: Any) -> None:
     with pytest.raises(PresetError):
         Preset.from_dict(value)

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from pdeinfer import Preset, __version__
 from tests.conftest import GREY_PRESET, RGB_PRESET
-from tests.serving.test_process import running_server
+from tests.servers import running_server
 
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 PRESETS = {"tiny-grey": GREY_PRESET, "tiny-rgb": RGB_PRESET}

@@ -1,0 +1,58 @@
+"""Servers in processes of their own: started, and waited for until their log says what it must."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60  # seconds: a machine may have much else to do
+
+
+def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := re.search(pattern, log.read_text()):
+            return found
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"{pattern!r} is not in the log:\n{log.read_text()}")
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        return wait_for_log(self.process, self.log, pattern)
+
+
+@contextmanager
+def running_server(log: Path, *arguments: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "pdeinfer", "serve", "--port", "0", "--device", "cpu", *arguments]
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+        try:
+            port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]
+            yield Server(process, log, int(port))
+        finally:
+            process.kill()
+
+
+def children(process: int) -> list[int]:
+    """Return the worker processes of a server."""
+    found = []
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
