@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.export.tracing import traced
+from pdeinfer.export.tf_function import tf_function
 from pdeinfer.inspection import layer_fields
 from pdeinfer.parity import Array
 
@@ -39,7 +39,7 @@ def trace_fields(classifier: Any) -> Any:
     spec = classifier.preset.input
     image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
 
-    @traced([image])
+    @tf_function([image])
     def fields(image: Any) -> dict[str, Any]:
         inputs = inputs_of(image, training=False)
         return {

@@ -4,7 +4,7 @@ from typing import Any
 
 from pdeinfer.export.fields import pde_layers
 from pdeinfer.export.operands import traced_operands
-from pdeinfer.export.tracing import traced
+from pdeinfer.export.tf_function import tf_function
 
 NORMALIZED = "normalized"
 
@@ -20,7 +20,7 @@ def trace(classifier: Any) -> Any:
     spec = classifier.preset.input
     image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
 
-    @traced([image])
+    @tf_function([image])
     def classify(image: Any) -> dict[str, Any]:
         return {"probabilities": keras.ops.softmax(classifier(image, training=False))}
 
@@ -46,7 +46,7 @@ def trace_around_layers(classifier: Any) -> Any:
     around = keras.Model(list(arguments.values()), results, name=classifier.name)
     signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
 
-    @traced(signature)
+    @tf_function(signature)
     def classify(*arguments: Any) -> dict[str, Any]:
         results = around(list(arguments), training=False)
         operands = {

@@ -69,7 +69,7 @@ def test_a_bundled_model_equals_keras_on_every_test_image(name: str) -> None:
     package = zoo.load(name)
     classifier = load_classifier(package.path / KERAS_FILE)
 
-    @tf.function(autograph=False)  # compiled, as Keras's own `predict` does: four times as fast as step by step
+    @tf.function(autograph=False)  # as Keras's own `predict` runs it, and quicker than step by step
     def probabilities(images: Any) -> Any:
         return tf.nn.softmax(classifier(images, training=False))
 
