@@ -1,0 +1,38 @@
+"""Packages to write, and cards to damage."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pdeinfer.card import CARD_FILE, ModelCard
+from pdeinfer.package import ONNX_FILE, write_card
+from pdeinfer.presets import PRESETS
+
+CARD = ModelCard(
+    PRESETS["mnist-pde"],
+    parameters=524,
+    macs=45_962,
+    opset=18,
+    training={"epochs": 3, "note": "π"},
+    metrics={"test_accuracy": 0.97},
+    parity={"passed": True},
+    variants={"int8": {"test_accuracy": 0.96}},
+)
+
+
+def fill(folder: Path, card: ModelCard = CARD) -> ModelCard:
+    (folder / ONNX_FILE).write_bytes(b"network")
+    (folder / "saved_model" / "variables").mkdir(parents=True)
+    (folder / "saved_model" / "variables" / "variables.data-00000-of-00001").write_bytes(b"")
+    return write_card(folder, card)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def change_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads((folder / CARD_FILE).read_text())
+    change(values)
+    (folder / CARD_FILE).write_text(json.dumps(values))

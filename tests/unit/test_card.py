@@ -1,0 +1,132 @@
+"""card.json: what is read is what was written, and what is impossible is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdeinfer.card import CARD_FILE, ModelCard
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package
+from pdeinfer.presets import PRESETS
+from tests.unit.packages import CARD, change_card, fill
+
+
+class TestCard:
+    """card.json."""
+
+    @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+    def test_a_card_survives_json(self, preset: Any) -> None:
+        card = replace(CARD, preset=preset)
+        assert ModelCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+
+    def test_the_presets_keys_lie_beside_the_cards_own(self) -> None:
+        values = CARD.to_dict()
+        assert values["format"] == 1
+        assert (values["name"], values["input"]["height"], len(values["labels"])) == ("mnist-pde", 28, 10)
+        assert {
+            "network",
+            "parameters",
+            "macs",
+            "opset",
+            "training",
+            "metrics",
+            "parity",
+            "files",
+            "created",
+        } < values.keys()
+
+    def test_a_written_card_is_read_back_with_the_files_it_found(self, tmp_path: Path) -> None:
+        with new_package(tmp_path / "p") as folder:
+            written = fill(folder)
+        assert set(written.files) == {ONNX_FILE, "saved_model/variables/variables.data-00000-of-00001"}
+        assert ModelPackage.read(tmp_path / "p") == ModelPackage(tmp_path / "p", written)
+        assert "π" in (tmp_path / "p" / CARD_FILE).read_text(encoding="utf-8")
+
+    def test_an_older_card_has_no_variants(self, package: Path) -> None:
+        change_card(package, lambda card: card.pop("variants"))
+        assert ModelPackage.read(package).card.variants == {}
+
+    @pytest.mark.parametrize("key", sorted(CARD.to_dict().keys() - {"variants"}))
+    def test_a_missing_key_is_named(self, package: Path, key: str) -> None:
+        change_card(package, lambda card: card.pop(key))
+        problem = "this version reads format 1, not None" if key == "format" else f"the key '{key}' is missing"
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}: {problem}"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "problem"),
+        [
+            ("format", 2, "this version reads format 1, not 2"),
+            ("format", "1", "this version reads format 1, not '1'"),
+            ("name", "", "name must be"),
+            ("name", "../x", "name must be"),
+            ("labels", "0123456789", "labels must be a tuple"),
+            ("labels", [1, 2], "labels must be at least two non-empty strings"),
+            ("labels", None, "labels must be"),
+            ("input", [], "not a preset"),
+            ("input", None, "not a preset"),
+            ("network", {"kind": "transformer"}, "network kind must be one of"),
+            ("network", {"kind": ["residual"]}, "not a preset"),
+            ("parameters", "524", "parameters must be an integer >= 0, not '524'"),
+            ("parameters", -1, "parameters must be an integer >= 0, not -1"),
+            ("opset", True, "opset must be an integer >= 0, not True"),
+            ("training", [], r"training must be an object, not \[\]"),
+            ("metrics", 0.9, "metrics must be an object"),
+            ("parity", None, "parity must be an object"),
+            ("created", 2024, "created must be a string"),
+            ("pdeinfer_version", None, "pdeinfer_version must be a string"),
+            ("files", [], "files must map names"),
+            ("files", {ONNX_FILE: "abc"}, "files must map names"),
+            ("files", {ONNX_FILE: {"sha256": "0" * 64}}, "files must map names"),
+            ("files", {ONNX_FILE: {"sha256": "0" * 64, "bytes": -1}}, "bytes must be an integer >= 0, not -1"),
+            ("files", {ONNX_FILE: {"sha256": "xyz", "bytes": 1}}, "sha256 must be 64 hexadecimal digits, not 'xyz'"),
+            ("files", {}, "files must list model.onnx"),
+        ],
+    )
+    def test_an_impossible_value_is_named(self, package: Path, key: str, value: object, problem: str) -> None:
+        change_card(package, lambda card: card.update({key: value}))
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}: .*{problem}"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../model.onnx",
+            "a/../../b",
+            "/etc/passwd",
+            "C:\\x",
+            "a\\b",
+            "a//b",
+            "a/",
+            "./a",
+            ".hidden",
+            "",
+            CARD_FILE,
+            "a\nb",
+        ],
+    )
+    def test_names_that_could_leave_the_folder_are_refused(self, package: Path, name: str) -> None:
+        change_card(package, lambda card: card["files"].update({name: card["files"][ONNX_FILE]}))
+        with pytest.raises(ModelPackageError, match="a file's name must be a relative path inside the package"):
+            ModelPackage.read(package)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}', b"null", b"[]", b'"card"', b"1"]
+    )
+    def test_what_is_no_json_object_is_refused(self, package: Path, content: bytes) -> None:
+        (package / CARD_FILE).write_bytes(content)
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}(:| is not JSON:) "):
+            ModelPackage.read(package)
+
+    def test_a_huge_card_is_refused_before_it_is_parsed(self, package: Path) -> None:
+        (package / CARD_FILE).write_bytes(b" " * (MAX_CARD_BYTES + 1))
+        with pytest.raises(ModelPackageError, match=f"is larger than {MAX_CARD_BYTES} bytes"):
+            ModelPackage.read(package)
+
+    def test_a_folder_without_a_card_is_no_package(self, tmp_path: Path) -> None:
+        for folder in (tmp_path, tmp_path / "none"):
+            with pytest.raises(ModelPackageError, match=f"{folder} is no model package: {CARD_FILE}: No such file"):
+                ModelPackage.read(folder)
