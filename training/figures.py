@@ -16,7 +16,7 @@ from pdeinfer.presets import PRESETS
 from training.files import replace_file
 from training.plots import draw_confusion
 from training.published import NOTHING, PUBLISHED
-from training.results import Run, by_num_steps
+from training.results import Run, by_num_steps, by_recipe
 
 _SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
 
@@ -34,21 +34,21 @@ def plot_mnist_confusion(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_cost(runs: Mapping[str, Sequence[Run]], costs: Mapping[str, tuple[int, int]], path: Path) -> None:
+def plot_cost(runs: Mapping[str, list[Run]], costs: Mapping[str, tuple[int, int]], path: Path) -> None:
     """Draw the accuracy of the CIFAR-10 networks against their parameters and multiply-adds."""
-    presets = [preset for preset in runs if preset.startswith("cifar10-")]
-    if not presets:
+    runs = {preset: group for preset, group in runs.items() if preset.startswith("cifar10-")}
+    if not runs:
         return
     figure = Figure(figsize=(11, 4), layout="constrained")
     for index, (axes, label) in enumerate(zip(figure.subplots(1, 2), ("parameters", "multiply-adds"), strict=True)):
-        for preset in presets:
-            mean = statistics.fmean(run.accuracy for run in runs[preset])
-            (point,) = axes.plot(costs[preset][index], mean, "o", label=preset)
+        for preset, group in by_recipe(runs):
+            mean = statistics.fmean(run.accuracy for run in group)
+            (point,) = axes.plot(costs[preset][index], mean, "o", label=f"{preset}, {group[0].epochs} epochs")
             paper = PUBLISHED.get(preset, NOTHING).paper
             if paper is not None:
                 axes.plot(costs[preset][index], paper, "x", color=point.get_color())
         # Linear, from 0: half the way to the right is half the cost.
-        largest = max(costs[preset][index] for preset in presets)
+        largest = max(costs[preset][index] for preset in runs)
         axes.set(xlabel=label, ylabel="test accuracy (%)", xlim=(0, 1.1 * largest))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
@@ -62,7 +62,7 @@ def plot_time_steps(runs: dict[str, list[Run]], path: Path) -> None:
     if not studies:
         return
     figure = Figure(figsize=(5.5 * len(studies), 4), layout="constrained")
-    for axes, (preset, study) in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies.items(), strict=True):
+    for axes, (preset, study) in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
         points = [(num_steps, run.accuracy) for num_steps, group in study.items() for run in group]
         axes.plot(*zip(*points, strict=True), "o", color="tab:blue", alpha=0.4, label="a run")
         means = [statistics.fmean(run.accuracy for run in group) for group in study.values()]
@@ -73,15 +73,15 @@ def plot_time_steps(runs: dict[str, list[Run]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_learning_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
-    """Draw the validation accuracy of every network's first run against the epoch, a panel for each data set."""
+def plot_learning_curves(runs: Mapping[str, list[Run]], path: Path) -> None:
+    """Draw the validation accuracy against the epoch, of every network's first run by each recipe, by data set."""
     datasets = list(dict.fromkeys(group[0].metrics["recipe"]["dataset"] for group in runs.values()))
     figure = Figure(figsize=(5.5 * len(datasets), 4), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
-        for preset, group in runs.items():
+        for preset, group in by_recipe(runs):
             if group[0].metrics["recipe"]["dataset"] == dataset:
-                rows = group[0].history
-                axes.plot([row["epoch"] for row in rows], [100 * row["val_accuracy"] for row in rows], label=preset)
+                rows, label = group[0].history, f"{preset}, {group[0].epochs} epochs"
+                axes.plot([row["epoch"] for row in rows], [100 * row["val_accuracy"] for row in rows], label=label)
         axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=dataset)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -11,7 +11,7 @@ from pdeinfer.errors import PdeinferError, TrainingError
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
 from training.published import NOTHING, PUBLISHED
-from training.results import Run, add_run, by_num_steps, read_runs
+from training.results import Run, add_run, by_num_steps, by_recipe, read_runs
 
 EXAMPLES = """examples:
   python -m training.report
@@ -36,27 +36,28 @@ def render(
         fields: those of the PDE layers. notes: what a reader must know of the figures, in Markdown; may be empty.
     """
     digits, mnist, cifar10 = (
-        [preset for preset in runs if preset.startswith(f"{data}-")] for data in ("digits", "mnist", "cifar10")
+        {preset: group for preset, group in runs.items() if preset.startswith(f"{data}-")}
+        for data in ("digits", "mnist", "cifar10")
     )
     lines = [
         "# Results",
         "",
         "Made by `python -m training.report` from the runs in [results](../results). Every accuracy is of the test",
-        "images, at the epoch with the best accuracy on a part of the training images that was held out. A spread is",
-        "the standard deviation over seeds; a row of one run has none. The paper is Kag & Saligrama, CVPR 2022; the",
-        "article is the TensorFlow reproduction that this project began with.",
+        "images, at the epoch with the best accuracy on a part of the training images that was held out. A row is of",
+        "one network and one recipe. A spread is the standard deviation over seeds; a row of one run has none. The",
+        "paper is Kag & Saligrama, CVPR 2022; the article is the TensorFlow reproduction that this project began with.",
         "",
     ]
     if mnist:
-        lines += ["## MNIST", "", *_table(mnist, runs, costs, with_confusion=True), ""]
+        lines += ["## MNIST", "", *_table(mnist, costs, with_confusion=True), ""]
         lines += [f"![Confusion matrices]({pictures}/mnist-confusion.png)", ""]
     if cifar10:
-        lines += ["## CIFAR-10", "", *_table(cifar10, runs, costs, with_confusion=False), ""]
+        lines += ["## CIFAR-10", "", *_table(cifar10, costs, with_confusion=False), ""]
         lines += [f"![Accuracy against cost]({pictures}/cifar10-cost.png)", ""]
     if by_num_steps(runs):
         lines += ["## Time steps", "", f"![Accuracy against the number of time steps]({pictures}/time-steps.png)", ""]
     if digits:
-        lines += ["## scikit-learn's digits", "", *_table(digits, runs, costs, with_confusion=True), ""]
+        lines += ["## scikit-learn's digits", "", *_table(digits, costs, with_confusion=True), ""]
     lines += [f"![Learning curves]({pictures}/learning-curves.png)", "", "## How they were trained", ""]
     lines += _recipes(runs)
     if fields:
@@ -67,9 +68,7 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _table(
-    presets: Sequence[str], runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], *, with_confusion: bool
-) -> list[str]:
+def _table(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], *, with_confusion: bool) -> list[str]:
     header = [
         "network",
         "parameters",
@@ -84,8 +83,8 @@ def _table(
     if with_confusion:
         header += ["3 and 5 confused (%)", "the article's"]
     rows = []
-    for preset in presets:
-        group, published = runs[preset], PUBLISHED.get(preset, NOTHING)
+    for preset, group in by_recipe(runs):
+        published = PUBLISHED.get(preset, NOTHING)
         parameters, macs = costs[preset]
         row = [
             f"`{preset}`",
@@ -93,7 +92,7 @@ def _table(
             f"{macs:,}",
             f"**{_mean([run.accuracy for run in group])}**",
             str(len(group)),
-            ", ".join(sorted({str(run.metrics["recipe"]["epochs"]) for run in group})),
+            str(group[0].epochs),
             f"{statistics.median(run.minutes for run in group):.0f}",
             _number(published.paper),
             _number(published.article),

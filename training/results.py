@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ class Run:
         return 100 * float(confusion[3][5] + confusion[5][3]) / float(sum(confusion[3]) + sum(confusion[5]))
 
     @property
+    def recipe(self) -> str:
+        """How it was trained, as text: equal for runs of one recipe."""
+        return json.dumps(self.metrics["recipe"], sort_keys=True)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training had."""
+        return int(self.metrics["recipe"]["epochs"])
+
+    @property
     def minutes(self) -> float:
         """How long the training took."""
         return float(self.metrics["seconds"]) / 60
@@ -49,19 +60,29 @@ def read_runs(results: Path) -> dict[str, list[Run]]:
     return runs
 
 
-def by_num_steps(runs: dict[str, list[Run]]) -> dict[str, dict[int, list[Run]]]:
-    """Return the runs of networks that differ in the number K of time steps alone, by K, under the first one's preset.
-
-    Networks that are alone in this are left out.
-    """
-    studies: dict[Network, dict[int, list[Run]]] = {}
-    names: dict[Network, str] = {}
+def by_recipe(runs: Mapping[str, list[Run]]) -> list[tuple[str, list[Run]]]:
+    """Return every network's runs by each recipe, beside its preset: no mean is over several recipes."""
+    groups: dict[tuple[str, str], list[Run]] = {}
     for preset, group in runs.items():
+        for run in group:
+            groups.setdefault((preset, run.recipe), []).append(run)
+    return [(preset, group) for (preset, _), group in groups.items()]
+
+
+def by_num_steps(runs: Mapping[str, list[Run]]) -> list[tuple[str, dict[int, list[Run]]]]:
+    """Return the runs of networks that differ in the number K of time steps alone, by K, beside the first one's preset.
+
+    What is compared was trained by one recipe. Networks that are alone in this are left out.
+    """
+    studies: dict[tuple[Network, str], dict[int, list[Run]]] = {}
+    names: dict[tuple[Network, str], str] = {}
+    for preset, group in by_recipe(runs):
         if found := _in_one_step(PRESETS[preset].network):
             family, num_steps = found
-            names.setdefault(family, preset)
-            studies.setdefault(family, {})[num_steps] = group
-    return {names[family]: dict(sorted(study.items())) for family, study in studies.items() if len(study) > 1}
+            key = family, group[0].recipe
+            names.setdefault(key, preset)
+            studies.setdefault(key, {})[num_steps] = group
+    return [(names[key], dict(sorted(study.items()))) for key, study in studies.items() if len(study) > 1]
 
 
 def _in_one_step(network: Network) -> tuple[Network, int] | None:

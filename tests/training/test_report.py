@@ -55,13 +55,27 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
     assert cells[7:] == ["92.01", "91.50", "15.00 ± 0.00", "2.53"]
 
 
+def test_runs_of_another_recipe_are_in_no_mean(tmp_path: Path) -> None:
+    for seed, (preset, accuracy, epochs) in enumerate(
+        [("mnist-pde", 0.91, 28), ("mnist-pde", 0.92, 28), ("mnist-pde", 0.96, 100), ("mnist-pde-k2", 0.93, 100)]
+    ):
+        recipe = {"dataset": "mnist", "epochs": epochs}
+        folder = tmp_path / "results" / preset / f"seed-{seed}"
+        write_run(folder, seed=seed, preset=preset, test_accuracy=accuracy, recipe=recipe)
+    runs = read_runs(tmp_path / "results")
+    page = report.render(runs, dict.fromkeys(runs, (524, 0)), "pictures", [], "")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `mnist-pde`")]
+    assert [(row[3], row[4], row[5]) for row in rows] == [("**91.50 ± 0.71**", "2", "28"), ("**96.00**", "1", "100")]
+    assert by_num_steps(runs) == [("mnist-pde", {2: runs["mnist-pde-k2"], 5: runs["mnist-pde"][2:]})]
+
+
 def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path: Path) -> None:
     for preset in ("mnist-cnn", "mnist-pde", "mnist-pde-k10", "mnist-pde-k2", "cifar10-global"):
         write_run(tmp_path / "results" / preset / "seed-0", seed=0, preset=preset)
     runs = read_runs(tmp_path / "results")
-    studies = by_num_steps(runs)
-    assert list(studies) == ["mnist-pde"]
-    assert list(studies["mnist-pde"].items()) == [
+    (study,) = by_num_steps(runs)
+    assert study[0] == "mnist-pde"
+    assert list(study[1].items()) == [
         (2, runs["mnist-pde-k2"]),
         (5, runs["mnist-pde"]),
         (10, runs["mnist-pde-k10"]),
