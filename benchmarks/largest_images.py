@@ -21,7 +21,10 @@ from pdeinfer import PRESETS
 from pdeinfer.images import to_array
 from serving.settings import Settings
 
+ONE_ROW = "one row"
+
 FORMATS: dict[str, tuple[str, str, dict[str, object]]] = {
+    f"PNG RGB, {ONE_ROW}": ("RGB", "PNG", {}),
     "PNG RGB": ("RGB", "PNG", {}),
     "PNG RGBA": ("RGBA", "PNG", {}),
     "PNG 16-bit grey": ("I;16", "PNG", {}),
@@ -62,7 +65,8 @@ def measure_in_new_process(name: str, side: int) -> dict[str, float]:
 
 def write(name: str, side: int, path: str) -> None:
     mode, file_format, options = FORMATS[name]
-    PIL.Image.new(mode, (side, side)).save(path, file_format, **options)
+    size = (side * side, 1) if name.endswith(ONE_ROW) else (side, side)
+    PIL.Image.new(mode, size).save(path, file_format, **options)
 
 
 def decode(_: str, side: int, path: str) -> None:

@@ -9,7 +9,8 @@ from pdeinfer.version import __version__
 
 _DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
 
-exit codes: 0 all well; 1 a check, or one of the images, failed; 2 wrong arguments, model or device; 130 interrupted"""
+exit codes: 0 all well; 1 a check, or an image of predict, failed; 2 wrong arguments, model or device;
+130 interrupted"""
 
 _LIST_EXAMPLES = """examples:
   pdeinfer list
@@ -34,7 +35,8 @@ _EVALUATE_EXAMPLES = """examples:
   pdeinfer evaluate build/mnist-pde --data-dir data
   pdeinfer evaluate build/photos-global --data-dir photos --json
 
-It takes ONNX Runtime alone. The exit code is 1 where the accuracy is not the one that the model's card states.
+It takes ONNX Runtime, and for the digits scikit-learn, which brings them. The exit code is 1 where the accuracy is not
+the one that the model's card states.
 """
 
 _INSPECT_EXAMPLES = """examples:

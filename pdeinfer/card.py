@@ -66,6 +66,9 @@ class ModelCard:
         for name in ("training", "metrics", "parity", "variants", "files"):
             if not isinstance(getattr(self, name), dict):
                 raise ModelPackageError(f"{name} must be an object, not {getattr(self, name)!r}")
+        for precision, measured in self.variants.items():
+            if not isinstance(measured, dict):
+                raise ModelPackageError(f"variants: {precision} must be an object, not {measured!r}")
         for name in ("created", "pdeinfer_version"):
             if not isinstance(getattr(self, name), str):
                 raise ModelPackageError(f"{name} must be a string, not {getattr(self, name)!r}")

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from pdeinfer import zoo
@@ -41,17 +43,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["serve"]:
             return _serve(arguments[1:])  # the server has its own parser, made from its settings
         options = make_parser().parse_args(arguments)
+        # Pillow's limit is higher than this package's, which is an error.
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         code = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
         _print_error(error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return 1 if isinstance(error, ParityError) else 2
+
+
+def _drop_output() -> None:
+    """Let nobody have what could not be written: the interpreter would try again at its end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -93,7 +106,8 @@ def _readable_images(
     """Yield the images at `paths`, with their names put into `readable`; print and collect the errors of the others."""
     for path in paths:
         try:
-            files = image_files(path) if Path(path).is_dir() else [path]
+            # Path.is_dir raises where a name is too long.
+            files = image_files(path) if os.path.isdir(path) else [path]  # noqa: PTH112
         except ImageError as error:
             _print_error(error)
             failed.append(error)
@@ -111,7 +125,7 @@ def _readable_images(
 
 def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": image, **prediction.to_dict()}, ensure_ascii=False))
+        print(json.dumps({"image": image, **prediction.to_dict()}))
     else:
         print(f"{image}: " + ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top))
 
@@ -149,7 +163,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from pdeinfer.evaluation import evaluate
 
     evaluation = evaluate(options.package, options.data_dir, options.precision)
-    print(json.dumps(evaluation.to_dict(), ensure_ascii=False) if options.json else evaluation)
+    print(json.dumps(evaluation.to_dict()) if options.json else evaluation)
     return 1 if evaluation.equals_card is False else 0
 
 

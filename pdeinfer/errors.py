@@ -77,7 +77,6 @@ class TrainingError(PdeinferError, ValueError):
 class MissingDependencyError(PdeinferError, ImportError):
     """An optional dependency is not installed; the message names the install command."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}, which is not installed: pip install 'pdeinfer[{extra}]'", name=package
-        )
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = f"'pdeinfer[{extra}]'" if extra else package
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {wanted}", name=package)

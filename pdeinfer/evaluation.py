@@ -137,7 +137,8 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
         precision: as for `pdeinfer.Predictor`.
 
     Raises:
-        ModelNotFoundError, ModelPackageError, MissingDependencyError: as `pdeinfer.Predictor` does.
+        ModelNotFoundError, ModelPackageError: as `pdeinfer.Predictor` does.
+        MissingDependencyError: ONNX Runtime is not installed, or scikit-learn, which brings the digits.
         DatasetError: the card names no data set, or its test images are missing, damaged or others.
     """
     package = zoo.load(model)

@@ -3,9 +3,11 @@
 The rule, in this order:
 
 1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
-   taken at its current frame. More than `MAX_IMAGE_PIXELS`, in a TIFF also of one tile, and a JPEG of more than
-   `MAX_JPEG_SCANS` are refused before any pixel is decoded. A JPEG file whose sides are
-   multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's input.
+   taken at its current frame. More than `MAX_IMAGE_PIXELS`, in a TIFF also of one tile, is refused before any pixel is
+   decoded, and so is what keeps the decoder busy for much longer than its size says: a JPEG of more than
+   `MAX_JPEG_SCANS` or `MAX_JPEG_EXIF`, and a PPM of more than `MAX_SLOW_PPM_BYTES` whose samples are text, or have
+   another maximum than 255 (in grey also 65535). A JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that
+   fraction of its size, if that leaves four times the network's input.
 2. The EXIF orientation is applied.
 3. 16-bit grey becomes 8-bit, as value / 257 rounded (Pillow itself reads 16-bit colour as its high bytes). 32-bit
    integers and floats are refused: their range is unknown.
@@ -21,7 +23,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -38,11 +40,14 @@ ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Ima
 
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_JPEG_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
+MAX_JPEG_EXIF = 100  # Pillow joins them, and copies all before for each
+MAX_SLOW_PPM_BYTES = 1 << 18  # Pillow decodes these in Python, and copies the rest of the text for each comment
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# Those that a length follows, and the image's end: neither fill bytes, stuffed zeros, TEM nor restarts.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+# Those that a length follows, and the image's end: what is lower, and restarts, the decoder skips without a length.
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+_START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
@@ -124,10 +129,11 @@ def _open(image: Any, name: str) -> Iterator[PIL.Image.Image]:
     elif isinstance(image, np.ndarray):
         yield _from_array(image, name)
     elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
-        is_bytes = isinstance(image, bytes | bytearray | memoryview)
-        with PIL.Image.open(io.BytesIO(image) if is_bytes else image, formats=FORMATS) as picture:
-            _check_scans(picture, name)
-            yield picture
+        with _open_file(image) as file:
+            _check_jpeg(file, name)
+            with PIL.Image.open(file, formats=FORMATS) as picture:
+                _check_ppm(picture, name)
+                yield picture
     else:
         raise ImageError(
             f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
@@ -143,12 +149,32 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
     return PIL.Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def _check_scans(picture: ImageFile.ImageFile, name: str) -> None:
-    if picture.format in ("JPEG", "MPO") and picture.fp is not None:
-        picture.fp.seek(0)
-        scans = _count_scans(picture.fp.read())
-        if scans > MAX_JPEG_SCANS:
-            raise ImageError(f"{name}: expected at most {MAX_JPEG_SCANS} scans in a JPEG, got {scans}")
+@contextmanager
+def _open_file(source: Any) -> Iterator[BinaryIO]:
+    """Give a file of the bytes at a path, in memory or of a file object, at its start, where it can go again."""
+    with ExitStack() as stack:
+        if isinstance(source, bytes | bytearray | memoryview):
+            file: BinaryIO = io.BytesIO(source)
+        else:
+            file = stack.enter_context(Path(source).open("rb")) if isinstance(source, str | os.PathLike) else source
+        try:
+            file.seek(0)
+        except (AttributeError, io.UnsupportedOperation):  # a pipe
+            file = io.BytesIO(file.read())
+        yield file
+
+
+def _check_jpeg(file: BinaryIO, name: str) -> None:
+    """Refuse what would keep Pillow busy, some of it while it opens the file."""
+    if file.read(2) == _START_OF_IMAGE:
+        content = _START_OF_IMAGE + file.read()
+        for what, limit, found in (
+            ("scans", MAX_JPEG_SCANS, _count_scans(content)),
+            ("EXIF segments", MAX_JPEG_EXIF, content.count(b"Exif\0\0")),
+        ):
+            if found > limit:
+                raise ImageError(f"{name}: expected at most {limit} {what} in a JPEG, got {found}")
+    file.seek(0)
 
 
 def _count_scans(content: bytes) -> int:
@@ -161,6 +187,16 @@ def _count_scans(content: bytes) -> int:
         scans += kind == _START_OF_SCAN
         position += int.from_bytes(content[position : position + 2], "big")
     return scans
+
+
+def _check_ppm(picture: ImageFile.ImageFile, name: str) -> None:
+    if picture.format == "PPM" and picture.fp is not None and picture.tile[0].codec_name != "raw":
+        size = picture.fp.seek(0, os.SEEK_END)
+        if size > MAX_SLOW_PPM_BYTES:
+            raise ImageError(
+                f"{name}: expected a binary PPM with the maximum 255 (in grey also 65535), "
+                f"or at most {MAX_SLOW_PPM_BYTES} bytes, got {size}"
+            )
 
 
 def _check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:

@@ -12,6 +12,7 @@ digits-pde/
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -79,12 +80,12 @@ class ModelPackage:
             if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
                 raise ModelPackageError(f"{path} is a link to a file outside the package")
             with path.open("rb") as file:
-                content = file.read(record.bytes + 1)
+                size = os.fstat(file.fileno()).st_size
+                if size != record.bytes:
+                    raise ModelPackageError(f"{path} is damaged: {record.bytes} bytes expected, {size} found")
+                content = file.read(size)
         except OSError as error:
             raise ModelPackageError(f"{path} cannot be read: {error.strerror}") from error
-        if len(content) != record.bytes:
-            size = f"{len(content)} bytes" if len(content) < record.bytes else "more"
-            raise ModelPackageError(f"{path} is damaged: {record.bytes} bytes expected, {size} found")
         digest = hashlib.sha256(content).hexdigest()
         if digest != record.sha256:
             raise ModelPackageError(f"{path} is damaged: SHA-256 {record.sha256} expected, {digest} found")
@@ -173,12 +174,12 @@ def write_card(folder: Path, card: ModelCard) -> ModelCard:
         raise ModelPackageError(f"a model package needs a {ONNX_FILE}; {folder} has none")
     card = replace(card, files=files)
     try:
-        content = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode()
+        content = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise ModelPackageError(f"the card cannot be written as JSON: {error}") from error
     if len(content) > MAX_CARD_BYTES:
         raise ModelPackageError(f"the card has {len(content)} bytes, more than {MAX_CARD_BYTES}")
-    (folder / CARD_FILE).write_bytes(content + b"\n")
+    (folder / CARD_FILE).write_bytes(content)
     return card
 
 

@@ -81,9 +81,10 @@ class Predictor:
             PredictorClosedError: after `close()`.
         """
         top_k = _positive_int("top_k", top_k)
+        session = self._open_session()
         if not isinstance(images, list | tuple):
-            return self._classify([to_array(images, self._input)], top_k)[0]
-        return list(self._classify_batches(images, top_k, count=len(images)))
+            return self._classify(session, [to_array(images, self._input)], top_k)[0]
+        return list(self._classify_batches(session, images, top_k, count=len(images)))
 
     def predict_iter(
         self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5
@@ -104,7 +105,7 @@ class Predictor:
             PredictorClosedError: after `close()`.
         """
         top_k = _positive_int("top_k", top_k)
-        self._open_session()
+        session = self._open_session()
         if isinstance(images, str | os.PathLike):
             images = image_files(images)
         elif _is_one_image(images):
@@ -112,7 +113,7 @@ class Predictor:
                 "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "
                 f"and this is one image ({type(images).__name__}): predict takes it"
             )
-        return self._classify_batches(images, top_k)
+        return self._classify_batches(session, images, top_k)
 
     def predict_proba(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities of every class for images that already have the network's shape.
@@ -132,12 +133,7 @@ class Predictor:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
             found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
             raise ImageError(f"expected a uint8 array of shape (N, {', '.join(map(str, shape))}), got {found}")
-        session = self._open_session()
-        result = np.empty((len(images), len(self._labels)), np.float32)
-        for start in range(0, len(images), self._batch_size):
-            batch = slice(start, start + self._batch_size)
-            result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
-        return result
+        return self._run(self._open_session(), images)
 
     def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
         """Return the best `top_k` classes of one row of probabilities: float32 (classes,), as from `predict_proba`."""
@@ -173,7 +169,7 @@ class Predictor:
         )
 
     def close(self) -> None:
-        """Release the network; predictions under way in other threads end normally. Closing twice is allowed."""
+        """Release the network; what is under way, an iteration too, ends normally. Closing twice is allowed."""
         self._session = None
 
     def __enter__(self) -> Self:
@@ -192,7 +188,7 @@ class Predictor:
         return session
 
     def _classify_batches(
-        self, images: Iterable[ImageLike], top_k: int, count: int | None = None
+        self, session: Session, images: Iterable[ImageLike], top_k: int, count: int | None = None
     ) -> Iterator[Prediction]:
         of_count = "" if count is None else f" of {count}"
         batch: list[NDArray[np.uint8]] = []
@@ -200,18 +196,22 @@ class Predictor:
             try:
                 batch.append(to_array(image, self._input, f"image {number}{of_count}"))
             except ImageError:
-                yield from self._classify(batch, top_k)
+                yield from self._classify(session, batch, top_k)
                 raise
             if len(batch) == self._batch_size:
-                yield from self._classify(batch, top_k)
+                yield from self._classify(session, batch, top_k)
                 batch = []
-        yield from self._classify(batch, top_k)
+        yield from self._classify(session, batch, top_k)
 
-    def _classify(self, images: list[NDArray[np.uint8]], top_k: int) -> list[Prediction]:
-        if not images:
-            self._open_session()
-            return []
-        return [self.rank(scores, top_k) for scores in self.predict_proba(np.stack(images))]
+    def _classify(self, session: Session, images: list[NDArray[np.uint8]], top_k: int) -> list[Prediction]:
+        return [self.rank(scores, top_k) for scores in self._run(session, np.stack(images))] if images else []
+
+    def _run(self, session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result = np.empty((len(images), len(self._labels)), np.float32)
+        for start in range(0, len(images), self._batch_size):
+            batch = slice(start, start + self._batch_size)
+            result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
+        return result
 
 
 def _check_interface(session: Session, package: ModelPackage, precision: Precision) -> None:

@@ -1,5 +1,6 @@
 """The bundled model packages, by name."""
 
+import os
 from pathlib import Path
 
 from pdeinfer.card import CARD_FILE
@@ -26,7 +27,7 @@ def load(model: str | Path) -> ModelPackage:
     """
     if model in names():
         return ModelPackage.read(_MODELS / model)
-    if (Path(model) / CARD_FILE).is_file():
+    if os.path.isfile(Path(model) / CARD_FILE):  # noqa: PTH113  # Path.is_file raises where a name is too long
         return ModelPackage.read(model)
     raise ModelNotFoundError(
         f"{str(model)!r} is neither a bundled model ({', '.join(names()) or 'there are none'}) "

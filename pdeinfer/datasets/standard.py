@@ -40,7 +40,7 @@ def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "train", "the digits data set") from error
+        raise MissingDependencyError("scikit-learn", None, "the digits data set") from error
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     train, test = hold_out(Split(images, digits.target.astype(np.int64)), 0.2)
@@ -48,8 +48,12 @@ def _load_digits() -> Dataset:
 
 
 def _download(name: StandardName) -> Dataset:
-    import keras
-
+    try:
+        import keras
+    except ImportError as error:
+        raise MissingDependencyError(
+            "keras", "train", f"downloading {name}, which --data-dir makes needless,"
+        ) from error
     module = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]
     try:
         splits = module.load_data()

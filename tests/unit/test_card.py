@@ -76,6 +76,7 @@ class TestCard:
             ("training", [], r"training must be an object, not \[\]"),
             ("metrics", 0.9, "metrics must be an object"),
             ("parity", None, "parity must be an object"),
+            ("variants", {"int8": [0.9]}, r"variants: int8 must be an object, not \[0.9\]"),
             ("created", 2024, "created must be a string"),
             ("pdeinfer_version", None, "pdeinfer_version must be a string"),
             ("files", [], "files must map names"),

@@ -20,6 +20,7 @@ from pdeinfer.parity import Comparison, ParityReport
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.unit.image_makers import png
 
 Captured = pytest.CaptureFixture[str]
 
@@ -62,13 +63,16 @@ class TestPredict:
     def test_a_bad_image_is_an_error_line_and_the_others_are_answered(
         self, images: Path, package_folder: Path, capsys: Captured
     ) -> None:
-        assert cli.main(["predict", str(images), "/no/such.png", "--model", str(package_folder), "--json"]) == 1
+        too_long = "x" * 300
+        arguments = ["predict", str(images), "/no/such.png", too_long, "--model", str(package_folder), "--json"]
+        assert cli.main(arguments) == 1
         output = capsys.readouterr()
         answered = [json.loads(line)["image"] for line in output.out.splitlines()]
         assert answered == [str(images / "a.png"), str(images / "c.png")]
-        first, second = output.err.splitlines()
+        first, second, third = output.err.splitlines()
         assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: expected a BMP")
         assert second.startswith("pdeinfer: error: /no/such.png: expected")
+        assert third.startswith(f"pdeinfer: error: {too_long}: expected")
 
     def test_a_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
         name = os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")
@@ -79,6 +83,15 @@ class TestPredict:
             result = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=True)
             assert r"caf\udce9.png" in result.stdout
         assert json.loads(result.stdout)["image"] == name
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_json_is_json_in_every_encoding(self, images: Path, package_folder: Path, encoding: str) -> None:
+        name = images / "caf\xe9 \N{GRINNING FACE}.png"
+        shutil.copy(images / "a.png", name)
+        command = [sys.executable, "-m", "pdeinfer", "predict", name, "--model", str(package_folder), "--json"]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        result = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert json.loads(result.stdout.decode(encoding))["image"] == str(name)
 
     def test_a_folder_without_images_is_an_error_line(
         self, tmp_path: Path, package_folder: Path, capsys: Captured
@@ -331,6 +344,23 @@ class TestProcess:
         with process.stderr:
             assert process.stderr.read() == b""
         assert process.wait() == 1
+
+    def test_a_full_disk_is_one_line_and_exit_code_2(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "pdeinfer", "list"]
+            result = subprocess.run(
+                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (result.returncode, result.stderr) == (2, "pdeinfer: error: [Errno 28] No space left on device\n")
+
+    def test_an_image_of_too_many_pixels_is_one_line(self, tmp_path: Path, package_folder: Path) -> None:
+        (tmp_path / "big.png").write_bytes(png(10_000, 10_000, 8, 2, b""))
+        command = [sys.executable, "-m", "pdeinfer", "predict", tmp_path / "big.png", "--model", str(package_folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        (line,) = result.stderr.splitlines()
+        assert result.returncode == 1
+        assert line.endswith("expected at most 64000000 pixels, got 10000 x 10000")
 
     def test_predicting_imports_neither_training_nor_serving_code(self, images: Path, package_folder: Path) -> None:
         program = (

@@ -52,6 +52,29 @@ class TestRefusals:
         with pytest.raises(ImageError, match=r"expected at most 100 scans in a JPEG, got 1\d\d"):
             to_array(many, grey(40, 40))
 
+    def test_scans_behind_a_marker_that_the_decoder_skips_without_a_length_are_counted(self) -> None:
+        image = PIL.Image.fromarray(random_pixels(40, 40))
+        content = encode(image, "JPEG", progressive=True, restart_marker_rows=1)
+        last = content.rindex(b"\xff\xda")
+        hidden = content[last:-2] * 101
+        skipped = b"\xff\x02" + min(len(hidden) + 2, 65_535).to_bytes(2, "big")
+        with pytest.raises(ImageError, match=r"expected at most 100 scans in a JPEG, got 1\d\d"):
+            to_array(content[:-2] + skipped + hidden + b"\xff\xd9", grey(40, 40))
+
+    def test_a_jpeg_of_very_many_exif_segments_is_refused_before_pillow_joins_them(self) -> None:
+        plain = encode(PIL.Image.fromarray(random_pixels(8, 8)), "JPEG")
+        segment = b"\xff\xe1\x00\x08Exif\0\0"
+        assert to_array(plain[:2] + segment * 100 + plain[2:], grey(8, 8)).shape == (8, 8, 1)
+        with pytest.raises(ImageError, match="expected at most 100 EXIF segments in a JPEG, got 101"):
+            to_array(plain[:2] + segment * 101 + plain[2:], grey(8, 8))
+
+    @pytest.mark.parametrize(
+        ("header", "sample"), [(b"P2 500 600 255\n", b"1 "), (b"P5 500 600 254\n", b"\1"), (b"P6 300 300 254\n", b"\1")]
+    )
+    def test_a_ppm_that_is_decoded_in_python_may_be_no_larger_than_256_kib(self, header: bytes, sample: bytes) -> None:
+        with pytest.raises(ImageError, match=r"expected a binary PPM with .* or at most 262144 bytes, got \d{6}"):
+            to_array(header + sample * 300_000, self.SPEC)
+
     def test_what_looks_like_scans_within_a_segment_and_behind_a_jpeg_are_none(self) -> None:
         pixels = random_pixels(16, 16)
         plain = encode(PIL.Image.fromarray(pixels), "JPEG", quality=100)

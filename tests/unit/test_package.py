@@ -10,7 +10,7 @@ import pytest
 from pdeinfer.card import CARD_FILE
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
-from tests.unit.packages import CARD, fill, names_in
+from tests.unit.packages import CARD, change_card, fill, names_in
 
 
 class TestFiles:
@@ -28,9 +28,9 @@ class TestFiles:
                 lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
                 "SHA-256 [0-9a-f]{64} expected",
             ),
-            (lambda content: content[:-1], r"\d+ bytes expected, \d+ bytes found"),
-            (lambda content: content + b"x", r"\d+ bytes expected, more found"),
-            (lambda _: b"", r"\d+ bytes expected, 0 bytes found"),
+            (lambda content: content[:-1], r"\d+ bytes expected, \d+ found"),
+            (lambda content: content + b"x", r"\d+ bytes expected, \d+ found"),
+            (lambda _: b"", r"\d+ bytes expected, 0 found"),
         ],
     )
     def test_a_changed_file_is_refused(self, package: Path, damage: Callable[[bytes], bytes], problem: str) -> None:
@@ -40,6 +40,11 @@ class TestFiles:
         for check in (lambda: read.read_file(ONNX_FILE), read.verify_checksums):
             with pytest.raises(ModelPackageError, match=f"{path} is damaged: {problem}"):
                 check()
+
+    def test_a_size_beyond_every_memory_is_another_than_the_files(self, package: Path) -> None:
+        change_card(package, lambda card: card["files"][ONNX_FILE].update(bytes=2**63))
+        with pytest.raises(ModelPackageError, match=rf"{2**63} bytes expected, \d+ found"):
+            ModelPackage.read(package).read_file(ONNX_FILE)
 
     def test_a_missing_file_is_refused(self, package: Path) -> None:
         (package / ONNX_FILE).unlink()

@@ -314,7 +314,7 @@ class TestLife:
 
     def test_a_closed_predictor_says_so(self, package_folder: Path) -> None:
         with Predictor(package_folder) as predictor:
-            iterator = predictor.predict_iter([IMAGES[0]])
+            pass
         predictor.close()
         for call in (
             lambda: predictor.predict(IMAGES[0]),
@@ -322,12 +322,29 @@ class TestLife:
             lambda: predictor.predict_iter([]),
             lambda: predictor.predict_proba(IMAGES),
             lambda: predictor.predict_proba(IMAGES[:0]),
-            lambda: next(iterator),
+            lambda: predictor.predict(b"no image"),
             predictor.info,
             predictor.__enter__,
         ):
             with pytest.raises(PredictorClosedError, match="this Predictor is closed"):
                 call()
+
+    def test_what_is_under_way_when_it_closes_ends_normally(self, package_folder: Path) -> None:
+        predictor = Predictor(package_folder, batch_size=2)
+        expected = predictor.predict(list(IMAGES))
+        iterator = predictor.predict_iter(IMAGES)
+
+        class ClosingFile(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                predictor.close()
+                return super().read(size)
+
+        content = io.BytesIO()
+        PIL.Image.fromarray(IMAGES[3, ..., 0]).save(content, "PNG")
+        assert predictor.predict([*IMAGES[:3], ClosingFile(content.getvalue()), *IMAGES[4:]]) == expected
+        assert list(iterator) == expected
+        with pytest.raises(PredictorClosedError):
+            predictor.info()
 
     def test_many_threads_share_one_predictor(self, package_folder: Path, tiny_probabilities: Reference) -> None:
         batches = np.random.default_rng(3).integers(0, 256, (64, 5, 8, 8, 1), dtype=np.uint8)

@@ -48,7 +48,7 @@ def test_a_bundled_name_wins_over_a_folder_of_the_same_name(
 
 
 @pytest.mark.usefixtures("bundled")
-@pytest.mark.parametrize("name", ["c", "", "../models", "__pycache__", "a/../x"])
+@pytest.mark.parametrize("name", ["c", "", "../models", "__pycache__", "a/../x", "a" * 300])
 def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match=rf"'{name}' is neither a bundled model \(a, b\) nor a folder with"):
         zoo.load(name)
