@@ -61,6 +61,7 @@ class PdeSpec:
         check_positive_int("num_steps", self.num_steps)
         if not is_number(self.dt) or self.dt <= 0:
             raise PresetError(f"dt must be a positive, finite number, not {self.dt!r}")
+        object.__setattr__(self, "dt", float(self.dt))  # an ONNX attribute has one type
         if self.velocity is not None and self.velocity not in get_args(LearnedVelocity):
             raise PresetError(f"velocity must be one of {get_args(LearnedVelocity)} or None, not {self.velocity!r}")
         if isinstance(self.diffusivity, str):

@@ -1,6 +1,8 @@
 """A training's folder: what it was started with, its checkpoints and its history, always whole."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ from training.settings import Settings
 class RunFolder:
     """The folder of one training.
 
-    `run.json` says what was started, `last.keras` is the last epoch with the optimizer's state, `model.keras` the best
-    epoch's network, `history.csv` has a row an epoch. `last.keras` is written last: an epoch counts once it is there.
+    `run.json` says what was started, `history.csv` has a row an epoch, `last-N.keras` is the network after N epochs,
+    with the optimizer's state, and `model.keras` that of the best epoch. Epoch N counts once `last-N.keras` is there:
+    its row is written before, `model.keras` afterwards.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last = path / "last.keras"
         self.best = path / "model.keras"
         self.history = path / "history.csv"
 
@@ -60,20 +62,39 @@ class RunFolder:
         text = json.dumps(values, indent=2) + "\n"
         replace_file(self.path / name, lambda path: path.write_text(text))
 
+    def checkpoint(self, epoch: int) -> Path:
+        """Return where the network after so many epochs is."""
+        return self.path / f"last-{epoch}.keras"
+
+    def epochs(self) -> list[int]:
+        """Return the epochs that have a checkpoint: the last one, and after an interruption perhaps the one before."""
+        numbers = (path.stem.removeprefix("last-") for path in self.path.glob("last-*.keras"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def last_epoch(self) -> int:
+        """Return how many epochs count, 0 where there is no checkpoint."""
+        return max(self.epochs(), default=0)
+
     def load_last(self) -> keras.Model:
-        """Return the network of the last finished epoch, with its optimizer.
+        """Return the network of the last epoch that counts, with its optimizer.
 
         Raises:
             TrainingError: the file is damaged.
         """
+        path = self.checkpoint(self.last_epoch())
         try:
-            return keras.saving.load_model(self.last)
+            return keras.saving.load_model(path)
         except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
-            raise TrainingError(f"{self.last}: cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise TrainingError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from error
+
+    def keep_if_best(self, rows: Sequence[Row]) -> None:
+        """Make the network of the last epoch that of the best one, if it is; doing so again changes nothing."""
+        if best_epoch(rows) is rows[-1]:
+            replace_file(self.best, lambda path: shutil.copyfile(self.checkpoint(len(rows)), path))
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Write the history, the best network so far and the last one, after each epoch."""
+    """Write the history, the last network and the best one so far, after each epoch."""
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         super().__init__()
@@ -84,6 +105,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
         row = {"epoch": epoch + 1, **(logs or {})}
         self.rows.append({name: float(row[name]) for name in COLUMNS})
         write_history(self.folder.history, self.rows)
-        if best_epoch(self.rows) is self.rows[-1]:
-            replace_file(self.folder.best, self.model.save)
-        replace_file(self.folder.last, self.model.save)
+        replace_file(self.folder.checkpoint(epoch + 1), self.model.save)
+        self.folder.keep_if_best(self.rows)
+        for older in self.folder.epochs()[:-1]:
+            self.folder.checkpoint(older).unlink()

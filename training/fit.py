@@ -18,7 +18,7 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters
 from training.batches import Batches
 from training.checkpoints import Checkpoint, RunFolder
-from training.devices import count_replicas, list_devices
+from training.devices import count_replicas
 from training.history import best_epoch, read_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
@@ -55,10 +55,15 @@ def fit(
         _create_variables(model)
     else:
         compile_model(model, recipe, steps)
-    # An epoch counts once last.keras, written last, holds it.
-    epoch = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) // steps
-    if len(rows) < epoch:
-        raise TrainingError(f"{folder.history}: expected at least {epoch} epochs, as {folder.last.name} has")
+    epoch = folder.last_epoch()
+    if not epoch <= len(rows) <= epoch + 1:  # the row of an epoch is written before its checkpoint
+        raise TrainingError(
+            f"{folder.history} has {len(rows)} epochs: expected {folder.checkpoint(len(rows)).name} or the one before "
+            f"beside it, got {folder.checkpoint(epoch).name if epoch else 'none'}"
+        )
+    rows = rows[:epoch]
+    if rows:
+        folder.keep_if_best(rows)  # it was not yet, if the training was interrupted just then
     classes = model.output_shape[-1]
     images, labels, evaluation_batch = evaluation_data(validation, classes)
     batches = Batches(
@@ -77,7 +82,7 @@ def fit(
             shuffle=False,  # Batches shuffles
             validation_data=(images, labels),
             validation_batch_size=evaluation_batch,
-            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows[:epoch]), *callbacks],
+            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), *callbacks],
             verbose=verbose,
         )
 
@@ -88,7 +93,6 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         optimizer=recipe.make_optimizer(steps_per_epoch),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=_jit_compile(),
     )
     _create_variables(model)
 
@@ -194,11 +198,6 @@ def versions() -> dict[str, str]:
         "backend": f"{backend} {module.__version__}",
         "numpy": np.__version__,
     }
-
-
-def _jit_compile() -> bool | str:
-    # XLA is slow at depthwise convolutions on the CPU; TensorFlow's own kernels are faster there.
-    return False if keras.backend.backend() == "tensorflow" and list_devices()[0].startswith("cpu") else "auto"
 
 
 def git_commit() -> str | None:

@@ -10,7 +10,7 @@ from pdeinfer.datasets import Array
 from pdeinfer.presets import InputSpec, Preset
 
 # Of the training images, where the folder has none for validation. A recipe's own fraction is meant for its data set:
-# 5 % of CIFAR-10 are 2,500 images, and 5 % of a folder may be a handful.
+# 2 % of CIFAR-10 are 1,000 images, and 2 % of a folder may be none.
 VALIDATION_FRACTION = 0.1
 
 _CHUNK = 1000

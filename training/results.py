@@ -99,11 +99,16 @@ def add_run(folder: Path, results: Path) -> Path:
     """Copy what the report needs of a finished training into `results`, and return where it is now.
 
     Raises:
-        TrainingError: the training is not finished.
+        TrainingError: the training is not finished, is none of a standard data set, or would replace one of another
+            recipe.
     """
     run = _read_run(folder)
+    if run.metrics["classifier"]["name"] != run.metrics["preset"]:
+        raise TrainingError(f"{folder}: expected a training on a standard data set, not on one's own images")
     metrics = {name: value for name, value in run.metrics.items() if name not in _PRIVATE}
     target = results / str(metrics["preset"]) / f"seed-{metrics['seed']}"
+    if target.exists() and _read_run(target).recipe != run.recipe:
+        raise TrainingError(f"{target} is of another recipe than {folder}: --seed N trains one beside it")
     target.mkdir(parents=True, exist_ok=True)
     replace_file(target / "metrics.json", lambda path: path.write_text(json.dumps(metrics) + "\n"))
     replace_file(target / "history.csv", lambda path: shutil.copyfile(folder / "history.csv", path))

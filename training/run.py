@@ -67,7 +67,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"on {device} ({keras.backend.backend()}), in {folder.path}"
         )
         keras.utils.set_random_seed(seed)
-        if folder.last.exists():
+        if folder.last_epoch():
             model = folder.load_last()
         else:
             model, losses = choose_start(preset, recipe, splits, seed=seed)
@@ -164,7 +164,12 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
     folder = find_images(data_dir)
     if folder.labels != settings.classifier.labels or folder.record()["splits"] != settings.images["splits"]:
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
-    dataset, _ = _read_folder(folder, spec)
+    dataset, unreadable = _read_folder(folder, spec)
+    if unreadable != settings.images["unreadable"]:
+        raise TrainingError(
+            f"{data_dir}: {unreadable} images cannot be read, and {settings.images['unreadable']} could not when "
+            f"{arguments.out} was started"
+        )
     return settings, dataset
 
 

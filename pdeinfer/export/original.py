@@ -48,7 +48,7 @@ def load_original(source: Path) -> Original:
     require_tensorflow()
     classifier = load_classifier(path)
     # run.json is written when a training starts. metrics.json repeats it when the training ends, with what was measured
-    # of one file: of another, such as last.keras, that would not be true.
+    # of one file: of another, such as last-3.keras, that would not be true.
     record, measured = (_read_record(path.with_name(name)) for name in ("run.json", "metrics.json"))
     if record:
         _check_record(path.with_name("run.json"), record)

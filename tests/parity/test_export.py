@@ -308,9 +308,9 @@ def test_what_was_measured_of_another_network_is_not_in_the_card(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    shutil.copyfile(saved_network(DIGITS), run / "last.keras")
+    shutil.copyfile(saved_network(DIGITS), run / "last-3.keras")
     (run / "metrics.json").write_text(json.dumps({"test_accuracy": 0.99, "seed": 3, "model_sha256": "0" * 64}))
-    assert main(["export", str(run / "last.keras"), "--output", str(tmp_path / "package")]) == 0
+    assert main(["export", str(run / "last-3.keras"), "--output", str(tmp_path / "package")]) == 0
     card = ModelPackage.read(tmp_path / "package").card
     assert (card.metrics, card.training) == ({}, {})
     assert "test images are not at hand" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def test_two_devices_have_the_loss_curve_of_one(backend: str, tmp_path: Path) ->
         np.testing.assert_allclose([float(row[name]) for row in two], [float(row[name]) for row in one], rtol=0.03)
 
 
-def test_a_training_on_several_devices_is_resumed_on_them() -> None:
+def test_the_advice_to_resume_a_training_on_several_devices_names_them() -> None:
     arguments = parse_arguments(["digits-pde", "--data-parallel", "--out", "runs/two"])
     assert resume_command(arguments).endswith("digits-pde --out runs/two --resume --data-parallel")
 

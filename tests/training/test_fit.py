@@ -32,12 +32,11 @@ def test_the_step_of_a_training_is_traced_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Path) -> None:
     recipe, folder = RECIPES["mnist-cnn"], RunFolder(tmp_path)
-    images = np.random.default_rng(0).integers(0, 256, (recipe.batch_size, 28, 28, 1), np.uint8)
-    split = Split(images, np.arange(recipe.batch_size) % 10)
+    split = random_split(recipe.batch_size)
 
     def train(network: keras.Model, epochs: int) -> keras.Model:
         fit(network, replace(recipe, epochs=epochs), (split, split), folder, seed=0, verbose=0, callbacks=[])
-        return keras.saving.load_model(folder.last)
+        return folder.load_last()
 
     with precision("mixed_float16"):
         interrupted = train(Classifier(PRESETS["mnist-cnn"]), epochs=1)
@@ -46,3 +45,43 @@ def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Pat
         resumed = train(interrupted, epochs=2)
     assert len(resumed.optimizer.variables) == count
     assert float(resumed.optimizer.dynamic_scale) == 8
+
+
+def test_a_step_that_half_precision_skipped_is_not_done_again(tmp_path: Path) -> None:
+    recipe, folder = replace(RECIPES["mnist-cnn"], epochs=2), RunFolder(tmp_path)
+    split = random_split(recipe.batch_size)
+    with precision("mixed_float16"):
+        network = Classifier(PRESETS["mnist-cnn"])
+        compile_model(network, recipe, steps_per_epoch=1)
+        network.optimizer.dynamic_scale.assign(2.0**30)  # overflows: the optimizer counts no step
+        fit(network, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+        finished = folder.load_last()
+        assert int(finished.optimizer.iterations) < 2
+        history = folder.history.read_text()
+        fit(finished, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+    assert folder.history.read_text() == history
+
+
+def test_the_best_network_is_of_an_epoch_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, folder = replace(RECIPES["mnist-cnn"], epochs=1), RunFolder(tmp_path)
+    split = random_split(recipe.batch_size)
+
+    def train(network: keras.Model) -> None:
+        fit(network, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(RunFolder, "keep_if_best", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(Classifier(PRESETS["mnist-cnn"]))
+    assert not folder.best.exists()
+    train(folder.load_last())
+    assert folder.best.read_bytes() == folder.checkpoint(1).read_bytes()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def random_split(count: int) -> Split:
+    images = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), np.uint8)
+    return Split(images, np.arange(count) % 10)

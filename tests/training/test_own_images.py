@@ -114,6 +114,10 @@ def test_a_changed_folder_or_size_is_not_resumed(
     (changed / "dark" / "00.png").unlink()
     assert train(changed, finished, "--resume") == 2
     assert "changed: its files are not those that" in capsys.readouterr().err
+    repaired = Path(shutil.copytree(photos, tmp_path / "repaired"))
+    shutil.copyfile(repaired / "dark" / "00.png", repaired / "dark" / "broken.jpg")
+    assert train(repaired, finished, "--resume") == 2
+    assert "repaired: 0 images cannot be read, and 1 could not when" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", ["digits-pde", "mnist-pde"])
@@ -144,7 +148,7 @@ def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed
     checksum = ModelPackage.read(package).card.files["model.keras"].sha256
     assert record["init"] == {"model": "My-photos-pde", "sha256": checksum}
 
-    (folder / "last.keras").unlink()  # as if it had been interrupted in its first epoch
+    (folder / f"last-{record['recipe']['epochs']}.keras").unlink()  # as if it had been interrupted in its first epoch
     record["init"]["sha256"] = "0" * 64
     (folder / "run.json").write_text(json.dumps(record))
     assert run.main(["digits-pde", "--out", str(folder), "--resume"]) == 2

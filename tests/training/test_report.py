@@ -92,6 +92,30 @@ def test_adding_a_run_leaves_out_the_folders_of_the_machine(tmp_path: Path) -> N
     assert (target / "history.csv").read_text() == (tmp_path / "run" / "history.csv").read_text()
 
 
+def test_what_is_published_is_not_replaced_by_another_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "published", seed=0)
+    write_run(tmp_path / "again", seed=0, test_accuracy=0.95)
+    write_run(tmp_path / "longer", seed=0, recipe={"dataset": "mnist", "epochs": 70})
+    write_run(tmp_path / "photos", seed=1, classifier={"name": "photos-cnn"})
+
+    def add(name: str) -> int:
+        arguments = ["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
+        return report.main([*arguments, "--add", str(tmp_path / name)])
+
+    assert add("published") == 0
+    assert add("longer") == 2
+    assert "is of another recipe than" in capsys.readouterr().err
+    assert add("photos") == 2
+    assert "not on one's own images" in capsys.readouterr().err
+    (run,) = read_runs(tmp_path / "results")["mnist-cnn"]
+    assert run.accuracy == 90
+    assert add("again") == 0
+    (run,) = read_runs(tmp_path / "results")["mnist-cnn"]
+    assert run.accuracy == 95
+
+
 @pytest.mark.parametrize("missing", ["metrics.json", "history.csv"])
 def test_an_unfinished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str) -> None:
     write_run(tmp_path / "run", seed=0)
@@ -117,6 +141,7 @@ def write_run(folder: Path, seed: int, **changes: object) -> None:
     confusion[5][5], confusion[5][3] = 9, 1
     metrics = {
         "preset": "mnist-cnn",
+        "classifier": {"name": changes.get("preset", "mnist-cnn")},
         "seed": seed,
         "recipe": {"dataset": "mnist", "epochs": 7},
         "device": "cpu",

@@ -80,7 +80,7 @@ def interrupt(callback, batch, logs=None):
         raise KeyboardInterrupt
 
 def variables(folder):
-    model = keras.saving.load_model(f"{folder}/last.keras")
+    model = keras.saving.load_model(f"{folder}/last-3.keras")
     return [np.asarray(variable) for variable in (*model.variables, *model.optimizer.variables)]
 
 uninterrupted, resumed = sys.argv[1:]
@@ -169,7 +169,8 @@ def test_a_missing_data_set_is_one_line_and_starts_nothing(tmp_path: Path, capsy
     [
         ("run.json", lambda path: path.write_text("{")),
         ("run.json", lambda path: path.write_text('{"preset": "digits-pde", "recipe": {"epochs": 3}}')),
-        ("last.keras", lambda path: path.write_bytes(b"PK")),
+        ("last-4.keras", lambda path: path.write_bytes(b"PK")),
+        ("last-4.keras", lambda path: path.unlink()),
         ("history.csv", lambda path: path.unlink()),
         ("history.csv", lambda path: path.write_text("epoch\nfour\n")),
     ],
@@ -249,6 +250,7 @@ def test_ctrl_c_says_how_to_resume_and_ends_without_a_traceback(tmp_path: Path) 
     assert process.returncode == 130
     assert f"python -m training.run digits-pde --out {folder} --resume --tensorboard\n" in error
     assert "Traceback" not in error
-    assert (folder / "last.keras").is_file()
+    (checkpoint,) = folder.glob("last-*.keras")
+    assert checkpoint.with_name("history.csv").read_text().splitlines()[-1].startswith(checkpoint.stem[5:] + ",")
     assert list((folder / "tensorboard").rglob("events.*"))
     assert not list(folder.glob("partial-*"))
