@@ -8,6 +8,7 @@ from benchmarks.routes import FUNCTION, FUSED, OPENVINO, OPENVINO_PLAIN, PLAIN
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
 
+BAR_NOT_MET = 3  # an exit code: all was measured; 1 is also that of a crash
 BATCH_SIZES = (1, 64)
 
 

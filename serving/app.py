@@ -63,6 +63,12 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
     # The last one added is the first one asked.
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(ApiKeys, keys=keys)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_total_bytes=settings.max_total_bytes,
+        timeout=settings.body_timeout,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -71,12 +77,6 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
             allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-Id"),
             expose_headers=("Retry-After", "X-Request-Id"),
         )
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        max_total_bytes=settings.max_total_bytes,
-        timeout=settings.body_timeout,
-    )
     app.add_middleware(Observation, access_log=settings.access_log)
     app.add_middleware(SecurityHeaders)
     return app

@@ -89,7 +89,9 @@ class Decoder:
                 content = _from_base64(file.content, name) if isinstance(file.content, str) else file.content
                 return to_array(content, self._spec, name, max_pixels=max_pixels)
         except ImageError as error:
-            return error
+            # What it refers to, by its traceback, are the bytes of the image and, in the end, itself.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
 
 
 def _from_base64(text: str, name: str) -> bytes:

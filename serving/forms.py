@@ -11,17 +11,20 @@ _HEAD = re.compile(
 )
 
 
-def split_form(content_type: str, body: bytes) -> list[tuple[str, bytes]] | None:
+def split_form(content_type: str, body: bytes, max_files: int) -> list[tuple[str, bytes]] | None:
     """Return the name and content of every file, or None where anything in the form is not plain.
 
-    A form of which this says None may be well-formed: a parser has to tell.
+    A form of which this says None may be well-formed: a parser has to tell. Of one of more than `max_files`, only
+    `max_files + 1` are returned.
     """
     found = _BOUNDARY.fullmatch(content_type)
     if found is None:
         return None
     delimiter = b"\r\n--" + found[2].encode()
-    start, *parts = (b"\r\n" + body).split(delimiter)
-    if start or not parts or parts.pop() not in (b"--\r\n", b"--"):
+    start, *parts = (b"\r\n" + body).split(delimiter, max_files + 2)
+    if start or not parts:
+        return None
+    if parts.pop() not in (b"--\r\n", b"--") and len(parts) <= max_files:
         return None
     files = []
     for part in parts:

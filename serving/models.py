@@ -5,6 +5,7 @@ import gc
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError, zoo
 from pdeinfer.package import ModelPackage
@@ -54,7 +55,7 @@ class Models:
         self.threads = Threads(settings.worker_threads)
         self._budget = PixelBudget(settings.max_total_pixels)
         self._models: dict[str, dict[str, ServedModel]] = {}
-        found = self._find()
+        found = self._find(names)
         if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
         unknown = sorted(settings.per_model.keys() - found.keys())
@@ -134,7 +135,7 @@ class Models:
         if action == "unload":
             return Change(name, {})
         try:
-            packages = (await asyncio.to_thread(self._find)).get(name)
+            packages = (await asyncio.to_thread(self._find, [name])).get(name)
             if packages is None:
                 raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
             return Change(name, await asyncio.to_thread(self._load, packages))
@@ -164,16 +165,34 @@ class Models:
         """Finish what runs."""
         self.threads.close()
 
-    def _find(self) -> dict[str, dict[str, ModelPackage]]:
-        """Return the packages that the sources hold, by name and version."""
+    def _find(self, wanted: Sequence[str] | None) -> dict[str, dict[str, ModelPackage]]:
+        """Return the packages that the sources hold, by name and version.
+
+        A damaged package is an error, unless it cannot be one of the `wanted` models: these were found without it, and
+        no version of them lies beside it.
+        """
         found: dict[str, dict[str, ModelPackage]] = {}
+        damaged: dict[Path, ModelPackageError] = {}
         for source in self._settings.models or zoo.names():
-            for version, package in find_packages(source):
+            for version, location in find_packages(source):
+                try:
+                    package = zoo.load(location)
+                except ModelPackageError as error:
+                    if wanted is None:
+                        raise
+                    damaged[Path(location)] = error
+                    continue
                 versions = found.setdefault(package.card.preset.name, {})
                 if version in versions:
                     name = package.card.preset.name
                     raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
                 versions[version] = package
+        for path, problem in damaged.items():
+            for name in wanted or ():
+                versions = found.get(name, {})
+                if not versions or any(package.path == path.with_name(number) for number, package in versions.items()):
+                    raise problem
+            logger.warning("left alone: %s", problem)
         return found
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:

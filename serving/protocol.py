@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.parser import HttpParser
+
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to take what it is sent
@@ -66,6 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = HttpParser(self)  # type: ignore[assignment]
         self._bytes_beside_body = 0  # since the last byte of a body
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None

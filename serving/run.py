@@ -25,7 +25,7 @@ def run(settings: Settings) -> int:
     """
     configure_logging()
     try:
-        listening = _bind(settings.host, settings.port)
+        listening = bind(settings.host, settings.port)
     except OSError as error:
         return cannot_listen(settings, error)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -38,7 +38,7 @@ def run(settings: Settings) -> int:
     return serve(settings, listening, started)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, and does not listen until there is something to serve."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)

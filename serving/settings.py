@@ -51,6 +51,13 @@ def _split_at_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_keys(value: object) -> object:
+    keys = _split_at_commas(value)
+    if isinstance(value, str) and not keys:  # open to all, where a key was meant
+        raise ValueError("holds no key")
+    return keys
+
+
 def _read_lines(value: object) -> object:
     """Return the lines of the file that is named, but for empty ones and comments."""
     if not isinstance(value, str | Path):
@@ -65,8 +72,9 @@ def _read_lines(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_at_commas)]
-KeysOfFile = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_read_lines)]
+Key = Annotated[SecretStr, Field(min_length=1)]
+Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
+KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
 
 
 class BatchSettings(BaseModel):
@@ -241,6 +249,11 @@ def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Se
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    for argument in arguments:
+        if argument.partition("=")[0] in ("--api-keys", "--admin-keys"):
+            parser.exit(
+                2, f"{prog}: other users of a machine see flags: {argument.partition('=')[0]}-file names a file\n"
+            )
     source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
     try:
         return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
@@ -252,5 +265,7 @@ def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Se
         if not problem["loc"]:
             parser.exit(2, f"{prog}: {message}\n")
         name = str(problem["loc"][0])
-        found = "" if "keys" in name else f", not {problem['input']!r}"
-        parser.exit(2, f"{prog}: {name} (--{name.replace('_', '-')} or PDEINFER_{name.upper()}): {message}{found}\n")
+        may_be_a_key = "key" in name or problem["type"] == "extra_forbidden"
+        found = "" if may_be_a_key else f", not {problem['input']!r}"
+        flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
+        parser.exit(2, f"{prog}: {name} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from pdeinfer import ModelNotFoundError, zoo
 from pdeinfer.card import CARD_FILE
-from pdeinfer.package import ModelPackage
 
 UNVERSIONED = "1"
 
 
-def find_packages(source: str) -> Iterator[tuple[str, ModelPackage]]:
-    """Yield the version and the package of every model in a source, in the order of their folders' names.
+def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
+    """Yield the version of every package in a source, and what `zoo.load` takes, in the order of the folders' names.
 
     Args:
         source: a bundled model's name; a package's folder; a folder `name/` of versions `name/1`, `name/2`, each a
@@ -19,7 +18,6 @@ def find_packages(source: str) -> Iterator[tuple[str, ModelPackage]]:
 
     Raises:
         ModelNotFoundError: it is none of these, or cannot be read.
-        ModelPackageError: a package's card is damaged.
     """
     try:
         yield from _find(source)
@@ -27,10 +25,10 @@ def find_packages(source: str) -> Iterator[tuple[str, ModelPackage]]:
         raise ModelNotFoundError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
 
-def _find(source: str) -> Iterator[tuple[str, ModelPackage]]:
+def _find(source: str) -> Iterator[tuple[str, str | Path]]:
     folder = Path(source)
     if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
-        yield UNVERSIONED, zoo.load(source)
+        yield UNVERSIONED, source
         return
     if versions := _versions(folder):
         yield from versions
@@ -39,7 +37,7 @@ def _find(source: str) -> Iterator[tuple[str, ModelPackage]]:
     for path in sorted(folder.iterdir()):
         if (path / CARD_FILE).is_file():
             is_empty = False
-            yield UNVERSIONED, ModelPackage.read(path)
+            yield UNVERSIONED, path
         elif path.is_dir():
             for version in _versions(path):
                 is_empty = False
@@ -48,12 +46,12 @@ def _find(source: str) -> Iterator[tuple[str, ModelPackage]]:
         raise ModelNotFoundError(f"{source!r} holds no model package: no folder in it has a {CARD_FILE}")
 
 
-def _versions(folder: Path) -> list[tuple[str, ModelPackage]]:
+def _versions(folder: Path) -> list[tuple[str, Path]]:
     numbers = sorted(
         (path for path in folder.iterdir() if _is_version(path.name) and (path / CARD_FILE).is_file()),
         key=lambda path: int(path.name),
     )
-    return [(path.name, ModelPackage.read(path)) for path in numbers]
+    return [(path.name, path) for path in numbers]
 
 
 def _is_version(name: str) -> bool:

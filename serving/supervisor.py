@@ -36,7 +36,7 @@ class _Worker:
         self.has_started = False
         self.started_at = time.monotonic()
         self._pipe, other_end = _spawn.Pipe()
-        with _sibling(bound) as listening, other_end:
+        with sibling_of(bound) as listening, other_end:
             self.process = _spawn.Process(target=_work, args=(settings, listening, other_end, names))
             self.process.start()
 
@@ -62,12 +62,13 @@ class _Worker:
             os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
 
 
-def _sibling(bound: socket.socket) -> socket.socket:
+def sibling_of(bound: socket.socket) -> socket.socket:
     """Return another socket on the address of `bound`; the kernel spreads connections over those that listen.
 
     On one socket for all, the worker that wakes up first would accept a whole burst of connections.
     """
     sibling = socket.socket(bound.family, bound.type, bound.proto)
+    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else its closed connections hold up a restart
     sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sibling.bind(bound.getsockname())
     return sibling

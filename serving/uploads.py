@@ -109,7 +109,8 @@ def _parse_json(body: bytes, max_images: int) -> list[Upload]:
         raise ApiError(400, "no_images", "the list of images is empty")
     if len(images) > max_images:
         raise _too_many_images(max_images)
-    return [Upload(image.filename, image.content) for image in images]
+    # What is no ASCII is no base64 either, and not held until it is refused: it may take four bytes a character.
+    return [Upload(image.filename, image.content if image.content.isascii() else "\xff") for image in images]
 
 
 def _too_many_images(max_images: int) -> ApiError:
@@ -117,7 +118,7 @@ def _too_many_images(max_images: int) -> ApiError:
 
 
 async def _read_form(request: Request, body: bytes, max_images: int) -> list[Upload]:
-    files = split_form(request.headers["content-type"], body)
+    files = split_form(request.headers["content-type"], body, max_images)
     if files:
         if len(files) > max_images:
             raise _too_many_images(max_images)

@@ -109,7 +109,7 @@ class _Layer:
     def _terms(self, h: str, own: float = 0) -> list[str]:
         """Return the terms of velocity and diffusion.
 
-        With own = -1 those of diffusion are `2 B (neighbours - 2 h)`, for one step, where H[k-1] is H[k].
+        With own = -1 those of diffusion are `2 B (neighbours - h)`, for one step, where H[k-1] is H[k].
         """
         body, factor = self._body, self._factor
         terms = []

@@ -70,8 +70,11 @@ def _figures(card: ModelCard) -> dict[str, str]:
     for name, report in card.parity.items():
         if "comparisons" in report:
             gap = max(comparison["max_relative"] for comparison in report["comparisons"])
-            count = sum(comparison["count"] for comparison in report["comparisons"])
-            figures[f"{name}, against {report['reference']}"] = f"equal within {gap:.1e} (relative), {count:,} images"
+            # At smaller batch sizes some of the images were compared again, and the fields have a row each.
+            counts = {comparison.get("images"): comparison["count"] for comparison in report["comparisons"]}
+            figures[f"{name}, against {report['reference']}"] = (
+                f"equal within {gap:.1e} (relative), {sum(counts.values()):,} images"
+            )
     for precision, file in MODEL_FILES.items():
         if precision not in card.variants:
             continue
@@ -120,6 +123,8 @@ def _weakest(card: ModelCard) -> list[str]:
     worst = int(recall.argmin())
     mistakes = confusion[worst].copy()
     mistakes[worst] = 0
+    if not mistakes.any():
+        return []
     return [
         f"- Worst of the classes: {labels[worst]}, of which {100 * recall[worst]:.1f} % of the test images are "
         f"recognised; it is taken for {labels[int(mistakes.argmax())]} most often."

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -104,7 +105,7 @@ def _check_archive(path: Path) -> None:
             if sizes["config.json"] > _MAX_CONFIG_BYTES or sizes["model.weights.h5"] > _MAX_WEIGHTS_BYTES:
                 raise ExportError(f"{path}: larger than any network of this package")
             config = json.loads(archive.read("config.json"))
-    except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it is damaged or of another kind ({error})") from error
     names = ("module", "class_name", "registered_name")  # Keras goes by the last, where it knows it
     found = tuple(map(config.get, names)) if isinstance(config, dict) else config
@@ -118,7 +119,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{path}: not the record of a training: {error}") from error
     if not isinstance(record, dict):
         raise ExportError(f"{path}: expected a JSON object, got {type(record).__name__}")

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from pdeinfer import PRESETS, ExportError, ModelPackage, ParityError, PdeSpec, Predictor, Preset
+from pdeinfer import PRESETS, ExportError, ModelPackage, ParityError, PdeSpec, Predictor, Preset, zoo
 from pdeinfer.cli import main
 from pdeinfer.export import broken_rules, export_package, verify_package
 from pdeinfer.kernel import register_kernel
@@ -198,6 +198,40 @@ def plain_keras(path: Path) -> None:
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]).save(path)
 
 
+def compressed(path: Path, damage: Callable[[bytearray, int], None]) -> None:
+    """Write a network, its members compressed, and damage the entry of config.json, at the place given."""
+    with zipfile.ZipFile(zoo.load("digits-pde").path / "model.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    damaged = bytearray(path.read_bytes())
+    damage(damaged, damaged.rindex(b"config.json") - 46)  # in the directory at the end
+    path.write_bytes(damaged)
+
+
+def encrypted(path: Path) -> None:
+    def damage(content: bytearray, entry: int) -> None:
+        content[entry + 8] |= 1
+
+    compressed(path, damage)
+
+
+def compressed_in_an_unknown_way(path: Path) -> None:
+    def damage(content: bytearray, entry: int) -> None:
+        content[entry + 10] = 99
+
+    compressed(path, damage)
+
+
+def damaged_within(path: Path) -> None:
+    def damage(content: bytearray, _: int) -> None:
+        start = content.index(b"config.json") + len(b"config.json")
+        content[start : start + 20] = b"\xff" * 20
+
+    compressed(path, damage)
+
+
 def edited(path: Path, edit: Callable[[dict[str, Any]], None], source: Path) -> None:
     with zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as changed:
         for name in archive.namelist():
@@ -209,7 +243,9 @@ def edited(path: Path, edit: Callable[[dict[str, Any]], None], source: Path) -> 
             changed.writestr(name, content)
 
 
-@pytest.mark.parametrize("make", [not_a_zip, lambda_layer, plain_keras])
+@pytest.mark.parametrize(
+    "make", [not_a_zip, lambda_layer, plain_keras, encrypted, compressed_in_an_unknown_way, damaged_within]
+)
 def test_a_foreign_file_is_one_line_and_exit_code_2(
     make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -251,11 +252,22 @@ def test_no_request_is_dropped_while_workers_are_changed_by_two_clients(
 ) -> None:
     url, image = f"http://127.0.0.1:{server.port}/classify", png(pixels[0])
 
-    def classify(_: int) -> int:
+    def classify() -> int:
         return httpx2.post(url, content=image, headers={"Content-Type": "image/png"}, timeout=PATIENCE).status_code
 
-    with ThreadPoolExecutor(6) as pool:
-        requests = pool.map(classify, range(200))
-        changes = pool.map(lambda name: change(server, name, "reload").status_code, ["tiny-grey", "tiny-rgb"] * 6)
-        assert set(changes) == {200}
-        assert set(requests) == {200}
+    changed = threading.Event()
+
+    def classify_until_changed(_: int) -> set[int]:
+        statuses = {classify()}
+        while not changed.is_set():
+            statuses.add(classify())
+        return statuses
+
+    with ThreadPoolExecutor(4) as clients, ThreadPoolExecutor(2) as admins:
+        requests = clients.map(classify_until_changed, range(4))
+        try:
+            changes = admins.map(lambda name: change(server, name, "reload").status_code, ["tiny-grey", "tiny-rgb"] * 6)
+            assert set(changes) == {200}
+        finally:
+            changed.set()
+        assert set().union(*requests) == {200}

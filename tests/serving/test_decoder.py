@@ -1,6 +1,7 @@
 """Large images: decoded one after the other where memory is short, without holding up anything else."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from io import BytesIO
 
@@ -53,6 +54,31 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Watched]:
     return lambda total: Watched(PixelBudget(total), monkeypatch)
+
+
+def test_an_image_that_is_refused_is_free_once_it_is_answered() -> None:
+    threads = Threads(1)
+    decoder = Decoder(SPEC, PIXELS, threads, PixelBudget(PIXELS), ModelMetrics("test", "1"))
+    refused, large = ("image", Upload("image", b"no image")), upload(LARGE)
+
+    async def objects_in_cycles(image: tuple[str, Upload]) -> int:
+        await decoder.run([image])
+        gc.collect()
+        gc.disable()
+        try:
+            await decoder.run([image])
+            await asyncio.sleep(0)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    async def test() -> None:
+        none = await objects_in_cycles(upload(8))
+        assert await objects_in_cycles(refused) <= none
+        assert await objects_in_cycles(large) <= none
+
+    asyncio.run(test())
+    threads.close()
 
 
 def test_large_and_small_images_and_errors_come_back_in_order(watched: Callable[[int], Watched]) -> None:

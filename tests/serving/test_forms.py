@@ -24,7 +24,7 @@ def test_the_files_of_a_form_keep_their_order_and_every_byte() -> None:
     contents = [bytes(range(256)), b"", b"\r\n\r\n-b", b"\r\n--\r\n"]
     heads = [HEAD, HEAD.replace(b"Content-D", b"content-d"), HEAD.replace(b"\r\nContent-Type: image/png", b""), HEAD]
 
-    found = split_form(TYPE, form(*(head + content for head, content in zip(heads, contents, strict=True))))
+    found = split_form(TYPE, form(*(head + content for head, content in zip(heads, contents, strict=True))), 4)
 
     assert found == [("a.png", content) for content in contents]
 
@@ -32,7 +32,7 @@ def test_the_files_of_a_form_keep_their_order_and_every_byte() -> None:
 def test_the_forms_of_client_libraries_are_plain() -> None:
     request = httpx2.Request("POST", "http://x", files=[("file", ("a b.png", b"1", "image/png")), ("file", b"2")])
 
-    found = split_form(request.headers["content-type"], request.read())
+    found = split_form(request.headers["content-type"], request.read(), 2)
 
     assert found == [("a b.png", b"1"), ("upload", b"2")]
 
@@ -59,7 +59,14 @@ def test_the_forms_of_client_libraries_are_plain() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_parser(content_type: str, body: bytes) -> None:
-    assert not split_form(content_type, body)
+    assert not split_form(content_type, body, 4)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 1000])
+def test_of_too_many_files_only_one_more_than_allowed_is_returned(count: int) -> None:
+    body = form(*(HEAD + b"%d" % number for number in range(count)))
+    assert split_form(TYPE, body, 3) == [("a.png", b"%d" % number) for number in range(min(count, 4))]
+    assert split_form(TYPE, body[:-6], count) is None
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from pdeinfer import ModelNotFoundError
+from pdeinfer import ModelNotFoundError, ModelPackageError, zoo
 from serving.app import create_app
 from serving.settings import Settings
 from serving.sources import find_packages
@@ -51,7 +51,7 @@ def change(client: TestClient, name: str, action: str) -> Any:
 
 
 def found(source: Path) -> list[tuple[str, str]]:
-    return [(package.card.preset.name, version) for version, package in find_packages(str(source))]
+    return [(zoo.load(location).card.preset.name, version) for version, location in find_packages(str(source))]
 
 
 def test_a_source_is_a_package_a_folder_of_versions_or_a_folder_of_both(repository: Path) -> None:
@@ -153,6 +153,42 @@ def test_a_package_damaged_under_a_reload_leaves_the_served_model_as_it_is(
     assert str(repository) not in response.text
     assert served(admin)[0] == ("tiny-grey", "10")
     assert admin.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
+
+
+def test_a_damaged_package_of_another_model_is_left_alone(
+    admin: TestClient, repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = repository / "tiny-rgb" / "card.json"
+    card.write_text("{")
+
+    assert change(admin, "tiny-grey", "reload").json()["versions"] == ["2", "10"]
+    assert f"left alone: {card} is not JSON" in caplog.text
+    assert change(admin, "tiny-rgb", "reload").status_code == 422
+    assert served(admin) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
+    settings = Settings(models=(str(repository),), device="cpu", threads=1)
+    with TestClient(create_app(settings, ["tiny-grey"])) as replacement:
+        assert served(replacement) == [("tiny-grey", "10"), ("tiny-grey", "2")]
+    with pytest.raises(ModelPackageError, match="is not JSON"), TestClient(create_app(settings, None)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b"\xff", 400, "invalid_json"),
+        (b"[]", 422, "invalid_parameter"),
+        (b"{}", 422, "invalid_parameter"),
+        (iter([b" " * 2000]), 413, "body_too_large"),
+    ],
+    ids=["cut off", "no text", "no object", "no action", "too large"],
+)
+def test_a_change_that_cannot_be_read_says_why(repository: Path, body: object, status: int, code: str) -> None:
+    settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin", max_body_bytes=1000)
+    with TestClient(create_app(settings)) as client:
+        response = client.post("/admin/models/tiny-grey", content=body, headers=KEY)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
 @pytest.mark.parametrize(

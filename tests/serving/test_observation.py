@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.logs import JsonFormatter, request_id
+from serving.logs import JsonFormatter, PlainFormatter, request_id
 from serving.models import ServedModel
 from serving.settings import Settings
+from tests.servers import ROOT
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
@@ -137,6 +140,42 @@ def test_a_log_line_is_one_json_object_whatever_the_message_holds() -> None:
     assert json.loads(line)["message"] == 'a "quoted"\nmessage'
     assert json.loads(line)["status"] == "200"
     assert json.loads(line)["request_id"] == "some-id"
+
+
+def test_a_terminal_shows_the_fields_beside_the_message() -> None:
+    record = logging.makeLogRecord(
+        {"levelname": "INFO", "msg": "request", "fields": {"path": "/models", "status": 200}}
+    )
+    token = request_id.set("7f")
+    try:
+        assert PlainFormatter().format(record) == "INFO: request request_id=7f path=/models status=200"
+    finally:
+        request_id.reset(token)
+    assert PlainFormatter().format(logging.makeLogRecord({"levelname": "INFO", "msg": "ready"})) == "INFO: ready"
+
+
+LOG_WITHOUT_THE_SERVERS_OWN = """
+import logging, warnings
+from io import BytesIO
+import PIL.Image
+from serving.logs import configure_logging
+
+configure_logging()
+logging.getLogger("python_multipart").warning("odd bytes")
+warnings.warn("will change", FutureWarning)
+for side in range(10_000, 10_100):
+    header = b"P6 %d %d 255\\n" % (side, side)
+    PIL.Image.open(BytesIO(header))
+print(len(PIL.Image.__dict__.get("__warningregistry__", {})))
+"""
+
+
+def test_other_packages_log_in_json_and_what_clients_make_pillow_warn_of_is_not_kept() -> None:
+    command = [sys.executable, "-c", LOG_WITHOUT_THE_SERVERS_OWN]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["logger"] for line in lines] == ["python_multipart", "py.warnings"]
+    assert int(done.stdout) <= 1
 
 
 def test_the_access_log_is_off_unless_asked_for_and_holds_neither_bytes_nor_queries_nor_keys(

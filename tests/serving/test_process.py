@@ -18,8 +18,9 @@ import pytest
 
 from serving.body_limit import LINGER_SECONDS
 from serving.protocol import MAX_HEAD_BYTES
+from serving.run import bind
 from serving.settings import Settings
-from serving.supervisor import Supervisor
+from serving.supervisor import Supervisor, sibling_of
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -344,12 +345,12 @@ def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_withou
     """Both are bound to it: neither listens before its models are loaded."""
     program = (
         "from serving import run\n"
-        "def bind(host, port, bind=run._bind):\n"
+        "def slow_bind(host, port, bind=run.bind):\n"
         "    bound = bind(host, port)\n"
         "    run.other = bind(*bound.getsockname())\n"
         "    run.other.listen()\n"
         "    return bound\n"
-        "run._bind = bind\n"
+        "run.bind = slow_bind\n"
         f"raise SystemExit(run.main(['--port', '0', '--device', 'cpu', {str(package_folder)!r}]))\n"
     )
     result = subprocess.run(
@@ -367,3 +368,22 @@ def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, 
     assert result.returncode == 1
     assert "Address already in use" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_restart_listens_where_connections_that_the_former_workers_closed_linger() -> None:
+    def listen(port: int) -> tuple[socket.socket, socket.socket]:
+        reserved = bind("127.0.0.1", port)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening = sibling_of(reserved)
+        listening.listen()
+        return reserved, listening
+
+    reserved, listening = listen(0)
+    port = reserved.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        listening.accept()[0].close()
+        assert client.recv(1) == b""
+    for former in (reserved, listening):
+        former.close()
+    for now in listen(port):
+        now.close()

@@ -3,14 +3,17 @@
 import asyncio
 import socket
 
+import httptools
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from serving import protocol
+from serving.parser import HttpParser
 from serving.protocol import LimitedProtocol
 
+GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # less than asyncio's own limit on what is not sent
 
 
@@ -47,3 +50,65 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(test())
+
+
+def upgrade(path: str, *headers: str) -> bytes:
+    lines = (f"POST {path} HTTP/1.1", "Host: x", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("sent", "requests"),
+    [
+        (upgrade("/a", f"Content-Length: {len(GET)}") + GET, [("/a", GET)]),
+        (upgrade("/a", "Content-Length: 2") + b"ok" + GET, [("/a", b"ok"), ("/plain", b"")]),
+        (upgrade("/a", "Content-Length: 0") + GET, [("/a", b""), ("/plain", b"")]),
+        (upgrade("/a") + upgrade("/b", "content-length: 1") + b"1" + GET, [("/a", b""), ("/b", b"1"), ("/plain", b"")]),
+        (
+            upgrade("/a", "Transfer-Encoding: chunked") + b"2\r\nok\r\n1\r\n!\r\n0\r\n\r\n" + GET,
+            [("/a", b"ok!"), ("/plain", b"")],
+        ),
+        (upgrade("/a") * 100, [("/a", b"")] * 100),
+    ],
+    ids=["a request as the body", "a length", "no length", "one after the other", "chunks", "many"],
+)
+def test_a_request_for_another_protocol_is_a_request_like_any_other(
+    sent: bytes, requests: list[tuple[str, bytes]], step: int
+) -> None:
+    protocol = Recorder()
+    parser = HttpParser(protocol)
+    for start in range(0, len(sent), step):
+        parser.feed_data(sent[start : start + step])
+    assert protocol.requests == requests
+
+
+def test_what_is_not_http_behind_such_a_request_is_an_error() -> None:
+    parser = HttpParser(Recorder())
+    with pytest.raises(httptools.HttpParserError):
+        parser.feed_data(upgrade("/a", "Content-Length: 2") + b"ok" + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
+class Recorder:
+    """The path and the body of every request that a parser has seen to its end."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, bytes]] = []
+
+    def on_message_begin(self) -> None:
+        self.path = self.body = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.path += url
+
+    def on_header(self, _: bytes, __: bytes) -> None:
+        pass
+
+    def on_headers_complete(self) -> None:
+        pass
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.requests.append((self.path.decode(), self.body))

@@ -121,6 +121,10 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
         assert "access-control-allow-origin" not in refused.headers
+    with client_for(package_folder, cors_origins="https://example.org", max_body_bytes=10) as client:
+        too_large = client.post("/classify", content=bytes(11), headers={"Origin": "https://example.org"})
+        assert too_large.status_code == 413
+        assert too_large.headers["access-control-allow-origin"] == "https://example.org"
 
 
 def test_the_documentation_says_what_needs_a_key(package_folder: Path) -> None:

@@ -97,7 +97,16 @@ def test_keys_are_shown_nowhere(
     assert settings.keys() == ["k3y-one", "k3y-two"]
     assert settings.keys_of_admins() == ["k3y-of-file"]
     assert "k3y" not in f"{settings!r} {settings}"
-    for wrong in (["--max-queue", "1"], ["--port", "x"], ["--api-keys-file", str(tmp_path)]):
+    (tmp_path / "typo.toml").write_text('api_key = "k3y"\n[auth]\nadmin_keys = ["k3y"]\n')
+    (tmp_path / "empty.toml").write_text('admin_keys = ["k3y", ""]\n')
+    for wrong in (
+        ["--max-queue", "1"],
+        ["--port", "x"],
+        ["--api-keys-file", str(tmp_path)],
+        ["--api-keys", "k3y"],
+        ["--config", str(tmp_path / "typo.toml")],
+        ["--config", str(tmp_path / "empty.toml")],
+    ):
         with pytest.raises(SystemExit):
             parse_settings(wrong)
     output = capsys.readouterr()
@@ -114,6 +123,10 @@ def test_keys_are_shown_nowhere(
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
         (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),
         (["--api-keys-file", "/dev/null"], {}, "holds no key"),
+        ([], {"PDEINFER_API_KEYS": ""}, "api_keys (PDEINFER_API_KEYS): holds no key"),
+        ([], {"PDEINFER_ADMIN_KEYS": " , "}, "holds no key"),
+        (["--api-keys", "secret"], {}, "--api-keys-file names a file"),
+        (["--admin-keys=secret"], {}, "--admin-keys-file names a file"),
         (["--cors-origins", "example.org"], {}, "an origin is like https://example.org"),
     ],
 )

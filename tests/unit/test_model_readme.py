@@ -46,6 +46,21 @@ def test_the_worst_class_and_its_commonest_mistake_are_named(card: ModelCard) ->
     assert "Worst of the classes: 4, of which 80.0 % of the test images are recognised; it is taken for 9" in text
 
 
+def test_where_nothing_was_mistaken_no_class_is_the_worst(card: ModelCard) -> None:
+    confusion = [[100 if row == column else 0 for column in range(10)] for row in range(10)]
+    assert "Worst" not in model_readme(replace(card, metrics={**card.metrics, "confusion": confusion}))
+
+
+def test_every_image_that_was_compared_is_counted_once(card: ModelCard) -> None:
+    text = model_readme(card)
+    assert card.metrics["test_images"] == 10_000
+    images = {row["images"]: row["count"] for row in next(iter(card.parity.values()))["comparisons"]}
+    assert f"(relative), {sum(images.values()):,} images" in text
+    assert 10_000 < sum(images.values()) < 10_400
+    (fields,) = [line for line in text.splitlines() if line.startswith("| fields.onnx")]
+    assert int(fields.split()[-3]) < 100
+
+
 def test_a_network_of_which_no_training_is_known_has_neither_data_nor_training_nor_our_licence() -> None:
     text = model_readme(ModelCard(PRESETS["cifar10-resnet32"], parameters=464_154, macs=69_124_736, opset=18))
     assert "## Training" not in text

@@ -44,6 +44,10 @@ def test_each_preset_is_listed_under_its_own_name_with_ten_labels() -> None:
     assert {len(preset.labels) for preset in PRESETS.values()} == {10}
 
 
+def test_a_whole_number_of_time_is_a_float() -> None:
+    assert isinstance(PdeSpec(dt=1).dt, float)
+
+
 @pytest.mark.parametrize(
     ("name", "velocity", "diffusivity"),
     [

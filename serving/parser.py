@@ -1,0 +1,76 @@
+"""The parser of a server that speaks HTTP alone: a request for another protocol is a request like any other."""
+
+from typing import Any
+
+import httptools
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class HttpParser:
+    """httptools' parser, which goes on behind a head with `Upgrade`: a server may ignore it (RFC 9110, section 7.8).
+
+    httptools takes what follows such a head for the other protocol's, and stops. Here a new one goes on with it. Where
+    the head announces a body, that one is first given a head which announces the same. Java's HTTP client and
+    `curl --http2` send such requests, and without this their bodies would be read as the next requests.
+
+    Args:
+        protocol: gets httptools' callbacks, of every request once.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._framing: list[tuple[bytes, bytes]] = []  # the headers that say how long the body is
+        self._repeats_head = False
+        self.on_body = protocol.on_body
+        self._renew()
+
+    def _renew(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: it closes by itself
+        self.get_method = self._parser.get_method
+        self.get_http_version = self._parser.get_http_version
+        self.should_upgrade = self._parser.should_upgrade
+        self.should_keep_alive = self._parser.should_keep_alive
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse what has come.
+
+        Raises:
+            httptools.HttpParserError: it is not HTTP.
+        """
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+            self._renew()
+            if self._framing:
+                self._repeats_head = True
+                head = b"".join(b"%b: %b\r\n" % header for header in self._framing)
+                self._parser.feed_data(b"POST * HTTP/1.1\r\n" + head + b"\r\n")
+
+    def on_message_begin(self) -> None:
+        if not self._repeats_head:
+            self._framing.clear()
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._repeats_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._repeats_head:
+            if name.lower() in _FRAMING:
+                self._framing.append((name, value))
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._repeats_head:
+            self._protocol.on_headers_complete()
+        self._repeats_head = False
+
+    def on_message_complete(self) -> None:
+        if not (self._framing and self.should_upgrade()):  # else its body is still to come
+            self._protocol.on_message_complete()
