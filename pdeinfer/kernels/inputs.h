@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <atomic>
+
 namespace pdeinfer {
 
 #define RETURN_IF_ERROR(expression) \
@@ -26,7 +28,12 @@ const char* const kInputNames[kInputs] = {"h",
                                           "shift",
                                           "start"};
 
-inline const OrtApi* api;
+// ONNX Runtime's functions: atomic, as each session writes it (the same) while the kernels of others may read it.
+struct Api {
+  std::atomic<const OrtApi*> pointer;
+  const OrtApi* operator->() const { return pointer.load(std::memory_order_relaxed); }
+};
+inline Api api;
 
 inline OrtStatus* out_of_memory() { return api->CreateStatus(ORT_FAIL, "pdeinfer.GlobalLayer: out of memory"); }
 

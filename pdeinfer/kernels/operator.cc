@@ -280,9 +280,8 @@ const OrtCustomOp kOperator = make_operator(infer_shape), kOperatorWithoutShapes
 // What ONNX Runtime calls where a session's options name the library.
 EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace pdeinfer;
-  // Once: the kernels of other sessions may be reading it.
-  [[maybe_unused]] static const OrtApi* const found = api = base->GetApi(kApiVersion);
-  if (!api) return nullptr;  // an older runtime, without the operator
+  api.pointer = base->GetApi(kApiVersion);
+  if (!api.pointer) return nullptr;  // an older runtime, without the operator
   if (!choose_solver()) return no_solver();
   const OrtCustomOp* const op = can_infer_shapes(base->GetVersionString()) ? &kOperator : &kOperatorWithoutShapes;
   static std::atomic<OrtCustomOpDomain*> shared;  // by all sessions, and never released
