@@ -23,7 +23,7 @@ BAR_ROUNDS = 41  # a ratio of two medians of eleven samples is uncertain by a te
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code: 0, 1 where outputs differ or a bar is not met, 2 for other errors."""
+    """Run the benchmark; return the exit code: 0, 1 where outputs differ, 2 for other errors, BAR_NOT_MET."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="K = 1 and 5, without OpenVINO and PyTorch, fewer rounds")
     parser.add_argument("--rounds", type=int, help="samples of each time (default: 11, or 7 with --quick)")

@@ -15,9 +15,14 @@ class PlainFormatter(logging.Formatter):
     """A record as a line: its level, its message and its fields, as `JsonFormatter` has them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        fields = " ".join(f"{name}={_on_one_line(value)}" for name, value in _fields(record).items())
         line = f"{record.levelname}: {record.getMessage()} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _on_one_line(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text else json.dumps(text)  # a path says what a client likes
 
 
 class JsonFormatter(logging.Formatter):

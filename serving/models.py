@@ -190,7 +190,7 @@ class Models:
         for path, problem in damaged.items():
             for name in wanted or ():
                 versions = found.get(name, {})
-                if not versions or any(package.path == path.with_name(number) for number, package in versions.items()):
+                if not versions or any(package.path == path.parent / number for number, package in versions.items()):
                     raise problem
             logger.warning("left alone: %s", problem)
         return found

@@ -28,10 +28,22 @@ class HttpParser:
     def _renew(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: it closes by itself
-        self.get_method = self._parser.get_method
-        self.get_http_version = self._parser.get_http_version
-        self.should_upgrade = self._parser.should_upgrade
-        self.should_keep_alive = self._parser.should_keep_alive
+
+    def close(self) -> None:
+        """Let go of httptools' parser, which refers to this one."""
+        del self._parser
+
+    def get_method(self) -> bytes:
+        return self._parser.get_method()
+
+    def get_http_version(self) -> str:
+        return self._parser.get_http_version()
+
+    def should_upgrade(self) -> bool:
+        return self._parser.should_upgrade()
+
+    def should_keep_alive(self) -> bool:
+        return self._parser.should_keep_alive()
 
     def feed_data(self, data: bytes) -> None:
         """Parse what has come.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,10 +251,8 @@ def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Se
         allow_abbrev=False,
     )
     for argument in arguments:
-        if argument.partition("=")[0] in ("--api-keys", "--admin-keys"):
-            parser.exit(
-                2, f"{prog}: other users of a machine see flags: {argument.partition('=')[0]}-file names a file\n"
-            )
+        if key_flag := re.match(r"--(api|admin)-keys?(=|$)", argument):
+            parser.exit(2, f"{prog}: other users of a machine see flags: --{key_flag[1]}-keys-file names a file\n")
     source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
     try:
         return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)

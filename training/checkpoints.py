@@ -10,7 +10,7 @@ import keras
 
 from pdeinfer.errors import TrainingError
 from training.files import replace_file
-from training.history import COLUMNS, Row, best_epoch, write_history
+from training.history import COLUMNS, Row, best_epoch, read_history, write_history
 from training.settings import Settings
 
 
@@ -74,6 +74,24 @@ class RunFolder:
     def last_epoch(self) -> int:
         """Return how many epochs count, 0 where there is no checkpoint."""
         return max(self.epochs(), default=0)
+
+    def rows(self) -> list[Row]:
+        """Return the history of the epochs that count.
+
+        Raises:
+            TrainingError: it is damaged, or of other epochs than the checkpoint.
+        """
+        rows, epoch = read_history(self.history), self.last_epoch()
+        if not epoch <= len(rows) <= epoch + 1:  # the row of an epoch is written before its checkpoint
+            if not epoch:
+                raise TrainingError(
+                    f"{self.history} has {len(rows)} epochs, and last-{len(rows)}.keras is not beside it"
+                )
+            raise TrainingError(
+                f"{self.history}: expected {epoch} epochs, as {self.checkpoint(epoch).name} has, or one more, "
+                f"got {len(rows)}"
+            )
+        return rows[:epoch]
 
     def load_last(self) -> keras.Model:
         """Return the network of the last epoch that counts, with its optimizer.

@@ -49,19 +49,12 @@ def fit(
         TrainingError: the checkpoint does not fit the history beside it.
     """
     train, validation = splits
-    rows = read_history(folder.history)
+    rows = folder.rows()
     steps = len(train) // recipe.batch_size
     if model.compiled:
         _create_variables(model)
     else:
         compile_model(model, recipe, steps)
-    epoch = folder.last_epoch()
-    if not epoch <= len(rows) <= epoch + 1:  # the row of an epoch is written before its checkpoint
-        raise TrainingError(
-            f"{folder.history} has {len(rows)} epochs: expected {folder.checkpoint(len(rows)).name} or the one before "
-            f"beside it, got {folder.checkpoint(epoch).name if epoch else 'none'}"
-        )
-    rows = rows[:epoch]
     if rows:
         folder.keep_if_best(rows)  # it was not yet, if the training was interrupted just then
     classes = model.output_shape[-1]
@@ -78,7 +71,7 @@ def fit(
         model.fit(
             batches,
             epochs=recipe.epochs,
-            initial_epoch=epoch,
+            initial_epoch=len(rows),
             shuffle=False,  # Batches shuffles
             validation_data=(images, labels),
             validation_batch_size=evaluation_batch,

@@ -67,7 +67,7 @@ def _train(arguments: argparse.Namespace) -> int:
             f"on {device} ({keras.backend.backend()}), in {folder.path}"
         )
         keras.utils.set_random_seed(seed)
-        if folder.last_epoch():
+        if folder.rows():
             model = folder.load_last()
         else:
             model, losses = choose_start(preset, recipe, splits, seed=seed)

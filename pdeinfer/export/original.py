@@ -99,7 +99,10 @@ def load_classifier(path: Path) -> Any:
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {member.filename: member.file_size for member in archive.infolist()}
+            members = archive.infolist()
+            if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+                raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it is compressed as Keras compresses none")
+            sizes = {member.filename: member.file_size for member in members}
             if sizes.keys() != _MEMBERS:
                 raise ExportError(f"{path}: {_NOT_EXPORTABLE}; it holds {', '.join(sorted(sizes)) or 'nothing'}")
             if sizes["config.json"] > _MAX_CONFIG_BYTES or sizes["model.weights.h5"] > _MAX_WEIGHTS_BYTES:

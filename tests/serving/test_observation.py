@@ -152,6 +152,8 @@ def test_a_terminal_shows_the_fields_beside_the_message() -> None:
     finally:
         request_id.reset(token)
     assert PlainFormatter().format(logging.makeLogRecord({"levelname": "INFO", "msg": "ready"})) == "INFO: ready"
+    forged = logging.makeLogRecord({"levelname": "INFO", "msg": "request", "fields": {"path": "/\nINFO: \x1b[2J"}})
+    assert PlainFormatter().format(forged) == r'INFO: request path="/\nINFO: \u001b[2J"'
 
 
 LOG_WITHOUT_THE_SERVERS_OWN = """

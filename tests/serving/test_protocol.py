@@ -1,7 +1,9 @@
 """The protocol on a real socket, with an application of the test."""
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import httptools
 import pytest
@@ -112,3 +114,49 @@ class Recorder:
 
     def on_message_complete(self) -> None:
         self.requests.append((self.path.decode(), self.body))
+
+
+def test_a_closed_connection_is_free_without_the_garbage_collector() -> None:
+    async def answer(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = uvicorn.Config(answer, http=LimitedProtocol, lifespan="off", log_config=None)
+    config.load()
+
+    async def closed_connection() -> weakref.ref[LimitedProtocol]:
+        connection = LimitedProtocol(config, ServerState(), {})
+        connection.connection_made(Unconnected())
+        connection.data_received(GET)
+        await asyncio.sleep(0.01)
+        connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        return weakref.ref(connection)
+
+    async def test() -> None:
+        await closed_connection()
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await closed_connection())() is None
+        finally:
+            gc.enable()
+
+    asyncio.run(test())
+
+
+class Unconnected(asyncio.Transport):
+    """A transport to nowhere."""
+
+    def write(self, data: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass

@@ -104,6 +104,7 @@ def test_keys_are_shown_nowhere(
         ["--port", "x"],
         ["--api-keys-file", str(tmp_path)],
         ["--api-keys", "k3y"],
+        ["--admin-key=k3y"],
         ["--config", str(tmp_path / "typo.toml")],
         ["--config", str(tmp_path / "empty.toml")],
     ):

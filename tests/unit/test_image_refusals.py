@@ -1,6 +1,7 @@
 """What `pdeinfer.images` refuses, and bytes that somebody made to harm it."""
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,25 @@ from hypothesis import strategies as st
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images import FORMATS, to_array
 from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
+
+
+def rle_bmp(width: int, height: int, data: bytes) -> bytes:
+    palette = b"".join(bytes([value, value, value, 0]) for value in range(256))
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    start = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + head + palette + data
+
+
+def tiff(order: str, strips: int, kind: int = 4) -> bytes:
+    """Return 8x8 grey pixels in strips of 4 rows, which all but the first have the place of the second."""
+    pixels = bytes(64)
+    places = struct.pack(f"{order}{strips}L", 8, *[40] * (strips - 1))
+    tags = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (277, 1), (278, 4)]
+    entries = [struct.pack(f"{order}HHLL", tag, 4, 1, value) for tag, value in tags]
+    entries.insert(5, struct.pack(f"{order}HHLL", 273, kind, strips, 8 + len(pixels)))
+    start = 8 + len(pixels) + len(places)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", start)
+    return head + pixels + places + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
 
 
 class TestRefusals:
@@ -71,9 +91,36 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("header", "sample"), [(b"P2 500 600 255\n", b"1 "), (b"P5 500 600 254\n", b"\1"), (b"P6 300 300 254\n", b"\1")]
     )
-    def test_a_ppm_that_is_decoded_in_python_may_be_no_larger_than_256_kib(self, header: bytes, sample: bytes) -> None:
-        with pytest.raises(ImageError, match=r"expected a binary PPM with .* or at most 262144 bytes, got \d{6}"):
+    def test_what_pillow_decodes_in_python_may_have_256_kib(self, header: bytes, sample: bytes) -> None:
+        problem = r"expected at most 262144 bytes of a PPM that Pillow decodes in Python, got \d{6}"
+        with pytest.raises(ImageError, match=problem):
             to_array(header + sample * 300_000, self.SPEC)
+
+    def test_what_pillow_decodes_in_python_may_have_a_million_pixels(self) -> None:
+        assert to_array(rle_bmp(1000, 2, (b"\xfa\7" * 4 + b"\0\0") * 2 + b"\0\1"), grey(8, 8)).any()
+        problem = "expected at most 1048576 pixels of a BMP that Pillow decodes in Python, got 1049600"
+        with pytest.raises(ImageError, match=problem):
+            to_array(rle_bmp(1024, 1025, b"\0\1"), self.SPEC)
+
+    @pytest.mark.parametrize("filler", [b"#" + b"a" * 5000 + b"\n", b" " * 5000])
+    def test_the_head_of_a_ppm_may_have_4_kib(self, filler: bytes) -> None:
+        pixels = random_pixels(8, 8, 3)
+        short = filler[:3000] + filler[-1:]
+        assert np.array_equal(to_array(b"P6 " + short + b"8 8 255\n" + pixels.tobytes(), self.SPEC), pixels)
+        with pytest.raises(ImageError, match="expected a BMP"):
+            to_array(b"P6 " + filler + b"8 8 255\n" + bytes(192), self.SPEC)
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_a_tiff_decodes_no_strip_twice(self, order: str) -> None:
+        assert to_array(tiff(order, strips=2), grey(8, 8)).shape == (8, 8, 1)
+        with pytest.raises(ImageError, match="expected at most 64 pixels in all strips together, got 96"):
+            to_array(tiff(order, strips=3), self.SPEC)
+
+    @pytest.mark.parametrize("kind", [1, 4])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_a_tag_of_a_tiff_may_have_a_hundred_thousand_values(self, order: str, kind: int) -> None:
+        with pytest.raises(ImageError, match="expected at most 100000 values of a tag in a TIFF, got 100001"):
+            to_array(tiff(order, strips=100_001, kind=kind), self.SPEC)
 
     def test_what_looks_like_scans_within_a_segment_and_behind_a_jpeg_are_none(self) -> None:
         pixels = random_pixels(16, 16)
