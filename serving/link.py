@@ -1,4 +1,4 @@
-"""A worker's end of the pipe to its supervisor: that it has started, and changes of the models that it serves."""
+"""A worker's end of the pipe to its supervisor: that it works, and changes of the models that it serves."""
 
 import asyncio
 import json
@@ -51,6 +51,8 @@ class Link:
                 lost()
                 return
             match message:
+                case ["ping"]:
+                    self._send("pong")
                 case ["prepare", name, action]:
                     self._preparing = loop.create_task(self._prepare(models, name, action))
                 case ["apply"] if self._prepared is not None:

@@ -1,4 +1,4 @@
-"""Many worker processes on one port; one that dies is replaced."""
+"""Many worker processes on one port; one that dies, or hangs, is replaced."""
 
 import json
 import logging
@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 # A worker that dies at once is replaced once this many seconds have passed since it was started.
 RESTART_SECONDS = 1.0
 
+# A worker is asked so often whether its event loop runs, and killed where it has not answered so many times. Times are
+# counted, not seconds: after a machine was paused, its workers have as long as ever.
+PING_SECONDS = 5.0
+MAX_UNANSWERED = 6
+
 # A fork would copy a process without its threads, and ONNX Runtime has some.
 _spawn = multiprocessing.get_context("spawn")
 
@@ -35,6 +40,7 @@ class _Worker:
     def __init__(self, settings: Settings, bound: socket.socket, names: list[str] | None) -> None:
         self.has_started = False
         self.started_at = time.monotonic()
+        self._unanswered = 0  # pings since its last answer
         self._pipe, other_end = _spawn.Pipe()
         with sibling_of(bound) as listening, other_end:
             self.process = _spawn.Process(target=_work, args=(settings, listening, other_end, names))
@@ -48,9 +54,26 @@ class _Worker:
         """Yield what it has sent."""
         try:
             while not self._pipe.closed and self._pipe.poll():
-                yield json.loads(self._pipe.recv_bytes())
+                message = json.loads(self._pipe.recv_bytes())
+                if message == ["pong"]:
+                    self._unanswered = 0
+                else:
+                    yield message
         except (EOFError, OSError):  # it has died, or is about to
             self._pipe.close()
+
+    def ping(self) -> None:
+        """Ask it whether it works, once it has started; end one that never answers."""
+        if not self.has_started:
+            return
+        if self._unanswered == MAX_UNANSWERED:
+            seconds = MAX_UNANSWERED * PING_SECONDS
+            logger.error("worker %s has not answered for %g seconds, and is killed", self.process.pid, seconds)
+            self.process.kill()
+            return
+        if not self._unanswered:
+            self.send("ping")
+        self._unanswered += 1
 
     def send(self, *message: object) -> None:
         with suppress(OSError):
@@ -97,6 +120,7 @@ class Supervisor:
         self._stop_signal: int | None = None
         self._workers: list[_Worker] = []
         self._changes = Changes()
+        self._next_ping = time.monotonic() + PING_SECONDS
 
     def run(self) -> int:
         """Return 0 after a signal, CANNOT_START where the first workers cannot use a model or the device."""
@@ -111,12 +135,14 @@ class Supervisor:
             self._start_worker()
         exit_code = 0
         while self._workers:
-            wait([waitable for worker in self._workers for waitable in worker.waitables()])
+            waitables = [waitable for worker in self._workers for waitable in worker.waitables()]
+            wait(waitables, max(0.0, self._next_ping - time.monotonic()))
             for worker in self._workers:
                 for message in worker.messages():
                     if message[0] == "started":
                         worker.has_started = True
                     self._changes.receive(worker, message)
+            self._ping_when_due()
             if not self._has_started and all(worker.has_started for worker in self._workers):
                 self._has_started = True
                 self._started()
@@ -134,6 +160,12 @@ class Supervisor:
                     exit_code = CANNOT_START
                     self._stop(signal.SIGTERM)
         return exit_code
+
+    def _ping_when_due(self) -> None:
+        if time.monotonic() >= self._next_ping:
+            self._next_ping = time.monotonic() + PING_SECONDS
+            for worker in self._workers:
+                worker.ping()
 
     def _stop(self, number: int) -> None:
         self._stop_signal = number

@@ -38,8 +38,8 @@ class Server:
 
 
 @contextmanager
-def running_server(log: Path, *arguments: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "pdeinfer", "serve", "--port", "0", "--device", "cpu", *arguments]
+def running_server(log: Path, *arguments: str, program: tuple[str, str] = ("-m", "pdeinfer")) -> Iterator[Server]:
+    command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu", *arguments]
     with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
         try:
             port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]

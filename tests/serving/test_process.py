@@ -219,6 +219,32 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
         assert not metrics.exists()
 
 
+def test_a_worker_that_hangs_is_replaced_and_others_are_not(package_folder: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pdeinfer import cli\n"
+        "from serving import supervisor\n"
+        "supervisor.PING_SECONDS = 0.5\n"
+        "sys.exit(cli.main())\n"
+    )
+    arguments = (str(package_folder), "--workers", "2", "--drain-seconds", "0")
+    with running_server(tmp_path / "log", *arguments, program=("-c", program)) as server:
+        hangs, works = children(server.process.pid)
+        os.kill(hangs, signal.SIGSTOP)
+        server.wait_for_log(f"worker {hangs} has not answered for 3 seconds")
+        server.wait_for_log(f"worker {hangs} died with exit code -9")
+        deadline = time.monotonic() + PATIENCE
+        while len(children(server.process.pid)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(5)  # more than a worker has that never answers
+
+        assert works in children(server.process.pid)
+        assert server.log.read_text().count("has not answered") == 1
+        server.process.terminate()
+        assert server.process.wait(PATIENCE) == 0
+
+
 def test_the_metrics_of_workers_are_added_up(
     package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
 ) -> None:
