@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from pdeinfer.package import ONNX_FILE
+from pdeinfer.package import MODEL_FILES
 from serving.errors import ApiError
 from serving.models import Change, Models
 from serving.schemas import Action
@@ -97,7 +97,10 @@ class Link:
             self._send("refused", 500, "internal_error", "the server failed to answer; its log has the details")
         else:
             self._prepared = change
-            versions = {version: model.card.files[ONNX_FILE].sha256 for version, model in change.models.items()}
+            versions = {
+                version: model.card.files[MODEL_FILES[model.info.precision]].sha256
+                for version, model in change.models.items()
+            }
             self._send("prepared", {"versions": versions, "names": models.names_after(change)})
 
     def _send(self, *message: object) -> None:

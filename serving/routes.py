@@ -223,6 +223,7 @@ def _model_info(model: ServedModel) -> ModelInfo:
         input=ModelInput(height=spec.height, width=spec.width, channels=spec.channels, fit=spec.fit),
         parameters=info.parameters,
         metrics=model.card.metrics,
+        precision=info.precision,
         device=info.device,
         provider=info.provider,
     )

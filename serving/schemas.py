@@ -4,6 +4,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pdeinfer.package import Precision
+
 Action: TypeAlias = Literal["load", "reload", "unload"]
 Filename = Annotated[
     str | None, Field(description="the image's, as the form says; null for a raw body", examples=["seven.png"])
@@ -103,6 +105,7 @@ class ModelInfo(_Schema):
     metrics: dict[str, object] = Field(
         description="what was measured, from the model's card", examples=[{"test_accuracy": 0.97}]
     )
+    precision: Precision = Field(description="of the network's file in use", examples=["float32"])
     device: str = Field(description="in use: cpu or cuda:N", examples=["cpu"])
     provider: str = Field(description="ONNX Runtime's, in use", examples=["CPUExecutionProvider"])
 

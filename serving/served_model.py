@@ -35,12 +35,12 @@ class ServedModel:
     Args:
         package: what to load.
         version: a number, as text.
-        settings: the device and the limits.
+        settings: the precision, the device and the limits.
         threads: where its images are decoded and classified.
         budget: for decoding large ones.
 
     Raises:
-        ModelPackageError: the package is damaged.
+        ModelPackageError: the package is damaged, or lacks the precision.
         DeviceError: the device cannot be used.
     """
 
@@ -54,7 +54,13 @@ class ServedModel:
         self.labels = package.card.preset.labels
         max_batch_size, max_delay_ms, max_queue = settings.batching(self.name)
         # Many batches at a time on one thread each do more than one batch on many threads.
-        self.predictor = Predictor(package, device=settings.device, threads=1, batch_size=max_batch_size)
+        self.predictor = Predictor(
+            package,
+            precision=settings.precision_of(self.name),
+            device=settings.device,
+            threads=1,
+            batch_size=max_batch_size,
+        )
         self.info = self.predictor.info()
         self.metrics = ModelMetrics(self.name, version)
         self._max_batch_size = max_batch_size

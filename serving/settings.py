@@ -30,12 +30,15 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pdeinfer.package import Precision
 from pdeinfer.session import available_cpus
 
 EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
 of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
 alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
+
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the address cannot be listened on; 2 wrong settings, model or device
 
 examples:
   pdeinfer serve
@@ -78,11 +81,12 @@ Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
 KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
 
 
-class BatchSettings(BaseModel):
-    """How one model is batched, where that is not as for all."""
+class ModelSettings(BaseModel):
+    """How one model is served, where that is not as all are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    precision: Precision | None = None
     max_batch_size: int | None = Field(default=None, ge=1)
     max_delay_ms: float | None = Field(default=None, ge=0, le=10_000)
     max_queue: int | None = Field(default=None, ge=1)
@@ -124,9 +128,12 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         default=256, ge=1, description="most images that a model has admitted and not classified; more get a 503"
     )
-    per_model: dict[str, Annotated[BatchSettings, BeforeValidator(_from_json)]] = Field(
+    precision: Precision = Field(
+        default="float32", description="float32, or half or int8 where a model's package has such a file"
+    )
+    per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
-        description='the three settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
+        description='the four settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
     )
     request_timeout: float = Field(
         default=30,
@@ -181,13 +188,17 @@ class Settings(BaseSettings):
 
     def batching(self, model: str) -> tuple[int, float, int]:
         """Return max_batch_size, max_delay_ms and max_queue of a model."""
-        own = self.per_model.get(model, BatchSettings())
+        own = self.per_model.get(model, ModelSettings())
         max_queue = own.max_queue or self.max_queue
         return (
             min(own.max_batch_size or self.max_batch_size, max_queue),  # no more wait
             self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
             max_queue,
         )
+
+    def precision_of(self, model: str) -> Precision:
+        """Return the precision in which a model is served."""
+        return self.per_model.get(model, ModelSettings()).precision or self.precision
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

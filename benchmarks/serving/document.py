@@ -57,7 +57,7 @@ What stands in the way, as far as it is known:
 
 - A single image costs `pdeinfer serve` about 500 microseconds of CPU; to decode and compute takes 200 of them (the
   smallest of twelve windows of a quarter of a second, on a busy machine). The rest is Python between socket and thread.
-- One process has one interpreter lock: `--workers`, a process for each CPU, answers up to 1.8 times as many.
+- One process has one interpreter lock: `--workers`, a process for each CPU, answers up to 1.7 times as many.
 - With `--workers` the kernel spreads connections at random: of four, one worker may get all. HAProxy spreads requests.
 
 ## Where the time goes

@@ -94,7 +94,7 @@ def measure(
 
 def _runner() -> asyncio.Runner:
     """Return a runner with the event loop that uvicorn chooses: uvloop, where it is installed."""
-    return asyncio.Runner(loop_factory=Config(app="").get_loop_factory())
+    return asyncio.Runner(loop_factory=Config(app="", log_config=None).get_loop_factory())
 
 
 async def _turn(server: Running, peer: Peer, case: Case, sample: Sample, seconds: float, results: Results) -> None:

@@ -27,6 +27,7 @@ def test_models_describe_what_is_served(client: TestClient) -> None:
         "input": {"height": 8, "width": 8, "channels": 1, "fit": GREY_PRESET.input.fit},
         "parameters": 640,
         "metrics": {"test_accuracy": 0.5},
+        "precision": "float32",
         "device": "cpu",
         "provider": "CPUExecutionProvider",
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from pdeinfer import ModelNotFoundError, ModelPackageError, zoo
+from pdeinfer import ModelNotFoundError, ModelPackageError, Predictor, zoo
 from serving.app import create_app
 from serving.settings import Settings
 from serving.sources import find_packages
@@ -52,6 +52,29 @@ def change(client: TestClient, name: str, action: str) -> Any:
 
 def found(source: Path) -> list[tuple[str, str]]:
     return [(zoo.load(location).card.preset.name, version) for version, location in find_packages(str(source))]
+
+
+def test_a_model_is_served_in_the_precision_that_is_asked_for(png: Png) -> None:
+    settings = Settings(models=("cifar10-global",), device="cpu", threads=1, precision="int8")
+    image = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    with TestClient(create_app(settings)) as client, Predictor("cifar10-global", precision="int8") as predictor:
+        (model,) = client.get("/models").json()["models"]
+        (result,) = client.post("/classify", content=image, headers=PNG).json()["results"]
+        expected = predictor.predict(image)
+        with Predictor("cifar10-global") as other:
+            assert other.predict(image).score != expected.score
+
+    assert model["precision"] == "int8"
+    assert (result["label"], result["score"]) == (expected.label, pytest.approx(expected.score, abs=1e-6))
+
+
+def test_a_precision_that_a_package_lacks_ends_the_start() -> None:
+    settings = Settings(models=("digits-pde",), device="cpu", threads=1, precision="int8")
+    with (
+        pytest.raises(ModelPackageError, match="digits-pde is not there in precision 'int8'"),
+        TestClient(create_app(settings)),
+    ):
+        pass
 
 
 def test_a_source_is_a_package_a_folder_of_versions_or_a_folder_of_both(repository: Path) -> None:

@@ -74,6 +74,14 @@ def test_one_model_may_be_batched_in_another_way() -> None:
     assert settings.batching("digits-pde") == (32, 1, 256)
 
 
+def test_one_model_may_have_another_precision() -> None:
+    settings = parse_settings(["--precision=half", '--per-model={"cifar10-global": {"precision": "int8"}}'])
+
+    assert settings.precision_of("cifar10-global") == "int8"
+    assert settings.precision_of("digits-pde") == "half"
+    assert parse_settings([]).precision_of("digits-pde") == "float32"
+
+
 def test_a_batch_has_no_more_images_than_may_wait() -> None:
     assert parse_settings(["--max-batch-size=100000000"]).batching("digits-pde") == (256, 0, 256)
 
