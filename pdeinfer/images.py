@@ -4,9 +4,9 @@ The rule, in this order:
 
 1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
    taken at its current frame. More than `MAX_IMAGE_PIXELS`, in a TIFF also of one tile, is refused before any pixel is
-   decoded, and so is what keeps the decoder busy for much longer than its size says: see the limits below. A JPEG file
-   whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the
-   network's input.
+   decoded, and so is what keeps the decoder busy for much longer than its size says: see `pdeinfer.image_limits`. A
+   JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times
+   the network's input.
 2. The EXIF orientation is applied.
 3. 16-bit grey becomes 8-bit, as value / 257 rounded (Pillow itself reads 16-bit colour as its high bytes). 32-bit
    integers and floats are refused: their range is unknown.
@@ -20,44 +20,27 @@ The rule, in this order:
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageFile, ImageOps
+from PIL import ExifTags, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.image_limits import check_head, check_pixels, check_work
 from pdeinfer.presets import InputSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
 
 MAX_IMAGE_PIXELS = 64_000_000
-MAX_JPEG_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
-MAX_JPEG_EXIF = 100  # Pillow joins these segments, and copies all before for each
-MAX_PPM_HEAD = 4096  # Pillow reads it byte by byte
-MAX_TIFF_VALUES = 100_000  # of one tag: Pillow makes an object of each, and of each strip some more
-# Where Pillow decodes in Python: PPM in text, or with another maximum than 255 (in grey also 65535), and BMP with RLE.
-MAX_SLOW_BYTES = 1 << 18  # in text it copies all that follows, for each comment
-MAX_SLOW_PIXELS = 1 << 20
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# Those that a length follows, and the image's end: what is lower, and restarts, the decoder skips without a length.
-_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
-_START_OF_IMAGE = b"\xff\xd8"
-_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
-_TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
-_TIFF_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
-_TIFF_STARTS = (b"II*\0", b"II\0*", b"II+\0", b"MM\0*", b"MM*\0", b"MM\0+")
-_TIFF_TAGS = 65_535
-_TIFF_BYTES = (1, 2, 7)  # kinds of values that Pillow leaves together,
-_TIFF_OFFSETS = (273, 324)  # but for these tags, of strips and tiles
 _BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
 _EXPECTED_FILE = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
@@ -84,7 +67,7 @@ def to_array(
     name = _describe(image, name)
     try:
         with _open(image, name) as picture:
-            _check_pixels(picture, name, max_pixels)
+            check_pixels(picture, name, max_pixels)
             if isinstance(picture, JpegImageFile) and picture is not image:
                 _reduce(picture, spec)
             picture.load()
@@ -138,9 +121,9 @@ def _open(image: Any, name: str) -> Iterator[PIL.Image.Image]:
         yield _from_array(image, name)
     elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
         with _open_file(image) as file:
-            _check_head(file, name)
+            check_head(file, name)
             with PIL.Image.open(file, formats=FORMATS) as picture:
-                _check_work(picture, name)
+                check_work(picture, name)
                 yield picture
     else:
         raise ImageError(
@@ -170,76 +153,6 @@ def _open_file(source: Any) -> Iterator[BinaryIO]:
         except (AttributeError, io.UnsupportedOperation):  # a pipe
             file = io.BytesIO(file.read())
         yield file
-
-
-def _check_head(file: BinaryIO, name: str) -> None:
-    """Refuse what would keep Pillow busy while it opens the file, and a JPEG of many scans; go back to the start."""
-    head = file.read(MAX_PPM_HEAD)
-    if head.startswith(_START_OF_IMAGE):
-        content = head + file.read()
-        _check_limit(name, "scans in a JPEG", _count_scans(content), MAX_JPEG_SCANS)
-        _check_limit(name, "EXIF segments in a JPEG", content.count(b"Exif\0\0"), MAX_JPEG_EXIF)
-    elif head.startswith(b"P"):
-        PIL.Image.open(io.BytesIO(head), formats=["PPM"]).close()
-    elif head[:4] in _TIFF_STARTS:
-        _check_limit(name, "values of a tag in a TIFF", max(_tiff_counts(file, head), default=0), MAX_TIFF_VALUES)
-    file.seek(0)
-
-
-def _check_limit(name: str, what: str, found: int, limit: int) -> None:
-    if found > limit:
-        raise ImageError(f"{name}: expected at most {limit} {what}, got {found}")
-
-
-def _tiff_counts(file: BinaryIO, head: bytes) -> Iterator[int]:
-    """Yield how many values each tag of the first picture has of which Pillow makes an object each."""
-    order = _TIFF_BYTE_ORDERS[head[:2]]
-    layouts = [(4, 4, 2)]  # where the tags' place stands, the bytes of it and of a count, and of the number of tags
-    if 43 in head[2:4]:  # BigTIFF; what Pillow takes for one depends on its version
-        layouts.append((8, 8, 8))
-    for start, size, size_of_number in layouts:
-        file.seek(int.from_bytes(head[start : start + size], order))
-        number = int.from_bytes(file.read(size_of_number), order)
-        for _ in range(min(number, _TIFF_TAGS)):
-            entry = file.read(4 + 2 * size)
-            tag, kind = int.from_bytes(entry[:2], order), int.from_bytes(entry[2:4], order)
-            if kind not in _TIFF_BYTES or tag in _TIFF_OFFSETS:
-                yield int.from_bytes(entry[4 : 4 + size], order)
-
-
-def _count_scans(content: bytes) -> int:
-    """Return how many scans the decoder meets before the image ends: other data, such as a film, may follow it."""
-    scans, position = 0, 2
-    while marker := _JPEG_MARKER.search(content, position):
-        kind, position = marker[0][1], marker.end()
-        if kind == _END_OF_IMAGE:
-            break
-        scans += kind == _START_OF_SCAN
-        position += int.from_bytes(content[position : position + 2], "big")
-    return scans
-
-
-def _check_work(picture: ImageFile.ImageFile, name: str) -> None:
-    """Refuse what is decoded in Python and not small, and pixels that are decoded again and again."""
-    pixels = picture.width * picture.height
-    tiles = getattr(picture, "tile", [])
-    if tiles and tiles[0].codec_name in PIL.Image.DECODERS and picture.fp is not None:
-        kind = f"a {picture.format} that Pillow decodes in Python"
-        _check_limit(name, f"bytes of {kind}", picture.fp.seek(0, os.SEEK_END), MAX_SLOW_BYTES)
-        _check_limit(name, f"pixels of {kind}", pixels, MAX_SLOW_PIXELS)
-    boxes = [tile.extents for tile in tiles if tile.extents is not None]
-    decoded = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
-    _check_limit(name, "pixels in all strips together", decoded, pixels * len(picture.getbands()))
-
-
-def _check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:
-    width, height = picture.size
-    tiff_tags = getattr(picture, "tag_v2", {})
-    width = max(width, tiff_tags.get(_TIFF_TILE_WIDTH, 0))  # a tile is decoded whole, even beyond the image
-    height = max(height, tiff_tags.get(_TIFF_TILE_HEIGHT, 0))
-    pixels = width * height
-    if pixels > max_pixels:
-        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}", pixels)
 
 
 def _reduce(picture: JpegImageFile, spec: InputSpec) -> None:

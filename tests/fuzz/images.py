@@ -8,7 +8,7 @@ import warnings
 
 import atheris
 
-with atheris.instrument_imports(include=["PIL", "pdeinfer.images"]):
+with atheris.instrument_imports(include=["PIL", "pdeinfer.images", "pdeinfer.image_limits"]):
     from PIL import (  # noqa: F401  # what is to be watched
         BmpImagePlugin,
         GifImagePlugin,
