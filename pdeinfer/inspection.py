@@ -138,7 +138,7 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
         raise ModelPackageError(f"{preset.name} has no PDE layers, so there are no fields to inspect")
     if FIELDS_FILE not in package.card.files:
         raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again, which adds it")
-    session = create_session(package.read_file(FIELDS_FILE), "cpu")
+    session = create_session(package.read_file(FIELDS_FILE), "cpu", fused=False)
     pixels = to_array(image, preset.input)
     try:
         outputs = session.run_all({INPUT_NAME: pixels[np.newaxis]})

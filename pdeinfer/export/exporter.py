@@ -9,10 +9,10 @@ from pdeinfer.card import ModelCard
 from pdeinfer.datasets import load_training_images
 from pdeinfer.errors import ParityError
 from pdeinfer.evaluation import evaluate_on
-from pdeinfer.export.fields import pde_layers, trace_fields
-from pdeinfer.export.graph import convert_classifier, without_functions
+from pdeinfer.export.fields import pde_layers
+from pdeinfer.export.graph import convert_classifier, convert_fields, without_functions
 from pdeinfer.export.model_readme import README_FILE, model_readme
-from pdeinfer.export.onnx_file import OPSET, write, write_onnx
+from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
 from pdeinfer.export.precisions import to_half, to_int8
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, Report, prove
@@ -63,11 +63,14 @@ def export_package(
 
         classifier = original.classifier
         classifier.save(folder / KERAS_FILE)
-        for precision, model in _models(original, calibrate, half=half, for_onnx_runtime=not inline).items():
-            complete = without_functions(model) if inline else model
-            write(complete, classifier.preset, folder / MODEL_FILES[precision], broken_rules)
+        models = {
+            MODEL_FILES[precision]: (model, broken_rules)
+            for precision, model in _models(original, calibrate, half=half, for_onnx_runtime=not inline).items()
+        }
         if pde_layers(classifier):
-            write_onnx(trace_fields(classifier), classifier.preset, folder / FIELDS_FILE, broken_fields_rules)
+            models[FIELDS_FILE] = (convert_fields(classifier, for_onnx_runtime=not inline), broken_fields_rules)
+        for name, (model, rules) in models.items():
+            write(without_functions(model) if inline else model, classifier.preset, folder / name, rules)
         if saved_model:
             write_saved_model(classifier, trace(classifier), folder / SAVED_MODEL)
         images = synthetic_images(*classifier.input_shape[1:])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.export.tf_function import tf_function
 from pdeinfer.inspection import layer_fields
 from pdeinfer.parity import Array
 
@@ -29,25 +28,19 @@ def pde_layers(classifier: Any) -> dict[str, Any]:
     return {f"layer{number}": layer for number, layer in enumerate(layers, 1)}
 
 
-def trace_fields(classifier: Any) -> Any:
-    """Return a `tf.function` of one argument, `image`, as `traced.trace` does, that returns the arrays by name."""
-    import keras
-    import tensorflow as tf
-
-    layers = pde_layers(classifier)
-    inputs_of = keras.Model(classifier.input, {name: layer.input for name, layer in layers.items()})
-    spec = classifier.preset.input
-    image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
-
-    @tf_function([image])
-    def fields(image: Any) -> dict[str, Any]:
-        inputs = inputs_of(image, training=False)
-        return {
-            f"{name}/{symbol}": field
-            for name, layer in layers.items()
-            for symbol, field in _needed_fields(layer, inputs[name]).items()
-        }
-
+def needed_fields(layer: Any, h: Any) -> dict[str, Any]:
+    """Return the arrays of a PDE layer with the input h, by symbol, without those that are not needed."""
+    pairs = {
+        ("start", "source"): (layer.compute_start(h), None if layer.spec.source is None else h),
+        ("u", "v"): layer.compute_velocity(h) or (None, None),
+        ("Dx", "Dy"): layer.compute_diffusivity(h) or (None, None),
+    }
+    fields = {}
+    for (first_symbol, second_symbol), (first, second) in pairs.items():
+        if first is not None and not isinstance(first, float | int):
+            fields[first_symbol] = first
+            if second is not None and second is not first:
+                fields[second_symbol] = second
     return fields
 
 
@@ -66,7 +59,7 @@ def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
         for name, (h, output) in both_of(images, training=False).items():
             layer = layers[name]
             named = {
-                **_needed_fields(layer, h),
+                **needed_fields(layer, h),
                 "levels": keras.ops.stack(layer.compute_levels(h), axis=1),
                 "output": output,
             }
@@ -90,19 +83,3 @@ def exported_fields(classifier: Any, outputs: Mapping[str, Array]) -> dict[str, 
         normalized = layers[fields.name].norm(fields.levels[-1], training=False)
         arrays[f"{fields.name}/output"] = np.asarray(keras.ops.relu(normalized))
     return arrays
-
-
-def _needed_fields(layer: Any, h: Any) -> dict[str, Any]:
-    """Return the arrays of a PDE layer with the input h, by symbol, without those that are not needed."""
-    pairs = {
-        ("start", "source"): (layer.compute_start(h), None if layer.spec.source is None else h),
-        ("u", "v"): layer.compute_velocity(h) or (None, None),
-        ("Dx", "Dy"): layer.compute_diffusivity(h) or (None, None),
-    }
-    fields = {}
-    for (first_symbol, second_symbol), (first, second) in pairs.items():
-        if first is not None and not isinstance(first, float | int):
-            fields[first_symbol] = first
-            if second is not None and second is not first:
-                fields[second_symbol] = second
-    return fields

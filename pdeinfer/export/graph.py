@@ -1,5 +1,6 @@
 """Converts a network: tf2onnx all but its normalisation and its PDE layers, which are joined to what it made of it."""
 
+from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -9,8 +10,8 @@ from pdeinfer.export.fields import pde_layers
 from pdeinfer.export.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.function_body import BlockedBody
 from pdeinfer.export.onnx_file import OPSET, convert
-from pdeinfer.export.operands import OPERANDS, folded_operands
-from pdeinfer.export.traced import NORMALIZED, trace_around_layers
+from pdeinfer.export.operands import OPERANDS, folded_operands, operand_name
+from pdeinfer.export.traced import NORMALIZED, all_but_last, trace_around_layers, trace_fields_around_layers
 
 
 def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
@@ -22,10 +23,17 @@ def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any
     Raises:
         ExportError, MissingDependencyError: as `onnx_file.convert` does.
     """
-    nchw_inputs = [NORMALIZED, *pde_layers(classifier)]
-    model = convert(trace_around_layers(classifier), classifier.preset, nchw_inputs)
-    _complete(model, classifier, for_onnx_runtime=for_onnx_runtime)
-    return model
+    function, layers = trace_around_layers(classifier), pde_layers(classifier)
+    return _convert(classifier, function, layers, for_onnx_runtime=for_onnx_runtime)
+
+
+def convert_fields(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
+    """Return the fields of a network's PDE layers (see `fields.py`) as an `onnx.ModelProto`, from raw pixels on.
+
+    Args, Raises: as `convert_classifier`.
+    """
+    function, layers = trace_fields_around_layers(classifier), all_but_last(pde_layers(classifier))
+    return _convert(classifier, function, layers, for_onnx_runtime=for_onnx_runtime)
 
 
 def without_functions(model: Any) -> Any:
@@ -47,20 +55,25 @@ def sort_nodes(graph: Any) -> None:
     graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())
 
 
-def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
-    """Join the inputs but the image, and the outputs but the probabilities, by the nodes that were left out."""
+def _convert(classifier: Any, function: Any, layers: Mapping[str, Any], *, for_onnx_runtime: bool) -> Any:
+    """Convert a function that `traced` cut, and join the inputs but the image, and the outputs that are operands.
+
+    Args:
+        layers: the PDE layers that were cut out, by name; these and the normalisation are the nodes that join them.
+    """
     import onnx
 
+    model = convert(function, classifier.preset, [NORMALIZED, *layers])
     graph, image_spec = model.graph, classifier.preset.input
-    traced = {value.name for value in graph.output}
     shape = ["batch", image_spec.height, image_spec.width, image_spec.channels]
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, shape)
-    probabilities = [value for value in graph.output if value.name == "probabilities"]
-    for values, kept in ((graph.input, [image]), (graph.output, probabilities)):
+    operands = {operand_name(name, key) for name in layers for key in OPERANDS}
+    traced = operands & {value.name for value in graph.output}
+    outputs = [value for value in graph.output if value.name not in traced]
+    for values, kept in ((graph.input, [image]), (graph.output, outputs)):
         del values[:]
         values.extend(kept)
     _normalize(graph, classifier.get_layer("normalize"))
-    layers = pde_layers(classifier)
     for name, layer in layers.items():
         _call(graph, name, layer, traced)
     if layers:
@@ -70,6 +83,7 @@ def _complete(model: Any, classifier: Any, *, for_onnx_runtime: bool) -> None:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     _pool_globally(graph)
     sort_nodes(graph)
+    return model
 
 
 def _normalize(graph: Any, rescaling: Any) -> None:
@@ -118,8 +132,9 @@ def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
     import onnx
 
     folded = folded_operands(layer)
-    graph.initializer.extend(onnx.numpy_helper.from_array(array, f"{name}/{key}") for key, array in folded.items())
-    operands = {key: f"{name}/{key}" for key in OPERANDS if key in folded or f"{name}/{key}" in traced}
+    names = {key: operand_name(name, key) for key in OPERANDS}
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, names[key]) for key, array in folded.items())
+    operands = {key: value for key, value in names.items() if key in folded or value in traced}
     for field in ("courant", "diffusion"):
         if f"{field}_x" in operands:  # one for both, where there is but one
             operands.setdefault(f"{field}_y", operands[f"{field}_x"])

@@ -81,8 +81,3 @@ def write(model: Any, preset: Preset, path: Path, broken_rules: Callable[[Any, P
     if broken:
         raise ExportError(f"{preset.name}: {path.name} breaks the rules of a model package: {'; '.join(broken)}")
     path.write_bytes(model.SerializeToString())
-
-
-def write_onnx(function: Any, preset: Preset, path: Path, broken_rules: Callable[[Any, Preset], list[str]]) -> None:
-    """Convert a traced function and write it, as `convert` and `write` do; so of `traced.trace` the plain network."""
-    write(convert(function, preset), preset, path, broken_rules)

@@ -24,6 +24,11 @@ OPERANDS = (
 )
 
 
+def operand_name(layer: str, operand: str) -> str:
+    """Return the name that a graph has for an operand of a PDE layer."""
+    return f"{layer}/operands/{operand}"
+
+
 def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
     """Return those operands of a PDE layer, by name, that are computed from its input by other operators than its own.
 

@@ -67,7 +67,7 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
     Raises:
         ParityError, ModelPackageError: the file lacks fields, or has others.
     """
-    session = create_session(fields_file, "cpu")
+    session = create_session(fields_file, "cpu", fused=False)  # as `inspect` does
     return compare_fields(
         (name, lambda batch: original_fields(classifier, batch)),
         (

@@ -1,9 +1,10 @@
-"""The functions that are exported: raw pixels in, probabilities out."""
+"""The functions that are exported: raw pixels in, probabilities or fields out."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pdeinfer.export.fields import pde_layers
-from pdeinfer.export.operands import traced_operands
+from pdeinfer.export.fields import needed_fields, pde_layers
+from pdeinfer.export.operands import operand_name, traced_operands
 from pdeinfer.export.tf_function import tf_function
 
 NORMALIZED = "normalized"
@@ -28,32 +29,78 @@ def trace(classifier: Any) -> Any:
 
 
 def trace_around_layers(classifier: Any) -> Any:
-    """Return a `tf.function` of the network with its normalisation and its PDE layers cut out.
+    """Return what `trace` does with the normalisation and the PDE layers cut out (see `_trace_around`)."""
+    import keras
+
+    layers = pde_layers(classifier)
+
+    def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"probabilities": keras.ops.softmax(values["logits"])}
+
+    return _trace_around(classifier, layers, {"logits": classifier.output, **_inputs(layers)}, outputs)
+
+
+def trace_fields_around_layers(classifier: Any) -> Any:
+    """Return a `tf.function` of the fields of the PDE layers, named as in `fields.py`, cut likewise.
+
+    No field depends on what the last layer returns, so that layer is neither an argument nor has it operands.
+    """
+    layers = pde_layers(classifier)
+
+    def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            f"{name}/{symbol}": field
+            for name, layer in layers.items()
+            for symbol, field in needed_fields(layer, values[name]).items()
+        }
+
+    return _trace_around(classifier, all_but_last(layers), _inputs(layers), outputs)
+
+
+def all_but_last(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the PDE layers that the fields of later ones depend on."""
+    return dict(list(layers.items())[:-1])
+
+
+def _inputs(layers: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: layer.input for name, layer in layers.items()}
+
+
+def _trace_around(
+    classifier: Any,
+    layers: Mapping[str, Any],
+    results: Mapping[str, Any],
+    outputs: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> Any:
+    """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
 
     Cutting a functional Keras model needs no operator that TensorFlow and tf2onnx would have to leave alone: what a
-    layer returns is an argument, "normalized", "layer1", "layer2", ..., and what a PDE layer takes is returned beside
-    "probabilities": its `operands.traced_operands`, with the layer's name before theirs ("layer1/h").
+    layer returns is an argument, "normalized", "layer1", "layer2", ..., and what a PDE layer takes, its
+    `operands.traced_operands`, is returned beside the outputs, under its `operands.operand_name`.
+
+    Args:
+        layers: the PDE layers that are cut out, by name.
+        results: tensors of the network by name, among them the input of each of these layers, by its name.
+        outputs: makes the outputs of the values of `results`.
     """
     import keras
     import tensorflow as tf
 
-    layers = pde_layers(classifier)
     arguments = {
         NORMALIZED: classifier.get_layer("normalize").output,
         **{name: layer.output for name, layer in layers.items()},
     }
-    results = {"logits": classifier.output, **{name: layer.input for name, layer in layers.items()}}
-    around = keras.Model(list(arguments.values()), results, name=classifier.name)
+    around = keras.Model(list(arguments.values()), dict(results), name=classifier.name)
     signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
 
     @tf_function(signature)
-    def classify(*arguments: Any) -> dict[str, Any]:
-        results = around(list(arguments), training=False)
+    def function(*arguments: Any) -> dict[str, Any]:
+        values = around(list(arguments), training=False)
         operands = {
-            f"{name}/{operand}": value
+            operand_name(name, operand): value
             for name, layer in layers.items()
-            for operand, value in traced_operands(layer, results[name]).items()
+            for operand, value in traced_operands(layer, values[name]).items()
         }
-        return {"probabilities": keras.ops.softmax(results["logits"]), **operands}
+        return {**outputs(values), **operands}
 
-    return classify
+    return function

@@ -14,9 +14,10 @@ from pdeinfer import PRESETS, LayerFields, ModelPackage, ModelPackageError, Pari
 from pdeinfer.card import ModelCard
 from pdeinfer.cli import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
-from pdeinfer.export.fields import original_fields, trace_fields
+from pdeinfer.export.fields import original_fields
 from pdeinfer.export.fields_report import TOLERANCE, FieldsReport, compare_fields
-from pdeinfer.export.onnx_file import OPSET, write_onnx
+from pdeinfer.export.graph import convert_fields
+from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.proof import prove_fields
 from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
@@ -53,7 +54,7 @@ def package(
     with new_package(tmp_path_factory.mktemp("packages") / "package") as folder:
         shutil.copy(path, folder / KERAS_FILE)
         (folder / ONNX_FILE).write_bytes(b"not needed")
-        write_onnx(trace_fields(load_classifier(path)), request.param, folder / FIELDS_FILE, broken_fields_rules)
+        write(convert_fields(load_classifier(path)), request.param, folder / FIELDS_FILE, broken_fields_rules)
         write_card(folder, ModelCard(request.param, parameters=0, macs=0, opset=OPSET))
     return ModelPackage.read(folder.with_name("package"))
 
@@ -179,14 +180,12 @@ def test_missing_fields_are_an_error(digits: ModelPackage) -> None:
 def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
     saved_network: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_and_damage(function: object, preset: Preset, path: Path, rules: Callable[..., list[str]]) -> None:
-        write_onnx(function, preset, path, rules)
-        if path.name == FIELDS_FILE:
-            model = onnx.load(path)
-            weaken_a_kernel(model)
-            path.write_bytes(model.SerializeToString())
+    def convert_and_damage(classifier: object, *, for_onnx_runtime: bool) -> onnx.ModelProto:
+        model = convert_fields(classifier, for_onnx_runtime=for_onnx_runtime)
+        weaken_a_kernel(model)
+        return model
 
-    monkeypatch.setattr(exporter, "write_onnx", write_and_damage)
+    monkeypatch.setattr(exporter, "convert_fields", convert_and_damage)
     source = saved_network(DIGITS)
     with pytest.raises(ParityError, match=r"fields\.onnx(.|\n)*NOT EQUAL"):
         export_package(source, tmp_path / "package")

@@ -13,9 +13,9 @@ import pytest
 
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset
 from pdeinfer.cli import main
-from pdeinfer.export.graph import convert_classifier
+from pdeinfer.export.graph import convert_classifier, convert_fields, without_functions
 from pdeinfer.export.onnx_file import convert
-from pdeinfer.export.operands import OPERANDS
+from pdeinfer.export.operands import OPERANDS, operand_name
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.traced import trace
 from pdeinfer.package import ONNX_FILE
@@ -45,7 +45,7 @@ def calls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def given_operands(call: onnx.NodeProto) -> list[str]:
     """The operands that a call gives, and whether as the tensor of that name: "diffusion_x for diffusion_y"."""
     return [
-        operand if name == f"{call.name}/{operand}" else f"{name.partition('/')[2]} for {operand}"
+        operand if name == operand_name(call.name, operand) else f"{name.rpartition('/')[2]} for {operand}"
         for operand, name in zip(OPERANDS, call.input, strict=False)
         if name
     ]
@@ -86,6 +86,23 @@ def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: 
     sizes = [dimension.dim_param or dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
     assert sizes == ["batch", spec.height, spec.width, spec.channels]
     assert [output.name for output in model.graph.output] == ["probabilities"]
+
+
+def test_the_fields_call_all_pde_layers_but_the_last_and_can_be_inlined() -> None:
+    model = convert_fields(initial_network(PRESETS["cifar10-global-tiny"]))
+    assert [call.name for call in calls(model)] == ["layer1", "layer2"]
+    symbols = ("Dx", "Dy", "start", "u", "v")
+    fields = {f"layer{number}/{symbol}" for number in (1, 2, 3) for symbol in symbols}
+    inlined = without_functions(model)
+    assert {node.domain for node in inlined.graph.node} == {""}
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    called, alone = (
+        create_session(file.SerializeToString(), "cpu", fused=False).run_all({"image": image})
+        for file in (model, inlined)
+    )
+    assert called.keys() == alone.keys() == fields
+    for name, field in called.items():
+        assert np.allclose(field, alone[name], rtol=1e-6, atol=1e-6)
 
 
 def test_a_network_without_pde_layers_has_no_function() -> None:
