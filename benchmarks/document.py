@@ -58,7 +58,9 @@ Runtime's two threads in each run, or with two runs at a time.""",
 GPU = """## On a GPU
 
 `python -m benchmarks.gpu` measures latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch
-compiled. It **has not run yet**: no machine with a GPU was at hand. Nothing is claimed here.
+compiled; of ours, plain runs, IO binding, CUDA graphs, float16 and TensorRT. It **has not run yet**: no machine with a
+GPU was at hand. Nothing is claimed here. `pdeinfer.Predictor` on CUDA runs the plain file, without IO binding and
+without CUDA graphs.
 """
 
 

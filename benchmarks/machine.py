@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pdeinfer.session import available_cpus
 
+# What a processor computes with, the widest first: speed depends on it more than on its name.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+
 PACKAGES = ("pdeinfer", "onnxruntime", "numpy", "keras", "tensorflow")
 
 
@@ -34,4 +37,8 @@ def _processor() -> str:
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if not names:
+        return platform.processor() or platform.machine()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    widest = next((f" with {name}" for flag, name in _VECTORS.items() if flag in flags), "")
+    return f"{names[0]}{widest}"

@@ -2,6 +2,7 @@
 
 from pdeinfer.card import ModelCard
 from pdeinfer.errors import (
+    BackendError,
     DatasetError,
     DeviceError,
     ExportError,
@@ -26,6 +27,7 @@ from pdeinfer.version import __version__
 
 __all__ = [
     "PRESETS",
+    "BackendError",
     "ClassScore",
     "DatasetError",
     "DeviceError",

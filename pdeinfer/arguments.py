@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     predict = add_command("predict", "classify images", _PREDICT_EXAMPLES)
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
     predict.add_argument("--model", default=zoo.DEFAULT_MODEL, help="bundled model or package folder (%(default)s)")
-    predict.add_argument("--top-k", type=_positive_int, default=5, metavar="K", help="classes to name (%(default)s)")
+    predict.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="classes to name (%(default)s)")
     _add_precision(predict)
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     predict.add_argument("--json", action="store_true", help="print one JSON object per line")
@@ -121,7 +121,7 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
                          help="of the package's files (%(default)s)")  # fmt: skip
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)

@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pdeinfer.errors import ExportError, MissingDependencyError
+from pdeinfer.errors import BackendError, MissingDependencyError
+
+_BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def import_keras() -> None:
@@ -14,14 +16,18 @@ def import_keras() -> None:
 
     Raises:
         MissingDependencyError: Keras or the backend is not installed.
+        BackendError: KERAS_BACKEND names none of Keras's.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend not in _BACKENDS:
+        raise BackendError(f"KERAS_BACKEND: expected {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, got {backend!r}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _silent_stderr():
             import keras  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError(error.name or "keras", "train", "training or exporting a network") from error
+        extra = None if error.name in _BACKENDS[1:] else "train"
+        raise MissingDependencyError(error.name or "keras", extra, "training or exporting a network") from error
 
 
 def require_tensorflow() -> None:
@@ -29,13 +35,13 @@ def require_tensorflow() -> None:
 
     Raises:
         MissingDependencyError: Keras or TensorFlow is not installed.
-        ExportError: Keras runs on another backend.
+        BackendError: Keras runs on another backend.
     """
     import_keras()
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise ExportError(f"export needs KERAS_BACKEND=tensorflow; Keras runs on {keras.backend.backend()}")
+        raise BackendError(f"export needs KERAS_BACKEND=tensorflow; Keras runs on {keras.backend.backend()}")
 
 
 @contextmanager

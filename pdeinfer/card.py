@@ -41,7 +41,7 @@ class ModelCard:
         parameters: the number of trainable parameters. macs: the multiply-adds of classifying one image.
         opset: the ONNX operator set of `model.onnx`.
         training: how it was trained. metrics: what was measured, e.g. `{"test_accuracy": 0.97}`.
-        parity: the report that proves the exported files equal to the original.
+        parity: by candidate, the reports that prove the exported files equal to the original.
         variants: by precision, what was measured of `model.half.onnx` and `model.int8.onnx` where they are there.
         files: every other file of the folder by its relative POSIX path; `write_card` fills it in.
         created: ISO 8601, UTC. pdeinfer_version: the version that wrote it.

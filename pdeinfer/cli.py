@@ -91,12 +91,12 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    answered: deque[str] = deque()
+    pending: deque[str] = deque()
     failed: list[ImageError] = []
     with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
-        images = _readable_images(options.images, predictor.info().input, answered, failed)
+        images = _readable_images(options.images, predictor.info().input, pending, failed)
         for prediction in predictor.predict_iter(images, options.top_k):
-            _print_prediction(answered.popleft(), prediction, options.json)
+            _print_prediction(pending.popleft(), prediction, options.json)
     return 1 if failed else 0
 
 

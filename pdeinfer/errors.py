@@ -9,6 +9,7 @@
     ├── DeviceError             RuntimeError  the device asked for cannot be used
     ├── PredictorClosedError    RuntimeError  a closed Predictor was used
     ├── ExportError             ValueError    a network or file cannot be exported
+    ├── BackendError            RuntimeError  Keras runs on another backend than is needed, or on none that there is
     ├── ParityError             RuntimeError  an exported model differs from its original
     ├── DatasetError            ValueError    a data set's file is missing or damaged
     ├── TrainingError           ValueError    a training cannot start or resume as asked
@@ -60,6 +61,10 @@ class PredictorClosedError(PdeinferError, RuntimeError):
 
 class ExportError(PdeinferError, ValueError):
     """A network or file cannot be exported."""
+
+
+class BackendError(PdeinferError, RuntimeError):
+    """Keras runs on another backend than is needed, or KERAS_BACKEND names none that there is."""
 
 
 class ParityError(PdeinferError, RuntimeError):

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from pdeinfer import zoo
-from pdeinfer.datasets import Split, load_test_split
-from pdeinfer.package import ModelPackage, Precision
+from pdeinfer.datasets import load_test_split
+from pdeinfer.package import Precision
 from pdeinfer.predictor import Predictor
+from pdeinfer.session import PdeLayers
 
 MAX_PRINTED_CLASSES = 20
 PRINTED_CONFUSIONS = 10
@@ -27,7 +28,7 @@ class Evaluation:
         confusion: images by true class (rows) and predicted class (columns).
         card_accuracy: the test accuracy that its card states of this precision, or None.
         images_per_second: of arrays in batches of `batch_size`: the median of three passes, after one batch to warm up.
-        device, threads: as in `pdeinfer.PredictorInfo`.
+        device, threads, pde_layers: as in `pdeinfer.PredictorInfo`.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Evaluation:
     batch_size: int
     device: str
     threads: int
+    pde_layers: PdeLayers
 
     @property
     def images(self) -> int:
@@ -85,7 +87,8 @@ class Evaluation:
             f"{name}: {self.accuracy:.2%} of {self.images:,} test images right ({self.correct:,}), "
             f"{self._against_card()}",
             f"{self.images_per_second:,.0f} images per second ({self.device}, {self.threads} "
-            f"thread{'s' if self.threads > 1 else ''}, batches of {self.batch_size})",
+            f"thread{'s' if self.threads > 1 else ''}, batches of {self.batch_size}, "
+            f"{self.pde_layers} operators)",
         ]
         if self._are_digits:
             lines.append(f"{self.mutual_confusion('3', '5'):.2%} of the 3s and 5s taken for each other")
@@ -142,12 +145,8 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
         DatasetError: the card names no data set, or its test images are missing, damaged or others.
     """
     package = zoo.load(model)
-    return evaluate_on(load_test_split(package.card.training, package.card.preset, data_dir), package, precision)
-
-
-def evaluate_on(test: Split, package: ModelPackage, precision: Precision) -> Evaluation:
-    """Classify test images, as `evaluate` does."""
-    preset = package.card.preset
+    card, preset = package.card, package.card.preset
+    test = load_test_split(card.training, preset, data_dir)
     with Predictor(package, precision=precision) as predictor:
         info = predictor.info()
         predictor.predict_proba(test.images[: info.batch_size])
@@ -156,7 +155,6 @@ def evaluate_on(test: Split, package: ModelPackage, precision: Precision) -> Eva
             started = time.perf_counter()
             probabilities = predictor.predict_proba(test.images)
             seconds.append(time.perf_counter() - started)
-    card = package.card
     stated = (card.metrics if precision == "float32" else card.variants.get(precision, {})).get("test_accuracy")
     confusion = np.zeros((len(preset.labels),) * 2, np.int64)
     np.add.at(confusion, (test.labels, probabilities.argmax(axis=1)), 1)
@@ -170,4 +168,5 @@ def evaluate_on(test: Split, package: ModelPackage, precision: Precision) -> Eva
         batch_size=info.batch_size,
         device=info.device,
         threads=info.threads,
+        pde_layers=info.pde_layers,
     )

@@ -19,7 +19,7 @@ MAX_TIFF_VALUES = 100_000  # of one tag: Pillow makes an object of each, and of 
 MAX_SLOW_BYTES = 1 << 18  # in text it copies all that follows, for each comment
 MAX_SLOW_PIXELS = 1 << 20
 
-# Those that a length follows, and the image's end: what is lower, and restarts, the decoder skips without a length.
+# Markers that are followed by a length, and the end of the image; the others, below 0xC0 and restarts, have no length.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA

@@ -87,12 +87,15 @@ def to_array(
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the files in `folder`, not those in folders below it, whose suffix is in `SUFFIXES`, sorted by name.
 
+    Names that begin with a dot are left out: macOS leaves such files beside those that it copies.
+
     Raises:
         ImageError: there is no such folder, or no such file in it.
     """
     folder = Path(folder)
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        files = sorted(path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
         raise ImageError(f"{folder}: expected a folder of images: {error.strerror}") from error
     if not files:

@@ -61,7 +61,9 @@ class ParityReport:
     @property
     def summary(self) -> str:
         """One line: how far the candidate is from the reference."""
-        return f"{self.candidate} within {self.max_absolute:.1e} of {self.reference}"
+        others = sum(row.count - row.top1_equal for row in self.comparisons)
+        labels = f", {others:,} most probable classes differ" if others else ""
+        return f"{self.candidate} within {self.max_absolute:.1e} of {self.reference}{labels}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values; a difference that is no number becomes None."""

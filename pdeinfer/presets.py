@@ -109,7 +109,9 @@ class Preset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise PresetError(f"name must be letters, digits, '.', '_' and '-', the first no sign, not {self.name!r}")
+            raise PresetError(
+                f"name must be letters, digits, '.', '_' and '-', a letter or digit first, not {self.name!r}"
+            )
         if not isinstance(self.input, InputSpec):
             raise PresetError(f"input must be an InputSpec, not {self.input!r}")
         check_tuple("labels", self.labels)

@@ -74,8 +74,11 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-Id"),
-            expose_headers=("Retry-After", "X-Request-Id"),
+            allow_headers=(
+                *("Authorization", "X-API-Key", "X-Request-Id"),
+                *("Content-Type", "Content-Encoding", "Inference-Header-Content-Length"),
+            ),
+            expose_headers=("Inference-Header-Content-Length", "Retry-After", "X-Request-Id"),
         )
     app.add_middleware(Observation, access_log=settings.access_log)
     app.add_middleware(SecurityHeaders)

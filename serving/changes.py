@@ -41,8 +41,7 @@ class Changes:
     an instant: the time that a message takes.)
 
     Attributes:
-        names: the models that a worker which is started now has to serve, in this order; None: all there are, until the
-            first has started.
+        names: the models that a worker started now must serve, in order; None, until the first worker has started: all.
     """
 
     def __init__(self) -> None:

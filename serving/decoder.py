@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -84,14 +85,17 @@ class Decoder:
 
     def _decode(self, upload: NamedUpload, max_pixels: int) -> Decoded:
         name, file = upload
+        started = time.perf_counter()
         try:
-            with self._seconds.time():
-                content = _from_base64(file.content, name) if isinstance(file.content, str) else file.content
-                return to_array(content, self._spec, name, max_pixels=max_pixels)
+            content = _from_base64(file.content, name) if isinstance(file.content, str) else file.content
+            decoded: Decoded = to_array(content, self._spec, name, max_pixels=max_pixels)
         except ImageError as error:
             # What it refers to, by its traceback, are the bytes of the image and, in the end, itself.
             error.__cause__ = error.__context__ = None
-            return error.with_traceback(None)
+            decoded = error.with_traceback(None)
+        if not isinstance(decoded, ImageTooLargeError):  # not decoded: refused, or about to come again as a large one
+            self._seconds.observe(time.perf_counter() - started)
+        return decoded
 
 
 def _from_base64(text: str, name: str) -> bytes:

@@ -30,10 +30,6 @@ class OverloadedError(ApiError):
         super().__init__(503, "overloaded", "the server is at capacity: try again later", {"Retry-After": "1"})
 
 
-class QueueFullError(OverloadedError):
-    """As many images as the queue may hold are being worked on."""
-
-
 class DeadlineError(ApiError):
     """The images were not classified in the time that a request has."""
 

@@ -101,7 +101,7 @@ class Link:
                 version: model.card.files[MODEL_FILES[model.info.precision]].sha256
                 for version, model in change.models.items()
             }
-            self._send("prepared", {"versions": versions, "names": models.names_after(change)})
+            self._send("prepared", {"versions": versions, "names": change.names_after(models.names)})
 
     def _send(self, *message: object) -> None:
         with suppress(OSError):  # the supervisor has ended: `lost` follows

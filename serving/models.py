@@ -17,17 +17,29 @@ from serving.settings import Settings
 from serving.sources import find_packages
 from serving.threads import Threads
 
-__all__ = ["Change", "Models", "ServedModel"]
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be served under a name, by version, in place of what is served under it now; nothing: unload it."""
+    """What is to be served under a name, by version, in place of what is served under it now; nothing: unload it.
+
+    Attributes:
+        order: the names that the sources hold, as they are served.
+    """
 
     name: str
     models: dict[str, ServedModel]
+    order: tuple[str, ...] = ()
+
+    def names_after(self, names: Sequence[str]) -> list[str]:
+        """Return the names that are served after the change, in order, where these are before."""
+        others = [name for name in names if name != self.name]
+        if not self.models:
+            return others
+        # A model that comes back is where it was: the first is the one that answers where none is named.
+        places = {name: place for place, name in enumerate(self.order)}
+        return sorted([*others, self.name], key=lambda name: places.get(name, len(places)))
 
 
 class Models:
@@ -79,7 +91,7 @@ class Models:
 
     @property
     def default(self) -> str | None:
-        """The name of the model that was named first; None where all were unloaded."""
+        """The name of the first model that is served, in the order of the sources; None where all were unloaded."""
         return next(iter(self._models), None)
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -135,10 +147,10 @@ class Models:
         if action == "unload":
             return Change(name, {})
         try:
-            packages = (await asyncio.to_thread(self._find, [name])).get(name)
-            if packages is None:
+            found = await asyncio.to_thread(self._find, [name])
+            if name not in found:
                 raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
-            return Change(name, await asyncio.to_thread(self._load, packages))
+            return Change(name, await asyncio.to_thread(self._load, found[name]), tuple(found))
         except PdeinferError as error:
             logger.exception("%s cannot be loaded", name)
             message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
@@ -148,18 +160,10 @@ class Models:
         """Serve it; requests that hold what was served before are answered by that, and then its memory is free."""
         gc.unfreeze()  # a worker freezes what it has loaded first, which would stay for ever
         self._set_served(change.name, False)
-        if change.models:
-            self._models[change.name] = change.models
-        else:
-            self._models.pop(change.name, None)
+        models = {**self._models, change.name: change.models}
+        self._models = {name: models[name] for name in change.names_after(self.names)}
         self._set_served(change.name, True)
         logger.info("a model was changed", extra={"fields": {"model": change.name, "versions": list(change.models)}})
-
-    def names_after(self, change: Change) -> list[str]:
-        """Return the names that are served once a change is applied, in the order served."""
-        if change.models:
-            return self.names if change.name in self._models else [*self.names, change.name]
-        return [name for name in self.names if name != change.name]
 
     def close(self) -> None:
         """Finish what runs."""

@@ -100,9 +100,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self.pipeline.clear()
             self.transport.close()
         if self._bytes_beside_body > MAX_HEAD_BYTES and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
+            if self._is_idle:
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
+        # Bytes between two requests, as an empty line, begin none for the parser, and yet they end uvicorn's own wait.
+        if self._head_timer is None and self._is_idle and not self.transport.is_closing():
+            self._start_head_timer()
 
     def send_400_response(self, _: str) -> None:
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
@@ -125,6 +128,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._bytes_beside_body = 0
         super().on_message_complete()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request of this connection is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)

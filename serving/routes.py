@@ -13,7 +13,7 @@ from serving import metrics
 from serving.deadline import until
 from serving.direct import DirectRoute, query_arguments
 from serving.errors import ApiError
-from serving.models import Models, ServedModel
+from serving.models import Models
 from serving.schemas import (
     ClassifyResponse,
     ErrorResponse,
@@ -22,7 +22,7 @@ from serving.schemas import (
     ModelInput,
     ModelList,
 )
-from serving.served_model import Outcome
+from serving.served_model import Outcome, ServedModel
 from serving.uploads import REQUEST_BODY, Upload, media_type, read_uploads
 
 router = APIRouter()
@@ -114,7 +114,8 @@ async def classify(
     An image that cannot be classified has an `error` in its place and does not fail the others. Where that is so of
     every image, the answer is 422 with the error of the first.
 
-    With `Accept: application/x-ndjson` the answer is one line per image, in order, sent as they are classified.
+    With `Accept: application/x-ndjson` the answer is one line per image, in order, sent as they are classified: it is
+    200, whatever comes of the images.
     """
     served = _find_model(_models(request), model)
     settings = request.app.state.settings

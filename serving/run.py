@@ -1,5 +1,6 @@
 """`pdeinfer serve`: from the command line to an exit code."""
 
+import errno
 import logging
 import socket
 import sys
@@ -40,7 +41,10 @@ def run(settings: Settings) -> int:
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, and does not listen until there is something to serve."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except UnicodeError as error:  # a part of the name is empty or too long
+        raise OSError(errno.EINVAL, "not a host name") from error
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(address)

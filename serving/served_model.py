@@ -15,7 +15,7 @@ from pdeinfer.package import ModelPackage
 from serving.batching import Batcher
 from serving.deadline import until
 from serving.decoder import Decoder
-from serving.errors import DeadlineError, InferenceError, QueueFullError
+from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.metrics import ModelMetrics
 from serving.pixel_budget import PixelBudget
 from serving.settings import Settings
@@ -91,7 +91,7 @@ class ServedModel:
             deadline: when to give up, on the event loop's clock.
 
         Raises:
-            QueueFullError, DeadlineError: there is no room or no time for them.
+            OverloadedError, DeadlineError: there is no room or no time for them.
             InferenceError: the network failed.
         """
         with self._admit(len(pixels)):
@@ -105,7 +105,7 @@ class ServedModel:
         """Return one prediction per image, in order, or why there is none.
 
         Raises:
-            QueueFullError, DeadlineError: there is no room or no time for them.
+            OverloadedError, DeadlineError: there is no room or no time for them.
         """
         with self._admit(len(uploads)):
             return await until(deadline, self._classify(uploads, 1, top_k))
@@ -114,7 +114,7 @@ class ServedModel:
         """Yield the same in parts, each once it and those before it are done.
 
         Raises:
-            QueueFullError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
+            OverloadedError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
                 no time was left have the DeadlineError in their place.
         """
 
@@ -156,7 +156,7 @@ class ServedModel:
 
     @contextmanager
     def _admit(self, images: int) -> Iterator[None]:
-        """Count images from before they are decoded until they are classified, or raise QueueFullError."""
+        """Count images from before they are decoded until they are classified, or raise OverloadedError."""
         self._enter(images)
         try:
             yield
@@ -165,7 +165,7 @@ class ServedModel:
 
     def _enter(self, images: int) -> None:
         if self._admitted + images > self._max_queue:
-            raise QueueFullError
+            raise OverloadedError
         self._admitted += images
         self.metrics.admitted_images.inc(images)
 

@@ -33,6 +33,7 @@ from pydantic_settings import (
 from pdeinfer.package import Precision
 from pdeinfer.session import available_cpus
 
+_PROG = "pdeinfer serve"
 EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
 of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
@@ -249,13 +250,13 @@ class _File(PydanticBaseSettingsSource):
         raise NotImplementedError  # the base class wants it; __call__ reads all fields at once
 
 
-def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Settings:
+def parse_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings from command line flags, the environment and a file.
 
     Exits like argparse does: with code 0 after --help, with code 2 and one line on a wrong value.
     """
     parser = argparse.ArgumentParser(
-        prog=prog,
+        prog=_PROG,
         description="Classify images over HTTP.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -263,19 +264,20 @@ def parse_settings(arguments: Sequence[str], prog: str = "pdeinfer serve") -> Se
     )
     for argument in arguments:
         if key_flag := re.match(r"--(api|admin)-keys?(=|$)", argument):
-            parser.exit(2, f"{prog}: other users of a machine see flags: --{key_flag[1]}-keys-file names a file\n")
+            parser.exit(2, f"{_PROG}: other users of a machine see flags: --{key_flag[1]}-keys-file names a file\n")
     source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
     try:
         return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
     except SettingsError as error:
-        parser.exit(2, f"{prog}: {error}\n")
+        parser.exit(2, f"{_PROG}: {error}\n")
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         message = problem["msg"].removeprefix("Value error, ")
         if not problem["loc"]:
-            parser.exit(2, f"{prog}: {message}\n")
+            parser.exit(2, f"{_PROG}: {message}\n")
         name = str(problem["loc"][0])
         may_be_a_key = "key" in name or problem["type"] == "extra_forbidden"
         found = "" if may_be_a_key else f", not {problem['input']!r}"
         flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
-        parser.exit(2, f"{prog}: {name} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")
+        place = ".".join(map(str, problem["loc"]))
+        parser.exit(2, f"{_PROG}: {place} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")

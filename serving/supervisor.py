@@ -17,6 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from serving.changes import Changes
 from serving.link import Link
+from serving.logs import configure_logging
 from serving.settings import Settings
 from serving.worker import CANNOT_START, serve
 
@@ -99,6 +100,7 @@ def sibling_of(bound: socket.socket) -> socket.socket:
 
 def _work(settings: Settings, listening: socket.socket, pipe: Connection, names: list[str] | None) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
+    configure_logging()
     link = Link(pipe, names)
     raise SystemExit(serve(settings, listening, link.started, link))
 
@@ -123,7 +125,7 @@ class Supervisor:
         self._next_ping = time.monotonic() + PING_SECONDS
 
     def run(self) -> int:
-        """Return 0 after a signal, CANNOT_START where the first workers cannot use a model or the device."""
+        """Return 0 after a signal; else, of the first worker that ended too early, CANNOT_START or 1."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: self._stop(number))
         with tempfile.TemporaryDirectory(prefix="pdeinfer-metrics-") as folder:
@@ -157,7 +159,7 @@ class Supervisor:
                 if self._has_started:
                     self._replace(worker)
                 else:
-                    exit_code = CANNOT_START
+                    exit_code = CANNOT_START if worker.process.exitcode == CANNOT_START else 1
                     self._stop(signal.SIGTERM)
         return exit_code
 

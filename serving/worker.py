@@ -17,7 +17,6 @@ import uvicorn
 from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.link import Link
-from serving.logs import configure_logging
 from serving.models import Models
 from serving.protocol import LimitedProtocol
 from serving.settings import Settings
@@ -69,7 +68,6 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
         used as asked.
     """
     _return_freed_memory()
-    configure_logging()
     configure_tracing()
     app = create_app(settings, link.names if link else None)
     config = uvicorn.Config(

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from pdeinfer.arguments import positive_int
 from pdeinfer.presets import PRESETS
 from training.own_images import own_name
 
@@ -42,8 +43,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         "or with --image-size your own images")  # fmt: skip
     parser.add_argument("--image-size", type=_image_size, metavar="N|HxW",
                         help="train on your own images, made this many pixels high and wide")  # fmt: skip
-    parser.add_argument("--epochs", type=_positive_int, metavar="N")
-    parser.add_argument("--batch-size", type=_positive_int, metavar="N")
+    parser.add_argument("--epochs", type=positive_int, metavar="N")
+    parser.add_argument("--batch-size", type=positive_int, metavar="N")
     parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     start = parser.add_mutually_exclusive_group()
@@ -75,7 +76,7 @@ def _image_size(text: str) -> tuple[int, int]:
     """Return (height, width) of "N" or "HxW"."""
     height, _, width = text.partition("x")
     try:
-        return _positive_int(height), _positive_int(width or height)
+        return positive_int(height), positive_int(width or height)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
 
@@ -83,10 +84,4 @@ def _image_size(text: str) -> tuple[int, int]:
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected an integer from 0 to {2**32 - 1}, got {text!r}")
-    return int(text)
-
-
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)

@@ -33,6 +33,10 @@ class RunFolder:
             raise TrainingError(f"{self.path} is a file: --out DIR names the folder of the training")
         if (self.path / "run.json").exists():
             raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
+        if self.history.exists() or self.epochs():
+            raise TrainingError(
+                f"{self.path} holds what is left of a training without its run.json: --out DIR names another folder"
+            )
 
     def start(self, settings: Settings) -> None:
         """Make the folder and record what is started in it.

@@ -1,9 +1,10 @@
 """The pictures of the results page."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -21,16 +22,23 @@ from training.results import Run, by_num_steps, by_recipe
 _SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
 
 
-def plot_mnist_confusion(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
-    """Draw the confusion matrix of each MNIST network's first run, side by side."""
-    presets = [preset for preset in runs if preset.startswith("mnist-")]
-    if not presets:
+def plot_mnist_confusion(runs: Mapping[str, list[Run]], path: Path) -> None:
+    """Draw the confusion matrices, summed over the runs, of the MNIST networks that the article has, side by side."""
+    networks = [
+        (preset, group) for preset, group in by_recipe(runs) if PUBLISHED.get(preset, NOTHING).article_confusion
+    ]
+    if not networks:
         return
-    figure = Figure(figsize=(6.2 * len(presets), 6), layout="constrained")
-    for axes, preset in zip(figure.subplots(1, len(presets), squeeze=False)[0], presets, strict=True):
-        run = runs[preset][0]
-        title = f"{preset}: {run.accuracy:.2f} %; 3 and 5 confused: {run.confusion_of_3_and_5:.2f} %"
-        draw_confusion(axes, run.metrics["confusion"], PRESETS[preset].labels, title)
+    figure = Figure(figsize=(6.2 * len(networks), 6), layout="constrained")
+    for axes, (preset, group) in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks, strict=True):
+        accuracy = statistics.fmean(run.accuracy for run in group)
+        confused = statistics.fmean(run.confusion_of_3_and_5 for run in group)
+        title = (
+            f"{preset}, {len(group)} run{'s' if len(group) > 1 else ''}: {accuracy:.2f} %\n"
+            f"3 and 5 confused: {confused:.2f} %"
+        )
+        confusion = np.sum([run.metrics["confusion"] for run in group], axis=0).tolist()
+        draw_confusion(axes, confusion, PRESETS[preset].labels, title)
     _save(figure, path)
 
 

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from training.files import replace_file
 from training.history import Row, best_epoch
-
-mpl.use("Agg")
 
 
 def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:

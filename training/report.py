@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
         for folder in arguments.add:
             print(f"added {add_run(folder, arguments.results)}")
         write_report(arguments.results, arguments.page)
-    except PdeinferError as error:
+    except (PdeinferError, OSError) as error:
         print(f"report: error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {arguments.page}")

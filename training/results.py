@@ -13,6 +13,8 @@ from pdeinfer.presets import PRESETS, Network, ResidualNetwork
 from training.files import replace_file
 from training.history import Row, read_history
 
+# What the report reads of a run.
+_KEYS = {"preset", "classifier", "recipe", "seed", "versions", "device", "seconds", "test_accuracy", "confusion"}
 _PRIVATE = ("data_dir", "init_dir")  # paths of the machine that trained: not for publication
 
 
@@ -54,9 +56,10 @@ def read_runs(results: Path) -> dict[str, list[Run]]:
     """Return the runs in `results/<preset>/seed-<n>/`, by preset, in the order of the presets and seeds."""
     runs: dict[str, list[Run]] = {}
     for preset in PRESETS:
-        folders = sorted((results / preset).glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
-        if folders:
-            runs[preset] = [_read_run(folder) for folder in folders]
+        seeds = (folder.name.removeprefix("seed-") for folder in (results / preset).glob("seed-*"))
+        numbers = sorted(int(seed) for seed in seeds if seed.isdecimal())
+        if numbers:
+            runs[preset] = [_read_run(results / preset / f"seed-{number}") for number in numbers]
     return runs
 
 
@@ -120,6 +123,9 @@ def _read_run(folder: Path) -> Run:
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder}: expected a finished training, with metrics.json: {error}") from error
+    missing = _KEYS - metrics.keys() if isinstance(metrics, dict) else _KEYS
+    if missing:
+        raise TrainingError(f"{folder}: expected a finished training; metrics.json has no {', '.join(sorted(missing))}")
     history = read_history(folder / "history.csv")
     if not history:
         raise TrainingError(f"{folder}: expected a finished training, with history.csv")

@@ -8,7 +8,7 @@ import numpy as np
 
 from pdeinfer.datasets.image_folder import find_images
 from pdeinfer.datasets.splits import Array, DatasetName, Split
-from pdeinfer.datasets.standard import load_dataset
+from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
 from pdeinfer.images import SUFFIXES, image_files, to_array
 from pdeinfer.presets import Preset
@@ -42,9 +42,9 @@ def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Pa
 
     Args:
         training, preset: as in `load_test_split`, but the record may be empty.
-        folder: the data set that the record names, whose training images are taken. Where it names none, or one that
-            needs no folder: a folder for each class, as `find_images` takes it, whose training images are taken; or
-            image files, of which all are taken.
+        folder: the data set that the record names, whose training images are taken. Where it is not there: image files,
+            of which all are taken; or, where the record names no data set, or one that needs no folder, a folder for
+            each class, as `find_images` takes it, whose training images are taken.
 
     Returns:
         uint8 (N, height, width, channels), N at least 1.
@@ -60,10 +60,11 @@ def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Pa
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    if any(path.is_file() and path.suffix.lower() in SUFFIXES for path in entries):
-        return np.stack([to_array(file, preset.input) for file in image_files(folder)])
-    if dataset in ("mnist", "cifar10"):
+    has_images = any(path.is_file() and path.suffix.lower() in SUFFIXES for path in entries)
+    if dataset in ("mnist", "cifar10") and (holds_files(dataset, folder) or not has_images):
         return _check(load_dataset(dataset, folder).train, preset).images
+    if has_images:
+        return np.stack([to_array(file, preset.input) for file in image_files(folder)])
     if not any(path.is_dir() for path in entries):
         raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), or a folder of them for each class")
     train, _ = find_images(folder).read_split("train", preset.input)

@@ -4,7 +4,6 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,20 @@ from pdeinfer.errors import DatasetError, MissingDependencyError
 
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
 _CIFAR10_BATCH = 10_000
+_CIFAR10_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_CIFAR10_TEST = "test_batch.bin"
+_FILES: dict[str, tuple[str, ...]] = {
+    "digits": (),
+    "mnist": tuple(f"{split}-{file}-ubyte" for split in ("train", "t10k") for file in ("images-idx3", "labels-idx1")),
+    "cifar10": (*_CIFAR10_TRAIN, _CIFAR10_TEST),
+}
 
 
 def load_dataset(name: StandardName, data_dir: Path | None) -> Dataset:
     """Load a data set.
 
     Args:
-        data_dir: the folder that holds the standard files, itself or one level down, gzipped or not: the four IDX
+        data_dir: the folder that holds the standard files, itself or in one folder of it, gzipped or not: the four IDX
             files of MNIST, the six binary files of CIFAR-10. None: Keras downloads them. The digits (1,797 images of
             8x8 pixels) come with scikit-learn and need no folder.
 
@@ -65,6 +71,11 @@ def _download(name: StandardName) -> Dataset:
     return Dataset(train, test)
 
 
+def holds_files(name: StandardName, folder: Path) -> bool:
+    """Return whether a folder has any of a data set's files, where `load_dataset` looks for them."""
+    return any(_places(folder, file) for file in _FILES[name])
+
+
 def _load_mnist(data_dir: Path) -> Dataset:
     def load_split(prefix: str, count: int) -> Split:
         images = _read_idx(_find(data_dir, f"{prefix}-images-idx3-ubyte"), (count, 28, 28))
@@ -75,24 +86,34 @@ def _load_mnist(data_dir: Path) -> Dataset:
 
 
 def _load_cifar10(data_dir: Path) -> Dataset:
-    batches = [_read_cifar10(_find(data_dir, f"data_batch_{number}.bin")) for number in range(1, 6)]
+    batches = [_read_cifar10(_find(data_dir, name)) for name in _CIFAR10_TRAIN]
     train = Split(
         np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
     )
-    return Dataset(train, _read_cifar10(_find(data_dir, "test_batch.bin")))
+    return Dataset(train, _read_cifar10(_find(data_dir, _CIFAR10_TEST)))
 
 
 def _find(data_dir: Path, name: str) -> Path:
+    """Return where a file is: in `data_dir` itself, or in one folder of it.
+
+    Other data sets have files of the same names (Fashion-MNIST those of MNIST): which is meant is not guessed.
+    """
+    found = _places(data_dir, name)
+    if not found:
+        raise DatasetError(f"{data_dir}: no file {name} (or {name}.gz) in it or one level down")
+    if len(found) > 1:
+        raise DatasetError(f"{data_dir}: expected {name} in one of its folders, found {' and '.join(map(str, found))}")
+    return found[0]
+
+
+def _places(data_dir: Path, name: str) -> list[Path]:
+    """Return where a file is: in `data_dir` itself, or else in folders of it."""
     names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
 
-    def candidates() -> Iterator[Path]:
-        for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
-            yield from (folder / candidate for candidate in names)
+    def find(folder: Path) -> list[Path]:
+        return [folder / candidate for candidate in names if (folder / candidate).is_file()][:1]
 
-    found = next((path for path in candidates() if path.is_file()), None)
-    if found is None:
-        raise DatasetError(f"{data_dir}: no file {name} (or {name}.gz) in it or one level down")
-    return found
+    return find(data_dir) or [path for folder in sorted(data_dir.iterdir()) if folder.is_dir() for path in find(folder)]
 
 
 def _read_bytes(path: Path, size: int) -> bytes:

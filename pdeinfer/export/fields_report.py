@@ -70,7 +70,7 @@ class FieldsReport:
         """Return a table with a line for each field."""
         row = "  {:<22}{:>23}{:>12}{:>12}{:>15}"
         lines = [
-            f"{self.candidate} against {self.reference}, tolerance {self.tolerance:g} of a field's largest value",
+            f"{self.candidate} against {self.reference}, tolerance {self.tolerance:g} of a field's largest value or 1",
             row.format("field", "compared", "max |diff|", "max rel.", "largest"),
         ]
         for entry in self.comparisons:

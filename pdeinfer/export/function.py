@@ -73,12 +73,12 @@ class _Layer:
             self._factor = body.node(f"Div({self._factor}, {denominator})")
             self._previous = body.node(f"Sub({two}, {denominator})")
         elif spec.diffusivity is not None:
-            self._spread = self._coefficients("diffusion", spec.diffusivity, 2)
+            self._spread = self._numbers("diffusion", spec.diffusivity, 2)
             ones = body.node(f"Expand({body.constant(1)}, {body.node('Shape(shift)')})")
             self._denominator = body.sum(self._spread["y"], body.affine(self._spread["x"], self._one, ones))
         self._velocity: dict[Axis, str] = {}
         if spec.velocity is not None:
-            self._velocity = self._coefficients("courant", spec.velocity, 1)
+            self._velocity = self._numbers("courant", spec.velocity, 1)
             differences = [body.difference(self._velocity[axis], axis, self._factor) for axis in AXES]
             self._divergence = body.sum(*differences)
 
@@ -137,8 +137,8 @@ class _Layer:
     def _scaled(self, value: str, factor: str) -> str:
         return self._body.affine(value, self._body.product(self._one, factor))
 
-    def _coefficients(self, name: str, field: object, factor: float) -> dict[Axis, str]:
-        """Return `factor` times the coefficients of both axes."""
+    def _numbers(self, name: str, field: object, factor: float) -> dict[Axis, str]:
+        """Return `factor` times the Courant or diffusion numbers of both axes."""
         body, scalar = self._body, self._body.constant(factor)
         if field != "depthwise":
             return {axis: self._scaled(self._transposed(f"{name}_{axis}"), scalar) for axis in AXES}

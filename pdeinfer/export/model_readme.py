@@ -28,7 +28,7 @@ _LIMITS = """\
   a softmax output, and has not been calibrated.
 - Images are brought to {size} pixels: what does not show at that size cannot be told apart.
 - The accuracy is that of test images from the same source as the training images. Other cameras, crops and
-  backgrounds lower it: measure on your own with `pdeinfer evaluate`."""
+  backgrounds lower it: measure it on your own images before you rely on it."""
 
 
 def model_readme(card: ModelCard) -> str:

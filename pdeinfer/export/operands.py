@@ -1,8 +1,8 @@
 """The operands of the operator `pdeinfer.GlobalLayer` that a PDE layer's call takes: folded weights, and traced maps.
 
-In terms of a layer's input h, each of its four coefficients, the Courant numbers Ax and Ay and the diffusion numbers Bx
-and By (see `pdeinfer.pde`), is absent, or a value alone: a map (N, H, W, C) or a constant (1, 1, 1, 1); or, with a bias
-(C,), the value is a depthwise kernel (C, 1, 3, 3), and the coefficient `relu(conv(h) + bias)`.
+In terms of a layer's input h, each of its four numbers, the Courant numbers Ax and Ay and the diffusion numbers Bx and
+By (see `pdeinfer.pde`), is absent, or a value alone: a map (N, H, W, C) or a constant (1, 1, 1, 1); or, with a bias
+(C,), the value is a depthwise kernel (C, 1, 3, 3), and the number `relu(conv(h) + bias)`.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
 def folded_operands(layer: Any) -> dict[str, Array]:
     """Return the other operands of a PDE layer by name, float32: its weights, with all that is constant folded in.
 
-    A relu is positively homogeneous: not only a batch normalisation but also dt goes into a coefficient's convolution.
+    A relu is positively homogeneous: not only a batch normalisation but also dt goes into a number's convolution.
     """
     spec = layer.spec
     folded: dict[str, Array] = {}

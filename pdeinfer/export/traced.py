@@ -5,7 +5,6 @@ from typing import Any
 
 from pdeinfer.export.fields import needed_fields, pde_layers
 from pdeinfer.export.operands import operand_name, traced_operands
-from pdeinfer.export.tf_function import tf_function
 
 NORMALIZED = "normalized"
 
@@ -21,11 +20,10 @@ def trace(classifier: Any) -> Any:
     spec = classifier.preset.input
     image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
 
-    @tf_function([image])
     def classify(image: Any) -> dict[str, Any]:
         return {"probabilities": keras.ops.softmax(classifier(image, training=False))}
 
-    return classify
+    return tf.function(classify, input_signature=[image], autograph=False)
 
 
 def trace_around_layers(classifier: Any) -> Any:
@@ -93,7 +91,6 @@ def _trace_around(
     around = keras.Model(list(arguments.values()), dict(results), name=classifier.name)
     signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
 
-    @tf_function(signature)
     def function(*arguments: Any) -> dict[str, Any]:
         values = around(list(arguments), training=False)
         operands = {
@@ -103,4 +100,4 @@ def _trace_around(
         }
         return {**outputs(values), **operands}
 
-    return function
+    return tf.function(function, input_signature=signature, autograph=False)

@@ -45,9 +45,9 @@ struct Solver {
   size_t (*weights_size)(int64_t channels);
   void (*pack)(const Weights& weights, int64_t channels, void* packed);
   int64_t (*images_together)(int64_t channels);  // more than one where a block has room for them
-  int64_t (*bands)(const Layer& layer);          // that an image is solved in, independently of each other
+  int64_t (*bands)(const Layer& layer);          // bands of rows that an image is divided into, each solved by itself
   size_t (*scratch_size)(const Layer& layer);
-  // From that image on so many as are solved together, but for those that there are not.
+  // Solves as many images as are solved together, or as there are, from that image on.
   void (*solve)(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch);
 };
 

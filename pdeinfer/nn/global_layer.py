@@ -7,7 +7,7 @@ import keras
 from pdeinfer import pde
 from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
-from pdeinfer.nn.coefficients import diffusivity_fields, start_layers, velocity_fields
+from pdeinfer.nn.fields import diffusivity_fields, start_layers, velocity_fields
 from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PdeSpec, PeronaMalik, Source, Start
 
 

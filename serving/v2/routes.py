@@ -12,7 +12,8 @@ from serving.compression import accepted_encoding, compress, inflated_body
 from serving.deadline import until
 from serving.direct import DirectRoute
 from serving.errors import ApiError
-from serving.models import Models, ServedModel
+from serving.models import Models
+from serving.served_model import ServedModel
 from serving.settings import Settings
 from serving.v2.request import INPUT_DATATYPE, InferenceRequest, parse_request
 from serving.v2.response import OUTPUT_DATATYPE, encode_response

@@ -211,7 +211,7 @@ def test_a_change_is_in_all_workers_once_it_is_answered_and_in_one_that_is_start
         assert seen(server) == {("tiny-rgb/1",)}
         shutil.copytree(repository / "tiny-grey" / "1", repository / "tiny-grey" / "2", dirs_exist_ok=True)
         assert change(server, "tiny-grey", "load").json() == {"name": "tiny-grey", "versions": ["1", "2"]}
-        assert seen(server) == {("tiny-rgb/1", "tiny-grey/2", "tiny-grey/1")}
+        assert seen(server) == {("tiny-grey/2", "tiny-grey/1", "tiny-rgb/1")}
         assert change(server, "tiny-rgb", "unload").status_code == 200
         assert change(server, "tiny-rgb", "reload").status_code == 404
         assert change(server, "tiny-rgb", "load").status_code == 200

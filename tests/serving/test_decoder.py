@@ -81,6 +81,19 @@ def test_an_image_that_is_refused_is_free_once_it_is_answered() -> None:
     threads.close()
 
 
+def test_each_image_that_is_decoded_is_timed_once() -> None:
+    threads, metrics = Threads(1), ModelMetrics("timed", "1")
+    decoder = Decoder(SPEC, PIXELS, threads, PixelBudget(PIXELS), metrics)
+
+    async def test() -> None:
+        await decoder.run([upload(8), upload(LARGE), ("text", Upload(None, b"text")), upload(2 * LARGE)])
+
+    asyncio.run(test())
+    threads.close()
+    (family,) = metrics.decode_seconds.collect()
+    assert [sample.value for sample in family.samples if sample.name.endswith("_count")] == [3]  # not the too large one
+
+
 def test_large_and_small_images_and_errors_come_back_in_order(watched: Callable[[int], Watched]) -> None:
     async def test() -> None:
         decoder = watched(4 * PIXELS).decoder

@@ -130,6 +130,8 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
 
     loaded = change(admin, "tiny-grey", "load")
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
+    # Where none is named, the first of the sources answers again.
+    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
     assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 200
 
 

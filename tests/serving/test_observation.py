@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.logs import JsonFormatter, PlainFormatter, request_id
-from serving.models import ServedModel
+from serving.served_model import ServedModel
 from serving.settings import Settings
 from tests.servers import ROOT
 

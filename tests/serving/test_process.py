@@ -396,6 +396,13 @@ def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, 
     assert "Traceback" not in result.stderr
 
 
+def test_a_host_that_is_no_name_is_exit_code_1_without_a_traceback() -> None:
+    result = run_to_the_end("--host", "a..b", "--port", "0")
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["pdeinfer serve: a..b:0: not a host name"]
+
+
 def test_a_restart_listens_where_connections_that_the_former_workers_closed_linger() -> None:
     def listen(port: int) -> tuple[socket.socket, socket.socket]:
         reserved = bind("127.0.0.1", port)

@@ -54,6 +54,41 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
         runner.run(test())
 
 
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHo"])
+@pytest.mark.parametrize("before", [b"", GET], ids=["first", "second"])
+def test_a_connection_that_sends_no_whole_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch, before: bytes, sent: bytes
+) -> None:
+    """Also where it sends what the parser skips: an empty line before a request."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.2)
+
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(answer, http=LimitedProtocol, lifespan="off", log_config=None, timeout_keep_alive=1)
+    config.load()
+    state = ServerState()
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(lambda: LimitedProtocol(config, state, {}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        try:
+            async with asyncio.timeout(5):
+                if before:
+                    writer.write(before)
+                    await reader.readuntil(b"ok")
+                writer.write(sent)
+                assert await reader.read() == b""
+        finally:
+            writer.transport.abort()
+            listening.close()
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(test())
+
+
 def upgrade(path: str, *headers: str) -> bytes:
     lines = (f"POST {path} HTTP/1.1", "Host: x", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", *headers)
     return "\r\n".join(lines).encode() + b"\r\n\r\n"

@@ -121,6 +121,11 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
         assert "access-control-allow-origin" not in refused.headers
+        # What a page needs for binary tensors of V2, compressed or not.
+        tensors = {"Access-Control-Request-Headers": "content-encoding, inference-header-content-length"}
+        assert client.options("/v2/models/tiny-grey/infer", headers={**preflight, **tensors}).status_code == 200
+        answer = client.get("/models", headers={"Origin": "https://example.org", "X-API-Key": "key"})
+        assert "inference-header-content-length" in answer.headers["access-control-expose-headers"].lower()
     with client_for(package_folder, cors_origins="https://example.org", max_body_bytes=10) as client:
         too_large = client.post("/classify", content=bytes(11), headers={"Origin": "https://example.org"})
         assert too_large.status_code == 413

@@ -129,6 +129,7 @@ def test_keys_are_shown_nowhere(
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
+        (["--per-model", '{"a": {"max_bach": 1}}'], {}, "per_model.a.max_bach (--per-model"),
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
         (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),
         (["--api-keys-file", "/dev/null"], {}, "holds no key"),

@@ -4,6 +4,8 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from training import report
@@ -22,6 +24,13 @@ def test_the_committed_page_is_what_the_command_writes(tmp_path: Path, monkeypat
     assert pictures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
     for name in pictures:
         assert f"(results/{name})" in PAGE.read_text()
+        written, committed = (
+            np.asarray(PIL.Image.open(folder / "results" / name).convert("RGB"), int)
+            for folder in (tmp_path, PAGE.parent)
+        )
+        assert written.shape == committed.shape
+        # A digit of a title is some 100 pixels of a million; fields are rounded otherwise on other processors.
+        assert np.mean(np.abs(written - committed).max(axis=-1) > 48) < 2e-5
 
 
 def test_every_committed_run_is_what_its_history_and_confusion_say() -> None:
@@ -126,6 +135,21 @@ def test_an_unfinished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert error.startswith("report: error: ")
     assert "expected a finished training" in error
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_without_what_is_reported_of_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run", seed=0)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    del metrics["classifier"]
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    assert report.main(["--results", str(tmp_path / "results"), "--add", str(tmp_path / "run")]) == 2
+    assert "metrics.json has no classifier" in capsys.readouterr().err
+
+
+def test_other_folders_are_no_runs(tmp_path: Path) -> None:
+    for name in ("seed-0", "seed-0-old", "notes"):
+        write_run(tmp_path / "results" / "mnist-cnn" / name, seed=0)
+    assert len(read_runs(tmp_path / "results")["mnist-cnn"]) == 1
 
 
 def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,6 +154,15 @@ def test_resuming_another_preset_or_nothing_is_an_error(
     assert "no training to resume" in capsys.readouterr().err
 
 
+def test_what_is_left_of_a_training_is_not_gone_on_with(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    assert train("--out", tmp_path / "run") == 2
+    assert "holds what is left of a training without its run.json" in capsys.readouterr().err
+
+
 def test_a_missing_data_set_is_one_line_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run.main(["mnist-pde", "--data-dir", str(tmp_path), "--out", str(out)]) == 2

@@ -14,7 +14,7 @@ import pytest
 
 import pdeinfer.export
 from pdeinfer import cli, zoo
-from pdeinfer.errors import ExportError, MissingDependencyError, ParityError
+from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ParityError
 from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.parity import Comparison, ParityReport
 from pdeinfer.predictor import Predictor
@@ -199,7 +199,8 @@ class TestVerify:
     ) -> None:
         monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
         assert cli.main(["verify", str(package_folder)]) == 1
-        assert "parity: FAILED, tolerance 1e-05" in capsys.readouterr().out.splitlines()[-1]
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line == "parity: FAILED, model.onnx within 1.0e-03 of Keras (tolerance 1e-05)"
 
     def test_checks_that_need_what_is_not_installed_are_skipped(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +214,18 @@ class TestVerify:
         *_, rules, parity = capsys.readouterr().out.splitlines()
         assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
         assert parity.startswith("parity: skipped, parity needs tensorflow")
+
+    def test_a_proof_is_skipped_where_keras_runs_on_another_backend(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def verify_package(_: object) -> None:
+            raise BackendError("export needs KERAS_BACKEND=tensorflow; Keras runs on jax")
+
+        monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
+        assert cli.main(["verify", str(package_folder)]) == 0
+        assert capsys.readouterr().out.endswith(
+            "parity: skipped, export needs KERAS_BACKEND=tensorflow; Keras runs on jax\n"
+        )
 
     def test_fields_that_are_no_onnx_file_fail(self, tmp_path: Path, capsys: Captured) -> None:
         folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))

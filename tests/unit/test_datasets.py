@@ -62,6 +62,14 @@ def test_mnist_is_read_from_idx_files_one_level_down(tmp_path: Path, name_of: Ca
         assert split.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
 
 
+def test_of_two_data_sets_with_the_same_names_none_is_guessed(mnist: Path, tmp_path: Path) -> None:
+    for name in ("fashion-mnist", "mnist"):
+        (tmp_path / name).symlink_to(mnist)
+    with pytest.raises(DatasetError, match=r"expected train-images-idx3-ubyte in one of its folders, found .* and "):
+        load_dataset("mnist", tmp_path)
+    assert len(load_dataset("mnist", tmp_path / "mnist").test) == 10_000
+
+
 def test_cifar10_planes_become_the_last_axis(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     dataset = load_dataset("cifar10", tmp_path)

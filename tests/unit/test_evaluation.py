@@ -31,6 +31,7 @@ EVALUATION = Evaluation(
     batch_size=32,
     device="cpu",
     threads=1,
+    pde_layers="fused",
 )
 
 
@@ -91,7 +92,7 @@ def test_json_is_one_object(tmp_path: Path, expected: np.ndarray, capsys: Captur
 def test_the_matrix_is_printed_compactly() -> None:
     assert str(EVALUATION).splitlines() == [
         "tiny: 99.50% of 2,000 test images right (1,990), equal to its card",
-        "1,234 images per second (cpu, 1 thread, batches of 32)",
+        "1,234 images per second (cpu, 1 thread, batches of 32, fused operators)",
         "confusion (rows: true, columns: predicted)",
         "           ant butt",
         "      ant   90   10",

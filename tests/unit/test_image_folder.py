@@ -251,6 +251,12 @@ class TestTrainingImages:
         monkeypatch.setattr(recorded, "load_dataset", lambda *_: Dataset(train, test))
         found = load_training_images({"recipe": {"dataset": dataset}}, PRESET, tmp_path)
         assert np.array_equal(found, train.images)
+        write_images(tmp_path, 1)  # a picture beside them is none of them
+        for name in ("t10k-labels-idx1-ubyte.gz", "test_batch.bin"):
+            (tmp_path / "files").mkdir(exist_ok=True)
+            (tmp_path / "files" / name).touch()
+        found = load_training_images({"recipe": {"dataset": dataset}}, PRESET, tmp_path)
+        assert np.array_equal(found, train.images)
 
     @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "digits"}}])
     def test_without_a_recorded_folder_classes_give_their_training_images(
@@ -260,8 +266,10 @@ class TestTrainingImages:
 
     @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "cifar10"}}])
     def test_image_files_are_all_taken(self, record: dict[str, object], flat: Path) -> None:
+        files = sorted((flat / "dog").iterdir())
+        (flat / "dog" / "._00.png").write_bytes(b"what macOS leaves there")
         found = load_training_images(record, PRESET, flat / "dog")
-        assert np.array_equal(found, np.stack([to_array(file, SPEC) for file in sorted((flat / "dog").iterdir())]))
+        assert np.array_equal(found, np.stack([to_array(file, SPEC) for file in files]))
 
     def test_an_image_that_cannot_be_read_is_named(self, flat: Path) -> None:
         (flat / "dog" / "broken.png").write_bytes(b"x")

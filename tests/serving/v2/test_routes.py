@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Preset, __version__
-from serving.errors import DeadlineError, QueueFullError
+from serving.errors import DeadlineError, OverloadedError
 from serving.models import Models
 from serving.v2.routes import COMPRESSED_FROM, PARSED_AT_ONCE
 from tests.conftest import GREY_PRESET, RGB_PRESET
@@ -231,7 +231,7 @@ def test_a_wrong_body_is_refused(
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (QueueFullError(), 503, "the server is at capacity: try again later"),
+        (OverloadedError(), 503, "the server is at capacity: try again later"),
         (DeadlineError(), 504, "the images could not be classified in time"),
         (RuntimeError("secret"), 500, "the server failed to answer; its log has the details"),
     ],
