@@ -10,7 +10,8 @@ from pdeinfer.version import __version__
 _DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
 
 exit codes: 0 all well; 1 a check, or an image of predict, failed; 2 wrong arguments, model or device;
-130 interrupted. Of serve: 0 stopped by SIGTERM or Ctrl-C; 1 it cannot listen on its address; 2 as above"""
+130 interrupted. Of serve: 0 stopped by SIGTERM or Ctrl-C; 1 it cannot listen on its address, or a
+worker died while it started; 2 as above"""
 
 _LIST_EXAMPLES = """examples:
   pdeinfer list

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pdeinfer.errors import BackendError, MissingDependencyError
+from pdeinfer.errors import BackendError, MissingDependencyError, PdeinferError
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -16,11 +16,12 @@ def import_keras() -> None:
 
     Raises:
         MissingDependencyError: Keras or the backend is not installed.
-        BackendError: KERAS_BACKEND names none of Keras's.
+        PdeinferError: KERAS_BACKEND names none that pdeinfer runs on.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    os.environ["KERAS_BACKEND"] = backend
     if backend not in _BACKENDS:
-        raise BackendError(f"KERAS_BACKEND: expected {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, got {backend!r}")
+        raise PdeinferError(f"KERAS_BACKEND: expected {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, got {backend!r}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _silent_stderr():

@@ -9,7 +9,7 @@
     ├── DeviceError             RuntimeError  the device asked for cannot be used
     ├── PredictorClosedError    RuntimeError  a closed Predictor was used
     ├── ExportError             ValueError    a network or file cannot be exported
-    ├── BackendError            RuntimeError  Keras runs on another backend than is needed, or on none that there is
+    ├── BackendError            RuntimeError  Keras runs on another backend than is needed
     ├── ParityError             RuntimeError  an exported model differs from its original
     ├── DatasetError            ValueError    a data set's file is missing or damaged
     ├── TrainingError           ValueError    a training cannot start or resume as asked
@@ -64,7 +64,7 @@ class ExportError(PdeinferError, ValueError):
 
 
 class BackendError(PdeinferError, RuntimeError):
-    """Keras runs on another backend than is needed, or KERAS_BACKEND names none that there is."""
+    """Keras runs on another backend than is needed."""
 
 
 class ParityError(PdeinferError, RuntimeError):

@@ -61,8 +61,8 @@ class ParityReport:
     @property
     def summary(self) -> str:
         """One line: how far the candidate is from the reference."""
-        others = sum(row.count - row.top1_equal for row in self.comparisons)
-        labels = f", {others:,} most probable classes differ" if others else ""
+        same = sum(row.top1_equal for row in self.comparisons) / sum(row.count for row in self.comparisons)
+        labels = "" if same == 1 else f", labels {same:.1%} the same"
         return f"{self.candidate} within {self.max_absolute:.1e} of {self.reference}{labels}"
 
     def to_dict(self) -> dict[str, Any]:

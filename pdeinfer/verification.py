@@ -87,5 +87,6 @@ def _check_parity(package: ModelPackage) -> str:
     reports = verify_package(package)
     failed = [report for report in reports if not report.passed]
     if failed:
-        raise ParityError("; ".join(f"{report.summary} (tolerance {report.tolerance or 'any'})" for report in failed))
+        tolerances = ["" if report.tolerance is None else f" (tolerance {report.tolerance:g})" for report in failed]
+        raise ParityError("; ".join(map("{0.summary}{1}".format, failed, tolerances)))
     return "; ".join(report.summary for report in reports)

@@ -25,7 +25,7 @@ class Change:
     """What is to be served under a name, by version, in place of what is served under it now; nothing: unload it.
 
     Attributes:
-        order: the names that the sources hold, as they are served.
+        order: the names that the sources hold, in order.
     """
 
     name: str
@@ -34,12 +34,14 @@ class Change:
 
     def names_after(self, names: Sequence[str]) -> list[str]:
         """Return the names that are served after the change, in order, where these are before."""
-        others = [name for name in names if name != self.name]
         if not self.models:
-            return others
+            return [name for name in names if name != self.name]
+        if self.name in names:
+            return list(names)
         # A model that comes back is where it was: the first is the one that answers where none is named.
-        places = {name: place for place, name in enumerate(self.order)}
-        return sorted([*others, self.name], key=lambda name: places.get(name, len(places)))
+        later = self.order[self.order.index(self.name) + 1 :]
+        place = next((index for index, name in enumerate(names) if name in later), len(names))
+        return [*names[:place], self.name, *names[place:]]
 
 
 class Models:

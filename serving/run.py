@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
 
-    0: stopped by a signal. 1: the address cannot be listened on. 2: a model or the device cannot be used as asked.
+    0: stopped by a signal. 1: the address cannot be listened on, or a worker died while it started.
+    2: a model or the device cannot be used as asked.
     """
     configure_logging()
     try:

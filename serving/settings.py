@@ -39,7 +39,8 @@ Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER
 of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
 alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the address cannot be listened on; 2 wrong settings, model or device
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the address cannot be listened on, or a worker died while
+it started; 2 wrong settings, model or device
 
 examples:
   pdeinfer serve

@@ -16,7 +16,7 @@ from pdeinfer.package import FIELDS_FILE
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
 from training.plots import draw_confusion
-from training.published import NOTHING, PUBLISHED
+from training.published import NOTHING, PUBLISHED, WITH_CONFUSION
 from training.results import Run, by_num_steps, by_recipe
 
 _SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
@@ -24,9 +24,7 @@ _SEVEN = Path(__file__).parents[1] / "examples" / "seven.png"
 
 def plot_mnist_confusion(runs: Mapping[str, list[Run]], path: Path) -> None:
     """Draw the confusion matrices, summed over the runs, of the MNIST networks that the article has, side by side."""
-    networks = [
-        (preset, group) for preset, group in by_recipe(runs) if PUBLISHED.get(preset, NOTHING).article_confusion
-    ]
+    networks = [(preset, group) for preset, group in by_recipe(runs) if preset in WITH_CONFUSION]
     if not networks:
         return
     figure = Figure(figsize=(6.2 * len(networks), 6), layout="constrained")

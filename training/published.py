@@ -30,3 +30,6 @@ PUBLISHED: dict[str, Published] = {
     "cifar10-global-no-advection": Published(None, 87.86),
     "cifar10-global-no-diffusion": Published(None, 88.03),
 }
+
+# The networks of which the article shows the confusion matrices.
+WITH_CONFUSION = [preset for preset, published in PUBLISHED.items() if published.article_confusion is not None]

@@ -10,7 +10,7 @@ from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError, TrainingError
 from pdeinfer.presets import PRESETS
 from training.files import replace_file
-from training.published import NOTHING, PUBLISHED
+from training.published import NOTHING, PUBLISHED, WITH_CONFUSION
 from training.results import Run, add_run, by_num_steps, by_recipe, read_runs
 
 EXAMPLES = """examples:
@@ -50,6 +50,7 @@ def render(
     ]
     if mnist:
         lines += ["## MNIST", "", *_table(mnist, costs, with_confusion=True), ""]
+    if not mnist.keys().isdisjoint(WITH_CONFUSION):
         lines += [f"![Confusion matrices]({pictures}/mnist-confusion.png)", ""]
     if cifar10:
         lines += ["## CIFAR-10", "", *_table(cifar10, costs, with_confusion=False), ""]

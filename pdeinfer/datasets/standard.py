@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -39,7 +40,15 @@ def load_dataset(name: StandardName, data_dir: Path | None) -> Dataset:
         return _download(name)
     if not data_dir.is_dir():
         raise DatasetError(f"{data_dir}: expected a folder with the files of {name}")
-    return _load_mnist(data_dir) if name == "mnist" else _load_cifar10(data_dir)
+    folders = _folders(name, data_dir)
+    if not folders:
+        raise DatasetError(f"{data_dir}: no file {_FILES[name][0]} (or {_FILES[name][0]}.gz) in it or one level down")
+    if len(folders) > 1:  # other data sets have files of the same names, as Fashion-MNIST has those of MNIST
+        raise DatasetError(
+            f"{data_dir}: expected the files of {name} in one of its folders, found some in "
+            f"{' and '.join(folder.name for folder in folders)}"
+        )
+    return _load_mnist(folders[0]) if name == "mnist" else _load_cifar10(folders[0])
 
 
 def _load_digits() -> Dataset:
@@ -73,7 +82,7 @@ def _download(name: StandardName) -> Dataset:
 
 def holds_files(name: StandardName, folder: Path) -> bool:
     """Return whether a folder has any of a data set's files, where `load_dataset` looks for them."""
-    return any(_places(folder, file) for file in _FILES[name])
+    return bool(_folders(name, folder))
 
 
 def _load_mnist(data_dir: Path) -> Dataset:
@@ -93,27 +102,26 @@ def _load_cifar10(data_dir: Path) -> Dataset:
     return Dataset(train, _read_cifar10(_find(data_dir, _CIFAR10_TEST)))
 
 
-def _find(data_dir: Path, name: str) -> Path:
-    """Return where a file is: in `data_dir` itself, or in one folder of it.
+def _folders(name: StandardName, data_dir: Path) -> list[Path]:
+    """Return the folders with files of a data set: `data_dir` itself, or else those in it."""
 
-    Other data sets have files of the same names (Fashion-MNIST those of MNIST): which is meant is not guessed.
-    """
-    found = _places(data_dir, name)
-    if not found:
-        raise DatasetError(f"{data_dir}: no file {name} (or {name}.gz) in it or one level down")
-    if len(found) > 1:
-        raise DatasetError(f"{data_dir}: expected {name} in one of its folders, found {' and '.join(map(str, found))}")
-    return found[0]
+    def holds_any(folder: Path) -> bool:
+        return any(_path(folder, file) for file in _FILES[name])
+
+    return [data_dir] if holds_any(data_dir) else [folder for folder in sorted(data_dir.iterdir()) if holds_any(folder)]
 
 
-def _places(data_dir: Path, name: str) -> list[Path]:
-    """Return where a file is: in `data_dir` itself, or else in folders of it."""
-    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+def _find(folder: Path, name: str) -> Path:
+    found = _path(folder, name)
+    if found is None:
+        raise DatasetError(f"{folder}: no file {name} (or {name}.gz) in it")
+    return found
 
-    def find(folder: Path) -> list[Path]:
-        return [folder / candidate for candidate in names if (folder / candidate).is_file()][:1]
 
-    return find(data_dir) or [path for folder in sorted(data_dir.iterdir()) if folder.is_dir() for path in find(folder)]
+def _path(folder: Path, name: str) -> Path | None:
+    names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
+    # Path.is_file raises where a folder may not be looked into.
+    return next((folder / file for file in names if os.path.isfile(folder / file)), None)  # noqa: PTH113
 
 
 def _read_bytes(path: Path, size: int) -> bytes:

@@ -58,6 +58,7 @@ def export_package(
         DatasetError, ImageError: `calibrate` has no training images.
         ParityError: an exported file differs from the network; its message is the report. Nothing is left then.
         MissingDependencyError: TensorFlow or tf2onnx is not installed.
+        BackendError: Keras runs on another backend than TensorFlow.
     """
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))

@@ -1,17 +1,15 @@
 """Converts a network: tf2onnx all but its normalisation and its PDE layers, which are joined to what it made of it."""
 
-from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
 
-from pdeinfer.export.fields import pde_layers
 from pdeinfer.export.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.function_body import BlockedBody
 from pdeinfer.export.onnx_file import OPSET, convert
 from pdeinfer.export.operands import OPERANDS, folded_operands, operand_name
-from pdeinfer.export.traced import NORMALIZED, all_but_last, trace_around_layers, trace_fields_around_layers
+from pdeinfer.export.traced import NORMALIZED, Cut, trace_around_layers, trace_fields_around_layers
 
 
 def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
@@ -23,8 +21,7 @@ def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any
     Raises:
         ExportError, MissingDependencyError: as `onnx_file.convert` does.
     """
-    function, layers = trace_around_layers(classifier), pde_layers(classifier)
-    return _convert(classifier, function, layers, for_onnx_runtime=for_onnx_runtime)
+    return _convert(classifier, trace_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
 
 
 def convert_fields(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
@@ -32,8 +29,7 @@ def convert_fields(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
 
     Args, Raises: as `convert_classifier`.
     """
-    function, layers = trace_fields_around_layers(classifier), all_but_last(pde_layers(classifier))
-    return _convert(classifier, function, layers, for_onnx_runtime=for_onnx_runtime)
+    return _convert(classifier, trace_fields_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
 
 
 def without_functions(model: Any) -> Any:
@@ -55,14 +51,11 @@ def sort_nodes(graph: Any) -> None:
     graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())
 
 
-def _convert(classifier: Any, function: Any, layers: Mapping[str, Any], *, for_onnx_runtime: bool) -> Any:
-    """Convert a function that `traced` cut, and join the inputs but the image, and the outputs that are operands.
-
-    Args:
-        layers: the PDE layers that were cut out, by name; these and the normalisation are the nodes that join them.
-    """
+def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
+    """Convert a cut network, and join its inputs but the image, and its outputs that are operands, by what was cut."""
     import onnx
 
+    function, layers = cut
     model = convert(function, classifier.preset, [NORMALIZED, *layers])
     graph, image_spec = model.graph, classifier.preset.input
     shape = ["batch", image_spec.height, image_spec.width, image_spec.channels]

@@ -39,8 +39,8 @@ def load_original(source: Path) -> Original:
     """Load a training's folder (its `model.keras`), or a `.keras` file (and the training's record beside it, if any).
 
     Raises:
-        ExportError: there is no such file, or it is not one of a `pdeinfer.nn.Classifier`; or Keras runs on another
-            backend than TensorFlow.
+        ExportError: there is no such file, or it is not one of a `pdeinfer.nn.Classifier`.
+        BackendError: Keras runs on another backend than TensorFlow.
         MissingDependencyError: TensorFlow or Keras is not installed.
     """
     path = source / "model.keras" if source.is_dir() else source

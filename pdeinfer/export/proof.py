@@ -88,6 +88,7 @@ def verify_package(package: ModelPackage) -> list[Report]:
     Raises:
         ModelPackageError: it has no `model.keras`, or its card says otherwise.
         MissingDependencyError: TensorFlow is not installed.
+        BackendError: Keras runs on another backend.
     """
     if KERAS_FILE not in package.card.files:
         raise ModelPackageError(f"{package.path} has no {KERAS_FILE} to compare with")

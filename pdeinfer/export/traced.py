@@ -1,12 +1,19 @@
 """The functions that are exported: raw pixels in, probabilities or fields out."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdeinfer.export.fields import needed_fields, pde_layers
 from pdeinfer.export.operands import operand_name, traced_operands
 
 NORMALIZED = "normalized"
+
+
+class Cut(NamedTuple):
+    """A `tf.function` of a network without its normalisation and some PDE layers, and these layers by name."""
+
+    function: Any
+    layers: Mapping[str, Any]
 
 
 def trace(classifier: Any) -> Any:
@@ -26,24 +33,23 @@ def trace(classifier: Any) -> Any:
     return tf.function(classify, input_signature=[image], autograph=False)
 
 
-def trace_around_layers(classifier: Any) -> Any:
+def trace_around_layers(classifier: Any) -> Cut:
     """Return what `trace` does with the normalisation and the PDE layers cut out (see `_trace_around`)."""
     import keras
-
-    layers = pde_layers(classifier)
 
     def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
         return {"probabilities": keras.ops.softmax(values["logits"])}
 
-    return _trace_around(classifier, layers, {"logits": classifier.output, **_inputs(layers)}, outputs)
+    return _trace_around(classifier, pde_layers(classifier), {"logits": classifier.output}, outputs)
 
 
-def trace_fields_around_layers(classifier: Any) -> Any:
+def trace_fields_around_layers(classifier: Any) -> Cut:
     """Return a `tf.function` of the fields of the PDE layers, named as in `fields.py`, cut likewise.
 
-    No field depends on what the last layer returns, so that layer is neither an argument nor has it operands.
+    No field depends on what the last layer returns: that layer is neither an argument, nor has it operands.
     """
     layers = pde_layers(classifier)
+    *first, last = layers
 
     def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -52,16 +58,7 @@ def trace_fields_around_layers(classifier: Any) -> Any:
             for symbol, field in needed_fields(layer, values[name]).items()
         }
 
-    return _trace_around(classifier, all_but_last(layers), _inputs(layers), outputs)
-
-
-def all_but_last(layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the PDE layers that the fields of later ones depend on."""
-    return dict(list(layers.items())[:-1])
-
-
-def _inputs(layers: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: layer.input for name, layer in layers.items()}
+    return _trace_around(classifier, {name: layers[name] for name in first}, {last: layers[last].input}, outputs)
 
 
 def _trace_around(
@@ -69,7 +66,7 @@ def _trace_around(
     layers: Mapping[str, Any],
     results: Mapping[str, Any],
     outputs: Callable[[Mapping[str, Any]], dict[str, Any]],
-) -> Any:
+) -> Cut:
     """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
 
     Cutting a functional Keras model needs no operator that TensorFlow and tf2onnx would have to leave alone: what a
@@ -78,8 +75,8 @@ def _trace_around(
 
     Args:
         layers: the PDE layers that are cut out, by name.
-        results: tensors of the network by name, among them the input of each of these layers, by its name.
-        outputs: makes the outputs of the values of `results`.
+        results: further tensors of the network, by name.
+        outputs: makes the outputs of the values of `results`, and of the inputs of the layers, by their names.
     """
     import keras
     import tensorflow as tf
@@ -88,7 +85,8 @@ def _trace_around(
         NORMALIZED: classifier.get_layer("normalize").output,
         **{name: layer.output for name, layer in layers.items()},
     }
-    around = keras.Model(list(arguments.values()), dict(results), name=classifier.name)
+    inputs = {name: layer.input for name, layer in layers.items()}
+    around = keras.Model(list(arguments.values()), {**inputs, **results}, name=classifier.name)
     signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
 
     def function(*arguments: Any) -> dict[str, Any]:
@@ -100,4 +98,4 @@ def _trace_around(
         }
         return {**outputs(values), **operands}
 
-    return tf.function(function, input_signature=signature, autograph=False)
+    return Cut(tf.function(function, input_signature=signature, autograph=False), layers)

@@ -10,7 +10,17 @@ import onnx
 import pytest
 
 import pdeinfer
-from pdeinfer import PRESETS, LayerFields, ModelPackage, ModelPackageError, ParityError, PdeSpec, PeronaMalik, Preset
+from pdeinfer import (
+    PRESETS,
+    LayerFields,
+    ModelPackage,
+    ModelPackageError,
+    ParityError,
+    PdeSpec,
+    PeronaMalik,
+    Preset,
+    ResidualNetwork,
+)
 from pdeinfer.card import ModelCard
 from pdeinfer.cli import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
@@ -41,6 +51,13 @@ NETWORKS = {
     "constant": digits_with(PdeSpec(num_steps=2, dt=0.1, diffusivity=0.7)),
     "nothing-but-a-source": digits_with(PdeSpec(velocity=None, diffusivity=None)),
     "perona-malik-learned-start": digits_with(PdeSpec(num_steps=3, diffusivity=PeronaMalik(0.5), start="residual")),
+    "two-layers-of-maps": replace(
+        DIGITS,
+        name="two-layers",
+        network=ResidualNetwork(
+            (4, 8, 8), 1, PdeSpec(num_steps=2, velocity="pointwise", diffusivity=PeronaMalik(0.5), start="residual")
+        ),
+    ),
     "no-source": digits_with(PdeSpec(num_steps=3, source=None)),
 }
 
@@ -129,6 +146,7 @@ def test_absent_constant_and_shared_fields_are_what_the_preset_says(package: Mod
 def test_the_layers_have_the_order_and_the_sizes_of_the_network(package: ModelPackage) -> None:
     shapes = [(layer.name, *layer.levels.shape[1:]) for layer in pdeinfer.inspect(IMAGE, package)]
     sizes = {"cifar10-global": [(32, 32, 16), (16, 16, 32), (8, 8, 64)], "mnist-pde": [(28, 28, 1)]}
+    sizes["two-layers"] = [(8, 8, 4), (4, 4, 8)]
     expected = sizes.get(package.card.preset.name, [(8, 8, 8)])
     assert shapes == [(f"layer{number}", *size) for number, size in enumerate(expected, 1)]
 

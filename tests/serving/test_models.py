@@ -197,6 +197,14 @@ def test_a_damaged_package_of_another_model_is_left_alone(
         pass
 
 
+def test_a_reload_beside_a_damaged_package_leaves_the_order(admin: TestClient, repository: Path) -> None:
+    for version in ("2", "10"):
+        (repository / "tiny-grey" / version / "card.json").write_text("{")
+
+    assert change(admin, "tiny-rgb", "reload").json()["versions"] == ["1"]
+    assert served(admin) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import numpy as np
@@ -303,6 +304,32 @@ def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
     assert result.returncode == 2
     assert "'no-such-model' is neither a bundled model" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
+def test_a_first_worker_that_ends_ends_the_server(
+    worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Worker:
+        process = SimpleNamespace(pid=0, exitcode=worker_code, is_alive=lambda: False)
+        has_started = False
+
+        def __init__(self, *_: object) -> None: ...
+
+        def waitables(self) -> list[object]:
+            return []
+
+        messages = waitables
+
+        def send(self, *_: object) -> None: ...
+
+        signal = ping = send
+
+    monkeypatch.setattr("serving.supervisor._Worker", Worker)
+    monkeypatch.setattr("serving.supervisor.PING_SECONDS", 0)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with socket.socket() as bound:
+        assert Supervisor(Settings(workers=2), bound, lambda: None)._run() == exit_code
 
 
 def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(

@@ -65,7 +65,7 @@ def test_mnist_is_read_from_idx_files_one_level_down(tmp_path: Path, name_of: Ca
 def test_of_two_data_sets_with_the_same_names_none_is_guessed(mnist: Path, tmp_path: Path) -> None:
     for name in ("fashion-mnist", "mnist"):
         (tmp_path / name).symlink_to(mnist)
-    with pytest.raises(DatasetError, match=r"expected train-images-idx3-ubyte in one of its folders, found .* and "):
+    with pytest.raises(DatasetError, match=r"mnist in one of its folders, found some in fashion-mnist and mnist$"):
         load_dataset("mnist", tmp_path)
     assert len(load_dataset("mnist", tmp_path / "mnist").test) == 10_000
 
