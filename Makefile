@@ -22,8 +22,8 @@ demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in a
 # have few, last. At most four processes, as each holds TensorFlow. What is measured against the clock runs alone.
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		--ignore tests/fuzz --ignore tests/reliability
-	$(BIN)/python -m pytest tests/fuzz tests/reliability
+		--ignore tests/reliability
+	$(BIN)/python -m pytest tests/reliability
 
 check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
 	$(BIN)/ruff check

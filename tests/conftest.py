@@ -12,6 +12,10 @@ from pdeinfer.card import ModelCard
 from pdeinfer.package import ONNX_FILE, new_package, write_card
 from pdeinfer.presets import PRESETS, Preset
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # TensorFlow has as many threads as there are CPUs, in each of the processes
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
+
 OPSET = 17
 GREY_PRESET = replace(PRESETS["digits-pde"], name="tiny-grey")
 RGB_PRESET = replace(PRESETS["cifar10-global"], name="tiny-rgb")

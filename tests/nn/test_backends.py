@@ -29,9 +29,23 @@ def variant(name: str, pde: PdeSpec) -> Preset:
     return replace(digits, name=name, network=replace(digits.network, pde=pde))
 
 
-NETWORKS = PRESETS | {
+# The further presets differ from these by values.
+NAMES = (
+    "digits-pde",
+    "mnist-cnn",
+    "mnist-residual",
+    "mnist-pde",
+    "cifar10-resnet32",
+    "cifar10-global",
+    "cifar10-global-tiny",
+)
+NETWORKS = {
     preset.name: preset
     for preset in (
+        *(PRESETS[name] for name in NAMES),
+        variant("no-advection", PdeSpec(velocity=None)),
+        variant("no-diffusion", PdeSpec(diffusivity=None)),
+        variant("constant", PdeSpec(diffusivity=1.0)),
         variant("convolutions", PdeSpec(2, velocity="pointwise", diffusivity="full")),
         variant("perona-malik", PdeSpec(2, velocity="identity", diffusivity=PeronaMalik(0.5), source=None)),
         variant("residual-blocks", PdeSpec(2, velocity="residual", diffusivity="residual", start="residual")),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -75,8 +76,9 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
 
 @pytest.fixture(scope="session")
 def saved_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that saves a network of a preset with random weights as a .keras file."""
+    """Return a function that saves a network of a preset with random weights as a .keras file: one file a preset."""
 
+    @cache
     def save(preset: Any) -> Path:
         import keras
 

@@ -37,7 +37,8 @@ def test_the_default_model_is_bundled() -> None:
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_bundled_model_proves_itself_again(name: str) -> None:
-    assert all(report.passed for report in verify_package(zoo.load(name)))
+    reports = verify_package(zoo.load(name))
+    assert {report.passed for report in reports} == {True}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_bundled_model_equals_keras_on_test_images(name: str) -> None:
     import tensorflow as tf
 
     package = zoo.load(name)
-    images = held_out(package).images[:2000]  # export compared them all; of the large networks that takes minutes
+    images = held_out(package).images[:1000]  # export compared them all; of the large networks that takes minutes
     classifier = load_classifier(package.path / KERAS_FILE)
 
     @tf.function(autograph=False)  # as Keras's own `predict` runs it, and quicker than step by step

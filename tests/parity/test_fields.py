@@ -1,5 +1,6 @@
 """fields.onnx: `inspect` gives what the Keras layers compute, and the levels of the naive reference."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +45,7 @@ def digits_with(pde: PdeSpec) -> Preset:
 
 NETWORKS = {
     "k5": DIGITS,
-    "three-layers": PRESETS["cifar10-global"],
+    "three-layers": replace(DIGITS, name="three-layers", network=ResidualNetwork((4, 6, 8, 8), 1, PdeSpec())),
     "one-velocity-for-both": PRESETS["mnist-pde"],
     "no-advection": digits_with(PdeSpec(num_steps=2, velocity=None)),
     "no-diffusion": digits_with(PdeSpec(num_steps=2, diffusivity=None)),
@@ -145,8 +146,11 @@ def test_absent_constant_and_shared_fields_are_what_the_preset_says(package: Mod
 
 def test_the_layers_have_the_order_and_the_sizes_of_the_network(package: ModelPackage) -> None:
     shapes = [(layer.name, *layer.levels.shape[1:]) for layer in pdeinfer.inspect(IMAGE, package)]
-    sizes = {"cifar10-global": [(32, 32, 16), (16, 16, 32), (8, 8, 64)], "mnist-pde": [(28, 28, 1)]}
-    sizes["two-layers"] = [(8, 8, 4), (4, 4, 8)]
+    sizes = {
+        "three-layers": [(8, 8, 4), (4, 4, 6), (2, 2, 8)],
+        "two-layers": [(8, 8, 4), (4, 4, 8)],
+        "mnist-pde": [(28, 28, 1)],
+    }
     expected = sizes.get(package.card.preset.name, [(8, 8, 8)])
     assert shapes == [(f"layer{number}", *size) for number, size in enumerate(expected, 1)]
 
@@ -196,7 +200,10 @@ def test_missing_fields_are_an_error(digits: ModelPackage) -> None:
 
 
 def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
-    saved_network: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved_network: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def convert_and_damage(classifier: object, *, for_onnx_runtime: bool) -> onnx.ModelProto:
         model = convert_fields(classifier, for_onnx_runtime=for_onnx_runtime)
@@ -204,10 +211,8 @@ def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
         return model
 
     monkeypatch.setattr(exporter, "convert_fields", convert_and_damage)
-    source = saved_network(DIGITS)
-    with pytest.raises(ParityError, match=r"fields\.onnx(.|\n)*NOT EQUAL"):
-        export_package(source, tmp_path / "package")
-    assert main(["export", str(source), "--output", str(tmp_path / "package")]) == 1
+    assert main(["export", str(saved_network(DIGITS)), "--output", str(tmp_path / "package")]) == 1
+    assert re.search(r"fields\.onnx(.|\n)*NOT EQUAL", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 

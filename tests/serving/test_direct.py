@@ -55,7 +55,15 @@ def test_plain_requests_are_answered_as_by_fastapi(
         {"content": b"no image", "headers": {"content-type": "image/png", "content-encoding": "gzip"}},
     ]
 
+    handle, handled = DirectRoute.handle, []
+
+    async def count(route: DirectRoute, *arguments: Any) -> None:
+        handled.append(route)
+        await handle(route, *arguments)
+
+    monkeypatch.setattr(DirectRoute, "handle", count)
     direct = [client.post(path, **request) for request in requests]
+    assert len(handled) == len(requests)
     monkeypatch.setattr(DirectRoute, "matches", lambda *_: (0, {}))
     through_fastapi = [client.post(path, **request) for request in requests]
 

@@ -43,3 +43,6 @@ def test_a_saved_optimizer_goes_on_as_it_was() -> None:
     restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(restored, ConvMuon)
     assert restored.get_config() == optimizer.get_config()
+    kernel, gradient = np.random.default_rng(0).normal(size=(2, 3, 3, 4, 5)).astype(np.float32)
+    expected = updated(optimizer, kernel, [gradient])
+    np.testing.assert_allclose(updated(restored, kernel, [gradient]), expected, rtol=1e-6)

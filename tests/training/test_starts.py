@@ -11,11 +11,11 @@ import pytest
 
 from pdeinfer.datasets import hold_out, load_dataset
 from pdeinfer.nn import Classifier
-from pdeinfer.presets import PRESETS
+from pdeinfer.presets import PRESETS, ResidualNetwork
 from training.recipes import RECIPES
 from training.starts import choose_start
 
-PRESET = PRESETS["digits-pde"]
+PRESET = replace(PRESETS["digits-pde"], network=ResidualNetwork((4, 4)))
 
 
 def choose(starts: int) -> tuple[Classifier, list[float], list[Classifier]]:
