@@ -123,6 +123,7 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
 
 
 def positive_int(text: str) -> int:
+    """Return the number that an argument is, 1 or more."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)

@@ -17,7 +17,6 @@ _CIFAR10_BATCH = 10_000
 _CIFAR10_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _CIFAR10_TEST = "test_batch.bin"
 _FILES: dict[str, tuple[str, ...]] = {
-    "digits": (),
     "mnist": tuple(f"{split}-{file}-ubyte" for split in ("train", "t10k") for file in ("images-idx3", "labels-idx1")),
     "cifar10": (*_CIFAR10_TRAIN, _CIFAR10_TEST),
 }

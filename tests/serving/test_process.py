@@ -1,17 +1,14 @@
-"""A real server process on a real socket: start, streaming limits, signals, exit codes."""
+"""A real server process on a real socket: streaming limits, signals, workers that die."""
 
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx2
 import numpy as np
@@ -22,7 +19,7 @@ from serving.protocol import MAX_HEAD_BYTES
 from serving.run import bind
 from serving.settings import Settings
 from serving.supervisor import Supervisor, sibling_of
-from tests.servers import PATIENCE, ROOT, Server, children, running_server
+from tests.servers import PATIENCE, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
 Png = Callable[[np.ndarray], bytes]
@@ -298,40 +295,6 @@ def test_a_signal_while_workers_are_started_reaches_all_of_them(monkeypatch: pyt
     assert len(signalled) == 2
 
 
-def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
-    result = run_to_the_end("no-such-model", "--workers", "2")
-
-    assert result.returncode == 2
-    assert "'no-such-model' is neither a bundled model" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
-def test_a_first_worker_that_ends_ends_the_server(
-    worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    class Worker:
-        process = SimpleNamespace(pid=0, exitcode=worker_code, is_alive=lambda: False)
-        has_started = False
-
-        def __init__(self, *_: object) -> None: ...
-
-        def waitables(self) -> list[object]:
-            return []
-
-        messages = waitables
-
-        def send(self, *_: object) -> None: ...
-
-        signal = ping = send
-
-    monkeypatch.setattr("serving.supervisor._Worker", Worker)
-    monkeypatch.setattr("serving.supervisor.PING_SECONDS", 0)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    with socket.socket() as bound:
-        assert Supervisor(Settings(workers=2), bound, lambda: None)._run() == exit_code
-
-
 def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
     package_folder: Path, tmp_path: Path
 ) -> None:
@@ -349,85 +312,6 @@ def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
         server.process.send_signal(signal.SIGTERM)
 
         assert server.process.wait(PATIENCE) == 0
-
-
-def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving", *arguments]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment", "message"),
-    [
-        (["--port", "http"], {}, "'http'"),
-        ([], {"PDEINFER_MAX_IMAGES": "none"}, "PDEINFER_MAX_IMAGES"),
-        (["no-such-model"], {}, "'no-such-model' is neither a bundled model"),
-    ],
-)
-def test_wrong_settings_are_one_line_and_exit_code_2(
-    arguments: list[str], environment: dict[str, str], message: str
-) -> None:
-    result = run_to_the_end(*arguments, **environment)
-
-    assert result.returncode == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("pdeinfer serve: ")
-    assert message in line
-
-
-def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_code_2(package_folder: Path) -> None:
-    result = run_to_the_end(str(package_folder), "--device", "cuda:63")
-
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "cuda:63" in result.stderr
-
-
-def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_without_a_traceback(
-    package_folder: Path,
-) -> None:
-    """Both are bound to it: neither listens before its models are loaded."""
-    program = (
-        "from serving import run\n"
-        "def slow_bind(host, port, bind=run.bind):\n"
-        "    bound = bind(host, port)\n"
-        "    run.other = bind(*bound.getsockname())\n"
-        "    run.other.listen()\n"
-        "    return bound\n"
-        "run.bind = slow_bind\n"
-        f"raise SystemExit(run.main(['--port', '0', '--device', 'cpu', {str(package_folder)!r}]))\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "pdeinfer serve: 127.0.0.1:0: Address already in use"
-    assert "Traceback" not in result.stderr
-
-
-def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path, server: Server) -> None:
-    result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(server.port))
-
-    assert result.returncode == 1
-    assert "Address already in use" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_a_host_that_is_no_name_is_exit_code_1_without_a_traceback() -> None:
-    result = run_to_the_end("--host", "a..b", "--port", "0")
-
-    assert result.returncode == 1
-    assert result.stderr.splitlines() == ["pdeinfer serve: a..b:0: not a host name"]
 
 
 def test_a_restart_listens_where_connections_that_the_former_workers_closed_linger() -> None:

@@ -1,0 +1,130 @@
+"""A server that cannot start ends with an exit code and a line that says why."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from serving.settings import Settings
+from serving.supervisor import Supervisor
+from tests.servers import PATIENCE, ROOT
+
+
+def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
+    result = run_to_the_end("no-such-model", "--workers", "2")
+
+    assert result.returncode == 2
+    assert "'no-such-model' is neither a bundled model" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
+def test_a_first_worker_that_ends_ends_the_server(
+    worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Worker:
+        process = SimpleNamespace(pid=0, exitcode=worker_code, is_alive=lambda: False)
+        has_started = False
+
+        def __init__(self, *_: object) -> None: ...
+
+        def waitables(self) -> list[object]:
+            return []
+
+        messages = waitables
+
+        def send(self, *_: object) -> None: ...
+
+        signal = ping = send
+
+    monkeypatch.setattr("serving.supervisor._Worker", Worker)
+    monkeypatch.setattr("serving.supervisor.PING_SECONDS", 0)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with socket.socket() as bound:
+        assert Supervisor(Settings(workers=2), bound, lambda: None)._run() == exit_code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--port", "http"], {}, "'http'"),
+        ([], {"PDEINFER_MAX_IMAGES": "none"}, "PDEINFER_MAX_IMAGES"),
+        (["no-such-model"], {}, "'no-such-model' is neither a bundled model"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_code_2(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = run_to_the_end(*arguments, **environment)
+
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("pdeinfer serve: ")
+    assert message in line
+
+
+def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_code_2(package_folder: Path) -> None:
+    result = run_to_the_end(str(package_folder), "--device", "cuda:63")
+
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "cuda:63" in result.stderr
+
+
+def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_without_a_traceback(
+    package_folder: Path,
+) -> None:
+    """Both are bound to it: neither listens before its models are loaded."""
+    program = (
+        "from serving import run\n"
+        "def slow_bind(host, port, bind=run.bind):\n"
+        "    bound = bind(host, port)\n"
+        "    run.other = bind(*bound.getsockname())\n"
+        "    run.other.listen()\n"
+        "    return bound\n"
+        "run.bind = slow_bind\n"
+        f"raise SystemExit(run.main(['--port', '0', '--device', 'cpu', {str(package_folder)!r}]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "pdeinfer serve: 127.0.0.1:0: Address already in use"
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(port))
+
+    assert result.returncode == 1
+    assert "Address already in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_host_that_is_no_name_is_exit_code_1_without_a_traceback() -> None:
+    result = run_to_the_end("--host", "a..b", "--port", "0")
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["pdeinfer serve: a..b:0: not a host name"]
