@@ -54,7 +54,8 @@ reliability: $(INSTALLED) ## break a running server, at full length, and print w
 
 venv: $(INSTALLED) ## make or renew the environment
 
-# The stamp is made last: an installation that was interrupted is done again.
+# The stamp is made last: an installation that was interrupted is done again. Python compiles what is imported, when it
+# is: a part of what pip would compile.
 $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,7 +63,7 @@ $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 	@echo "Installing into $(VENV) (a minute or two, once)"
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
 		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev]'
 	@test -e pdeinfer/kernels/libpdeinfer.so || echo "Without the fused kernel, for which '$(BIN)/python -m pip install" \
 		"--verbose --no-deps --editable .' names the reason: everything works, PDE layers more slowly"
