@@ -54,8 +54,8 @@ reliability: $(INSTALLED) ## break a running server, at full length, and print w
 
 venv: $(INSTALLED) ## make or renew the environment
 
-# The stamp is made last: an installation that was interrupted is done again. Python compiles what is imported, when it
-# is: a part of what pip would compile.
+# The stamp is made last: an installation that was interrupted is done again. pip compiles no modules: Python does as it
+# imports them, and imports a part.
 $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,13 +12,9 @@ from pdeinfer.card import ModelCard
 from pdeinfer.package import ONNX_FILE, new_package, write_card
 from pdeinfer.presets import PRESETS, Preset
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # "gw0", "gw1" and so on: each process has one CPU
-    # TensorFlow and ONNX Runtime have as many threads as there are CPUs, and theirs wait by spinning.
+if "PYTEST_XDIST_WORKER" in os.environ:  # TensorFlow has as many threads as there are CPUs, in each of the processes
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
-    if hasattr(os, "sched_setaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[int(worker.removeprefix("gw")) % len(cpus)]})
 
 OPSET = 17
 GREY_PRESET = replace(PRESETS["digits-pde"], name="tiny-grey")

@@ -63,8 +63,9 @@ def saved_networks(tmp_path_factory: pytest.TempPathFactory, randomize: Callable
         randomize(model)
         model.save(folder / f"{name}.keras")
         images = rng.integers(0, 256, (4, *model.input_shape[1:]), dtype=np.uint8)
+        images[2:] //= 4  # dark ones: pixels at random alone hardly tell images apart
         logits = keras.ops.convert_to_numpy(model(images))
-        assert np.max(np.ptp(logits, axis=0)) > 0.05  # alive: the images are told apart
+        assert np.max(np.ptp(logits, axis=0)) > 0.1  # alive: the images are told apart
         np.savez(folder / f"{name}.npz", images=images, labels=rng.integers(0, 10, 4), logits=logits)
     return folder
 
