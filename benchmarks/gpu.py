@@ -1,12 +1,16 @@
-"""Latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch; float32 is nowhere TF32."""
+"""Latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch; float32 is nowhere TF32.
 
+It needs no TensorFlow where `python -m benchmarks.gpu --write FOLDER`, on any machine, wrote the networks.
+"""
+
+import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,28 +26,46 @@ from benchmarks.networks import (
     write_networks,
 )
 from benchmarks.timing import time_in_turns
-from pdeinfer import DeviceError, ParityError, PdeinferError
+from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.export.precisions import to_half
-from pdeinfer.export.variants import TOLERANCES
-from pdeinfer.parity import TOLERANCE, Array, compare
+from pdeinfer.parity import TOLERANCE, Array, ParityReport, compare
 from pdeinfer.presets import Preset
 
 BATCH_SIZES = (1, 256)
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 HALF = "pdeinfer --half"
+HALF_TOLERANCE = 0.05  # as `pdeinfer.export.variants` has it
 
-Run = Callable[[], Array]  # classifies one batch, whose images and size are fixed
+PRESETS = [pde_preset(1), RESNET, pde_preset(5), pde_preset(10)]
+
+Run: TypeAlias = Callable[[], Array]  # classifies one batch, whose images and size are fixed
 
 
-def main() -> int:
-    """Run the benchmark; return the exit code: 0, 1 where the routes differ, or 2 where CUDA cannot be used."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; return the exit code: 0, 1 where a route was left out, or 2 where nothing can be measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--write", type=Path, metavar="FOLDER", help="write the networks into a new folder, and stop")
+    group.add_argument("--networks", type=Path, metavar="FOLDER", help="measure networks that --write wrote")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.write is not None:
+            arguments.write.mkdir(parents=True)
+            write_networks(PRESETS, arguments.write, BATCH_SIZES[-1])
+            return 0
+        return _measure(arguments.networks)
+    except (PdeinferError, OSError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+
+
+def _measure(networks: Path | None) -> int:
     import onnxruntime
 
     if CUDA not in onnxruntime.get_available_providers():
-        print("benchmark: needs a CUDA device, onnxruntime-gpu and PyTorch with CUDA", file=sys.stderr)
-        return 2
+        raise DeviceError("needs a CUDA device, onnxruntime-gpu and PyTorch with CUDA")
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # for every library of NVIDIA's
     import torch
 
@@ -51,55 +73,68 @@ def main() -> int:
     torch.backends.cudnn.allow_tf32 = False  # and for what PyTorch compiles itself
     print(machine("onnxruntime-gpu", "torch"))
     print(f"Device: {torch.cuda.get_device_name()}\n")
-    require_tensorflow()
-    import tensorflow as tf
+    left_out = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        if networks is None:
+            require_tensorflow()
+            import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")  # it makes the networks, and would take the GPU's memory
-    presets = [RESNET, *map(pde_preset, (1, 5, 10))]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for preset, path in write_networks(presets, Path(folder), BATCH_SIZES[-1]).items():
-                for size in BATCH_SIZES:
-                    timings = time_in_turns(measured_routes(preset, path, size, "cuda"), rounds=25)
-                    print(f"### {preset.name}, batch {size}\n")
-                    rows = [[name, milliseconds(time), f"{size / time.median:,.0f}"] for name, time in timings.items()]
-                    print(table(["route", "milliseconds, median (quartiles)", "images a second"], rows), flush=True)
-    except PdeinferError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1 if isinstance(error, ParityError) else 2
-    return 0
+            tf.config.set_visible_devices([], "GPU")  # it makes the networks, and would take the GPU's memory
+            networks = Path(scratch)
+            write_networks(PRESETS, networks, BATCH_SIZES[-1])
+        for preset in PRESETS:
+            for size in BATCH_SIZES:
+                routes, failures = measured_routes(preset, networks / preset.name, size, "cuda")
+                timings = time_in_turns(routes, rounds=25)
+                print(f"### {preset.name}, batch {size}\n")
+                rows = [[name, milliseconds(time), f"{size / time.median:,.0f}"] for name, time in timings.items()]
+                print(table(["route", "milliseconds, median (quartiles)", "images a second"], rows))
+                print("".join(f"Left out, {failure}\n\n" for failure in failures), end="", flush=True)
+                left_out += len(failures)
+    return 1 if left_out else 0
 
 
-def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> dict[str, Run]:
-    """Return the routes for the network in a folder, once they give equal probabilities, in float16 close ones.
+def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tuple[dict[str, Run], list[str]]:
+    """Return the routes for the network in a folder, and why others are left out.
+
+    Those returned give probabilities equal to the first one's, in float16 close to them.
 
     Args:
         device: "cuda", or "cpu" to try this benchmark without a GPU.
-
-    Raises:
-        ParityError: they do not.
-        DeviceError: the device cannot be used.
     """
     images = np.load(folder / IMAGES_FILE)[:size]
-    routes = {**dict(_onnx_routes(folder, images, device)), **dict(_torch_routes(preset, folder, images, device))}
-    (reference, expected), *candidates = routes.items()
-    for name, run in candidates:
-        is_half = name.startswith(HALF)
-        report = compare(
-            (reference, lambda _: expected()),
-            (name, lambda _, run=run: run()),
-            {"smooth noise": images},
-            batch_sizes=(size,),
-            tolerance=TOLERANCES["half"] if is_half else TOLERANCE,
-        )
+    routes: dict[str, Run] = {}
+    failures = []
+    for name, make in (*_onnx_routes(folder, images, device), *_torch_routes(preset, folder, images, device)):
+        try:
+            run = make()
+            run()
+        except Exception as error:  # noqa: BLE001  # ONNX Runtime's, PyTorch's and Triton's have no common base
+            failures.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        report = _compare(next(iter(routes.items()), (name, run)), (name, run), images)
         # Of float16 it is not asked that every label is the same.
-        if not (report.max_absolute <= report.tolerance if is_half else report.passed):
-            raise ParityError(f"the routes differ:\n{report}")
-    return routes
+        if report.max_absolute <= report.tolerance if name.startswith(HALF) else report.passed:
+            routes[name] = run
+        else:
+            failures.append(f"{name}: it differs\n\n{report}")
+    return routes, failures
 
 
-def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str, Run]]:
-    """Yield the runs of ONNX Runtime: from the CPU's memory, and with all buffers on the device, as a CUDA graph.
+def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Array) -> ParityReport:
+    """Return how far apart the probabilities of the two are."""
+    (expected_name, expected), (name, found) = reference, candidate
+    return compare(
+        (expected_name, lambda _: expected()),
+        (name, lambda _: found()),
+        {"smooth noise": images},
+        batch_sizes=(len(images),),
+        tolerance=HALF_TOLERANCE if name.startswith(HALF) else TOLERANCE,
+    )
+
+
+def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """Yield what makes the runs of ONNX Runtime: from the CPU's memory, and from buffers on the device, as CUDA graph.
 
     Where pdeinfer's function has dilated convolutions, `--inline` slices and concatenates, as the plain file does.
     """
@@ -113,20 +148,15 @@ def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str
         HALF: to_half(onnx.load_model_from_string(function)).SerializeToString(),
         "tf2onnx": (folder / PLAIN_FILE).read_bytes(),
     }
+    plain, graph = _providers(device, graph=False), _providers(device, graph=True)
     for name, model in models.items():
-        plain, graph = _providers(device, graph=False), _providers(device, graph=True)
-        yield f"{name}, ONNX Runtime", partial(_run, _session(model, plain), images)
+        yield f"{name}, ONNX Runtime", partial(_plain_run, model, plain, images)
         yield (
             f"{name}, ONNX Runtime, bound buffers and CUDA graph",
-            _bound_run(_session(model, graph), images, device),
+            partial(_bound_run, model, graph, images, device),
         )
         if device == "cuda" and TENSORRT in onnxruntime.get_available_providers():
-            try:
-                session = _session(model, [(TENSORRT, {}), *plain])
-            except DeviceError as error:  # ONNX Runtime has it, and its libraries are not there
-                print(f"without TensorRT: {error}", file=sys.stderr)
-            else:
-                yield f"{name}, TensorRT", _bound_run(session, images, device)
+            yield f"{name}, TensorRT", partial(_bound_run, model, [(TENSORRT, {}), *plain], images, device)
 
 
 def _providers(device: str, *, graph: bool) -> list[Any]:
@@ -153,13 +183,15 @@ def _session(model: bytes, providers: list[Any]) -> Any:
     return session
 
 
-def _run(session: Any, images: Array) -> Array:
-    return np.asarray(session.run(None, {"image": images})[0])
+def _plain_run(model: bytes, providers: list[Any], images: Array) -> Run:
+    session = _session(model, providers)
+    return lambda: np.asarray(session.run(None, {"image": images})[0])
 
 
-def _bound_run(session: Any, images: Array, device: str) -> Run:
+def _bound_run(model: bytes, providers: list[Any], images: Array, device: str) -> Run:
     import onnxruntime
 
+    session = _session(model, providers)
     classes = session.get_outputs()[0].shape[-1]
     output = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((len(images), classes), np.float32), device, 0)
     binding = session.io_binding()
@@ -173,22 +205,22 @@ def _bound_run(session: Any, images: Array, device: str) -> Run:
     return run
 
 
-def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> Iterator[tuple[str, Run]]:
-    """Yield the runs of PyTorch, with the images on the device."""
+def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """Yield what makes the runs of PyTorch, with the images on the device."""
     import torch
 
     from benchmarks.torch_network import Network
 
     network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to(device)
     batch = torch.from_numpy(images).to(device)
-    compiled = torch.compile(network, dynamic=False, mode="max-autotune")  # CUDA graphs too
 
     def run(module: Any) -> Array:
         with torch.no_grad():
             return np.asarray(module(batch).cpu())
 
-    yield "PyTorch", partial(run, network)
-    yield "torch.compile", partial(run, compiled)
+    yield "PyTorch", lambda: partial(run, network)
+    # As a CUDA graph; "max-autotune" would search for minutes, mostly among kernels of matrix products in TF32.
+    yield "torch.compile", lambda: partial(run, torch.compile(network, dynamic=False, mode="reduce-overhead"))
 
 
 if __name__ == "__main__":

@@ -87,14 +87,14 @@ def test_the_gpu_benchmark_says_what_it_needs(
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
 
-    assert gpu.main() == 2
+    assert gpu.main([]) == 2
     assert "needs a CUDA device" in capsys.readouterr().err
 
 
 def test_the_gpu_benchmark_s_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
     images = np.load(written[1] / IMAGES_FILE)
 
-    routes = dict(gpu._onnx_routes(written[1], images, "cpu"))
+    routes = {name: make() for name, make in gpu._onnx_routes(written[1], images, "cpu")}
     halves = [run() for name, run in routes.items() if name.startswith(gpu.HALF)]
     found = [run() for name, run in routes.items() if not name.startswith(gpu.HALF)]
 
