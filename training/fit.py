@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,10 @@ class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
 
 
 def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
-    """Return accuracy, loss and confusion matrix of the folder's best network on the test images."""
+    """Return accuracy, loss and confusion matrix of the folder's best network on the test images, without TF32."""
     model = keras.saving.load_model(folder.best, compile=False)
-    logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
+    with _without_tf32():  # so that what is exported, which has none, is measured to be the same
+        logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
     classes = logits.shape[1]
     confusion = np.zeros((classes, classes), dtype=int)  # rows: true class, columns: predicted
     np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
@@ -165,6 +167,33 @@ def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
         "confusion": confusion.tolist(),
         "parameters": count_parameters(model),
     }
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Multiply float32 in float32 inside the block; on recent GPUs the default is TF32, with 11 bits."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("float32"):  # convolutions too
+            yield
+        return
+    if backend == "torch":
+        import torch
+
+        before = torch.backends.cudnn.allow_tf32
+        switch = partial(setattr, torch.backends.cudnn, "allow_tf32")
+    else:
+        import tensorflow as tf
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        switch = tf.config.experimental.enable_tensor_float_32_execution
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(before)
 
 
 def describe_run(folder: RunFolder) -> dict[str, Any]:

@@ -44,8 +44,9 @@ def render(
         "",
         "Made by `python -m training.report` from the runs in [results](../results). Every accuracy is of the test",
         "images, at the epoch with the best accuracy on a part of the training images that was held out. A row is of",
-        "one network and one recipe. A spread is the standard deviation over seeds; a row of one run has none. The",
-        "paper is Kag & Saligrama, CVPR 2022; the article is the TensorFlow reproduction that this project began with.",
+        "one network and one recipe. A spread is the standard deviation over seeds; a row of one run has none. Minutes",
+        "are the median of the runs on a kind of device. The paper is Kag & Saligrama, CVPR 2022; the article is the",
+        "TensorFlow reproduction that this project began with.",
         "",
     ]
     if mnist:
@@ -94,7 +95,7 @@ def _table(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], *, wit
             f"**{_mean([run.accuracy for run in group])}**",
             str(len(group)),
             str(group[0].epochs),
-            f"{statistics.median(run.minutes for run in group):.0f}",
+            _minutes(group),
             _number(published.paper),
             _number(published.article),
         ]
@@ -119,6 +120,13 @@ def _recipes(runs: dict[str, list[Run]]) -> list[str]:
     return [
         f"- {', '.join(f'`{preset}`' for preset in presets)}: {text}" for text, presets in presets_by_recipe.items()
     ]
+
+
+def _minutes(runs: Sequence[Run]) -> str:
+    by_device: dict[str, list[float]] = {}
+    for run in runs:
+        by_device.setdefault(run.metrics["device"], []).append(run.minutes)
+    return ", ".join(f"{statistics.median(minutes):.0f} ({device})" for device, minutes in sorted(by_device.items()))
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ from pdeinfer.datasets import Split
 from pdeinfer.nn import Classifier
 from pdeinfer.presets import PRESETS
 from training.checkpoints import RunFolder
-from training.fit import compile_model, fit, precision
+from training.fit import compile_model, fit, measure, precision
 from training.recipes import RECIPES
 
 
@@ -28,6 +28,32 @@ def test_the_step_of_a_training_is_traced_once(monkeypatch: pytest.MonkeyPatch) 
     compile_model(network, RECIPES["mnist-cnn"], steps_per_epoch=3)
     network.fit(np.zeros((12, 28, 28, 1), np.uint8), np.eye(10)[np.arange(12) % 10], batch_size=4, verbose=0)
     assert len(traces) == 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_test_images_are_classified_without_tf32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, allowed: bool
+) -> None:
+    import tensorflow as tf
+
+    predict, found = keras.Model.predict, []
+
+    def observed(*arguments: Any, **options: Any) -> Any:
+        found.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        return predict(*arguments, **options)
+
+    Classifier(PRESETS["mnist-cnn"]).save(RunFolder(tmp_path).best)
+    monkeypatch.setattr(keras.Model, "predict", observed)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    try:
+        metrics = measure(RunFolder(tmp_path), random_split(30))
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+    assert found == [False]
+    assert np.sum(metrics["confusion"]) == 30
 
 
 def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
     (row,) = [line for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     accuracy = f"**{mean:.2f} ± {spread:.2f}**"
-    assert cells[:7] == ["`mnist-cnn`", "522", "14,602", accuracy, "3", "7", "2"]
+    assert cells[:7] == ["`mnist-cnn`", "522", "14,602", accuracy, "3", "7", "2 (cpu)"]
     assert cells[7:] == ["92.01", "91.50", "15.00 ± 0.00", "2.53"]
 
 
