@@ -59,7 +59,7 @@ GPU = """## On a GPU
 
 [performance-gpu.md](performance-gpu.md) has latency at batch 1 and throughput at batch 256 on an NVIDIA H100, beside
 PyTorch compiled. `pdeinfer.Predictor` on CUDA runs the plain file, without the bound buffers and CUDA graphs that are
-fastest there.
+faster there.
 """
 
 

@@ -29,6 +29,7 @@ from benchmarks.timing import time_in_turns
 from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.export.precisions import to_half
+from pdeinfer.export.variants import HALF_TOLERANCE
 from pdeinfer.parity import TOLERANCE, Array, ParityReport, compare
 from pdeinfer.presets import Preset
 
@@ -36,7 +37,6 @@ BATCH_SIZES = (1, 256)
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 HALF = "pdeinfer --half"
-HALF_TOLERANCE = 0.05  # as `pdeinfer.export.variants` has it
 
 PRESETS = [pde_preset(1), RESNET, pde_preset(5), pde_preset(10)]
 
@@ -101,6 +101,9 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
 
     Args:
         device: "cuda", or "cpu" to try this benchmark without a GPU.
+
+    Raises:
+        DeviceError: all are left out.
     """
     images = np.load(folder / IMAGES_FILE)[:size]
     routes: dict[str, Run] = {}
@@ -110,7 +113,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
             run = make()
             run()
         except Exception as error:  # noqa: BLE001  # ONNX Runtime's, PyTorch's and Triton's have no common base
-            failures.append(f"{name}: {str(error).splitlines()[0]}")
+            failures.append(f"{name}: {next(iter(str(error).splitlines()), repr(error))}")
             continue
         report = _compare(next(iter(routes.items()), (name, run)), (name, run), images)
         # Of float16 it is not asked that every label is the same.
@@ -118,6 +121,8 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
             routes[name] = run
         else:
             failures.append(f"{name}: it differs\n\n{report}")
+    if not routes:
+        raise DeviceError(f"no route can be measured: {'; '.join(failures)}")
     return routes, failures
 
 
@@ -145,8 +150,8 @@ def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str
     models = {
         "pdeinfer's function": function,
         "pdeinfer --inline": (folder / INLINED_FILE).read_bytes(),
-        HALF: to_half(onnx.load_model_from_string(function)).SerializeToString(),
         "tf2onnx": (folder / PLAIN_FILE).read_bytes(),
+        HALF: to_half(onnx.load_model_from_string(function)).SerializeToString(),
     }
     plain, graph = _providers(device, graph=False), _providers(device, graph=True)
     for name, model in models.items():
@@ -211,16 +216,19 @@ def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> I
 
     from benchmarks.torch_network import Network
 
-    network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to(device)
-    batch = torch.from_numpy(images).to(device)
+    def make(adapt: Callable[[Any], Any]) -> Run:
+        network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to(device)
+        module, batch = adapt(network), torch.from_numpy(images).to(device)
 
-    def run(module: Any) -> Array:
-        with torch.no_grad():
-            return np.asarray(module(batch).cpu())
+        def run() -> Array:
+            with torch.no_grad():
+                return np.asarray(module(batch).cpu())
 
-    yield "PyTorch", lambda: partial(run, network)
+        return run
+
+    yield "PyTorch", partial(make, lambda network: network)
     # As a CUDA graph; "max-autotune" would search for minutes, mostly among kernels of matrix products in TF32.
-    yield "torch.compile", lambda: partial(run, torch.compile(network, dynamic=False, mode="reduce-overhead"))
+    yield "torch.compile", partial(make, partial(torch.compile, dynamic=False, mode="reduce-overhead"))
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Multiply float32 in float32 inside the block; on recent GPUs the default is TF32, with 11 bits."""
+    """Turn off TF32, of 11 bits, inside the block, where it is the backend's default on recent GPUs."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

@@ -45,7 +45,7 @@ def render(
         "Made by `python -m training.report` from the runs in [results](../results). Every accuracy is of the test",
         "images, at the epoch with the best accuracy on a part of the training images that was held out. A row is of",
         "one network and one recipe. A spread is the standard deviation over seeds; a row of one run has none. Minutes",
-        "are the median of the runs on a kind of device. The paper is Kag & Saligrama, CVPR 2022; the article is the",
+        "are the median of the runs on each device. The paper is Kag & Saligrama, CVPR 2022; the article is the",
         "TensorFlow reproduction that this project began with.",
         "",
     ]

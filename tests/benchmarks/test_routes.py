@@ -1,5 +1,6 @@
 """The routes: each gives the same probabilities, in processes that take turns."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from benchmarks import gpu, memory, routes
 from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES
 from benchmarks.workers import Case, Workers
-from pdeinfer import kernel
+from pdeinfer import DeviceError, kernel
 from pdeinfer.export.variants import TOLERANCES
 from pdeinfer.parity import TOLERANCE
 from pdeinfer.presets import Preset
@@ -89,6 +90,46 @@ def test_the_gpu_benchmark_says_what_it_needs(
 
     assert gpu.main([]) == 2
     assert "needs a CUDA device" in capsys.readouterr().err
+
+
+def test_the_gpu_benchmark_writes_its_networks_into_a_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+    monkeypatch.setattr(gpu, "write_networks", lambda *arguments: calls.append(arguments))
+
+    assert gpu.main(["--write", str(tmp_path / "networks")]) == 0
+    assert gpu.main(["--write", str(tmp_path / "networks")]) == 2
+
+    assert calls == [(gpu.PRESETS, tmp_path / "networks", 256)]
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_the_gpu_benchmark_names_the_routes_that_it_leaves_out(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> gpu.Run:
+        raise RuntimeError("no such library\ndetails")
+
+    def routes(*names: str) -> Callable[..., list[tuple[str, Callable[[], gpu.Run]]]]:
+        made: dict[str, Callable[[], gpu.Run]] = {
+            "good": lambda: lambda: np.full((2, 10), 0.1, np.float32),
+            "wrong": lambda: lambda: np.eye(2, 10, dtype=np.float32),
+            "broken": fail,
+        }
+        return lambda *_: [(name, made[name]) for name in names]
+
+    monkeypatch.setattr(gpu, "_onnx_routes", routes("broken", "good"))
+    monkeypatch.setattr(gpu, "_torch_routes", routes("wrong"))
+    found, failures = gpu.measured_routes(*written, 2, "cpu")
+
+    assert list(found) == ["good"]
+    assert failures[0] == "broken: no such library"
+    assert failures[1].startswith("wrong: it differs\n")
+    monkeypatch.setattr(gpu, "_onnx_routes", routes("broken"))
+    monkeypatch.setattr(gpu, "_torch_routes", routes())
+    with pytest.raises(DeviceError, match="no route can be measured: broken: no such library"):
+        gpu.measured_routes(*written, 2, "cpu")
 
 
 def test_the_gpu_benchmark_s_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:

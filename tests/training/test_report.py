@@ -64,6 +64,14 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
     assert cells[7:] == ["92.01", "91.50", "15.00 ± 0.00", "2.53"]
 
 
+def test_minutes_are_told_for_each_device(tmp_path: Path) -> None:
+    for seed, (device, seconds) in enumerate([("gpu:0", 240.0), ("cpu", 600.0), ("gpu:0", 480.0), ("gpu:0", 360.0)]):
+        write_run(tmp_path / "results/mnist-cnn" / f"seed-{seed}", seed=seed, device=device, seconds=seconds)
+    page = report.render(read_runs(tmp_path / "results"), {"mnist-cnn": (522, 14_602)}, "pictures", [], "")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
+    assert row.split(" | ")[6] == "10 (cpu), 6 (gpu:0)"
+
+
 def test_runs_of_another_recipe_are_in_no_mean(tmp_path: Path) -> None:
     for seed, (preset, accuracy, epochs) in enumerate(
         [("mnist-pde", 0.91, 28), ("mnist-pde", 0.92, 28), ("mnist-pde", 0.96, 100), ("mnist-pde-k2", 0.93, 100)]
