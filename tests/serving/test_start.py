@@ -15,7 +15,10 @@ STARTS = 5  # the best counts: the machine may have much else to do
 
 
 def seconds_to_ready(log: Path) -> float:
-    """Start what `make serve` starts, and return when it classifies with every bundled model."""
+    """Start what `make serve` starts, and return when it classifies with every bundled model.
+
+    The time in which its main thread waited for a CPU, because other programs had them, is not counted.
+    """
     command = [str(Path(sys.executable).with_name("pdeinfer")), "serve", "--port", "0"]
     started_at = time.monotonic()
     with (
@@ -26,7 +29,7 @@ def seconds_to_ready(log: Path) -> float:
             port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE) as answer:
                 assert answer.status == 200
-            seconds = time.monotonic() - started_at
+            seconds = time.monotonic() - started_at - seconds_without_cpu(process.pid)
             for name in zoo.names():
                 url = f"http://127.0.0.1:{port}/v2/models/{name}/ready"
                 with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
@@ -34,6 +37,15 @@ def seconds_to_ready(log: Path) -> float:
         finally:
             process.kill()
     return seconds
+
+
+def seconds_without_cpu(pid: int) -> float:
+    """Return how long a process's main thread could have run and had no CPU: 0 where Linux does not tell."""
+    try:
+        _running, waiting, _slices = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return int(waiting) / 1e9
 
 
 def test_all_bundled_models_are_served_within_three_seconds(tmp_path: Path) -> None:
