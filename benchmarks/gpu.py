@@ -52,13 +52,24 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.write is not None:
-            arguments.write.mkdir(parents=True)
-            write_networks(PRESETS, arguments.write, BATCH_SIZES[-1])
+            _write(arguments.write)
             return 0
         return _measure(arguments.networks)
     except (PdeinferError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
+
+
+def _write(folder: Path) -> None:
+    """Write the networks into a new folder, or nothing."""
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already: --write FOLDER names a new one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        written = Path(scratch) / folder.name
+        written.mkdir()
+        write_networks(PRESETS, written, BATCH_SIZES[-1])
+        written.rename(folder)
 
 
 def _measure(networks: Path | None) -> int:

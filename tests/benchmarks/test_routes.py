@@ -95,14 +95,24 @@ def test_the_gpu_benchmark_says_what_it_needs(
 def test_the_gpu_benchmark_writes_its_networks_into_a_new_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = []
-    monkeypatch.setattr(gpu, "write_networks", lambda *arguments: calls.append(arguments))
+    def write(presets: list[Preset], folder: Path, count: int) -> None:
+        (folder / "written").write_text(f"{len(presets)} {count}")
 
+    def fail(_presets: list[Preset], folder: Path, _count: int) -> None:
+        (folder / "half").touch()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(gpu, "write_networks", fail)
+    assert gpu.main(["--write", str(tmp_path / "networks")]) == 2
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(gpu, "write_networks", write)
     assert gpu.main(["--write", str(tmp_path / "networks")]) == 0
     assert gpu.main(["--write", str(tmp_path / "networks")]) == 2
 
-    assert calls == [(gpu.PRESETS, tmp_path / "networks", 256)]
-    assert "File exists" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == [tmp_path / "networks", tmp_path / "networks/written"]
+    assert (tmp_path / "networks/written").read_text() == "4 256"
+    assert "the disk is full" in (errors := capsys.readouterr().err)
+    assert "networks exists already" in errors
 
 
 def test_the_gpu_benchmark_names_the_routes_that_it_leaves_out(
