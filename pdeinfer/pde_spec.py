@@ -11,6 +11,7 @@ LearnedField = Literal["depthwise", "pointwise", "full", "residual", "identity"]
 LearnedVelocity = Literal[LearnedField, "preactivation"]
 Source = Literal["input"]
 Start = Literal["input", "residual"]
+NormEpsilon = float | Literal["channels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class PdeSpec:
             None: no diffusion.
         source: "input": f = h; None: no source.
         start: "input": `H[-1] = H[0] = h`; "residual": `H[-1] = H[0] = a basic block of h`.
+        norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
+            the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
     """
 
     num_steps: int = 1
@@ -56,6 +59,7 @@ class PdeSpec:
     diffusivity: LearnedField | PeronaMalik | float | None = "depthwise"
     source: Source | None = "input"
     start: Start = "input"
+    norm_epsilon: NormEpsilon = 1e-5
 
     def __post_init__(self) -> None:
         check_positive_int("num_steps", self.num_steps)
@@ -80,6 +84,10 @@ class PdeSpec:
             raise PresetError(f"source must be 'input' or None, not {self.source!r}")
         if self.start not in get_args(Start):
             raise PresetError(f"start must be one of {get_args(Start)}, not {self.start!r}")
+        if self.norm_epsilon != "channels" and (not is_number(self.norm_epsilon) or self.norm_epsilon <= 0):
+            raise PresetError(
+                f"norm_epsilon must be 'channels' or a positive, finite number, not {self.norm_epsilon!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layer as JSON values; `from_dict` is the inverse."""

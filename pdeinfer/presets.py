@@ -10,6 +10,7 @@ from pdeinfer.pde_spec import PdeSpec
 from pdeinfer.values import check_positive_int, check_tuple, from_tagged_dict, is_number, to_dict
 
 Fit = Literal["crop", "pad", "stretch"]
+StridedPadding = Literal["same", "symmetric"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,51 @@ class SingleChannelNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthwiseConvolution:
+    """`relu(BN(conv(h)))` with a depthwise convolution: a control to compare a PDE layer with."""
+
+    kind: ClassVar = "depthwise-convolution"
+
+    kernel_size: int
+
+    def __post_init__(self) -> None:
+        check_positive_int("kernel_size", self.kernel_size)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseSum:
+    """`relu(BN(sum))` over `num_terms` terms `relu(BN(conv(h)))` with depthwise convolutions: another control.
+
+    Four terms of kernel size 3 have the weights of a PDE layer, joined by a sum in place of the scheme.
+    """
+
+    kind: ClassVar = "depthwise-sum"
+
+    kernel_size: int
+    num_terms: int
+
+    def __post_init__(self) -> None:
+        check_positive_int("kernel_size", self.kernel_size)
+        check_positive_int("num_terms", self.num_terms)
+        if self.num_terms < 2:
+            raise PresetError(f"num_terms must be at least 2, not {self.num_terms!r}")
+
+
+Control: TypeAlias = DepthwiseConvolution | DepthwiseSum
+
+
+@dataclass(frozen=True, slots=True)
 class ResidualNetwork:
     """A residual network of basic blocks, with a PDE layer after every stage but the last where `pde` is given.
 
     Attributes:
         widths: channels of each stage; every stage but the first halves the resolution.
         blocks_per_stage: basic blocks in a stage.
-        pde: the PDE layers, or None for a plain ResNet.
+        pde: the PDE layers, or None for none.
+        strided_padding: how the 3x3 convolutions of stride 2 are padded with zeros. "symmetric": by one pixel on each
+            side, so that output i is centred on pixel 2i, where the block's 1x1 shortcut samples; this is the paper's.
+            "same": Keras's rule, which centres it on pixel 2i + 1 where the side is even.
+        control: layers that stand where the PDE layers would, to compare with; only without `pde`.
     """
 
     kind: ClassVar = "residual"
@@ -79,6 +118,8 @@ class ResidualNetwork:
     widths: tuple[int, ...]
     blocks_per_stage: int = 1
     pde: PdeSpec | None = None
+    strided_padding: StridedPadding = "same"
+    control: Control | None = None
 
     def __post_init__(self) -> None:
         check_tuple("widths", self.widths)
@@ -89,6 +130,14 @@ class ResidualNetwork:
         check_positive_int("blocks_per_stage", self.blocks_per_stage)
         if self.pde is not None and not isinstance(self.pde, PdeSpec):
             raise PresetError(f"pde must be a PdeSpec or None, not {self.pde!r}")
+        if self.strided_padding not in get_args(StridedPadding):
+            raise PresetError(
+                f"strided_padding must be one of {get_args(StridedPadding)}, not {self.strided_padding!r}"
+            )
+        if self.control is not None and not isinstance(self.control, Control):
+            raise PresetError(f"control must be a DepthwiseConvolution, a DepthwiseSum or None, not {self.control!r}")
+        if self.control is not None and self.pde is not None:
+            raise PresetError("control stands in place of PDE layers: expected control or pde, got both")
 
 
 Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
@@ -144,6 +193,8 @@ class Preset:
             for name in ("pde", "feature"):
                 if isinstance(network.get(name), Mapping):
                     network[name] = PdeSpec.from_dict(network[name])
+            if isinstance(network.get("control"), Mapping):
+                network["control"] = from_tagged_dict("control", network["control"], DepthwiseConvolution, DepthwiseSum)
             parts = {
                 "input": InputSpec(**_with_tuples(values["input"])),
                 "network": from_tagged_dict("network", network, SingleChannelNetwork, ResidualNetwork),
@@ -176,12 +227,24 @@ def _mnist_pde(name: str, num_steps: int) -> Preset:
     return replace(_MNIST_CNN, name=name, network=SingleChannelNetwork(pde))
 
 
-_GLOBAL_NETWORK = ResidualNetwork(widths=(16, 32, 64, 64), pde=PdeSpec())
+# The paper's network for CIFAR-10.
+_PDE = PdeSpec(norm_epsilon="channels")
+_GLOBAL_NETWORK = ResidualNetwork(widths=(16, 32, 64, 64), pde=_PDE, strided_padding="symmetric")
 _GLOBAL = Preset("cifar10-global", _CIFAR10, _CIFAR10_LABELS, _GLOBAL_NETWORK)
+
+
+def _pde_variant(name: str, **changes: Any) -> Preset:
+    return _global_variant(name, pde=replace(_PDE, **changes))
 
 
 def _global_variant(name: str, **changes: Any) -> Preset:
     return replace(_GLOBAL, name=name, network=replace(_GLOBAL_NETWORK, **changes))
+
+
+def _cifar10_resnet(depth: int) -> Preset:
+    """Return the ResNet of 6 n + 2 layers: n blocks in each of three stages."""
+    network = ResidualNetwork((16, 32, 64), blocks_per_stage=(depth - 2) // 6, strided_padding="symmetric")
+    return replace(_GLOBAL, name=f"cifar10-resnet{depth}", network=network)
 
 
 PRESETS: dict[str, Preset] = {
@@ -192,13 +255,16 @@ PRESETS: dict[str, Preset] = {
         replace(_MNIST_CNN, name="mnist-residual", network=SingleChannelNetwork("residual")),
         _mnist_pde("mnist-pde", num_steps=5),
         *(_mnist_pde(f"mnist-pde-k{num_steps}", num_steps) for num_steps in (1, 2, 10)),
-        replace(_GLOBAL, name="cifar10-resnet32", network=ResidualNetwork(widths=(16, 32, 64), blocks_per_stage=5)),
+        *(_cifar10_resnet(depth) for depth in (8, 14, 20, 32)),
         _GLOBAL,
-        _global_variant("cifar10-global-constant-d", pde=PdeSpec(diffusivity=1.0)),
-        _global_variant("cifar10-global-no-advection", pde=PdeSpec(velocity=None)),
-        _global_variant("cifar10-global-no-diffusion", pde=PdeSpec(diffusivity=None)),
-        _global_variant("cifar10-global-k5", pde=PdeSpec(num_steps=5)),
+        _pde_variant("cifar10-global-constant-d", diffusivity=1.0),
+        _pde_variant("cifar10-global-no-advection", velocity=None),
+        _pde_variant("cifar10-global-no-diffusion", diffusivity=None),
+        _global_variant("cifar10-global-no-pde", pde=None),
+        _global_variant("cifar10-global-depthwise7", pde=None, control=DepthwiseConvolution(7)),
+        _global_variant("cifar10-global-depthwise-sum", pde=None, control=DepthwiseSum(3, num_terms=4)),
+        _pde_variant("cifar10-global-k5", num_steps=5),
         _global_variant("cifar10-global-m2", blocks_per_stage=2),
-        _global_variant("cifar10-global-tiny", widths=(9, 9, 16, 16), pde=PdeSpec(num_steps=5)),
+        _global_variant("cifar10-global-tiny", widths=(9, 9, 16, 16), pde=replace(_PDE, num_steps=5)),
     )
 }

@@ -1,6 +1,7 @@
 """A training's folder: what it was started with, its checkpoints and its history, always whole."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row = {"epoch": epoch + 1, **(logs or {})}
-        self.rows.append({name: float(row[name]) for name in COLUMNS})
+        self.rows.append({name: float(row.get(name, math.nan)) for name in COLUMNS})
         write_history(self.folder.history, self.rows)
         replace_file(self.folder.checkpoint(epoch + 1), self.model.save)
         self.folder.keep_if_best(self.rows)

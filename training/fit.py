@@ -1,6 +1,7 @@
 """Train a network by its recipe, resumably, and measure it once on the test images."""
 
 import hashlib
+import math
 import platform
 import subprocess
 import time
@@ -39,7 +40,8 @@ def fit(
 ) -> None:
     """Train until `recipe.epochs` are done.
 
-    After every epoch the folder holds the history, the last state and the network of the best validation accuracy.
+    After every epoch the folder holds the history, the last state and the network of the best validation accuracy; or
+    the last network, without validation images.
 
     Args:
         model: a new `Classifier`, or the folder's last checkpoint.
@@ -59,7 +61,10 @@ def fit(
     if rows:
         folder.keep_if_best(rows)  # it was not yet, if the training was interrupted just then
     classes = model.output_shape[-1]
-    images, labels, evaluation_batch = evaluation_data(validation, classes)
+    validated: dict[str, Any] = {}
+    if len(validation):
+        images, labels, evaluation_batch = evaluation_data(validation, classes)
+        validated = {"validation_data": (images, labels), "validation_batch_size": evaluation_batch}
     batches = Batches(
         train,
         classes=classes,
@@ -74,8 +79,7 @@ def fit(
             epochs=recipe.epochs,
             initial_epoch=len(rows),
             shuffle=False,  # Batches shuffles
-            validation_data=(images, labels),
-            validation_batch_size=evaluation_batch,
+            **validated,
             callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), *callbacks],
             verbose=verbose,
         )
@@ -119,14 +123,18 @@ def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray,
 def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
     """Return the images to learn from and those that choose the best epoch.
 
+    The latter are none where the recipe's `validation_fraction` is 0: the last epoch is kept.
+
     Raises:
         TrainingError: there are too few images.
     """
     if dataset.validation is not None:
         train, validation = dataset.train, dataset.validation
+    elif recipe.validation_fraction == 0:
+        train, validation = dataset.train, Split(dataset.train.images[:0], dataset.train.labels[:0])
     else:
         train, validation = hold_out(dataset.train, recipe.validation_fraction)
-    if len(validation) == 0:
+    if len(validation) == 0 and recipe.validation_fraction > 0:
         raise TrainingError("no class has a second training image, to choose the best epoch by")
     if len(train) < recipe.batch_size:
         raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
@@ -200,9 +208,10 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
     """Return what is worth knowing of a finished training beside its accuracy: the best epoch, time and versions."""
     rows = read_history(folder.history)
     best = best_epoch(rows)
+    validated = {} if math.isnan(best["val_accuracy"]) else {"validation_accuracy": best["val_accuracy"]}
     return {
         "model_sha256": hashlib.sha256(folder.best.read_bytes()).hexdigest(),
-        "validation_accuracy": best["val_accuracy"],
+        **validated,
         "best_epoch": int(best["epoch"]),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "versions": versions(),

@@ -1,6 +1,7 @@
 """The history of a training: a row an epoch, kept as CSV."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -8,7 +9,7 @@ from typing import TypeAlias
 from pdeinfer.errors import TrainingError
 from training.files import replace_file
 
-Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS
+Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS; NaN for what was not validated
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
@@ -23,7 +24,7 @@ def read_history(path: Path) -> list[Row]:
         return []
     try:
         with path.open(newline="") as file:
-            return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+            return [{name: float(row[name] or "nan") for name in COLUMNS} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise TrainingError(f"{path}: not the history of a training: {error!r}") from error
 
@@ -35,11 +36,18 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+            for row in rows:
+                known = {name: value for name, value in row.items() if not math.isnan(value)}
+                writer.writerow({**known, "epoch": int(row["epoch"])})
 
     replace_file(path, write)
 
 
 def best_epoch(rows: Sequence[Row]) -> Row:
-    """Return the row of the best validation accuracy; of equal ones the last, where the learning rate is lowest."""
+    """Return the row of the best validation accuracy; of equal ones the last, where the learning rate is lowest.
+
+    Without validation images this is the last row.
+    """
+    if math.isnan(rows[-1]["val_accuracy"]):
+        return rows[-1]
     return max(reversed(rows), key=lambda row: row["val_accuracy"])

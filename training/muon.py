@@ -12,7 +12,8 @@ class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
 
     A kernel (height, width, in, out) is updated as the matrix (height * width * in, out) is. The kernels of depthwise
     convolutions, which are no matrices, the layers that `exclude_layers` names, biases and normalisations are left to
-    Adam, as in Keras's.
+    Adam, as in Keras's. Weight decay applies to kernels alone: a decayed gamma or beta would drive a learned field of a
+    PDE layer, which ends in a relu, to zero.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
@@ -21,6 +22,9 @@ class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
         if len(variable.shape) == 4:
             return variable.shape[-1] == 1 or any(re.search(name, variable.path) for name in self.exclude_layers)
         return super()._should_use_adamw(variable)  # type: ignore[no-any-return]
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        return len(variable.shape) > 1
 
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
         self.assign_add(m, gradient + m * (self.momentum - 1))

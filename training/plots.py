@@ -1,5 +1,6 @@
 """The pictures of a training: its learning curves and the confusion matrix on the test images."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,30 +13,33 @@ from training.history import Row, best_epoch
 
 
 def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw loss and accuracy of training and validation against the epoch; rows as in `history.csv`."""
+    """Draw loss and accuracy of training and validation, if any, against the epoch; rows as in `history.csv`."""
     epochs = [int(row["epoch"]) for row in rows]
+    best = best_epoch(rows)
+    validated = not math.isnan(best["val_accuracy"])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         scale = 100 if name == "accuracy" else 1
         marker = "o" if len(epochs) == 1 else ""  # a line of one point is not seen
         axes.plot(epochs, [scale * row[name] for row in rows], marker=marker, label="training")
-        axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], marker=marker, label="validation")
+        if validated:
+            axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], marker=marker, label="validation")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss (cross-entropy)")
         axes.grid(alpha=0.3)
         axes.legend()
-    best = best_epoch(rows)
-    axes.axvline(best["epoch"], color="grey", linestyle=":", linewidth=1)
-    axes.annotate(
-        f"best: {100 * best['val_accuracy']:.2f} %",
-        (best["epoch"], 100 * best["val_accuracy"]),
-        xytext=(-6, -14),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=9,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
-    )
+    if validated:
+        axes.axvline(best["epoch"], color="grey", linestyle=":", linewidth=1)
+        axes.annotate(
+            f"best: {100 * best['val_accuracy']:.2f} %",
+            (best["epoch"], 100 * best["val_accuracy"]),
+            xytext=(-6, -14),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        )
     figure.suptitle(title)
     replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import keras
 
 from pdeinfer.datasets import DatasetName
+from pdeinfer.presets import PRESETS
 from training.muon import ConvMuon
 
 
@@ -18,12 +19,13 @@ class Recipe:
         epochs, batch_size: as everywhere.
         optimizer: "sgd" (momentum 0.9, Nesterov), "adam" or "muon" (`training.muon.ConvMuon`).
         learning_rate: the peak; it is reached linearly after `warmup_epochs`, then falls to 0 along a cosine.
-        weight_decay: decoupled, times the learning rate. With momentum 0.9 the coupled decay (L2) that PyTorch's SGD
-            calls `weight_decay` is a tenth of it.
+        weight_decay: decoupled, times the learning rate; "muon" decays kernels alone. With momentum 0.9 the coupled
+            decay (L2) that PyTorch's SGD calls `weight_decay` is a tenth of it.
         clip_norm: limit of the gradient's global norm, or None.
         crop_padding: pixels of black around an image before a random crop of its size; 0: no random crop.
         flip: whether images are mirrored left to right at random.
-        validation_fraction: part of the training images that is held out to choose the best epoch.
+        validation_fraction: part of the training images that is held out to choose the best epoch; 0: train on all
+            images and keep the last epoch.
         starts: draws of random weights that are tried for an epoch each; see `training.starts`.
     """
 
@@ -60,14 +62,14 @@ class Recipe:
 _MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0, starts=8)
 _CIFAR10 = Recipe(
     "cifar10",
-    epochs=100,
+    epochs=150,
     batch_size=128,
     optimizer="muon",
     learning_rate=0.01,
     weight_decay=0.05,
     crop_padding=4,
     flip=True,
-    validation_fraction=0.02,
+    validation_fraction=0.0,
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -80,12 +82,5 @@ RECIPES: dict[str, Recipe] = {
     "mnist-pde-k1": _MNIST,
     "mnist-pde-k2": _MNIST,
     "mnist-pde-k10": _MNIST,
-    "cifar10-resnet32": _CIFAR10,
-    "cifar10-global": _CIFAR10,
-    "cifar10-global-constant-d": _CIFAR10,
-    "cifar10-global-no-advection": _CIFAR10,
-    "cifar10-global-no-diffusion": _CIFAR10,
-    "cifar10-global-k5": _CIFAR10,
-    "cifar10-global-m2": _CIFAR10,
-    "cifar10-global-tiny": _CIFAR10,
+    **{name: _CIFAR10 for name in PRESETS if name.startswith("cifar10-")},
 }

@@ -85,12 +85,10 @@ def _train(arguments: argparse.Namespace) -> int:
     title = f"{preset.name}, seed {seed}: {accuracy}"
     plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
     plots.plot_confusion(metrics["confusion"], preset.labels, title, folder.path / "confusion-matrix.png")
-    print(
-        f"test accuracy {accuracy}, {metrics['parameters']:,} parameters, "
-        f"best of {recipe.epochs} epochs by validation: {metrics['best_epoch']}; {metrics['seconds']:.0f} s"
-    )
-    export = ["pdeinfer", "export", str(folder.path), "--output", f"build/{preset.name}"]
-    print(f"Next: {shlex.join(export)}")
+    validated = "validation_accuracy" in metrics
+    kept = f"epoch {metrics['best_epoch']} of {recipe.epochs}{', the best by validation' if validated else ''}"
+    print(f"test accuracy {accuracy}, {metrics['parameters']:,} parameters, {kept}; {metrics['seconds']:.0f} s")
+    print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder.path), '--output', f'build/{preset.name}'])}")
     return 0
 
 

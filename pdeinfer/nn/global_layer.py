@@ -8,7 +8,7 @@ from pdeinfer import pde
 from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
 from pdeinfer.nn.fields import diffusivity_fields, start_layers, velocity_fields
-from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PdeSpec, PeronaMalik, Source, Start
+from pdeinfer.pde_spec import LearnedField, LearnedVelocity, NormEpsilon, PdeSpec, PeronaMalik, Source, Start
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
@@ -20,7 +20,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     with periodic boundary, and the result is `relu(BatchNorm(H[num_steps]))`.
 
     Args:
-        num_steps, dt, velocity, diffusivity, source, start: as in `pdeinfer.PdeSpec`.
+        num_steps, dt, velocity, diffusivity, source, start, norm_epsilon: as in `pdeinfer.PdeSpec`.
 
     Input and output: (N, H, W, C), floating point.
 
@@ -38,16 +38,18 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         diffusivity: LearnedField | PeronaMalik | float | None = "depthwise",
         source: Source | None = "input",
         start: Start = "input",
+        norm_epsilon: NormEpsilon = 1e-5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.spec = PdeSpec(num_steps, dt, velocity, diffusivity, source, start)
+        self.spec = PdeSpec(num_steps, dt, velocity, diffusivity, source, start, norm_epsilon)
         self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         spec, channels, dtype = self.spec, input_shape[-1], self.dtype_policy
-        self.velocity_fields = velocity_fields(spec.velocity, channels, dtype)
-        self.diffusivity_fields = diffusivity_fields(spec.diffusivity, channels, dtype)
+        epsilon = float(channels) if spec.norm_epsilon == "channels" else spec.norm_epsilon
+        self.velocity_fields = velocity_fields(spec.velocity, channels, dtype, epsilon)
+        self.diffusivity_fields = diffusivity_fields(spec.diffusivity, channels, dtype, epsilon)
         self.start_layers = start_layers(spec.start, channels, dtype)
         for layer in (*self.velocity_fields, *self.diffusivity_fields, *self.start_layers, self.norm):
             layer.build(input_shape)

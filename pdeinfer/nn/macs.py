@@ -29,7 +29,7 @@ def _layer_macs(layer: keras.Layer) -> int:
         per_step = 7 - (layer.spec.velocity is None)
         per_channel = layer.spec.num_steps * per_step + (layer.spec.source is not None)
         return int(height * width * (per_pixel + channels * per_channel))
-    if isinstance(layer, keras.layers.Conv2D):
+    if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
         _, height, width, _ = layer.output.shape
         return int(height * width * _weights(layer))
     return _weights(layer)

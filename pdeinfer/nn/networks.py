@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-from pdeinfer.nn.blocks import basic_block, batch_norm, conv
+from pdeinfer.nn.blocks import basic_block, batch_norm, conv, depthwise_convolution, depthwise_sum
 from pdeinfer.nn.global_layer import GlobalLayer
 from pdeinfer.pde_spec import PdeSpec
-from pdeinfer.presets import Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.presets import DepthwiseConvolution, DepthwiseSum, Preset, ResidualNetwork, SingleChannelNetwork
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
@@ -54,7 +54,9 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 
 def _global_layer(spec: PdeSpec) -> GlobalLayer:
-    return GlobalLayer(spec.num_steps, spec.dt, spec.velocity, spec.diffusivity, spec.source, spec.start)
+    return GlobalLayer(
+        spec.num_steps, spec.dt, spec.velocity, spec.diffusivity, spec.source, spec.start, spec.norm_epsilon
+    )
 
 
 def _preactivated_conv(h: keras.KerasTensor) -> keras.KerasTensor:
@@ -77,7 +79,14 @@ def _residual_features(h: keras.KerasTensor, network: ResidualNetwork) -> keras.
     h = keras.layers.ReLU()(batch_norm()(conv(network.widths[0])(h)))
     for stage, width in enumerate(network.widths):
         for block in range(network.blocks_per_stage):
-            h = basic_block(h, width, strides=2 if stage > 0 and block == 0 else 1)
-        if network.pde is not None and stage < len(network.widths) - 1:
+            strides = 2 if stage > 0 and block == 0 else 1
+            h = basic_block(h, width, strides, network.strided_padding)
+        if stage == len(network.widths) - 1:
+            break
+        if network.pde is not None:
             h = _global_layer(network.pde)(h)
+        elif isinstance(network.control, DepthwiseConvolution):
+            h = depthwise_convolution(h, network.control.kernel_size)
+        elif isinstance(network.control, DepthwiseSum):
+            h = depthwise_sum(h, network.control.kernel_size, network.control.num_terms)
     return keras.layers.GlobalAveragePooling2D()(h)
