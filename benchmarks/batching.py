@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.markdown import machine, table
 from benchmarks.networks import FUSABLE_FILE, IMAGES_FILE, RESNET, pde_preset, write_networks
 from benchmarks.timing import time_in_turns
-from pdeinfer.session import Session, create_session
+from pdeinfer.runtime.session import Session, create_session
 
 COUNT = 256
 CHUNKS = (1, 4, 8, 16, 32, 64, 256)

@@ -28,10 +28,10 @@ from benchmarks.networks import (
 from benchmarks.timing import time_in_turns
 from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
+from pdeinfer.checks.parity import TOLERANCE, Array, ParityReport, compare
+from pdeinfer.checks.variants import HALF_TOLERANCE
 from pdeinfer.export.precisions import to_half
-from pdeinfer.export.variants import HALF_TOLERANCE
-from pdeinfer.parity import TOLERANCE, Array, ParityReport, compare
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 
 BATCH_SIZES = (1, 256)
 CUDA = "CUDAExecutionProvider"

@@ -18,7 +18,7 @@ import PIL.Image
 
 from benchmarks.machine import describe
 from pdeinfer import PRESETS
-from pdeinfer.images import to_array
+from pdeinfer.images.convert import to_array
 from serving.settings import Settings
 
 ONE_ROW = "one row"

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.markdown import machine, table
 from benchmarks.networks import IMAGES_FILE, RESNET, pde_preset, write_networks
 from benchmarks.routes import FUNCTION, ROUTES, missing_package
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 
 BATCH_SIZES = (1, 64)
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.parity import synthetic_images
-from pdeinfer.pde_spec import PdeSpec
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.checks.parity import synthetic_images
+from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.presets import PRESETS, Preset
 
 RESNET = PRESETS["cifar10-resnet32"]
 
@@ -84,9 +84,9 @@ def _write_network(preset: Preset, folder: Path) -> None:
     import keras
     import tf2onnx
 
-    from pdeinfer.export.graph import convert_classifier, without_functions
     from pdeinfer.export.onnx_file import OPSET
-    from pdeinfer.export.traced import trace
+    from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
+    from pdeinfer.export.rewrite.traced import trace
     from pdeinfer.nn import Classifier
 
     keras.utils.set_random_seed(0)

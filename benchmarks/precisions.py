@@ -12,11 +12,12 @@ import onnx
 
 from benchmarks.markdown import machine, milliseconds, table
 from benchmarks.timing import time_in_turns
-from pdeinfer import ModelPackage, PdeinferError, Predictor, zoo
+from pdeinfer import ModelPackage, PdeinferError, Predictor
+from pdeinfer.checks.parity import Array
 from pdeinfer.datasets import Split, load_test_split, load_training_images
 from pdeinfer.export.precisions import to_half, to_int8
-from pdeinfer.package import MODEL_FILES, ONNX_FILE, write_card
-from pdeinfer.parity import Array
+from pdeinfer.package import zoo
+from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, write_card
 
 BATCH_SIZES = (1, 64)
 ROUNDS = 51

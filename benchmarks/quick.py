@@ -13,10 +13,11 @@ import numpy as np
 
 from benchmarks.machine import describe
 from benchmarks.timing import Timing, time_in_turns
-from pdeinfer import ModelPackage, ParityError, PdeinferError, Predictor, zoo
+from pdeinfer import ModelPackage, ParityError, PdeinferError, Predictor
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.package import KERAS_FILE
-from pdeinfer.parity import Array, Classify, compare, synthetic_images
+from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
+from pdeinfer.package import zoo
+from pdeinfer.package.package import KERAS_FILE
 
 BATCH_SIZES = (1, 64)
 THREADS = (1, 2)

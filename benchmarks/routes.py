@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.networks import FUSABLE_FILE, INLINED_FILE, KERAS_FILE, PLAIN_FILE, WEIGHTS_FILE
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.parity import Array, Classify
-from pdeinfer.presets import Preset
+from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.spec.presets import Preset
 
 Open: TypeAlias = Callable[[Preset, Path, int], Classify]  # preset, folder, threads
 
@@ -76,7 +76,7 @@ def open_keras(_preset: Preset, folder: Path, threads: int) -> Classify:
 def open_tf_function(_preset: Preset, folder: Path, threads: int) -> Classify:
     """Return the network traced by TensorFlow."""
     model = load_keras(folder, threads)
-    from pdeinfer.export.traced import trace
+    from pdeinfer.export.rewrite.traced import trace
 
     function = trace(model)
     return lambda images: np.asarray(function(images)["probabilities"])
@@ -149,7 +149,7 @@ def missing_package(route: str) -> str | None:
 
 
 def _open_onnx(preset: Preset, path: Path, threads: int, *, fused: bool) -> Classify:
-    from pdeinfer.session import create_session
+    from pdeinfer.runtime.session import create_session
 
     session = create_session(path.read_bytes(), "cpu", threads, fused=fused)
     if fused and preset.network.pde is not None and session.pde_layers != "fused":

@@ -11,7 +11,7 @@ from benchmarks.networks import RESNET, pde_preset, with_side, write_networks
 from benchmarks.routes import FUNCTION, FUSED, PLAIN
 from benchmarks.timing import Timing
 from benchmarks.workers import Case, Workers
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 
 SIDES = (32, 64, 128, 256, 512)
 STEPS = (1, 2, 3, 5, 8, 10)

@@ -13,8 +13,8 @@ from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES, missing_package
 from benchmarks.timing import Timing
 from benchmarks.workers import Case, Workers
 from pdeinfer import ParityError, PdeinferError
-from pdeinfer.parity import compare
-from pdeinfer.presets import Preset
+from pdeinfer.checks.parity import compare
+from pdeinfer.spec.presets import Preset
 
 THREADS = (1, 2)
 PEERS = ("tf2onnx", "openvino", "torch")

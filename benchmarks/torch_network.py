@@ -1,4 +1,4 @@
-"""The residual networks of `pdeinfer.presets` in PyTorch, to compare with: the same weights, the same result."""
+"""The residual networks of `pdeinfer.spec.presets` in PyTorch, to compare with: the same weights, the same result."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from pdeinfer import pde
-from pdeinfer.pde_spec import PdeSpec
-from pdeinfer.presets import Preset, ResidualNetwork
+from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.presets import Preset, ResidualNetwork
 
 
 class Network(nn.Module):

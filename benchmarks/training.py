@@ -15,7 +15,7 @@ from benchmarks.machine import describe
 from benchmarks.timing import time_in_turns
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.nn import Classifier, normalization, step_gradient
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")

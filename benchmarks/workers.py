@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.networks import IMAGES_FILE
 from benchmarks.routes import ROUTES
 from benchmarks.timing import Timing, calls_in, seconds_of, timing_of
-from pdeinfer.parity import Array, Classify
-from pdeinfer.presets import Preset
+from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.spec.presets import Preset
 
 
 class Case(NamedTuple):

@@ -1,6 +1,5 @@
 """Compact image classifiers whose backbone solves a diffusion-advection equation."""
 
-from pdeinfer.card import ModelCard
 from pdeinfer.errors import (
     BackendError,
     DatasetError,
@@ -17,12 +16,13 @@ from pdeinfer.errors import (
     PresetError,
     TrainingError,
 )
-from pdeinfer.inspection import LayerFields, inspect
-from pdeinfer.package import ModelPackage
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.inspection.fields import LayerFields, inspect
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import ModelPackage
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.predictor import Predictor
-from pdeinfer.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.version import __version__
 
 __all__ = [

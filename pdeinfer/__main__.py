@@ -2,6 +2,6 @@
 
 import sys
 
-from pdeinfer.cli import main
+from pdeinfer.cli.main import main
 
 sys.exit(main())

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdeinfer.package import Precision
-from pdeinfer.presets import InputSpec
-from pdeinfer.session import PdeLayers
+from pdeinfer.package.package import Precision
+from pdeinfer.runtime.session import PdeLayers
+from pdeinfer.spec.presets import InputSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
-from pdeinfer.images import ImageLike, image_files, to_array
-from pdeinfer.package import MODEL_FILES, ModelPackage, Precision
+from pdeinfer.images.convert import ImageLike, image_files, to_array
+from pdeinfer.package.package import MODEL_FILES, ModelPackage, Precision
+from pdeinfer.package.zoo import DEFAULT_MODEL, load
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
-from pdeinfer.session import Session, create_session
+from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
-from pdeinfer.zoo import DEFAULT_MODEL, load
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
@@ -69,7 +69,7 @@ class Predictor:
         """Classify one image, or a list or tuple of images.
 
         Args:
-            images: as `pdeinfer.images.to_array` takes them; images of another size or mode are converted.
+            images: as `pdeinfer.images.convert.to_array` takes them; images of another size or mode are converted.
             top_k: how many classes to name; more than the model has is all of them.
 
         Returns:

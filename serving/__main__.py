@@ -2,6 +2,6 @@
 
 import sys
 
-from serving.run import main
+from serving.process.run import main
 
 sys.exit(main())

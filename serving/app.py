@@ -8,14 +8,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
-from serving import admin, routes, v2
-from serving.body_limit import BodyLimit
-from serving.disconnect import CancelOnDisconnect
+from serving.engine.models import Models
 from serving.errors import add_error_handlers
-from serving.models import Models
-from serving.observation import Observation
-from serving.page import add_page
-from serving.security import ApiKeys, SecurityHeaders, document_keys
+from serving.http import admin, routes, v2
+from serving.http.page import add_page
+from serving.middleware.body_limit import BodyLimit
+from serving.middleware.disconnect import CancelOnDisconnect
+from serving.middleware.observation import Observation
+from serving.middleware.security import ApiKeys, SecurityHeaders, document_keys
 from serving.settings import Settings
 
 _PROBES = ("/healthz", "/readyz", "/v2/health/")
@@ -25,7 +25,7 @@ _DOCUMENTATION = ("/docs", "/openapi.json")
 def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAPI:
     """Return the application; its lifespan loads the models and, at the end, closes them.
 
-    Entering the lifespan raises what `serving.models.Models` raises, to which `names` is passed.
+    Entering the lifespan raises what `serving.engine.models.Models` raises, to which `names` is passed.
     """
 
     @asynccontextmanager
@@ -44,7 +44,7 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
         docs_url=None,  # FastAPI's own loads its scripts from a CDN, and starts them inline
         redoc_url=None,
         redirect_slashes=False,  # clients of V2 follow no redirect
-        # Of OpenTelemetry its traces: metrics and logs are `serving.metrics` and `serving.logs`.
+        # Of OpenTelemetry its traces: metrics and logs are `serving.telemetry.metrics` and `serving.telemetry.logs`.
         telemetry={"auto_configure": False, "metrics": False, "logs": False, "operation_spans": False},
         lifespan=lifespan,
     )

@@ -56,7 +56,7 @@ def error_response(
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every expected exception of the app in the one shape; `serving.observation` has the unexpected ones."""
+    """Answer every expected exception in the one shape; `middleware.observation` has the unexpected ones."""
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:

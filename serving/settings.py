@@ -30,8 +30,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from pdeinfer.package import Precision
-from pdeinfer.session import available_cpus
+from pdeinfer.package.package import Precision
+from pdeinfer.runtime.session import available_cpus
 
 _PROG = "pdeinfer serve"
 EPILOG = """\

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer.card import ModelCard
-from pdeinfer.package import ONNX_FILE, new_package, write_card
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import ONNX_FILE, new_package, write_card
+from pdeinfer.spec.presets import PRESETS, Preset
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # TensorFlow has as many threads as there are CPUs, in each of the processes
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):

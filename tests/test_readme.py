@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pdeinfer import zoo
+from pdeinfer.package import zoo
 from tests.documents import ROOT, broken_links, code_blocks, console_examples, matches, run_examples, serve
 
 README = ROOT / "README.md"

@@ -4,8 +4,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pdeinfer.arguments import positive_int
-from pdeinfer.presets import PRESETS
+from pdeinfer.cli.arguments import positive_int
+from pdeinfer.spec.presets import PRESETS
 from training.own_images import own_name
 
 EXAMPLES = """examples:

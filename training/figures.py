@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 import pdeinfer
-from pdeinfer import zoo
-from pdeinfer.drawing import draw_layer
-from pdeinfer.images import to_array
-from pdeinfer.package import FIELDS_FILE
-from pdeinfer.presets import PRESETS
+from pdeinfer.images.convert import to_array
+from pdeinfer.inspection.drawing import draw_layer
+from pdeinfer.package import zoo
+from pdeinfer.package.package import FIELDS_FILE
+from pdeinfer.spec.presets import PRESETS
 from training.files import replace_file
 from training.plots import draw_confusion
 from training.published import NOTHING, PUBLISHED, WITH_CONFUSION

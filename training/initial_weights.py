@@ -10,9 +10,9 @@ import numpy as np
 from pdeinfer.errors import TrainingError
 from pdeinfer.export.original import load_classifier
 from pdeinfer.nn import Classifier
-from pdeinfer.package import KERAS_FILE, ModelPackage
-from pdeinfer.pde_spec import PdeSpec
-from pdeinfer.presets import Network, Preset, ResidualNetwork
+from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.presets import Network, Preset, ResidualNetwork
 
 
 @dataclass(frozen=True)

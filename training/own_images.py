@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pdeinfer.datasets import Array
-from pdeinfer.presets import InputSpec, Preset
+from pdeinfer.spec.presets import InputSpec, Preset
 
 # Of the training images, where the folder has none for validation. A recipe's own fraction is meant for its data set:
 # 2 % of CIFAR-10 are 1,000 images, and 2 % of a folder may be none.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import keras
 
 from pdeinfer.datasets import DatasetName
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS
 from training.muon import ConvMuon
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError, TrainingError
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS
 from training.files import replace_file
 from training.published import NOTHING, PUBLISHED, WITH_CONFUSION
 from training.results import Run, add_run, by_num_steps, by_recipe, read_runs

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import TrainingError
-from pdeinfer.pde_spec import PdeSpec
-from pdeinfer.presets import PRESETS, Network, ResidualNetwork
+from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.presets import PRESETS, Network, ResidualNetwork
 from training.files import replace_file
 from training.history import Row, read_history
 

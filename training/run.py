@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from pdeinfer import zoo
 from pdeinfer.backend import import_keras
 from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
 from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
-from pdeinfer.package import KERAS_FILE, ModelPackage
-from pdeinfer.presets import PRESETS, InputSpec
+from pdeinfer.package import zoo
+from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.spec.presets import PRESETS, InputSpec
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn
 from training.own_images import VALIDATION_FRACTION, own_name, own_preset

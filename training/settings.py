@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 from training.recipes import Recipe
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pdeinfer.datasets import Split
 from pdeinfer.nn import Classifier
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 from training.batches import Batches
 from training.fit import compile_model, evaluation_data
 from training.recipes import Recipe

@@ -10,7 +10,8 @@ from benchmarks.serving.environments import PeerNotInstalledError, python_of
 from benchmarks.serving.report import print_results
 from benchmarks.serving.rounds import measure
 from benchmarks.serving.servers import OURS, PEERS, Peer
-from pdeinfer import PdeinferError, zoo
+from pdeinfer import PdeinferError
+from pdeinfer.package import zoo
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import PIL.Image
 from benchmarks.serving.load import Answer
 from benchmarks.serving.servers import Peer
 from pdeinfer import ModelPackage, Predictor
-from pdeinfer.parity import TOLERANCE
+from pdeinfer.checks.parity import TOLERANCE
 
 IMAGES = 64  # different ones
 MANY = 32  # of a large request

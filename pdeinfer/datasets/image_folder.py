@@ -11,9 +11,9 @@ import numpy as np
 
 from pdeinfer.datasets.splits import Dataset, Split, held_out
 from pdeinfer.errors import DatasetError, ImageError
-from pdeinfer.images import SUFFIXES, to_array
-from pdeinfer.presets import InputSpec
-from pdeinfer.session import available_cpus
+from pdeinfer.images.convert import SUFFIXES, to_array
+from pdeinfer.runtime.session import available_cpus
+from pdeinfer.spec.presets import InputSpec
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 
@@ -66,7 +66,7 @@ class ImageFolder:
         return Dataset(splits["train"], splits["test"], splits.get("val")), errors
 
     def read_split(self, name: str, spec: InputSpec) -> tuple[Split, list[ImageError]]:
-        """Decode the images of a split, each as `pdeinfer.images.to_array` does for prediction.
+        """Decode the images of a split, each as `pdeinfer.images.convert.to_array` does for prediction.
 
         All of them are held in memory, height x width x channels bytes each.
 
@@ -110,7 +110,7 @@ def find_images(folder: Path) -> ImageFolder:
     `folder/CLASS/*` is one layout; `folder/train/CLASS/*` with `folder/test/CLASS/*` and `folder/val/CLASS/*`, where
     present, the other: it is taken to be the second where `folder/train` holds folders. The classes are the folders,
     sorted by name; those whose names begin with a dot are left out, and so are such files. An image is a file that lies
-    in the folder of a class and has a suffix of `pdeinfer.images.SUFFIXES`.
+    in the folder of a class and has a suffix of `pdeinfer.images.convert.SUFFIXES`.
 
     Without `folder/test`, a fifth of each class is held out for it, at random, the same at every call.
 

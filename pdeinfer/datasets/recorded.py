@@ -10,8 +10,8 @@ from pdeinfer.datasets.image_folder import find_images
 from pdeinfer.datasets.splits import Array, DatasetName, Split
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
-from pdeinfer.images import SUFFIXES, image_files, to_array
-from pdeinfer.presets import Preset
+from pdeinfer.images.convert import SUFFIXES, image_files, to_array
+from pdeinfer.spec.presets import Preset
 
 
 def load_test_split(training: Mapping[str, Any], preset: Preset, data_dir: Path | None) -> Split:

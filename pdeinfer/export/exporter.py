@@ -7,22 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.card import ModelCard
+from pdeinfer.checks.parity import synthetic_images
+from pdeinfer.checks.variants import VariantReport, compare_variant
 from pdeinfer.datasets import load_training_images
 from pdeinfer.errors import ParityError
 from pdeinfer.export.fields import pde_layers
-from pdeinfer.export.graph import convert_classifier, convert_fields, without_functions
 from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
 from pdeinfer.export.precisions import to_half, to_int8
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, Report, prove
+from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
+from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
-from pdeinfer.export.traced import trace
-from pdeinfer.export.variants import VariantReport, compare_variant
-from pdeinfer.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, ModelPackage, Precision, new_package, write_card
-from pdeinfer.parity import synthetic_images
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import (
+    FIELDS_FILE,
+    KERAS_FILE,
+    MODEL_FILES,
+    ModelPackage,
+    Precision,
+    new_package,
+    write_card,
+)
 from pdeinfer.predictor import Predictor
 
 

@@ -8,7 +8,7 @@ Arrays are named after their layer, "layer1", "layer2", ... in the order of the 
     layer1/Dx, layer1/Dy      the diffusivity
 
 Only what is needed is there: nothing that is absent or constant, no f that is H[0], no v that is u, no Dy that is Dx.
-`pdeinfer.inspection` computes the levels from it.
+`pdeinfer.inspection.fields` computes the levels from it.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.inspection import layer_fields
-from pdeinfer.parity import Array
+from pdeinfer.checks.parity import Array
+from pdeinfer.inspection.fields import layer_fields
 
 
 def pde_layers(classifier: Any) -> dict[str, Any]:

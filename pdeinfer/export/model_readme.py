@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.card import ModelCard
-from pdeinfer.package import MODEL_FILES
-from pdeinfer.presets import ResidualNetwork
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import MODEL_FILES
+from pdeinfer.spec.presets import ResidualNetwork
 
 README_FILE = "README.md"
 

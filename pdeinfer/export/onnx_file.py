@@ -9,7 +9,7 @@ import numpy as np
 
 from pdeinfer.errors import ExportError, MissingDependencyError
 from pdeinfer.export.rules import metadata
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 from pdeinfer.version import __version__
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pdeinfer.backend import import_keras, require_tensorflow
 from pdeinfer.datasets import DatasetName, Split, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES = 1 << 20

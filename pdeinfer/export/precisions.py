@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfer.checks.parity import Array
 from pdeinfer.errors import MissingDependencyError
-from pdeinfer.export.function import NAME
-from pdeinfer.export.graph import sort_nodes
-from pdeinfer.parity import Array
+from pdeinfer.export.rewrite.function import NAME
+from pdeinfer.export.rewrite.graph import sort_nodes
 
 CALIBRATION_IMAGES = 512  # the ranges of 256 to 1,024 were as good
 _BATCH = 32

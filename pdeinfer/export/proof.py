@@ -8,15 +8,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pdeinfer.backend import require_tensorflow
+from pdeinfer.checks.fields_report import FieldsReport, compare_fields
+from pdeinfer.checks.parity import Array, Classify, ParityReport, compare, synthetic_images
+from pdeinfer.checks.variants import VariantReport, compare_variant
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields import exported_fields, original_fields
-from pdeinfer.export.fields_report import FieldsReport, compare_fields
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.export.variants import VariantReport, compare_variant
-from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
-from pdeinfer.parity import Array, Classify, ParityReport, compare, synthetic_images
-from pdeinfer.session import Session, create_session
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.runtime.session import Session, create_session
 
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pdeinfer.export.function import DOMAIN, NAME
-from pdeinfer.external_data import has_external_data
-from pdeinfer.presets import Preset
+from pdeinfer.errors import PresetError
+from pdeinfer.export.rewrite.function import DOMAIN, NAME
+from pdeinfer.runtime.external_data import has_external_data
+from pdeinfer.spec.presets import Preset
 
 _FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
@@ -64,7 +65,7 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
         broken.append(f"inputs: expected {expected}, got {found}")
     properties = {entry.key: entry.value for entry in model.metadata_props}
     for key, value in metadata(preset).items():
-        if properties.get(key) != value:
+        if not _is_same(key, properties.get(key), preset):
             broken.append(f"metadata: {key} must be {value}, not {properties.get(key)}")
     control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
     if control_flow:
@@ -79,6 +80,15 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     if has_external_data(model.SerializeToString()):
         broken.append("data outside of the file")
     return broken
+
+
+def _is_same(key: str, text: str | None, preset: Preset) -> bool:
+    """Return whether metadata describes the preset; an older file leaves out values that had no other choice then."""
+    try:
+        value = json.loads(text or "")
+        return bool(Preset.from_dict(value) == preset if key == "preset" else value == list(preset.labels))
+    except (ValueError, RecursionError, AttributeError, PresetError):
+        return False
 
 
 def _signature(value: Any) -> tuple[str, str, list[str | int]]:

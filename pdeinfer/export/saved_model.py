@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.parity import Array, Classify
+from pdeinfer.checks.parity import Array, Classify
 
 
 def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:

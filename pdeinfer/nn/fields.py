@@ -3,7 +3,7 @@
 import keras
 
 from pdeinfer.nn.blocks import basic_block_layer, batch_norm, conv
-from pdeinfer.pde_spec import LearnedField, LearnedVelocity, PeronaMalik, Start
+from pdeinfer.spec.pde_spec import LearnedField, LearnedVelocity, PeronaMalik, Start
 
 
 def velocity_fields(

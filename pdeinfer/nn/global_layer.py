@@ -8,7 +8,7 @@ from pdeinfer import pde
 from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
 from pdeinfer.nn.fields import diffusivity_fields, start_layers, velocity_fields
-from pdeinfer.pde_spec import LearnedField, LearnedVelocity, NormEpsilon, PdeSpec, PeronaMalik, Source, Start
+from pdeinfer.spec.pde_spec import LearnedField, LearnedVelocity, NormEpsilon, PdeSpec, PeronaMalik, Source, Start
 
 
 @keras.saving.register_keras_serializable("pdeinfer")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.networks import pde_preset, with_side, write_networks
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 
 
 @pytest.fixture(scope="session")

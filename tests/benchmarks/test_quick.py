@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import quick
 from benchmarks.timing import Timing, time_in_turns
-from pdeinfer import ModelPackage, ParityError, Predictor, zoo
+from pdeinfer import ModelPackage, ParityError, Predictor
+from pdeinfer.package import zoo
 
 Captured = pytest.CaptureFixture[str]
 

@@ -10,10 +10,11 @@ from benchmarks import gpu, memory, routes
 from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES
 from benchmarks.workers import Case, Workers
-from pdeinfer import DeviceError, kernel
-from pdeinfer.export.variants import TOLERANCES
-from pdeinfer.parity import TOLERANCE
-from pdeinfer.presets import Preset
+from pdeinfer import DeviceError
+from pdeinfer.checks.parity import TOLERANCE
+from pdeinfer.checks.variants import TOLERANCES
+from pdeinfer.runtime import kernel
+from pdeinfer.spec.presets import Preset
 
 Written = tuple[Preset, Path]
 

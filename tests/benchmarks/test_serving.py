@@ -13,7 +13,7 @@ from benchmarks.serving import __main__ as command
 from benchmarks.serving import cases, environments, rounds, servers
 from benchmarks.serving.cases import CASES, Case, Sample
 from benchmarks.serving.load import LOST, Answer, closed_loop
-from pdeinfer import zoo
+from pdeinfer.package import zoo
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 

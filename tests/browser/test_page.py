@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdeinfer import zoo
+from pdeinfer.package import zoo
 from tests.browser.devtools import Page, open_page
 from tests.servers import ROOT, Server, running_server
 

@@ -8,7 +8,7 @@ import warnings
 
 import atheris
 
-with atheris.instrument_imports(include=["PIL", "pdeinfer.images", "pdeinfer.image_limits"]):
+with atheris.instrument_imports(include=["PIL", "pdeinfer.images.convert", "pdeinfer.images.limits"]):
     from PIL import (  # noqa: F401  # what is to be watched
         BmpImagePlugin,
         GifImagePlugin,
@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["PIL", "pdeinfer.images", "pdeinfer.ima
         WebPImagePlugin,
     )
 
-    from pdeinfer.images import to_array
+    from pdeinfer.images.convert import to_array
 
 import numpy as np
 

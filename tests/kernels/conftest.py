@@ -2,8 +2,8 @@
 
 import pytest
 
-from pdeinfer import kernel
-from pdeinfer.session import create_session
+from pdeinfer.runtime import kernel
+from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import make_layer
 
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pdeinfer import kernel
-from pdeinfer.session import create_session
+from pdeinfer.runtime import kernel
+from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import STRUCTURES, PdeLayer, make_layer
 
 # The largest error relative to the largest value; 3.4e-7 was seen at these shapes.

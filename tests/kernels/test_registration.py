@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer import Predictor, kernel
-from pdeinfer.session import Session, create_session
+from pdeinfer import Predictor
+from pdeinfer.runtime import kernel
+from pdeinfer.runtime.session import Session, create_session
 from tests.kernels.layers import make_layer
 
 LAYER = make_layer("convolutions", (2, 6, 5, 7), 2)

@@ -16,8 +16,8 @@ import pytest
 
 from pdeinfer.errors import PresetError
 from pdeinfer.nn import Classifier
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import PRESETS, Preset
 from tests.nn import evaluate
 
 Results = dict[str, dict[str, np.ndarray]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pdeinfer.nn import Classifier, count_macs, count_parameters
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import PRESETS
 
 
 def global_layer(channels: int, side: int, fields: int, per_step: int, num_steps: int = 1) -> int:

@@ -9,8 +9,8 @@ import pytest
 
 from pdeinfer.errors import PresetError
 from pdeinfer.nn import Classifier, GlobalLayer, count_macs
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
 
 Randomize = Callable[[keras.Layer], None]
 to_numpy = keras.ops.convert_to_numpy

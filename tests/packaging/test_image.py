@@ -16,7 +16,8 @@ import PIL.Image
 import pytest
 
 from hatch_build import LIBRARY
-from pdeinfer import __version__, zoo
+from pdeinfer import __version__
+from pdeinfer.package import zoo
 from tests.packaging.dockerfile import ROOT, build, read_stages
 from tests.servers import wait_for_log
 

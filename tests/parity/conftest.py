@@ -21,7 +21,7 @@ def randomize(classifier: Any, seed: int = 0) -> None:
     import keras
     import numpy as np
 
-    from pdeinfer.parity import synthetic_images
+    from pdeinfer.checks.parity import synthetic_images
 
     rng = np.random.default_rng(seed)
     for variable in classifier.trainable_variables:
@@ -44,9 +44,9 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
     """
     import numpy as np
 
+    from pdeinfer.checks.parity import synthetic_images
     from pdeinfer.datasets import Split
     from pdeinfer.nn import step_gradient
-    from pdeinfer.parity import synthetic_images
     from training.batches import Batches
     from training.fit import compile_model
     from training.recipes import RECIPES

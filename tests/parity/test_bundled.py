@@ -9,12 +9,14 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from pdeinfer import ModelPackage, Predictor, evaluation, zoo
+from pdeinfer import ModelPackage, Predictor
+from pdeinfer.checks import evaluation
+from pdeinfer.checks.parity import TOLERANCE, Array, compare
 from pdeinfer.datasets import DatasetName, Split, load_dataset
 from pdeinfer.export import verify_package
 from pdeinfer.export.original import load_classifier
-from pdeinfer.package import KERAS_FILE, Precision
-from pdeinfer.parity import TOLERANCE, Array, compare
+from pdeinfer.package import zoo
+from pdeinfer.package.package import KERAS_FILE, Precision
 
 DATA_DIR = Path(os.environ["PDEINFER_DATA_DIR"]) if os.environ.get("PDEINFER_DATA_DIR") else None
 

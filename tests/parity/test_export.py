@@ -15,10 +15,10 @@ import onnxruntime
 import pytest
 
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, Predictor, Preset
-from pdeinfer.cli import main
+from pdeinfer.cli.main import main
 from pdeinfer.export import broken_rules, export_package, verify_package
-from pdeinfer.kernel import register_kernel
-from pdeinfer.package import FIELDS_FILE, ONNX_FILE
+from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE
+from pdeinfer.runtime.kernel import register_kernel
 from tests.parity.conftest import train_a_step
 
 DIGITS = PRESETS["digits-pde"]
@@ -202,7 +202,7 @@ def test_export_without_tensorflow_names_the_install_command(
     script = """
 import sys
 sys.modules["tensorflow"] = None  # what Python does for a module that is not installed
-from pdeinfer.cli import main
+from pdeinfer.cli.main import main
 sys.exit(main(["export", sys.argv[1], "--output", sys.argv[2]]))
 """
     result = subprocess.run(

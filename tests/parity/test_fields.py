@@ -22,17 +22,17 @@ from pdeinfer import (
     Preset,
     ResidualNetwork,
 )
-from pdeinfer.card import ModelCard
-from pdeinfer.cli import main
+from pdeinfer.checks.fields_report import TOLERANCE, FieldsReport, compare_fields
+from pdeinfer.checks.parity import Array
+from pdeinfer.cli.main import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
 from pdeinfer.export.fields import original_fields
-from pdeinfer.export.fields_report import TOLERANCE, FieldsReport, compare_fields
-from pdeinfer.export.graph import convert_fields
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import load_classifier
 from pdeinfer.export.proof import prove_fields
-from pdeinfer.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
-from pdeinfer.parity import Array
+from pdeinfer.export.rewrite.graph import convert_fields
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
 from tests.references import naive_solve
 
 DIGITS = PRESETS["digits-pde"]

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 
 from pdeinfer import PdeSpec
-from pdeinfer.export.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.onnx_file import OPSET
-from pdeinfer.export.operands import OPERANDS
+from pdeinfer.export.rewrite.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
+from pdeinfer.export.rewrite.operands import OPERANDS
 from tests.references import naive_solve
 
 Array = np.ndarray[Any, Any]

@@ -13,15 +13,15 @@ import onnxruntime
 import pytest
 
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset
-from pdeinfer.cli import main
-from pdeinfer.export.graph import convert_classifier, convert_fields, without_functions
+from pdeinfer.checks.parity import TOLERANCE
+from pdeinfer.cli.main import main
 from pdeinfer.export.onnx_file import convert
-from pdeinfer.export.operands import OPERANDS, operand_name
 from pdeinfer.export.original import load_classifier
-from pdeinfer.export.traced import trace
-from pdeinfer.package import ONNX_FILE
-from pdeinfer.parity import TOLERANCE
-from pdeinfer.session import create_session
+from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
+from pdeinfer.export.rewrite.operands import OPERANDS, operand_name
+from pdeinfer.export.rewrite.traced import trace
+from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.runtime.session import create_session
 
 WEIGHTS = OPERANDS[1:11]
 VELOCITY, DIFFUSIVITY = WEIGHTS[:4], WEIGHTS[4:8]

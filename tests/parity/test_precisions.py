@@ -12,16 +12,18 @@ import PIL.Image
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from pdeinfer import PRESETS, ModelPackage, ModelPackageError, PdeSpec, PeronaMalik, Predictor, zoo
-from pdeinfer.cli import main
+from pdeinfer import PRESETS, ModelPackage, ModelPackageError, PdeSpec, PeronaMalik, Predictor
+from pdeinfer.checks import variants
+from pdeinfer.checks.evaluation import evaluate
+from pdeinfer.checks.parity import Array, Comparison, synthetic_images
+from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
-from pdeinfer.evaluation import evaluate
-from pdeinfer.export import broken_rules, export_package, variants
-from pdeinfer.export.graph import convert_classifier, without_functions
+from pdeinfer.export import broken_rules, export_package
 from pdeinfer.export.precisions import to_half, to_int8
-from pdeinfer.package import KERAS_FILE, MODEL_FILES, ONNX_FILE
-from pdeinfer.parity import Array, Comparison, synthetic_images
-from pdeinfer.session import create_session
+from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
+from pdeinfer.package import zoo
+from pdeinfer.package.package import KERAS_FILE, MODEL_FILES, ONNX_FILE
+from pdeinfer.runtime.session import create_session
 
 Captured = pytest.CaptureFixture[str]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pdeinfer import PRESETS, ExportError, zoo
-from pdeinfer.cli import main
+from pdeinfer import PRESETS, ExportError
+from pdeinfer.cli.main import main
 from pdeinfer.export import export_package
+from pdeinfer.package import zoo
 
 DIGITS = PRESETS["digits-pde"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.card import ModelCard
-from pdeinfer.package import ONNX_FILE, new_package, write_card
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from tests.conftest import GREY_PRESET, OPSET
 
 NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc what a process holds")

@@ -68,7 +68,7 @@ def test_a_model_that_fails_to_warm_up_stops_the_start(package_folder: Path, mon
 def test_without_a_choice_the_bundled_models_are_served(
     package_folder: Path, rgb_package_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pdeinfer import zoo
+    from pdeinfer.package import zoo
 
     bundled = {"tiny-grey": package_folder, "tiny-rgb": rgb_package_folder}
     load = zoo.load

@@ -70,7 +70,7 @@ def test_no_image_takes_more_memory_than_its_pixels_may() -> None:
     script = f"""
 import resource, warnings
 from pdeinfer import ImageError, InputSpec
-from pdeinfer.images import to_array
+from pdeinfer.images.convert import to_array
 from tests.serving.hostile_images import LIMIT, corpus
 spec, files = InputSpec(8, 8, 3, (0.0,) * 3, (1.0,) * 3), corpus()
 warnings.simplefilter("ignore")

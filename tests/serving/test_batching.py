@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from serving.batching import Batcher
-from serving.metrics import ModelMetrics
-from serving.threads import Threads
+from serving.engine.batching import Batcher
+from serving.engine.threads import Threads
+from serving.telemetry.metrics import ModelMetrics
 
 
 class Work:

@@ -14,7 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from serving.changes import Changes
+from serving.process.changes import Changes
 from tests.servers import PATIENCE, Server, children, running_server
 
 Png = Callable[[np.ndarray], bytes]

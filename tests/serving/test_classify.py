@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
-from serving.decoder import Decoder
+from serving.engine.decoder import Decoder
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 

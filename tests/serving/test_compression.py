@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from serving.compression import accepted_encoding, compress, inflate
 from serving.errors import ApiError
+from serving.middleware.compression import accepted_encoding, compress, inflate
 
 CONTENT = b"The quick brown fox" * 100
 MAX_BYTES = len(CONTENT)

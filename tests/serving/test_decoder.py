@@ -10,13 +10,13 @@ import PIL.Image
 import pytest
 
 from pdeinfer import PRESETS, ImageError, ImageTooLargeError, InputSpec
-from pdeinfer.images import to_array
-from serving import decoder as module
-from serving.decoder import SMALL_PIXELS, Decoder
-from serving.metrics import ModelMetrics
-from serving.pixel_budget import PixelBudget
-from serving.threads import Threads
-from serving.uploads import Upload
+from pdeinfer.images.convert import to_array
+from serving.engine import decoder as module
+from serving.engine.decoder import SMALL_PIXELS, Decoder
+from serving.engine.pixel_budget import PixelBudget
+from serving.engine.threads import Threads
+from serving.http.uploads import Upload
+from serving.telemetry.metrics import ModelMetrics
 
 SPEC = PRESETS["digits-pde"].input
 LARGE = 1200  # pixels of a side

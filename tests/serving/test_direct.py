@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.direct import DirectRoute, query_arguments
-from serving.protocol import JoinedWrites
+from serving.http.direct import DirectRoute, query_arguments
+from serving.process.protocol import JoinedWrites
 
 Png = Callable[[np.ndarray], bytes]
 

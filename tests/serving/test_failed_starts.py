@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from serving.supervisor import Supervisor
 from tests.servers import PATIENCE, ROOT
 
 
@@ -55,8 +55,8 @@ def test_a_first_worker_that_ends_ends_the_server(
 
         signal = ping = send
 
-    monkeypatch.setattr("serving.supervisor._Worker", Worker)
-    monkeypatch.setattr("serving.supervisor.PING_SECONDS", 0)
+    monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
+    monkeypatch.setattr("serving.process.supervisor.PING_SECONDS", 0)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with socket.socket() as bound:
         assert Supervisor(Settings(workers=2), bound, lambda: None)._run() == exit_code
@@ -95,7 +95,7 @@ def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_withou
 ) -> None:
     """Both are bound to it: neither listens before its models are loaded."""
     program = (
-        "from serving import run\n"
+        "from serving.process import run\n"
         "def slow_bind(host, port, bind=run.bind):\n"
         "    bound = bind(host, port)\n"
         "    run.other = bind(*bound.getsockname())\n"

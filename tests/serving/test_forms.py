@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving import uploads
-from serving.forms import split_form
+from serving.http import uploads
+from serving.http.forms import split_form
 
 Png = Callable[[np.ndarray], bytes]
 

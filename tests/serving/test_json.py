@@ -18,8 +18,8 @@ from httpx2 import Response
 from pdeinfer import Predictor
 from serving.app import create_app
 from serving.errors import ApiError
+from serving.http.uploads import _parse_json
 from serving.settings import Settings
-from serving.uploads import _parse_json
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 
 Png = Callable[[np.ndarray], bytes]

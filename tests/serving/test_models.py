@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from pdeinfer import ModelNotFoundError, ModelPackageError, Predictor, zoo
+from pdeinfer import ModelNotFoundError, ModelPackageError, Predictor
+from pdeinfer.package import zoo
 from serving.app import create_app
+from serving.engine.sources import find_packages
 from serving.settings import Settings
-from serving.sources import find_packages
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}

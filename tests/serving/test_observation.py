@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.logs import JsonFormatter, PlainFormatter, request_id
-from serving.served_model import ServedModel
+from serving.engine.served_model import ServedModel
 from serving.settings import Settings
+from serving.telemetry.logs import JsonFormatter, PlainFormatter, request_id
 from tests.servers import ROOT
 
 Png = Callable[[np.ndarray], bytes]
@@ -111,11 +111,11 @@ def test_a_fault_is_logged_with_the_id_of_its_request_and_answered_with_the_id_a
 
     monkeypatch.setattr(ServedModel, "classify", fail)
     handler = Handler()
-    logging.getLogger("serving.observation").addHandler(handler)
+    logging.getLogger("serving.middleware.observation").addHandler(handler)
     try:
         response = client.post("/classify", content=png(pixels[0]), headers={**PNG, "X-Request-Id": "id-of-fault"})
     finally:
-        logging.getLogger("serving.observation").removeHandler(handler)
+        logging.getLogger("serving.middleware.observation").removeHandler(handler)
 
     (line,) = lines
     assert line["request_id"] == "id-of-fault"
@@ -160,7 +160,7 @@ LOG_WITHOUT_THE_SERVERS_OWN = """
 import logging, warnings
 from io import BytesIO
 import PIL.Image
-from serving.logs import configure_logging
+from serving.telemetry.logs import configure_logging
 
 configure_logging()
 logging.getLogger("python_multipart").warning("odd bytes")

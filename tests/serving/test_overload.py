@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.http.uploads import Upload
 from serving.settings import Settings
-from serving.uploads import Upload
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}

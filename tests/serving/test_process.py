@@ -14,11 +14,11 @@ import httpx2
 import numpy as np
 import pytest
 
-from serving.body_limit import LINGER_SECONDS
-from serving.protocol import MAX_HEAD_BYTES
-from serving.run import bind
+from serving.middleware.body_limit import LINGER_SECONDS
+from serving.process.protocol import MAX_HEAD_BYTES
+from serving.process.run import bind
+from serving.process.supervisor import Supervisor, sibling_of
 from serving.settings import Settings
-from serving.supervisor import Supervisor, sibling_of
 from tests.servers import PATIENCE, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -220,8 +220,8 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
 def test_a_worker_that_hangs_is_replaced_and_others_are_not(package_folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from pdeinfer import cli\n"
-        "from serving import supervisor\n"
+        "from pdeinfer.cli import main as cli\n"
+        "from serving.process import supervisor\n"
         "supervisor.PING_SECONDS = 0.5\n"
         "sys.exit(cli.main())\n"
     )
@@ -285,7 +285,7 @@ def test_a_signal_while_workers_are_started_reaches_all_of_them(monkeypatch: pyt
 
         def send(self, *_: object) -> None: ...
 
-    monkeypatch.setattr("serving.supervisor._Worker", Worker)
+    monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
     with socket.socket() as bound:
         supervisor = Supervisor(Settings(workers=2), bound, lambda: None)
         supervisor._start_worker()

@@ -11,9 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from serving import protocol
-from serving.parser import HttpParser
-from serving.protocol import LimitedProtocol
+from serving.process import protocol
+from serving.process.parser import HttpParser
+from serving.process.protocol import LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # less than asyncio's own limit on what is not sent

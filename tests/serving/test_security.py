@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from serving.app import create_app
-from serving.body_limit import BodyLimit
 from serving.errors import ApiError, OverloadedError
+from serving.middleware.body_limit import BodyLimit
 from serving.settings import Settings
 
 

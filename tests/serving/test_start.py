@@ -6,7 +6,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pdeinfer import zoo
+from pdeinfer.package import zoo
 from tests.documents import reader_environment
 from tests.servers import PATIENCE, wait_for_log
 

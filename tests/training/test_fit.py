@@ -10,7 +10,7 @@ import pytest
 
 from pdeinfer.datasets import Split
 from pdeinfer.nn import Classifier
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
 from training.fit import compile_model, fit, measure, precision
 from training.recipes import RECIPES

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pdeinfer.errors import ModelPackageError, TrainingError
-from pdeinfer.package import KERAS_FILE, ModelPackage, write_card
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.package.package import KERAS_FILE, ModelPackage, write_card
+from pdeinfer.spec.presets import PRESETS, Preset
 from tests.conftest import write_tiny_package
 from tests.parity.conftest import randomize
 from training import run

@@ -9,12 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer import cli
+from pdeinfer.checks.evaluation import evaluate
+from pdeinfer.cli import main as cli
 from pdeinfer.datasets import find_images
-from pdeinfer.evaluation import evaluate
-from pdeinfer.package import ModelPackage
+from pdeinfer.package.package import ModelPackage
 from pdeinfer.predictor import Predictor
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.spec.presets import PRESETS, Preset
 from training import run
 from training.own_images import channel_statistics, own_name
 

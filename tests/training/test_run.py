@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS
 from training import run
 from training.files import replace_file
 from training.history import COLUMNS

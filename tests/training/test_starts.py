@@ -11,7 +11,7 @@ import pytest
 
 from pdeinfer.datasets import hold_out, load_dataset
 from pdeinfer.nn import Classifier
-from pdeinfer.presets import PRESETS, ResidualNetwork
+from pdeinfer.spec.presets import PRESETS, ResidualNetwork
 from training.recipes import RECIPES
 from training.starts import choose_start
 

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import PIL.Image
 
-from pdeinfer.presets import Fit, InputSpec
+from pdeinfer.spec.presets import Fit, InputSpec
 
 
 def grey(height: int, width: int, fit: Fit = "crop") -> InputSpec:

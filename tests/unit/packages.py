@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pdeinfer.card import CARD_FILE, ModelCard
-from pdeinfer.package import ONNX_FILE, write_card
-from pdeinfer.presets import PRESETS
+from pdeinfer.package.card import CARD_FILE, ModelCard
+from pdeinfer.package.package import ONNX_FILE, write_card
+from pdeinfer.spec.presets import PRESETS
 
 CARD = ModelCard(
     PRESETS["mnist-pde"],

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pdeinfer.card import CARD_FILE, ModelCard
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package
-from pdeinfer.presets import PRESETS
+from pdeinfer.package.card import CARD_FILE, ModelCard
+from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package
+from pdeinfer.spec.presets import PRESETS
 from tests.unit.packages import CARD, change_card, fill
 
 

@@ -13,10 +13,11 @@ import PIL.Image
 import pytest
 
 import pdeinfer.export
-from pdeinfer import cli, zoo
+from pdeinfer.checks.parity import Comparison, ParityReport
+from pdeinfer.cli import main as cli
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ParityError
-from pdeinfer.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
-from pdeinfer.parity import Comparison, ParityReport
+from pdeinfer.package import zoo
+from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
@@ -291,22 +292,21 @@ class TestServe:
     def test_the_server_gets_its_arguments_and_gives_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
         received = []
         server = SimpleNamespace(main=lambda arguments: received.append(arguments) or 7)
-        monkeypatch.setitem(sys.modules, "serving.run", server)
+        monkeypatch.setitem(sys.modules, "serving.process.run", server)
         assert cli.main(["serve", "digits-pde", "--port", "9000"]) == 7
         assert received == [["digits-pde", "--port", "9000"]]
 
     @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "pydantic_settings"])
     def test_what_is_not_installed_is_named_with_the_install_command(self, package: str) -> None:
-        program = (
-            f"import sys; sys.modules[{package!r}] = None; from pdeinfer import cli; sys.exit(cli.main(['serve']))"
-        )
+        start = "from pdeinfer.cli import main as cli; sys.exit(cli.main(['serve'])))"
+        program = f"import sys; sys.modules[{package!r}] = None; {start}"
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert result.returncode == 2
         assert result.stderr.startswith(f"pdeinfer: error: serving needs {package}")
         assert result.stderr.endswith("pip install 'pdeinfer[serve]'\n")
 
     def test_an_error_in_the_server_is_not_taken_for_a_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "serving.run", None)
+        monkeypatch.setitem(sys.modules, "serving.process.run", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["serve"])
 
@@ -377,7 +377,7 @@ class TestProcess:
 
     def test_predicting_imports_neither_training_nor_serving_code(self, images: Path, package_folder: Path) -> None:
         program = (
-            "import sys; from pdeinfer.cli import main; code = main(sys.argv[1:]);"
+            "import sys; from pdeinfer.cli.main import main; code = main(sys.argv[1:]);"
             "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'fastapi', 'pydantic', 'serving', 'training'};"
             "sys.exit(f'imported {heavy & sys.modules.keys()}' if heavy & sys.modules.keys() else code)"
         )

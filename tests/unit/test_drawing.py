@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pdeinfer import LayerFields, PdeSpec, inspect
-from pdeinfer.drawing import DIVERGING, SEQUENTIAL, colours, draw_layer
+from pdeinfer.inspection.drawing import DIVERGING, SEQUENTIAL, colours, draw_layer
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 1), dtype=np.uint8)
 

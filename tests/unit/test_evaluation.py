@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer import cli
+from pdeinfer.checks.evaluation import Evaluation, evaluate
+from pdeinfer.cli import main as cli
 from pdeinfer.datasets import load_dataset
-from pdeinfer.evaluation import Evaluation, evaluate
-from pdeinfer.package import MODEL_FILES, ONNX_FILE, ModelPackage, write_card
-from pdeinfer.presets import Preset
+from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage, write_card
+from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, write_tiny_package
 
 Captured = pytest.CaptureFixture[str]
@@ -149,7 +149,7 @@ def test_a_data_set_that_is_not_known_or_not_at_hand_is_exit_code_2(
 
 def test_it_takes_neither_keras_nor_tensorflow(tmp_path: Path) -> None:
     program = (
-        "import sys; from pdeinfer.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from pdeinfer.cli.main import main; code = main(sys.argv[1:]);"
         "sys.exit(str({'tensorflow', 'keras', 'onnx', 'training'} & sys.modules.keys() or code or ''))"
     )
     arguments = ["evaluate", str(write_package(tmp_path / "tiny", metrics={}))]

@@ -29,7 +29,7 @@ def test_the_version_is_the_installed_packages() -> None:
     assert pdeinfer.__version__ == importlib.metadata.version("pdeinfer")
 
 
-@pytest.mark.parametrize("module", ["pdeinfer", "pdeinfer.cli"])
+@pytest.mark.parametrize("module", ["pdeinfer", "pdeinfer.cli.main"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     heavy = "{'tensorflow', 'keras', 'tf2onnx', 'onnx', 'onnxruntime', 'fastapi', 'pydantic', 'sklearn'}"
     program = f"import sys, {module}; sys.exit(str({heavy} & sys.modules.keys() or ''))"

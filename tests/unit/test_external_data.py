@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from pdeinfer.external_data import has_external_data
+from pdeinfer.runtime.external_data import has_external_data
 
 
 def tensor(external: bool) -> TensorProto:

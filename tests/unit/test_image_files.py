@@ -1,11 +1,11 @@
-"""`pdeinfer.images.image_files`: the images of a folder."""
+"""`pdeinfer.images.convert.image_files`: the images of a folder."""
 
 from pathlib import Path
 
 import pytest
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images import image_files
+from pdeinfer.images.convert import image_files
 
 
 def test_images_are_found_by_suffix_and_sorted_and_folders_below_are_left_out(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from pdeinfer.datasets import Dataset, Split, find_images, load_test_split, load_training_images, recorded
 from pdeinfer.errors import DatasetError, ImageError
-from pdeinfer.images import to_array
-from pdeinfer.presets import PRESETS, Preset
+from pdeinfer.images.convert import to_array
+from pdeinfer.spec.presets import PRESETS, Preset
 
 PRESET = PRESETS["digits-pde"]
 SPEC = PRESET.input

@@ -1,4 +1,4 @@
-"""What `pdeinfer.images` refuses, and bytes that somebody made to harm it."""
+"""What `pdeinfer.images.convert` refuses, and bytes that somebody made to harm it."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
-from pdeinfer.images import FORMATS, to_array
+from pdeinfer.images.convert import FORMATS, to_array
 from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 

@@ -1,4 +1,4 @@
-"""The documented rule of `pdeinfer.images`, pixel by pixel."""
+"""The documented rule of `pdeinfer.images.convert`, pixel by pixel."""
 
 import io
 import struct
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images import to_array
-from pdeinfer.presets import Fit, InputSpec
+from pdeinfer.images.convert import to_array
+from pdeinfer.spec.presets import Fit, InputSpec
 from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 ORIENTATION = 0x0112

@@ -11,13 +11,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer import LayerFields, ModelNotFoundError, ModelPackage, ModelPackageError, PdeSpec, inspect, zoo
-from pdeinfer.cli import main
+from pdeinfer import LayerFields, ModelNotFoundError, ModelPackage, ModelPackageError, PdeSpec, inspect
+from pdeinfer.cli.main import main
 from pdeinfer.errors import ImageError
-from pdeinfer.inspection import Field, layer_fields
-from pdeinfer.package import FIELDS_FILE, write_card
-from pdeinfer.presets import PRESETS
-from pdeinfer.session import Session
+from pdeinfer.inspection.fields import Field, layer_fields
+from pdeinfer.package import zoo
+from pdeinfer.package.package import FIELDS_FILE, write_card
+from pdeinfer.runtime.session import Session
+from pdeinfer.spec.presets import PRESETS
 from tests.conftest import write_tiny_package
 
 Captured = pytest.CaptureFixture[str]
@@ -227,7 +228,7 @@ class TestCommand:
         self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         unstable = layer((field([9.0]), field([9.0])), None)
-        monkeypatch.setattr("pdeinfer.cli.inspect", lambda *_: (unstable,))
+        monkeypatch.setattr("pdeinfer.cli.main.inspect", lambda *_: (unstable,))
         assert main(["inspect", str(image_file), "-o", str(tmp_path)]) == 0
         assert capsys.readouterr().err.startswith("pdeinfer: note: layer1: the scheme is outside")
 
@@ -268,7 +269,7 @@ class TestCommand:
 
     def test_it_needs_numpy_pillow_and_onnx_runtime_alone(self, image_file: Path, tmp_path: Path) -> None:
         program = (
-            "import sys; from pdeinfer.cli import main; code = main(['inspect', *sys.argv[1:]]);"
+            "import sys; from pdeinfer.cli.main import main; code = main(['inspect', *sys.argv[1:]]);"
             "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'matplotlib', 'scipy', 'sklearn'} & sys.modules.keys();"
             "sys.exit(str(heavy) if heavy else code)"
         )
@@ -277,6 +278,6 @@ class TestCommand:
 
 
 def test_importing_pdeinfer_does_not_load_what_draws() -> None:
-    drawing = "{'pdeinfer.drawing', 'PIL.ImageDraw', 'PIL.ImageFont'}"
+    drawing = "{'pdeinfer.inspection.drawing', 'PIL.ImageDraw', 'PIL.ImageFont'}"
     program = f"import sys, pdeinfer; sys.exit(bool({drawing} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

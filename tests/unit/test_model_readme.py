@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pdeinfer import zoo
-from pdeinfer.card import ModelCard
 from pdeinfer.export.model_readme import model_readme
-from pdeinfer.presets import PRESETS
+from pdeinfer.package import zoo
+from pdeinfer.package.card import ModelCard
+from pdeinfer.spec.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

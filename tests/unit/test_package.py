@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pdeinfer.card import CARD_FILE
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
+from pdeinfer.package.card import CARD_FILE
+from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
 from tests.unit.packages import CARD, change_card, fill, names_in
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.card import CARD_FILE, ModelCard
 from pdeinfer.errors import (
     DeviceError,
     ImageError,
@@ -21,10 +20,11 @@ from pdeinfer.errors import (
     ModelPackageError,
     PredictorClosedError,
 )
-from pdeinfer.package import ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.card import CARD_FILE, ModelCard
+from pdeinfer.package.package import ONNX_FILE, ModelPackage, write_card
 from pdeinfer.prediction import ClassScore, Prediction
 from pdeinfer.predictor import Predictor
-from pdeinfer.presets import Preset
+from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 
 Reference = Callable[[Preset, np.ndarray], np.ndarray]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer.errors import PresetError
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
 
 DIGITS = PRESETS["digits-pde"]
 
@@ -26,7 +26,7 @@ def test_a_variant_survives_the_way_through_json() -> None:
         "photos-2.1_b",
         InputSpec(32, 24, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), fit="stretch"),
         ("cat", "dog"),
-        ResidualNetwork((4, 8, 8), blocks_per_stage=2, pde=PdeSpec(3, 0.1, None, 0.25)),
+        ResidualNetwork((4, 8, 8), blocks_per_stage=2, pde=PdeSpec(3, 0.1, None, 0.25), strided_padding="symmetric"),
     )
     assert Preset.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
 
@@ -61,6 +61,7 @@ def test_a_pde_layer_is_described_by_its_values_and_the_kind_of_its_diffusivity(
         "diffusivity": {"kind": "perona-malik", "contrast": 0.5},
         "source": "input",
         "start": "input",
+        "norm_epsilon": 1e-5,
     }
 
 

@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 
 from pdeinfer.errors import PdeinferError, PresetError
-from pdeinfer.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.spec.presets import (
+    PRESETS,
+    DepthwiseConvolution,
+    DepthwiseSum,
+    InputSpec,
+    ResidualNetwork,
+    SingleChannelNetwork,
+)
 
 DIGITS = PRESETS["digits-pde"]
 RGB = {"height": 32, "width": 24, "channels": 3, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+PAPERS_PDE = PdeSpec(num_steps=1, dt=0.2, norm_epsilon="channels")
 NAN = float("nan")
 INFINITY = float("inf")
 
@@ -25,11 +33,17 @@ def test_the_presets_are_the_documented_ones() -> None:
         "mnist-pde-k1",
         "mnist-pde-k2",
         "mnist-pde-k10",
+        "cifar10-resnet8",
+        "cifar10-resnet14",
+        "cifar10-resnet20",
         "cifar10-resnet32",
         "cifar10-global",
         "cifar10-global-constant-d",
         "cifar10-global-no-advection",
         "cifar10-global-no-diffusion",
+        "cifar10-global-no-pde",
+        "cifar10-global-depthwise7",
+        "cifar10-global-depthwise-sum",
         "cifar10-global-k5",
         "cifar10-global-m2",
         "cifar10-global-tiny",
@@ -59,18 +73,21 @@ def test_the_ablations_differ_from_cifar10_global_in_one_field_alone(
 ) -> None:
     network = PRESETS[name].network
     assert isinstance(network, ResidualNetwork)
-    assert network.pde == PdeSpec(num_steps=1, dt=0.2, velocity=velocity, diffusivity=diffusivity)
     complete = PRESETS["cifar10-global"]
+    assert network.pde == replace(PAPERS_PDE, velocity=velocity, diffusivity=diffusivity)
     assert replace(PRESETS[name], name=complete.name, network=complete.network) == complete
-    assert replace(network, pde=PdeSpec()) == complete.network
+    assert replace(network, pde=PAPERS_PDE) == complete.network
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("cifar10-global-k5", {"pde": PdeSpec(num_steps=5)}),
+        ("cifar10-global-k5", {"pde": replace(PAPERS_PDE, num_steps=5)}),
         ("cifar10-global-m2", {"blocks_per_stage": 2}),
-        ("cifar10-global-tiny", {"widths": (9, 9, 16, 16), "pde": PdeSpec(num_steps=5)}),
+        ("cifar10-global-tiny", {"widths": (9, 9, 16, 16), "pde": replace(PAPERS_PDE, num_steps=5)}),
+        ("cifar10-global-no-pde", {"pde": None}),
+        ("cifar10-global-depthwise7", {"pde": None, "control": DepthwiseConvolution(7)}),
+        ("cifar10-global-depthwise-sum", {"pde": None, "control": DepthwiseSum(3, num_terms=4)}),
     ],
 )
 def test_the_papers_other_networks_are_cifar10_global_with_other_values(name: str, changes: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
-from pdeinfer.package import ONNX_FILE
-from pdeinfer.session import available_cpus, create_session
+from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.runtime.session import available_cpus, create_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

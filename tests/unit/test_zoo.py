@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pdeinfer import zoo
-from pdeinfer.card import CARD_FILE
 from pdeinfer.errors import ModelNotFoundError, ModelPackageError
+from pdeinfer.package import zoo
+from pdeinfer.package.card import CARD_FILE
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 
 

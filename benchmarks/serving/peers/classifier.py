@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfer import Predictor
-from pdeinfer.images import to_array
+from pdeinfer.images.convert import to_array
 
 MODEL = os.environ["BENCHMARK_MODEL"]
 PORT = int(os.environ["BENCHMARK_PORT"])

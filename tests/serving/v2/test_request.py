@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
 from serving.errors import ApiError
-from serving.v2.request import InferenceRequest, parse_request
+from serving.http.v2.request import InferenceRequest, parse_request
 from tests.serving.v2.conftest import Request
 
 SPEC = InputSpec(height=3, width=4, channels=1, mean=(0.0,), std=(1.0,))

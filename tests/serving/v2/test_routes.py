@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Preset, __version__
+from serving.engine.models import Models
 from serving.errors import DeadlineError, OverloadedError
-from serving.models import Models
-from serving.v2.routes import COMPRESSED_FROM, PARSED_AT_ONCE
+from serving.http.v2.routes import COMPRESSED_FROM, PARSED_AT_ONCE
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 from tests.serving.v2.conftest import Request

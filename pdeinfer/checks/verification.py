@@ -1,0 +1,92 @@
+"""Checks a model package: checksums, a prediction, the rules of its graphs, and the proof against its original."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
+from pdeinfer.package.package import FIELDS_FILE, MODEL_FILES, ModelPackage
+from pdeinfer.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a package: what was checked, how it went, and what was found."""
+
+    name: str
+    outcome: Literal["ok", "skipped", "FAILED"]
+    detail: str
+
+
+def verify(package: ModelPackage) -> Iterator[Check]:
+    """Check a package, and yield what came of each check; after one that failed, nothing more of it is loaded.
+
+    Checks that need what is not installed (onnx for the graphs' rules, TensorFlow for the proof), or Keras on
+    TensorFlow where it runs on another backend, are skipped.
+    """
+    for name, check in (
+        ("checksums", _check_files),
+        ("prediction", _check_prediction),
+        ("graph rules", _check_graph_rules),
+        ("parity", _check_parity),
+    ):
+        try:
+            yield Check(name, "ok", check(package))
+        except (MissingDependencyError, BackendError) as error:
+            yield Check(name, "skipped", str(error))
+        except (ModelPackageError, ExportError, ParityError) as error:
+            yield Check(name, "FAILED", str(error))
+            return
+
+
+def _check_files(package: ModelPackage) -> str:
+    package.verify_checksums()
+    count = len(package.card.files)
+    return f"{count} file{'s' if count > 1 else ''}"
+
+
+def _check_prediction(package: ModelPackage) -> str:
+    spec = package.card.preset.input
+    for precision in package.precisions:
+        with Predictor(package, precision=precision, device="cpu") as predictor:
+            predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+            version = predictor.info().versions["onnxruntime"]
+    return f"ONNX Runtime {version}"
+
+
+def _check_graph_rules(package: ModelPackage) -> str:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "train", "checking the graph") from error
+    from pdeinfer.export import broken_fields_rules, broken_rules
+
+    sizes = []
+    rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
+    for name, broken_rules_of in rules.items():
+        if name in package.card.files:
+            try:
+                model = onnx.load_model_from_string(package.read_file(name))
+            except Exception as error:  # of protobuf, which pdeinfer does not know otherwise
+                raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
+            broken = broken_rules_of(model, package.card.preset)
+            opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
+            if opset != package.card.opset:
+                broken.append(f"opset: {package.card.opset} expected, {opset} found")
+            if broken:
+                raise ModelPackageError(f"{name}: {'; '.join(broken)}")
+            sizes.append(f"{len(model.graph.node)} nodes in {name}")
+    return ", ".join(sizes)
+
+
+def _check_parity(package: ModelPackage) -> str:
+    from pdeinfer.export import verify_package
+
+    reports = verify_package(package)
+    failed = [report for report in reports if not report.passed]
+    if failed:
+        tolerances = ["" if report.tolerance is None else f" (tolerance {report.tolerance:g})" for report in failed]
+        raise ParityError("; ".join(map("{0.summary}{1}".format, failed, tolerances)))
+    return "; ".join(report.summary for report in reports)

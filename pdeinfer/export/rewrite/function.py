@@ -1,0 +1,153 @@
+"""The ONNX function `pdeinfer.GlobalLayer`: a PDE layer, its final affine map and relu included.
+
+In terms of the operands of `operands.py` the scheme (see `pdeinfer.pde`) is, with L = 1 + 2 Bx + 2 By, s = 2 dt, f the
+layer's input and neighbours as in `function_body.py`,
+
+    H[k+1] = (Ax difference_x(H[k]) + Ay difference_y(H[k]) + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])
+              + E H[k] + 2 H[k-1] + s f) / L - H[k-1]
+    E = difference_x(Ax) + difference_y(Ay)
+
+The body is the formulation that ran fastest of those that were tried (docs/decisions/0008). A convolution of ONNX
+Runtime takes the sum after it in, so what is added last is a convolution, and nothing is subtracted. All that depends
+on weights alone is computed when the file is loaded.
+"""
+
+from typing import Any
+
+from pdeinfer.export.rewrite.body import AXES, Axis, BlockedBody, Body, SlicedBody
+from pdeinfer.export.rewrite.operands import OPERANDS
+from pdeinfer.spec.pde_spec import PdeSpec
+
+DOMAIN = "pdeinfer"
+NAME = "GlobalLayer"
+VERSION = 2  # in the first the output was (N, H, W, C)
+
+
+def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
+    """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes.
+
+    Args:
+        blocked: whether it is made for ONNX Runtime's blocked layout (see `function_body`).
+    """
+    import onnx.parser
+
+    body = BlockedBody() if blocked else SlicedBody()
+    result = _Layer(body, spec).result()
+    attributes = ", ".join(call_attributes(spec, 1, 1, 1))
+    return onnx.parser.parse_function(
+        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
+        f"{NAME} <{attributes}> ({', '.join(OPERANDS)}) => ({result})\n{{\n{body}\n}}"
+    )
+
+
+def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
+    """Return the attributes of a call: the operator's own, `num_steps` and `source`, and those that the body needs."""
+    return {
+        "num_steps": spec.num_steps,
+        "source": 0.0 if spec.source is None else 2 * spec.dt,
+        "channels": channels,
+        "period_x": [1, width],
+        "pads_x": [0, width + 1] * 2,
+        "period_y": [height, 1],
+        "pads_y": [height + 1, 0] * 2,
+    }
+
+
+class _Layer:
+    """A PDE layer's nodes: what does not depend on the step, and the steps."""
+
+    def __init__(self, body: Body, spec: PdeSpec) -> None:
+        self._body, self._spec = body, spec
+        self._source = self._transposed("h")
+        self._scale, self._one = body.channel_factor("scale"), body.one()
+        # One step takes the final affine map in: scale in all kernels, shift as the biases of terms that add up to L.
+        self._is_single = spec.num_steps == 1
+        self._factor, self._shift = (self._scale, "shift") if self._is_single else (self._one, "")
+        self._previous = body.constant(1)  # the factor of H[k-1] beside s f
+        self._spread: dict[Axis, str] = {}  # 2 Bx and 2 By, fields
+        self._constant_spread: dict[Axis, str] = {}  # or scalars
+        if isinstance(spec.diffusivity, float | int):
+            two = body.constant(2)
+            self._constant_spread = {axis: body.product(two, f"diffusion_{axis}") for axis in AXES}
+            denominator = body.sum(body.constant(1), *self._constant_spread.values())
+            self._factor = body.node(f"Div({self._factor}, {denominator})")
+            self._previous = body.node(f"Sub({two}, {denominator})")
+        elif spec.diffusivity is not None:
+            self._spread = self._numbers("diffusion", spec.diffusivity, 2)
+            ones = body.node(f"Expand({body.constant(1)}, {body.node('Shape(shift)')})")
+            self._denominator = body.sum(self._spread["y"], body.affine(self._spread["x"], self._one, ones))
+        self._velocity: dict[Axis, str] = {}
+        if spec.velocity is not None:
+            self._velocity = self._numbers("courant", spec.velocity, 1)
+            differences = [body.difference(self._velocity[axis], axis, self._factor) for axis in AXES]
+            self._divergence = body.sum(*differences)
+
+    def result(self) -> str:
+        """Add the layer's steps and return what comes of them, `relu(scale H[K] + shift)`."""
+        body = self._body
+        h = self._source if self._spec.start == "input" else self._transposed("start")
+        if self._is_single:
+            result = body.relu(body.sum(*self._terms(h, own=-1), *self._local_terms(h, self._previous)))
+            return body.node(f"Div({result}, {self._denominator})") if self._spread else result
+        step = self._divided_step if self._spread else self._step
+        previous = h
+        for _ in range(self._spec.num_steps):
+            h, previous = step(h, previous), h
+        return body.relu(body.affine(h, self._scale, "shift"))
+
+    def _step(self, h: str, previous: str) -> str:
+        return self._body.sum(*self._terms(h), *self._local_terms(previous, self._previous))
+
+    def _divided_step(self, h: str, previous: str) -> str:
+        """Take a step where L is a field."""
+        body = self._body
+        total = body.sum(*self._terms(h), *self._local_terms(previous, body.constant(2)))
+        # The convolution brings it into the blocked layout.
+        inverse = body.affine(body.node(f"Reciprocal({self._denominator})"), self._one)
+        return body.sum(body.product(total, inverse), self._scaled(previous, body.constant(-1)))
+
+    def _terms(self, h: str, own: float = 0) -> list[str]:
+        """Return the terms of velocity and diffusion.
+
+        With own = -1 those of diffusion are `2 B (neighbours - h)`, for one step, where H[k-1] is H[k].
+        """
+        body, factor = self._body, self._factor
+        terms = []
+        for axis, courant in self._velocity.items():
+            terms.append(body.product(courant, body.difference(h, axis, factor)))
+        for axis, spread in self._spread.items():
+            terms.append(body.product(spread, body.neighbours(h, axis, factor, own, self._shift)))
+        for axis, spread in self._constant_spread.items():
+            terms.append(body.neighbours(h, axis, body.product(factor, spread)))
+        if self._velocity:
+            terms.append(body.product(self._divergence, h))
+        return terms
+
+    def _local_terms(self, previous: str, factor: str) -> list[str]:
+        """Return the terms `factor * previous` and s f, one where both are the same value."""
+        factors = {previous: factor}
+        if self._spec.source is not None:
+            s = self._body.node("Constant <value_float: float = @source> ()")
+            factors[self._source] = self._body.sum(factor, s) if self._source == previous else s
+        return [
+            self._body.affine(value, self._body.product(self._factor, factor), bias)
+            for (value, factor), bias in zip(factors.items(), (self._shift, ""), strict=False)
+        ]
+
+    def _scaled(self, value: str, factor: str) -> str:
+        return self._body.affine(value, self._body.product(self._one, factor))
+
+    def _numbers(self, name: str, field: object, factor: float) -> dict[Axis, str]:
+        """Return `factor` times the Courant or diffusion numbers of both axes."""
+        body, scalar = self._body, self._body.constant(factor)
+        if field != "depthwise":
+            return {axis: self._scaled(self._transposed(f"{name}_{axis}"), scalar) for axis in AXES}
+        fields: dict[Axis, str] = {}
+        for axis in AXES:
+            kernel, bias = (body.product(f"{name}_{axis}{part}", scalar) for part in ("", "_bias"))
+            fields[axis] = body.relu(body.convolve(self._source, kernel, bias, "pads = [1, 1, 1, 1]"))
+        return fields
+
+    def _transposed(self, operand: str) -> str:
+        """Return an operand (N, H, W, C) as (N, C, H, W)."""
+        return self._body.node(f"Transpose <perm = [0, 3, 1, 2]> ({operand})")

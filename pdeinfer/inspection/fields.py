@@ -1,0 +1,209 @@
+"""What the PDE layers of a model compute for an image: their fields, their levels, and where the scheme is stable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import pde
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.images.convert import ImageLike, to_array
+from pdeinfer.package.package import FIELDS_FILE, ModelPackage
+from pdeinfer.package.zoo import DEFAULT_MODEL, load
+from pdeinfer.predictor import INPUT_NAME
+from pdeinfer.runtime.session import create_session
+from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.presets import Preset, SingleChannelNetwork
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerFields:
+    """What one PDE layer computes: the fields of `pdeinfer.pde`, float32 (H, W, C), and the levels they lead to.
+
+    x runs along the width, left to right, y along the height, top to bottom; pixels are 1 apart.
+
+    Attributes:
+        name: "layer1", "layer2", ... in the order of the network.
+        spec: the number of steps K, dt, and where the fields come from.
+        velocity: (u, v), or None: no advection. u and v are one array where the layer has one for both.
+        diffusivity: (Dx, Dy), likewise; or None: no diffusion. A constant is an array of equal values.
+        source: f, or None: no source.
+        levels: (K + 1, H, W, C): H[0] to H[K], of which the layer returns `relu(BatchNorm(H[K]))`. H[-1] is H[0].
+    """
+
+    name: str
+    spec: PdeSpec
+    velocity: tuple[Field, Field] | None
+    diffusivity: tuple[Field, Field] | None
+    source: Field | None
+    levels: Field
+
+    @property
+    def velocity_gradients(self) -> tuple[Field, Field] | None:
+        """(u_x, v_y), central differences, or None without advection."""
+        return None if self.velocity is None else pde.velocity_gradients(self.velocity, roll=np.roll)
+
+    @property
+    def courant_numbers(self) -> tuple[Field, Field]:
+        """(Ax, Ay) = (u dt, v dt); zeros without advection."""
+        return pde.courant_numbers(self.velocity or self._zeros(), dt=self.spec.dt)
+
+    @property
+    def diffusion_numbers(self) -> tuple[Field, Field]:
+        """(Bx, By) = (Dx dt, Dy dt); zeros without diffusion."""
+        return pde.diffusion_numbers(self.diffusivity or self._zeros(), dt=self.spec.dt)
+
+    @property
+    def stable(self) -> NDArray[np.bool_]:
+        """Where the scheme is in its stable range, bool (H, W, C).
+
+        The condition is that of constant fields (see `pdeinfer.pde.courant_numbers`), asked at every point for the
+        values there: `|Ax| + |Ay| < 1` where Bx = By = 0, else `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, in which a
+        direction without velocity adds 0.
+        """
+        (ax, ay), (bx, by) = self.courant_numbers, self.diffusion_numbers
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sum_x, sum_y = (np.where(a == 0, 0, a * a / b) for a, b in ((ax, bx), (ay, by)))
+            with_diffusion = (bx + by) * (sum_x + sum_y) <= 1
+        return np.where(bx + by == 0, np.abs(ax) + np.abs(ay) < 1, with_diffusion)
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Lines of text: the layer's size, its Courant and diffusion numbers, and where the scheme is stable."""
+        _, height, width, channels = self.levels.shape
+        steps = f"K = {self.spec.num_steps} step{'s' if self.spec.num_steps > 1 else ''} of dt = {self.spec.dt:g}"
+        courant, diffusion = "no advection: u = v = 0", "no diffusion: Dx = Dy = 0"
+        if self.velocity is not None:
+            ax, ay = (np.abs(number) for number in self.courant_numbers)
+            courant = (
+                f"Courant numbers: {_extent('|Ax|', ax)}; {_extent('|Ay|', ay)}; {_extent('|Ax| + |Ay|', ax + ay)}"
+            )
+        if isinstance(self.spec.diffusivity, float | int):
+            diffusion = f"diffusion numbers: Bx = By = {self.diffusion_numbers[0].flat[0]:.3g}, constant"
+        elif self.diffusivity is not None:
+            bx, by = self.diffusion_numbers
+            diffusion = f"diffusion numbers: {_extent('Bx', bx)}; {_extent('By', by)}; {_extent('Bx + By', bx + by)}"
+        largest = [float(np.abs(level).max()) for level in self.levels]
+        source = ("no source: f = 0",) if self.source is None else ()
+        return (
+            f"{channels} channel{'s' if channels > 1 else ''} of {height} x {width} points, {steps}",
+            courant,
+            diffusion,
+            *source,
+            f"outside the stable range: {1 - self.stable.mean():.1%} of the points",
+            f"largest |H|: {largest[0]:.3g} at H[0], {largest[-1]:.3g} at H[{self.spec.num_steps}]",
+        )
+
+    @property
+    def instability(self) -> str | None:
+        """What it means that the scheme leaves its stable range, in one line; None where it does not."""
+        share = 1 - self.stable.mean()
+        if share == 0:
+            return None
+        outside = f"the scheme is outside its stable range at {share:.1%} of the points"
+        if self.spec.num_steps == 1:
+            return f"{outside}; it takes one step (K = 1), in which nothing has time to grow"
+        return f"{outside}, where disturbances can grow with each of its {self.spec.num_steps} steps"
+
+    def _zeros(self) -> tuple[Field, Field]:
+        zeros = np.zeros_like(self.levels[0])
+        return zeros, zeros
+
+
+def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) -> tuple[LayerFields, ...]:
+    """Return what every PDE layer of a model computes for an image, in the order of the network.
+
+    ONNX Runtime computes the fields, on the CPU, from the package's `fields.onnx`, which export has proven equal to the
+    Keras network; the levels follow from them by `pdeinfer.pde`, as export has proven too.
+
+    Args:
+        image: as `pdeinfer.images.convert.to_array` takes it; an image of another size or mode is converted.
+        model: a bundled model's name, a package's folder, or a `ModelPackage`.
+
+    Raises:
+        ImageError: not an image.
+        ModelNotFoundError: no bundled model and no folder of that name.
+        ModelPackageError: the model has no PDE layers, or its package no `fields.onnx`, or is damaged.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    package = model if isinstance(model, ModelPackage) else load(model)
+    preset = package.card.preset
+    spec = _pde_spec(preset)
+    if spec is None:
+        raise ModelPackageError(f"{preset.name} has no PDE layers, so there are no fields to inspect")
+    if FIELDS_FILE not in package.card.files:
+        raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again, which adds it")
+    session = create_session(package.read_file(FIELDS_FILE), "cpu", fused=False)
+    pixels = to_array(image, preset.input)
+    try:
+        outputs = session.run_all({INPUT_NAME: pixels[np.newaxis]})
+        _check_shapes(outputs)
+        return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
+    except ModelPackageError as error:
+        raise ModelPackageError(f"{package.path / FIELDS_FILE} does not fit its card: {error}") from error
+
+
+def _extent(name: str, values: Field) -> str:
+    return f"{name} maximum {values.max():.3g}, mean {values.mean():.3g}"
+
+
+def _pde_spec(preset: Preset) -> PdeSpec | None:
+    """Return what the PDE layers of a preset's network are, or None where it has none."""
+    network = preset.network
+    spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
+    return spec if isinstance(spec, PdeSpec) else None
+
+
+def _check_shapes(outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ModelPackageError where a layer's output is not of the shape (1, H, W, C) and type of the layer's start."""
+    for name, output in outputs.items():
+        start = outputs.get(f"{name.partition('/')[0]}/start")
+        shape = None if start is None else start.shape
+        if output.ndim != 4 or len(output) != 1 or output.shape != shape or output.dtype != np.float32:
+            raise ModelPackageError(
+                f"the output {name} is {output.dtype} {output.shape}, and the layer's start "
+                f"{'is missing' if start is None else f'{start.dtype} {start.shape}'}"
+            )
+
+
+def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[LayerFields, ...]:
+    """Return the layers that the outputs of `fields.onnx` describe, with the levels computed.
+
+    Args:
+        outputs: by the names that `pdeinfer.export.fields` gives them, (..., H, W, C); any leading axes are a batch.
+        spec: what the layers are.
+
+    Raises:
+        ModelPackageError: an output that `spec` asks for is missing.
+    """
+    try:
+        layers = [_layer("layer1", outputs, spec)]
+        while f"layer{len(layers) + 1}/start" in outputs:
+            layers.append(_layer(f"layer{len(layers) + 1}", outputs, spec))
+    except KeyError as error:
+        raise ModelPackageError(f"{FIELDS_FILE} lacks the output {error}") from error
+    return tuple(layers)
+
+
+def _layer(name: str, outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> LayerFields:
+    start = outputs[f"{name}/start"]
+    source = None if spec.source is None else outputs.get(f"{name}/source", start)
+    velocity = diffusivity = None
+    if spec.velocity is not None:
+        u = outputs[f"{name}/u"]
+        velocity = (u, outputs.get(f"{name}/v", u))
+    if isinstance(spec.diffusivity, float | int):
+        constant = np.full_like(start, spec.diffusivity)
+        diffusivity = (constant, constant)
+    elif spec.diffusivity is not None:
+        diffusivity_x = outputs[f"{name}/Dx"]
+        diffusivity = (diffusivity_x, outputs.get(f"{name}/Dy", diffusivity_x))
+    factors = pde.coefficients(velocity, diffusivity, dt=spec.dt, roll=np.roll)
+    forced = 0.0 if source is None else source
+    levels = [start, *pde.levels(start, start, forced, factors, num_steps=spec.num_steps, roll=np.roll)]
+    return LayerFields(name, spec, velocity, diffusivity, source, np.stack(levels))

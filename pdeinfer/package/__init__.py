@@ -1,0 +1,1 @@
+"""Model packages: the folder, its card, and the bundled ones by name."""

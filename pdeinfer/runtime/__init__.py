@@ -1,0 +1,1 @@
+"""ONNX Runtime: the only place that makes an inference session."""

@@ -1,0 +1,1 @@
+"""What a network is: presets and PDE layers, as frozen values."""

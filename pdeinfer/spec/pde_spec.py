@@ -1,0 +1,111 @@
+"""What a PDE layer is, as frozen values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from pdeinfer.errors import PresetError
+from pdeinfer.spec.values import check_positive_int, from_tagged_dict, is_number, to_dict
+
+LearnedField = Literal["depthwise", "pointwise", "full", "residual", "identity"]
+LearnedVelocity = Literal[LearnedField, "preactivation"]
+Source = Literal["input"]
+Start = Literal["input", "residual"]
+NormEpsilon = float | Literal["channels"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeronaMalik:
+    """The diffusivity `Dx = Dy = 1 / (1 + |grad h|^2 / contrast^2)`, which smooths regions and keeps their edges.
+
+    Attributes:
+        contrast: lambda, the gradient of the layer's input, per pixel, at which the diffusivity has fallen to a half.
+
+    Source: Perona & Malik, "Scale-space and edge detection using anisotropic diffusion", IEEE PAMI 12(7), 1990.
+    """
+
+    kind: ClassVar = "perona-malik"
+
+    contrast: float
+
+    def __post_init__(self) -> None:
+        if not is_number(self.contrast) or self.contrast <= 0:
+            raise PresetError(f"contrast must be a positive, finite number, not {self.contrast!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PdeSpec:
+    """A PDE layer: the scheme of `pdeinfer.pde`, and where its fields, its source and its start come from.
+
+    With h the layer's input, a learned field is `relu(BatchNorm(g(h)))`, which is never negative, and g is one of:
+    "depthwise", a 3x3 convolution within each channel; "pointwise", a 1x1 convolution; "full", a 3x3 convolution;
+    "residual", a basic block (`pdeinfer.nn.blocks`); "identity", h itself.
+
+    Attributes:
+        num_steps: K, the number of time steps. dt: the time step; pixels are 1 apart.
+        velocity: where u and v come from: a learned field for each; "preactivation": one for both,
+            `u = v = conv3x3(relu(BatchNorm(h)))`, of either sign; None: no advection.
+        diffusivity: where Dx and Dy come from: a learned field for each; `PeronaMalik`; a number: that constant;
+            None: no diffusion.
+        source: "input": f = h; None: no source.
+        start: "input": `H[-1] = H[0] = h`; "residual": `H[-1] = H[0] = a basic block of h`.
+        norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
+            the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
+    """
+
+    num_steps: int = 1
+    dt: float = 0.2
+    velocity: LearnedVelocity | None = "depthwise"
+    diffusivity: LearnedField | PeronaMalik | float | None = "depthwise"
+    source: Source | None = "input"
+    start: Start = "input"
+    norm_epsilon: NormEpsilon = 1e-5
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_steps", self.num_steps)
+        if not is_number(self.dt) or self.dt <= 0:
+            raise PresetError(f"dt must be a positive, finite number, not {self.dt!r}")
+        object.__setattr__(self, "dt", float(self.dt))  # an ONNX attribute has one type
+        if self.velocity is not None and self.velocity not in get_args(LearnedVelocity):
+            raise PresetError(f"velocity must be one of {get_args(LearnedVelocity)} or None, not {self.velocity!r}")
+        if isinstance(self.diffusivity, str):
+            if self.diffusivity not in get_args(LearnedField):
+                raise PresetError(
+                    f"diffusivity must be one of {get_args(LearnedField)}, a PeronaMalik, a number or None, "
+                    f"not {self.diffusivity!r}"
+                )
+        elif (
+            self.diffusivity is not None
+            and not isinstance(self.diffusivity, PeronaMalik)
+            and (not is_number(self.diffusivity) or self.diffusivity < 0)
+        ):
+            raise PresetError(f"a constant diffusivity must be a finite number >= 0, not {self.diffusivity!r}")
+        if self.source is not None and self.source not in get_args(Source):
+            raise PresetError(f"source must be 'input' or None, not {self.source!r}")
+        if self.start not in get_args(Start):
+            raise PresetError(f"start must be one of {get_args(Start)}, not {self.start!r}")
+        if self.norm_epsilon != "channels" and (not is_number(self.norm_epsilon) or self.norm_epsilon <= 0):
+            raise PresetError(
+                f"norm_epsilon must be 'channels' or a positive, finite number, not {self.norm_epsilon!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the layer as JSON values; `from_dict` is the inverse."""
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PdeSpec":
+        """Return the layer that `to_dict` described.
+
+        Raises:
+            PresetError: a value is missing, unknown or impossible.
+        """
+        try:
+            values = dict(values)
+            if isinstance(values.get("diffusivity"), Mapping):
+                values["diffusivity"] = from_tagged_dict("diffusivity", values["diffusivity"], PeronaMalik)
+            return cls(**values)
+        except KeyError as error:
+            raise PresetError(f"a PDE layer needs the key {error}") from error
+        except TypeError as error:
+            raise PresetError(f"not a PDE layer: {error}") from error

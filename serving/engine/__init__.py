@@ -1,0 +1,1 @@
+"""Decodes and classifies images: models, batches, threads. Nothing here knows HTTP."""

@@ -1,0 +1,153 @@
+"""The images of concurrent requests, worked on together."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from prometheus_client import Histogram
+
+from serving.engine.threads import Threads
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class _Request(Generic[T, R]):
+    """The items of one request that wait or are worked on.
+
+    Attributes:
+        arrived: when, on the event loop's clock.
+        done: gets their results; cancelled where nobody waits for them any more.
+        results: those there are, by the item's place; batches may end in any order.
+        taken: how many items went into batches.
+    """
+
+    items: Sequence[T]
+    arrived: float
+    done: asyncio.Future[list[R]]
+    results: dict[int, R] = field(default_factory=dict)
+    taken: int = 0
+
+
+class Batcher(Generic[T, R]):
+    """Work on the items of concurrent requests in batches, on a pool of threads; it belongs to one event loop.
+
+    A batch is taken from the queue when a thread is free to work on it, so batches grow with the load. What was
+    cancelled by then is left out.
+
+    Args:
+        work: from the items of a batch to their results, in order; runs in `threads`, and does not raise.
+        queue_seconds: gets how long each request waited for its first batch.
+        max_batch_size: the most items of one batch.
+        max_batches: the most batches that are worked on at a time.
+        max_delay: seconds that the first item of a batch waits for others; 0: takes those that are there.
+        urgent: whether it gets free threads before what is not.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[T]], list[R]],
+        threads: Threads,
+        queue_seconds: Histogram,
+        *,
+        max_batch_size: int,
+        max_batches: int,
+        max_delay: float = 0.0,
+        urgent: bool = False,
+    ) -> None:
+        self._work = work
+        self._threads = threads
+        self._queue_seconds = queue_seconds
+        self._max_batch_size = max_batch_size
+        self._max_batches = max_batches
+        self._max_delay = max_delay
+        self._urgent = urgent
+        self._requests: deque[_Request[T, R]] = deque()
+        self._waiting = 0  # items in no batch yet
+        self._full = asyncio.Event()  # set while a whole batch waits
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def run(self, items: Sequence[T]) -> list[R]:
+        """Return the result of every item, in order; cancelled, those that no batch has taken are left alone.
+
+        Args:
+            items: at least one; not to be changed any more.
+        """
+        loop = asyncio.get_running_loop()
+        request: _Request[T, R] = _Request(items, loop.time(), loop.create_future())
+        self._requests.append(request)
+        self._waiting += len(items)
+        if self._waiting >= self._max_batch_size:
+            self._full.set()
+        if self._dispatcher is None:
+            # In a context of its own: batches belong to no one request, and its id and trace would stay as long.
+            self._dispatcher = asyncio.create_task(self._dispatch(), context=Context())
+        try:
+            return await request.done
+        except asyncio.CancelledError:
+            self._waiting -= len(items) - request.taken
+            if request in self._requests:
+                self._requests.remove(request)
+            raise
+
+    async def _dispatch(self) -> None:
+        """Start batches until nothing waits."""
+        try:
+            while self._requests:
+                await self._wait_for_more()
+                if len(self._batches) == self._max_batches:
+                    await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
+                await self._threads.acquire(urgent=self._urgent)
+                # A large request on an idle server is spread over its threads.
+                free = min(1 + self._threads.free, self._max_batches - len(self._batches))
+                parts = self._take(min(math.ceil(self._waiting / free), self._max_batch_size))
+                batch = asyncio.create_task(self._run_batch(parts))
+                self._batches.add(batch)
+                batch.add_done_callback(self._batches.discard)
+        finally:
+            self._dispatcher = None
+
+    async def _wait_for_more(self) -> None:
+        delay = self._requests[0].arrived + self._max_delay - asyncio.get_running_loop().time()
+        if delay > 0 and self._waiting < self._max_batch_size:
+            self._full.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), delay)
+
+    def _take(self, count: int) -> list[tuple[_Request[T, R], range]]:
+        """Take up to `count` items from the front of the queue, none that nobody waits for."""
+        parts = []
+        while self._requests and count:
+            request = self._requests[0]
+            part = range(request.taken, min(request.taken + count, len(request.items)))
+            if request.done.done() or part.stop == len(request.items):
+                self._requests.popleft()
+            if not request.done.done():
+                request.taken = part.stop
+                count -= len(part)
+                self._waiting -= len(part)
+                parts.append((request, part))
+        return parts
+
+    async def _run_batch(self, parts: list[tuple[_Request[T, R], range]]) -> None:
+        """Work on the thread that was acquired, and answer the requests that are complete."""
+        if not parts:  # all that waited was cancelled meanwhile
+            self._threads.release()
+            return
+        now = asyncio.get_running_loop().time()
+        for request, part in parts:
+            if part.start == 0:
+                self._queue_seconds.observe(now - request.arrived)
+        items = [request.items[index] for request, part in parts for index in part]
+        results = iter(await self._threads.run_acquired(self._work, items))
+        for request, part in parts:
+            request.results.update((index, next(results)) for index in part)
+            if len(request.results) == len(request.items) and not request.done.done():
+                request.done.set_result([request.results[index] for index in range(len(request.items))])

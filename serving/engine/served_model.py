@@ -1,0 +1,186 @@
+"""One version of a model: loaded, warm, and classifying the images of concurrent requests."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import ImageError, Prediction, Predictor
+from pdeinfer.package.package import ModelPackage
+from serving.engine.batching import Batcher
+from serving.engine.deadline import until
+from serving.engine.decoder import Decoder
+from serving.engine.pixel_budget import PixelBudget
+from serving.engine.threads import Threads
+from serving.errors import DeadlineError, InferenceError, OverloadedError
+from serving.http.uploads import Upload
+from serving.settings import Settings
+from serving.telemetry.metrics import ModelMetrics
+from serving.telemetry.tracing import span
+
+logger = logging.getLogger(__name__)
+
+# What comes of an image: its classes, or why there are none.
+Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
+
+
+class ServedModel:
+    """One version of a model; once replaced or unloaded, it still answers those who hold it.
+
+    Args:
+        package: what to load.
+        version: a number, as text.
+        settings: the precision, the device and the limits.
+        threads: where its images are decoded and classified.
+        budget: for decoding large ones.
+
+    Raises:
+        ModelPackageError: the package is damaged, or lacks the precision.
+        DeviceError: the device cannot be used.
+    """
+
+    def __init__(
+        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, budget: PixelBudget
+    ) -> None:
+        self.name = package.card.preset.name
+        self.version = version
+        self.card = package.card
+        self.spec = package.card.preset.input
+        self.labels = package.card.preset.labels
+        max_batch_size, max_delay_ms, max_queue = settings.batching(self.name)
+        # Many batches at a time on one thread each do more than one batch on many threads.
+        self.predictor = Predictor(
+            package,
+            precision=settings.precision_of(self.name),
+            device=settings.device,
+            threads=1,
+            batch_size=max_batch_size,
+        )
+        self.info = self.predictor.info()
+        self.metrics = ModelMetrics(self.name, version)
+        self._max_batch_size = max_batch_size
+        self._max_queue = max_queue
+        self._admitted = 0
+        self._decoder = Decoder(self.spec, settings.max_image_pixels, threads, budget, self.metrics)
+        self._network = Batcher(
+            self._compute,
+            threads,
+            self.metrics.compute_queue_seconds,
+            max_batch_size=max_batch_size,
+            max_batches=threads.count if self.info.device == "cpu" else 1,
+            max_delay=max_delay_ms / 1000,
+            # Otherwise batches would stand behind the images that are to be decoded for the batches after them.
+            urgent=True,
+        )
+        for images in (1, max_batch_size):  # what the first run of a size sets up, no request waits for
+            blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
+            self.predictor.predict_proba(blank)
+
+    async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
+        """Return the probabilities (N, classes) of images that have the network's shape.
+
+        Cancelled, it takes the images out of the queue.
+
+        Args:
+            pixels: uint8 (N, H, W, C) with N of at least 1; not to be changed any more.
+            deadline: when to give up, on the event loop's clock.
+
+        Raises:
+            OverloadedError, DeadlineError: there is no room or no time for them.
+            InferenceError: the network failed.
+        """
+        with self._admit(len(pixels)):
+            results = await until(deadline, self._network.run(list(pixels)))
+        rows = [result for result in results if not isinstance(result, InferenceError)]
+        if len(rows) < len(results):
+            raise InferenceError
+        return np.stack(rows)
+
+    async def classify(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> list[Outcome]:
+        """Return one prediction per image, in order, or why there is none.
+
+        Raises:
+            OverloadedError, DeadlineError: there is no room or no time for them.
+        """
+        with self._admit(len(uploads)):
+            return await until(deadline, self._classify(uploads, 1, top_k))
+
+    async def stream(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
+        """Yield the same in parts, each once it and those before it are done.
+
+        Raises:
+            OverloadedError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
+                no time was left have the DeadlineError in their place.
+        """
+
+        async def classify(part: Sequence[Upload], first_number: int) -> list[Outcome]:
+            try:
+                return await until(deadline, self._classify(part, first_number, top_k))
+            except DeadlineError as error:
+                return [error] * len(part)
+
+        self._enter(len(uploads))
+        tasks = []
+        for start in range(0, len(uploads), self._max_batch_size):
+            part = uploads[start : start + self._max_batch_size]
+            tasks.append(asyncio.create_task(classify(part, start + 1)))
+            # Not once it is read: a client that reads slowly would keep others out.
+            tasks[-1].add_done_callback(partial(self._leave, len(part)))
+        try:
+            for task in tasks:
+                outcomes = await task
+                if task is tasks[0] and isinstance(outcomes[0], DeadlineError):
+                    raise outcomes[0]
+                yield outcomes
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
+        named = [(upload.filename or f"image {number}", upload) for number, upload in enumerate(uploads, first_number)]
+        with span("decode"):
+            decoded = await self._decoder.run(named)
+        arrays = [image for image in decoded if not isinstance(image, ImageError)]
+        with span("compute", {"model": self.name, "images": len(arrays)}):
+            computed = iter(await self._network.run(arrays) if arrays else ())
+        outcomes: list[Outcome] = []
+        for image in decoded:
+            result = image if isinstance(image, ImageError) else next(computed)
+            outcomes.append(self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result)
+        return outcomes
+
+    @contextmanager
+    def _admit(self, images: int) -> Iterator[None]:
+        """Count images from before they are decoded until they are classified, or raise OverloadedError."""
+        self._enter(images)
+        try:
+            yield
+        finally:
+            self._leave(images)
+
+    def _enter(self, images: int) -> None:
+        if self._admitted + images > self._max_queue:
+            raise OverloadedError
+        self._admitted += images
+        self.metrics.admitted_images.inc(images)
+
+    def _leave(self, images: int, _: object = None) -> None:
+        self._admitted -= images
+        self.metrics.admitted_images.dec(images)
+
+    def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
+        """Compute images (H, W, C) together and, where that fails, one by one."""
+        self.metrics.batch_images.observe(len(images))
+        try:
+            with self.metrics.inference_seconds.time():
+                return list(self.predictor.predict_proba(np.stack(images)))
+        except Exception:
+            logger.exception("%s failed on %d images", self.name, len(images))
+            if len(images) == 1:
+                return [InferenceError()]
+            return [result for image in images for result in self._compute([image])]

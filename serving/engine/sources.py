@@ -1,0 +1,59 @@
+"""Where served models come from: bundled models, package folders, versioned folders, and folders of all of these."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pdeinfer import ModelNotFoundError
+from pdeinfer.package import zoo
+from pdeinfer.package.card import CARD_FILE
+
+UNVERSIONED = "1"
+
+
+def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
+    """Yield the version of every package in a source, and what `zoo.load` takes, in the order of the folders' names.
+
+    Args:
+        source: a bundled model's name; a package's folder; a folder `name/` of versions `name/1`, `name/2`, each a
+            package; or a folder of such folders.
+
+    Raises:
+        ModelNotFoundError: it is none of these, or cannot be read.
+    """
+    try:
+        yield from _find(source)
+    except OSError as error:  # no permission, a name too long, a folder removed meanwhile
+        raise ModelNotFoundError(f"{error.filename or source} cannot be read: {error.strerror}") from error
+
+
+def _find(source: str) -> Iterator[tuple[str, str | Path]]:
+    folder = Path(source)
+    if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
+        yield UNVERSIONED, source
+        return
+    if versions := _versions(folder):
+        yield from versions
+        return
+    is_empty = True
+    for path in sorted(folder.iterdir()):
+        if (path / CARD_FILE).is_file():
+            is_empty = False
+            yield UNVERSIONED, path
+        elif path.is_dir():
+            for version in _versions(path):
+                is_empty = False
+                yield version
+    if is_empty:
+        raise ModelNotFoundError(f"{source!r} holds no model package: no folder in it has a {CARD_FILE}")
+
+
+def _versions(folder: Path) -> list[tuple[str, Path]]:
+    numbers = sorted(
+        (path for path in folder.iterdir() if _is_version(path.name) and (path / CARD_FILE).is_file()),
+        key=lambda path: int(path.name),
+    )
+    return [(path.name, path) for path in numbers]
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and not name.startswith("0")

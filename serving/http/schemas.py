@@ -1,0 +1,136 @@
+"""The JSON that the server answers, as it appears in the OpenAPI document."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pdeinfer.package.package import Precision
+
+Action: TypeAlias = Literal["load", "reload", "unload"]
+Filename = Annotated[
+    str | None, Field(description="the image's, as the form says; null for a raw body", examples=["seven.png"])
+]
+Label = Annotated[str, Field(examples=["7"])]
+LabelIndex = Annotated[int, Field(ge=0, description="the label's position among the model's labels", examples=[7])]
+Score = Annotated[float, Field(ge=0, le=1, description="the label's probability", examples=[0.981])]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ErrorDetail(_Schema):
+    """What went wrong."""
+
+    code: str = Field(description="stable, for programs", examples=["invalid_image"])
+    message: str = Field(
+        description="for people; may change", examples=["notes.txt: expected a PNG or JPEG image, got another file"]
+    )
+
+
+class ErrorResponse(_Schema):
+    """The body of every answer with a status of 400 or more."""
+
+    error: ErrorDetail
+
+
+MAX_FILENAME = 1024  # it is returned, and would make answers as large as requests
+
+
+class Base64Image(_Schema):
+    """An image of a JSON body."""
+
+    content: str = Field(description="the bytes of an image file, in base64", examples=["iVBORw0KGgo..."])
+    filename: str | None = Field(
+        default=None, max_length=MAX_FILENAME, description="returned with its result", examples=["seven.png"]
+    )
+
+
+class ImagesBody(_Schema):
+    """A JSON body of images."""
+
+    images: tuple[Base64Image, ...] = Field(description="in the order of the results")
+
+
+class ClassScore(_Schema):
+    """One class of a prediction."""
+
+    label: Label
+    index: LabelIndex
+    score: Score
+
+
+class Classification(_Schema):
+    """The best class of one image, and the best `top_k`."""
+
+    filename: Filename
+    label: Label
+    index: LabelIndex
+    score: Score
+    top: tuple[ClassScore, ...] = Field(description="best first")
+
+
+class ImageFailure(_Schema):
+    """An image that could not be classified, while others of the request were."""
+
+    filename: Filename
+    error: ErrorDetail
+
+
+class ClassifyResponse(_Schema):
+    """One result per image, in the order of the request."""
+
+    model: str = Field(examples=["digits-pde"])
+    version: str = Field(examples=["1"])
+    results: list[Classification | ImageFailure]
+
+
+class ModelInput(_Schema):
+    """The images that a network takes; others are converted."""
+
+    height: int = Field(examples=[8])
+    width: int = Field(examples=[8])
+    channels: int = Field(description="1 (grey) or 3 (RGB)", examples=[1])
+    fit: Literal["crop", "pad", "stretch"] = Field(description="how an image of another aspect ratio is made to fit")
+
+
+class ModelInfo(_Schema):
+    """A served model."""
+
+    name: str = Field(examples=["digits-pde"])
+    version: str = Field(description="a number; 1 where its folder has none", examples=["1"])
+    labels: tuple[str, ...] = Field(examples=[["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]])
+    input: ModelInput
+    parameters: int = Field(description="how many numbers were trained", examples=[5490])
+    metrics: dict[str, object] = Field(
+        description="what was measured, from the model's card", examples=[{"test_accuracy": 0.97}]
+    )
+    precision: Precision = Field(description="of the network's file in use", examples=["float32"])
+    device: str = Field(description="in use: cpu or cuda:N", examples=["cpu"])
+    provider: str = Field(description="ONNX Runtime's, in use", examples=["CPUExecutionProvider"])
+
+
+class ModelList(_Schema):
+    """The served models, in every version."""
+
+    default: str | None = Field(description="the model that answers without ?model=", examples=["digits-pde"])
+    models: list[ModelInfo]
+
+
+class ModelChange(_Schema):
+    """What to do with a model."""
+
+    action: Action
+
+
+class ServedVersions(_Schema):
+    """What is served of a model now."""
+
+    name: str = Field(examples=["digits-pde"])
+    versions: tuple[str, ...] = Field(examples=[["1", "2"]])
+
+
+class Health(_Schema):
+    """All is well."""
+
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,70 @@
+"""gzip and deflate bodies: requests inflated under a cap, answers compressed for clients that ask for it."""
+
+import re
+import zlib
+
+from starlette.requests import Request
+
+from serving.engine.threads import Threads
+from serving.errors import ApiError
+
+# zlib's `wbits` by the name of the encoding; what HTTP calls deflate is the zlib format (RFC 9110, 8.4.1.2).
+_FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_REFUSED = re.compile(r"q=0(\.0*)?")
+_LEVEL = 1  # probabilities hardly compress: more effort buys nothing
+
+
+def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return the bytes that a request body with this Content-Encoding stands for.
+
+    Never allocates for more than `max_bytes` of output, whatever the body claims.
+
+    Raises:
+        ApiError: 415 for another encoding than gzip, deflate and identity; 413 for more than `max_bytes`; 400 for a
+            body that is damaged, cut off, or goes on after its end.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _FORMATS:
+        raise ApiError(
+            415, "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
+        )
+    inflater = zlib.decompressobj(_FORMATS[encoding])
+    try:
+        content = inflater.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise ApiError(400, "invalid_compression", f"the body is not {encoding} data: {error}") from error
+    if len(content) > max_bytes:
+        raise ApiError(413, "body_too_large", f"an inflated request body may have at most {max_bytes} bytes")
+    if not inflater.eof or inflater.unused_data:
+        problem = "goes on after its end" if inflater.eof else "is cut off"
+        raise ApiError(400, "invalid_compression", f"the {encoding} data of the body {problem}")
+    return content
+
+
+async def inflated_body(request: Request, body: bytes, max_bytes: int, threads: Threads) -> bytes:
+    """Return the body of a request, inflated where it is compressed, and then counted among the bytes that are held.
+
+    Raises:
+        ApiError: as `inflate` does; 503 where too many bytes are held.
+    """
+    encoding = request.headers.get("content-encoding")
+    if not encoding:
+        return body
+    content = await threads.run(inflate, body, encoding, max_bytes)
+    if content is not body:
+        request.scope["pdeinfer.hold"](len(content))
+    return content
+
+
+def accepted_encoding(accept_encoding: str) -> str | None:
+    """Return "gzip" or "deflate", the first of them that an Accept-Encoding header names and does not refuse."""
+    entries = (entry.partition(";") for entry in accept_encoding.lower().split(","))
+    accepted = {name.strip() for name, _, weight in entries if not _REFUSED.fullmatch(weight.strip())}
+    return next((encoding for encoding in _FORMATS if encoding in accepted), None)
+
+
+def compress(body: bytes, encoding: str) -> bytes:
+    """Return a body in the encoding "gzip" or "deflate"."""
+    return zlib.compress(body, _LEVEL, _FORMATS[encoding])

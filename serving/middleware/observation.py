@@ -1,0 +1,71 @@
+"""Every request has an id, is counted and timed; its fault, if it is the server's, is logged."""
+
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import error_response
+from serving.telemetry import metrics
+from serving.telemetry.logs import request_id
+
+access_logger = logging.getLogger("serving.access")
+logger = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+
+
+class Observation:
+    """ASGI middleware that gives each request an id, the client's where it sent a sane one, and returns it.
+
+    An exception of the application is logged with it, and answered with an opaque 500.
+    """
+
+    def __init__(self, app: ASGIApp, access_log: bool) -> None:
+        self.app = app
+        self.access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        current_id = sent_id if _SANE_ID.fullmatch(sent_id) else secrets.token_hex(16)
+        request_id.set(current_id)
+        status: int | None = None
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", current_id.encode())]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed_send)
+        except Exception:
+            logger.exception("the server failed to answer a request")
+            if status is None:
+                message = "the server failed to answer; its log has the details"
+                await error_response(scope, 500, "internal_error", message)(scope, receive, observed_send)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
+        # The path of the route, not of the request: clients must not be able to make up new labels.
+        route = getattr(scope.get("route"), "path", "other")
+        outcome = "disconnected" if status is None else str(status)
+        metrics.REQUESTS.labels(route, outcome).inc()
+        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+        if "pdeinfer.error" in scope:
+            metrics.REJECTED.labels(scope["pdeinfer.error"]).inc()
+        if self.access_log:
+            fields: dict[str, Any] = {"method": scope["method"], "path": scope["path"], "status": outcome}
+            if scope.get("client"):
+                fields["client"] = scope["client"][0]
+            access_logger.info("request", extra={"fields": {**fields, "seconds": round(seconds, 6)}})

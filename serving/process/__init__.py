@@ -1,0 +1,1 @@
+"""The processes: start, workers, the HTTP protocol of a connection."""

@@ -1,0 +1,52 @@
+"""`pdeinfer serve`: from the command line to an exit code."""
+
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+from serving.process.supervisor import Supervisor
+from serving.process.worker import cannot_listen, serve
+from serving.settings import Settings, parse_settings
+from serving.telemetry.logs import configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve as the command line says, and return the exit code."""
+    return run(parse_settings(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
+
+    0: stopped by a signal. 1: the address cannot be listened on, or a worker died while it started.
+    2: a model or the device cannot be used as asked.
+    """
+    configure_logging()
+    try:
+        listening = bind(settings.host, settings.port)
+    except OSError as error:
+        return cannot_listen(settings, error)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+
+    def started() -> None:
+        logger.info("running on http://%s:%d", host, listening.getsockname()[1])
+
+    if settings.workers > 1:
+        return Supervisor(settings, listening, started).run()
+    return serve(settings, listening, started)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, and does not listen until there is something to serve."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except UnicodeError as error:  # a part of the name is empty or too long
+        raise OSError(errno.EINVAL, "not a host name") from error
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(address)
+    return bound

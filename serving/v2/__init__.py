@@ -1,5 +1,0 @@
-"""The Open Inference Protocol (V2) over REST."""
-
-from serving.v2.routes import DIRECT, router
-
-__all__ = ["DIRECT", "router"]
