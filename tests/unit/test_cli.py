@@ -298,7 +298,7 @@ class TestServe:
 
     @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "pydantic_settings"])
     def test_what_is_not_installed_is_named_with_the_install_command(self, package: str) -> None:
-        start = "from pdeinfer.cli import main as cli; sys.exit(cli.main(['serve'])))"
+        start = "from pdeinfer.cli import main as cli; sys.exit(cli.main(['serve']))"
         program = f"import sys; sys.modules[{package!r}] = None; {start}"
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert result.returncode == 2
