@@ -3,10 +3,10 @@
 The rule, in this order:
 
 1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
-   taken at its current frame. More than `MAX_IMAGE_PIXELS`, in a TIFF also of one tile, is refused before any pixel is
-   decoded, and so is what keeps the decoder busy for much longer than its size says: see `pdeinfer.images.limits`. A
-   JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times
-   the network's input.
+   taken at its current frame. A JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its
+   size, if that leaves four times the network's input. An image that takes more than `MAX_IMAGE_PIXELS` to decode, as
+   `decoded_pixels` counts them, is refused before any pixel is decoded, and so is what keeps the decoder busy for much
+   longer than its size says: see `pdeinfer.images.limits`.
 2. The EXIF orientation is applied.
 3. 16-bit grey becomes 8-bit, as value / 257 rounded (Pillow itself reads 16-bit colour as its high bytes). 32-bit
    integers and floats are refused: their range is unknown.
@@ -22,6 +22,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -32,12 +33,11 @@ from PIL import ExifTags, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
-from pdeinfer.images.limits import check_head, check_pixels, check_work
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_head, check_pixels, check_work, whole_size
 from pdeinfer.spec.presets import InputSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
 
-MAX_IMAGE_PIXELS = 64_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -55,24 +55,47 @@ def to_array(
             uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA.
         spec: the size, channels and fit wanted.
         name: what errors call the image, e.g. "image 3 of 10"; a path is named in any case.
-        max_pixels: the most pixels that are decoded.
+        max_pixels: the most pixels that decoding may take, as `decoded_pixels` counts them.
 
     Returns:
         A new uint8 array (spec.height, spec.width, spec.channels).
 
     Raises:
-        ImageTooLargeError: more than `max_pixels`.
+        ImageTooLargeError: decoding takes more than `max_pixels`.
         ImageError: not an image of the kinds above, or a truncated or damaged one; the message names it.
     """
     name = _describe(image, name)
+    with _reading(name, max_pixels), _open(image, name) as opened:
+        check_pixels(_reduce(opened, spec), name, max_pixels)
+        picture = opened.picture
+        picture.load()
+        converted = _fit(_to_mode(picture, spec.channels, name), spec)
+        return np.array(converted, np.uint8).reshape(spec.height, spec.width, spec.channels)
+
+
+def decoded_pixels(image: ImageLike, spec: InputSpec, name: str | None = None) -> int:
+    """Return how many pixels `to_array` would hold in memory to decode an image; only the head is decoded.
+
+    A JPEG of one scan counts at the reduced size that it is decoded at. A progressive JPEG counts in full, as its
+    decoder holds all of its coefficients. A TIFF counts at least one whole tile.
+
+    Args:
+        image, spec, name: as for `to_array`.
+
+    Raises:
+        ImageError: the head is not one of an image that can be decoded.
+    """
+    name = _describe(image, name)
+    with _reading(name, MAX_IMAGE_PIXELS), _open(image, name) as opened:
+        width, height = _reduce(opened, spec)
+        return width * height
+
+
+@contextmanager
+def _reading(name: str, max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises into an ImageError that names the image."""
     try:
-        with _open(image, name) as picture:
-            check_pixels(picture, name, max_pixels)
-            if isinstance(picture, JpegImageFile) and picture is not image:
-                _reduce(picture, spec)
-            picture.load()
-            converted = _fit(_to_mode(picture, spec.channels, name), spec)
-            return np.array(converted, np.uint8).reshape(spec.height, spec.width, spec.channels)
+        yield
     except ImageError:
         raise
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
@@ -115,19 +138,27 @@ def _describe(image: object, name: str | None) -> str:
     return "file object" if hasattr(image, "read") else type(image).__name__
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A picture before its pixels are decoded, and the number of scans of a JPEG file (0 for other sources)."""
+
+    picture: PIL.Image.Image
+    jpeg_scans: int = 0
+
+
 @contextmanager
-def _open(image: Any, name: str) -> Iterator[PIL.Image.Image]:
-    """Give the image, its pixels not decoded yet, and close afterwards what was opened here."""
+def _open(image: Any, name: str) -> Iterator[_Opened]:
+    """Open an image without decoding its pixels, and close it afterwards if it was opened here."""
     if isinstance(image, PIL.Image.Image):
-        yield image
+        yield _Opened(image)
     elif isinstance(image, np.ndarray):
-        yield _from_array(image, name)
+        yield _Opened(_from_array(image, name))
     elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
         with _open_file(image) as file:
-            check_head(file, name)
+            scans = check_head(file, name)
             with PIL.Image.open(file, formats=FORMATS) as picture:
                 check_work(picture, name)
-                yield picture
+                yield _Opened(picture, scans)
     else:
         raise ImageError(
             f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
@@ -158,15 +189,21 @@ def _open_file(source: Any) -> Iterator[BinaryIO]:
         yield file
 
 
-def _reduce(picture: JpegImageFile, spec: InputSpec) -> None:
-    """Have the decoder leave out the detail that resizing would: that saves most of its time and memory."""
+def _reduce(opened: _Opened, spec: InputSpec) -> tuple[int, int]:
+    """Set a JPEG's decoder to the smallest scale that suffices, and return the width and height it holds in memory."""
+    picture = opened.picture
+    whole = whole_size(picture)
+    if not (isinstance(picture, JpegImageFile) and opened.jpeg_scans):
+        return whole
     width, height = picture.size
     enough = 4 * max(spec.height, spec.width)  # for either side: EXIF may turn the picture
     for scale in (8, 4, 2):
         # Of a picture that is no multiple, the last pixel would stand for fewer than the others, and all be shifted.
         if width % scale == height % scale == 0 and min(width, height) >= scale * enough:
             picture.draft(None, (width // scale, height // scale))
-            return
+            break
+    # With several scans the decoder holds all coefficients until the last one, whatever the scale.
+    return whole if opened.jpeg_scans > 1 else picture.size
 
 
 def _to_mode(picture: PIL.Image.Image, channels: int, name: str) -> PIL.Image.Image:

@@ -11,6 +11,7 @@ from PIL import ImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 
+MAX_IMAGE_PIXELS = 64_000_000  # what decoding one image may take: see `pdeinfer.images.convert.decoded_pixels`
 MAX_JPEG_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
 MAX_JPEG_EXIF = 100  # Pillow joins these segments, and copies all before for each
 MAX_PPM_HEAD = 4096  # Pillow reads it byte by byte
@@ -31,23 +32,29 @@ _TIFF_BYTES = (1, 2, 7)  # kinds of values that Pillow leaves together,
 _TIFF_OFFSETS = (273, 324)  # but for these tags, of strips and tiles
 
 
-def check_head(file: BinaryIO, name: str) -> None:
-    """Raise ImageError for what would keep Pillow busy while it opens the file, and for a JPEG of many scans.
+def check_head(file: BinaryIO, name: str) -> int:
+    """Reject a file that would keep Pillow busy while opening it, and a JPEG with too many scans.
 
     Args:
-        file: at its start, where it is again afterwards.
-        name: what the error calls the image.
+        file: at its start, where it is left again.
+        name: what errors call the image.
+
+    Returns:
+        The number of scans of a JPEG; 0 for other formats.
     """
+    scans = 0
     head = file.read(MAX_PPM_HEAD)
     if head.startswith(_START_OF_IMAGE):
         content = head + file.read()
-        _check_limit(name, "scans in a JPEG", _count_scans(content), MAX_JPEG_SCANS)
+        scans = _count_scans(content)
+        _check_limit(name, "scans in a JPEG", scans, MAX_JPEG_SCANS)
         _check_limit(name, "EXIF segments in a JPEG", content.count(b"Exif\0\0"), MAX_JPEG_EXIF)
     elif head.startswith(b"P"):
         PIL.Image.open(io.BytesIO(head), formats=["PPM"]).close()
     elif head[:4] in _TIFF_STARTS:
         _check_limit(name, "values of a tag in a TIFF", max(_tiff_counts(file, head), default=0), MAX_TIFF_VALUES)
     file.seek(0)
+    return scans
 
 
 def _check_limit(name: str, what: str, found: int, limit: int) -> None:
@@ -96,12 +103,18 @@ def check_work(picture: ImageFile.ImageFile, name: str) -> None:
     _check_limit(name, "pixels in all strips together", decoded, pixels * len(picture.getbands()))
 
 
-def check_pixels(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:
-    """Raise ImageTooLargeError for more than `max_pixels`, in a TIFF also of one tile."""
+def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise ImageTooLargeError if decoding takes more than `max_pixels`; `size` is the width and height decoded."""
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{name}: expected at most {max_pixels} pixels to decode, got {width} x {height}", width * height
+        )
+
+
+def whole_size(picture: PIL.Image.Image) -> tuple[int, int]:
+    """Return the width and height decoded of a picture in full: at least those of a TIFF's tile."""
     width, height = picture.size
     tiff_tags = getattr(picture, "tag_v2", {})
-    width = max(width, tiff_tags.get(_TIFF_TILE_WIDTH, 0))  # a tile is decoded whole, even beyond the image
-    height = max(height, tiff_tags.get(_TIFF_TILE_HEIGHT, 0))
-    pixels = width * height
-    if pixels > max_pixels:
-        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels, got {width} x {height}", pixels)
+    # A tile is decoded whole, even where it reaches beyond the picture.
+    return max(width, tiff_tags.get(_TIFF_TILE_WIDTH, 0)), max(height, tiff_tags.get(_TIFF_TILE_HEIGHT, 0))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pdeinfer.errors import ImageError
-from pdeinfer.images.convert import to_array
+from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.images.convert import ImageLike, decoded_pixels, to_array
 from pdeinfer.spec.presets import Fit, InputSpec
 from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
@@ -384,6 +384,41 @@ class TestReducedJpeg:
         to_array(encode(PIL.Image.new("L", size), "JPEG"), grey(32, 32))
 
         assert sizes[0] == decoded
+
+
+class TestDecodedPixels:
+    """What the limit counts: the pixels that decoding holds in memory."""
+
+    PHOTO = PIL.Image.new("RGB", (1024, 2048))
+
+    @pytest.mark.parametrize(
+        ("image", "expected"),
+        [
+            (encode(PHOTO, "JPEG"), 128 * 256),
+            (encode(PHOTO, "JPEG", progressive=True), 1024 * 2048),  # holds every coefficient until the last scan
+            (encode(PHOTO, "PNG"), 1024 * 2048),
+            (PHOTO, 1024 * 2048),
+            (np.zeros((5, 7), np.uint8), 35),
+        ],
+    )
+    def test_it_counts_what_the_decoder_holds(self, image: ImageLike, expected: int) -> None:
+        assert decoded_pixels(image, grey(32, 32)) == expected
+
+    def test_the_limit_refuses_exactly_what_it_counts(self) -> None:
+        content = encode(self.PHOTO, "JPEG")
+        pixels = decoded_pixels(content, grey(32, 32))
+        assert to_array(content, grey(32, 32), max_pixels=pixels).shape == (32, 32, 1)
+        with pytest.raises(ImageTooLargeError) as caught:
+            to_array(content, grey(32, 32), max_pixels=pixels - 1)
+        assert caught.value.pixels == pixels
+
+    def test_only_the_head_is_decoded(self) -> None:
+        content = encode(self.PHOTO, "PNG")
+        assert decoded_pixels(content[: len(content) // 2], grey(32, 32)) == 1024 * 2048
+
+    def test_a_file_that_is_not_an_image_is_refused(self) -> None:
+        with pytest.raises(ImageError, match=r"^upload: "):
+            decoded_pixels(b"hello", grey(32, 32), "upload")
 
 
 def test_many_threads_get_the_same_pixels_as_one() -> None:
