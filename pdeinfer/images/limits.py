@@ -108,7 +108,7 @@ def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageTooLargeError(
-            f"{name}: expected at most {max_pixels} pixels to decode, got {width} x {height}", width * height
+            f"{name}: expected at most {max_pixels} pixels, got {width} x {height}", width * height
         )
 
 

@@ -175,9 +175,7 @@ class TestRefusals:
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with pytest.raises(ImageTooLargeError, match=r"^x: expected at most 64000000 pixels"):
                 to_array(content, self.SPEC, "x")
-            with pytest.raises(
-                ImageTooLargeError, match=r"^x: .* at most 64000000 pixels to decode, got 10000 x 10000$"
-            ):
+            with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
                 to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
 
     def test_pillows_own_warning_of_a_bomb_is_the_same_error(self) -> None:
@@ -190,7 +188,7 @@ class TestRefusals:
     def test_the_limit_of_the_caller_holds_for_every_kind_of_input(self, make: object) -> None:
         image = make(np.zeros((10, 11), np.uint8))
         assert to_array(image, self.SPEC, max_pixels=110).shape == (8, 8, 3)
-        with pytest.raises(ImageTooLargeError, match=r"expected at most 109 pixels to decode, got 11 x 10$"):
+        with pytest.raises(ImageTooLargeError, match=r"expected at most 109 pixels, got 11 x 10$"):
             to_array(image, self.SPEC, max_pixels=109)
 
     def test_running_out_of_memory_is_an_image_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
