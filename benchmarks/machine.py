@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pdeinfer.runtime.session import available_cpus
+from pdeinfer.runtime.cpus import available_cpus
 
 # What a processor computes with, the widest first: speed depends on it more than on its name.
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}

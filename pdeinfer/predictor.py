@@ -12,14 +12,11 @@ from PIL.Image import Image
 
 from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images.convert import ImageLike, image_files, to_array
-from pdeinfer.package.package import MODEL_FILES, ModelPackage, Precision
+from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
-
-INPUT_NAME = "image"
-OUTPUT_NAME = "probabilities"
 
 
 class Predictor:

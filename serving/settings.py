@@ -31,7 +31,7 @@ from pydantic_settings import (
 )
 
 from pdeinfer.package.package import Precision
-from pdeinfer.runtime.session import available_cpus
+from pdeinfer.runtime.cpus import available_cpus
 
 _PROG = "pdeinfer serve"
 EPILOG = """\

@@ -1,4 +1,4 @@
-"""The arguments of `python -m training.run [PRESET]`."""
+"""The arguments of `pdeinfer train [PRESET]`, the same as `python -m training.run [PRESET]`."""
 
 import argparse
 import shlex
@@ -9,14 +9,14 @@ from pdeinfer.spec.presets import PRESETS
 from training.own_images import own_name
 
 EXAMPLES = """examples:
-  python -m training.run
+  pdeinfer train
       train digits-pde on scikit-learn's bundled digits (a minute on two CPU cores)
-  python -m training.run mnist-pde --data-dir data
+  pdeinfer train mnist-pde --data-dir data
       train on the MNIST files in data/ (or one level down)
-  python -m training.run cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
-  python -m training.run cifar10-global --data-dir data --resume
+  pdeinfer train cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
+  pdeinfer train cifar10-global --data-dir data --resume
       go on after an interruption, exactly where it stopped
-  python -m training.run cifar10-global --data-dir photos --image-size 64 --init build/cifar10-global
+  pdeinfer train cifar10-global --data-dir photos --image-size 64 --init build/cifar10-global
       train the network of cifar10-global on your own images, from the weights of a model
 
 your own images:
@@ -31,7 +31,7 @@ your own images:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed arguments; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.run",
+        prog="pdeinfer train",
         description="Train a network. What is not given is taken from the preset's recipe (training/recipes.py).",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def resume_command(arguments: argparse.Namespace) -> str:
     """Return the command that goes on with the training of these arguments; the rest is recorded in its folder."""
-    command = ["python", "-m", "training.run", arguments.preset, "--out", str(arguments.out), "--resume"]
+    command = ["pdeinfer", "train", arguments.preset, "--out", str(arguments.out), "--resume"]
     command += [f"--{name}" for name in ("tensorboard", "data-parallel") if getattr(arguments, name.replace("-", "_"))]
     return shlex.join(command)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.serving.environments import ROOT
 from benchmarks.serving.servers import FOLDER, MAX_BATCH_SIZE, Peer
-from pdeinfer.runtime.session import available_cpus
+from pdeinfer.runtime.cpus import available_cpus
 
 START_SECONDS, STOP_SECONDS = 120, 30
 

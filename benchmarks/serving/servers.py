@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.serving.load import files_request, pixels_request, post
-from pdeinfer.runtime.session import available_cpus
+from pdeinfer.runtime.cpus import available_cpus
 
 FOLDER = Path(__file__).parent / "peers"
 MAX_BATCH_SIZE = 32

@@ -12,7 +12,7 @@ import numpy as np
 from pdeinfer.datasets.splits import Dataset, Split, held_out
 from pdeinfer.errors import DatasetError, ImageError
 from pdeinfer.images.convert import SUFFIXES, to_array
-from pdeinfer.runtime.session import available_cpus
+from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.presets import InputSpec
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from pdeinfer import pde
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.images.convert import ImageLike, to_array
-from pdeinfer.package.package import FIELDS_FILE, ModelPackage
+from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
-from pdeinfer.predictor import INPUT_NAME
 from pdeinfer.runtime.session import create_session
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import Preset, SingleChannelNetwork

@@ -24,6 +24,10 @@ from typing import Literal, NoReturn, TypeAlias
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.card import CARD_FILE, FileRecord, ModelCard
 
+# The names of the tensors in `model.onnx`.
+INPUT_NAME = "image"
+OUTPUT_NAME = "probabilities"
+
 ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"
 KERAS_FILE = "model.keras"

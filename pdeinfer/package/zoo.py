@@ -1,4 +1,9 @@
-"""The bundled model packages, by name."""
+"""The bundled model packages, and how a model is named.
+
+A `str` and a `Path` of the same spelling name the same model: a bundled model's name means that model, anything else is
+the path of a package's folder. `"./digits-pde"` or an absolute path reaches a folder in the working directory that has
+the name of a bundled model. `Path("./digits-pde")` does not: `Path` drops the `./`.
+"""
 
 import os
 from pathlib import Path
@@ -13,23 +18,36 @@ _MODELS = Path(__file__).parents[1] / "models"
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the bundled models, the default first, the others sorted."""
+    """Return the names of the bundled models: the default first, the others sorted."""
     found = (card.parent.name for card in _MODELS.glob(f"*/{CARD_FILE}"))
     return tuple(sorted(found, key=lambda name: (name != DEFAULT_MODEL, name)))
 
 
-def load(model: str | Path) -> ModelPackage:
+def load(model: str | os.PathLike[str]) -> ModelPackage:
     """Return the bundled package of that name, or else the package in that folder.
 
     Raises:
-        ModelNotFoundError: it is neither.
-        ModelPackageError: the package's card is damaged or of another format.
+        ModelNotFoundError: it is neither a bundled name nor a folder with a card.
+        ModelPackageError: the card is damaged or of another format.
     """
-    if model in names():
-        return ModelPackage.read(_MODELS / model)
-    if os.path.isfile(Path(model) / CARD_FILE):  # noqa: PTH113  # Path.is_file raises where a name is too long
-        return ModelPackage.read(model)
+    name = os.fspath(model)
+    if name in names():
+        return ModelPackage.read(_MODELS / name)
+    if os.path.isfile(Path(name) / CARD_FILE):  # noqa: PTH113  # Path.is_file raises if the name is too long
+        return ModelPackage.read(name)
     raise ModelNotFoundError(
-        f"{str(model)!r} is neither a bundled model ({', '.join(names()) or 'there are none'}) "
+        f"{name!r} is neither a bundled model ({', '.join(names()) or 'there are none'}) "
         f"nor a folder with a {CARD_FILE}"
     )
+
+
+def spell_folder(folder: str | os.PathLike[str]) -> str:
+    """Return the spelling of a folder's path that `load` does not take for a bundled model."""
+    path = os.fspath(folder)
+    return os.path.join(".", path) if path in names() else path  # noqa: PTH118  # Path drops the "."
+
+
+def spell_package(package: ModelPackage) -> str:
+    """Return what `load` takes to read a package again, in any process: a bundled name or an absolute path."""
+    path = package.path.resolve()
+    return path.name if path.parent == _MODELS.resolve() else str(path)

@@ -1,17 +1,16 @@
 """The only place that makes an ONNX Runtime session."""
 
 import contextlib
-import os
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
+from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.external_data import has_external_data
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 
@@ -101,55 +100,6 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
     except Exception as error:  # ONNX Runtime's own classes have no common base
         raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
     return _describe(onnxruntime, inference_session, "cpu", threads)
-
-
-def available_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may really use: its affinity, limited by its cgroup's quota; at least 1.
-
-    A quota of a part of a CPU is rounded down: threads beyond it would be stopped while the others wait for them.
-
-    Args:
-        root: where `proc` and `sys` are.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cpus, *(int(quota) for quota in _cgroup_quotas(root))]))
-
-
-def _cgroup_quotas(root: Path) -> list[float]:
-    """Return the CPU quotas, in CPUs, of this process's cgroups (version 1 and 2) and of those above them."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    quotas = []
-    for line in lines:
-        hierarchy, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if hierarchy == "0":  # version 2
-            mount = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/cpu"
-        else:
-            continue
-        folder = mount / group.lstrip("/")
-        # In a container the path is the host's: only the mount itself, which is always asked, exists.
-        for ancestor in (folder, *folder.parents):
-            quotas.append(_quota(ancestor))
-            if ancestor == mount:
-                break
-    return [quota for quota in quotas if quota is not None]
-
-
-def _quota(group: Path) -> float | None:
-    try:
-        if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota = (group / "cpu.cfs_quota_us").read_text().strip()
-            period = (group / "cpu.cfs_period_us").read_text()
-        return None if quota in ("max", "-1") else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
 
 
 def _check_self_contained(model: bytes) -> None:

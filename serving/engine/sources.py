@@ -35,7 +35,7 @@ def _find(source: str) -> Iterator[tuple[str, str | Path]]:
         yield from versions
         return
     is_empty = True
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.absolute().iterdir()):  # in "." a relative path could be a bundled model's name
         if (path / CARD_FILE).is_file():
             is_empty = False
             yield UNVERSIONED, path

@@ -203,29 +203,38 @@ class TestVerify:
         line = capsys.readouterr().out.splitlines()[-1]
         assert line == "parity: FAILED, model.onnx within 1.0e-03 of Keras (tolerance 1e-05)"
 
-    def test_checks_that_need_what_is_not_installed_are_skipped(
-        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("options", "code"), [([], 1), (["--allow-skipped"], 0)])
+    def test_checks_without_their_dependency_are_skipped_and_named_last(
+        self, options: list[str], code: int, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def verify_package(_: object) -> None:
             raise MissingDependencyError("tensorflow", "train", "parity")
 
         monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
         monkeypatch.setitem(sys.modules, "onnx", None)
-        assert cli.main(["verify", str(package_folder)]) == 0
-        *_, rules, parity = capsys.readouterr().out.splitlines()
+        assert cli.main(["verify", str(package_folder), *options]) == code
+        *_, rules, parity, last = capsys.readouterr().out.splitlines()
         assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
         assert parity.startswith("parity: skipped, parity needs tensorflow")
+        assert last.startswith("2 of 4 checks were skipped: graph rules, parity")
 
-    def test_a_proof_is_skipped_where_keras_runs_on_another_backend(
+    def test_a_failed_check_is_exit_code_1_although_skipped_checks_are_allowed(
+        self, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
+        assert cli.main(["verify", str(package_folder), "--allow-skipped"]) == 1
+
+    def test_parity_is_skipped_if_keras_runs_on_another_backend(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def verify_package(_: object) -> None:
             raise BackendError("export needs KERAS_BACKEND=tensorflow; Keras runs on jax")
 
         monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
-        assert cli.main(["verify", str(package_folder)]) == 0
-        assert capsys.readouterr().out.endswith(
-            "parity: skipped, export needs KERAS_BACKEND=tensorflow; Keras runs on jax\n"
+        assert cli.main(["verify", str(package_folder)]) == 1
+        assert "parity: skipped, export needs KERAS_BACKEND=tensorflow; Keras runs on jax" in (
+            capsys.readouterr().out.splitlines()
         )
 
     def test_fields_that_are_no_onnx_file_fail(self, tmp_path: Path, capsys: Captured) -> None:
@@ -250,7 +259,7 @@ class TestExport:
             (["--inline"], {"inline": True}),
             (["--format", "saved_model"], {"saved_model": True}),
             (["--format", "all", "--force"], {"saved_model": True, "force": True}),
-            (["--int8", "--calibrate", "photos", "--half"], {"calibrate": Path("photos"), "half": True}),
+            (["--calibrate", "photos"], {"calibrate": Path("photos")}),
         ],
     )
     def test_the_options_reach_the_exporter_and_the_report_is_printed(
@@ -262,17 +271,21 @@ class TestExport:
             calls.append((args, kwargs))
             return ["the report"]
 
-        monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
+        monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
-        expected = {"inline": False, "saved_model": False, "calibrate": None, "half": False, "force": False, **given}
+        expected = {"inline": False, "saved_model": False, "calibrate": None, "force": False, **given}
         assert calls == [((Path("runs/x"), Path("build/x")), expected)]
         assert capsys.readouterr().out.startswith("the report\n")
 
-    @pytest.mark.parametrize("options", [["--int8"], ["--calibrate", "photos"]])
-    def test_int8_and_its_images_need_each_other(self, options: list[str], capsys: Captured) -> None:
-        assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 2
-        (line,) = error_lines(capsys)
-        assert line.startswith("pdeinfer: error: --int8 and --calibrate DIR,")
+    @pytest.mark.parametrize(
+        ("output", "model"), [("build/x", "build/x"), (zoo.DEFAULT_MODEL, f"./{zoo.DEFAULT_MODEL}")]
+    )
+    def test_the_next_command_names_the_new_package_and_not_a_bundled_model(
+        self, output: str, model: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pdeinfer.cli.export.export_package", lambda *_, **__: [])
+        assert cli.main(["export", "runs/x", "-o", output]) == 0
+        assert capsys.readouterr().out.endswith(f"--model {model}\n")
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
     def test_a_difference_is_exit_code_1_and_a_wrong_source_2(
@@ -281,7 +294,7 @@ class TestExport:
         def export_package(*_: object, **__: object) -> None:
             raise error("why")
 
-        monkeypatch.setattr(pdeinfer.export, "export_package", export_package)
+        monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x"]) == code
         assert error_lines(capsys) == ["pdeinfer: error: why"]
 
@@ -305,16 +318,48 @@ class TestServe:
         assert result.stderr.startswith(f"pdeinfer: error: serving needs {package}")
         assert result.stderr.endswith("pip install 'pdeinfer[serve]'\n")
 
-    def test_an_error_in_the_server_is_not_taken_for_a_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_in_the_server_is_not_mistaken_for_a_missing_package(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "serving.process.run", None)
         with pytest.raises(ModuleNotFoundError):
             cli.main(["serve"])
 
 
+class TestTrain:
+    """pdeinfer train."""
+
+    def test_training_gets_its_arguments_and_gives_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        received = []
+        training = SimpleNamespace(main=lambda arguments: received.append(arguments) or 7)
+        monkeypatch.setitem(sys.modules, "training.run", training)
+        assert cli.main(["train", "mnist-pde", "--epochs", "1"]) == 7
+        assert received == [["mnist-pde", "--epochs", "1"]]
+
+    def test_it_has_the_arguments_of_training_run(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["train", "--help"])
+        assert stopped.value.code == 0
+        assert "--data-parallel" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("command", "package"), [("train", "training"), ("serve", "serving")])
+    def test_a_package_of_the_same_name_in_the_users_project_is_named(
+        self, command: str, package: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        result = subprocess.run(
+            [sys.executable, "-m", "pdeinfer", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        (line,) = result.stderr.splitlines()
+        assert result.returncode == 2
+        assert str(tmp_path / package / "__init__.py") in line
+
+
 class TestProcess:
     """What holds for every command."""
 
-    @pytest.mark.parametrize("command", ["list", "predict", "verify", "export"])
+    @pytest.mark.parametrize("command", ["list", "predict", "inspect", "verify", "evaluate", "export", "train"])
     def test_help_shows_examples(self, command: str, capsys: Captured) -> None:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])

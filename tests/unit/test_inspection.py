@@ -228,7 +228,7 @@ class TestCommand:
         self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         unstable = layer((field([9.0]), field([9.0])), None)
-        monkeypatch.setattr("pdeinfer.cli.main.inspect", lambda *_: (unstable,))
+        monkeypatch.setattr("pdeinfer.cli.inspect.inspect", lambda *_: (unstable,))
         assert main(["inspect", str(image_file), "-o", str(tmp_path)]) == 0
         assert capsys.readouterr().err.startswith("pdeinfer: note: layer1: the scheme is outside")
 

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
 from pdeinfer.package.package import ONNX_FILE
-from pdeinfer.runtime.session import available_cpus, create_session
+from pdeinfer.runtime.cpus import available_cpus
+from pdeinfer.runtime.session import create_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -37,14 +37,32 @@ def test_a_folder_is_loaded_by_path(bundled: Path, package_folder: Path) -> None
         assert zoo.load(path).card.preset == GREY_PRESET
 
 
-def test_a_bundled_name_wins_over_a_folder_of_the_same_name(
+def test_a_spelling_means_the_same_as_a_string_and_as_a_path(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_package(tmp_path / "here" / "a", GREY_PRESET)
+    monkeypatch.chdir(tmp_path / "here")
+    for bundled_model in ("a", Path("a"), Path("./a")):
+        assert zoo.load(bundled_model).path == bundled / "a"
+    for in_folder in ("./a", zoo.spell_folder("a"), zoo.spell_folder(Path("a")), str(folder), folder):
+        assert zoo.load(in_folder).path.resolve() == folder
+
+
+@pytest.mark.parametrize("path", ["build/a", "other", "./a"])
+@pytest.mark.usefixtures("bundled")
+def test_a_path_that_is_no_bundled_name_is_spelled_as_it_is(path: str) -> None:
+    assert zoo.spell_folder(path) == path
+
+
+def test_a_package_is_found_again_by_its_spelling_from_another_folder(
     bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_package(tmp_path / "here" / "a", GREY_PRESET)
     monkeypatch.chdir(tmp_path / "here")
-    assert zoo.load("a").path == bundled / "a"
-    assert zoo.load("./a").card.preset == GREY_PRESET
-    assert zoo.load(Path("a")).card.preset == GREY_PRESET
+    spelled = [zoo.spell_package(zoo.load(model)) for model in ("a", "./a")]
+    monkeypatch.chdir(tmp_path)
+    assert spelled[0] == "a"
+    assert [zoo.load(model).path for model in spelled] == [bundled / "a", tmp_path / "here" / "a"]
 
 
 @pytest.mark.usefixtures("bundled")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import InputSpec
-from pdeinfer.predictor import INPUT_NAME, OUTPUT_NAME
+from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.errors import ApiError
 
 INPUT_DATATYPE = "UINT8"

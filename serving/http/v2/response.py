@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.predictor import OUTPUT_NAME
+from pdeinfer.package.package import OUTPUT_NAME
 from serving.http.v2.request import InferenceRequest
 
 OUTPUT_DATATYPE = "FP32"

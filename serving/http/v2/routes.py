@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from pdeinfer import __version__
-from pdeinfer.predictor import INPUT_NAME, OUTPUT_NAME
+from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.engine.deadline import until
 from serving.engine.models import Models
 from serving.engine.served_model import ServedModel

@@ -1,0 +1,26 @@
+"""`pdeinfer export`: turn a trained network into a model package."""
+
+import argparse
+import shlex
+
+from pdeinfer.checks.parity import ParityReport
+from pdeinfer.export import TEST_IMAGES, export_package
+from pdeinfer.package import zoo
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export, print the reports, and print the command that uses the package."""
+    reports = export_package(
+        options.source,
+        options.output,
+        inline=options.inline,
+        saved_model=options.format in ("saved_model", "all"),
+        calibrate=options.calibrate,
+        force=options.force,
+    )
+    print("\n".join(map(str, reports)))
+    compared = {row.images for report in reports if isinstance(report, ParityReport) for row in report.comparisons}
+    if TEST_IMAGES not in compared:
+        print("The data set's test images were not found, so the files were not compared on them.")
+    print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.spell_folder(options.output))}")
+    return 0

@@ -1,0 +1,8 @@
+"""What several commands print."""
+
+import sys
+
+
+def print_error(error: Exception) -> None:
+    """Print an error on stderr, on one line."""
+    print(f"pdeinfer: error: {error}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""`pdeinfer predict`: classify image files."""
+
+import argparse
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer.cli.output import print_error
+from pdeinfer.errors import ImageError
+from pdeinfer.images.convert import image_files, to_array
+from pdeinfer.prediction import Prediction
+from pdeinfer.predictor import Predictor
+from pdeinfer.spec.presets import InputSpec
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line per image; return 1 if an image could not be read."""
+    pending: deque[str] = deque()
+    failed: list[ImageError] = []
+    with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
+        images = _readable_images(options.images, predictor.info().input, pending, failed)
+        for prediction in predictor.predict_iter(images, options.top_k):
+            _print_prediction(pending.popleft(), prediction, options.json)
+    return 1 if failed else 0
+
+
+def _readable_images(
+    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[ImageError]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images at `paths` and append their names to `readable`; print and collect the errors of the others."""
+    for path in paths:
+        try:
+            # Path.is_dir raises if the name is too long.
+            files = image_files(path) if os.path.isdir(path) else [path]  # noqa: PTH112
+        except ImageError as error:
+            print_error(error)
+            failed.append(error)
+            continue
+        for file in files:
+            try:
+                image = to_array(file, spec)
+            except ImageError as error:
+                print_error(error)
+                failed.append(error)
+            else:
+                readable.append(str(file))
+                yield image
+
+
+def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"image": image, **prediction.to_dict()}))
+    else:
+        print(f"{image}: " + ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top))

@@ -1,0 +1,22 @@
+"""`pdeinfer verify`: check a model package."""
+
+import argparse
+
+from pdeinfer.checks.verification import verify
+from pdeinfer.package import zoo
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line per check, then the skipped ones; return 1 if a check failed or, unless allowed, was skipped."""
+    checks = []
+    for check in verify(zoo.load(options.package)):
+        print(f"{check.name}: {check.outcome}, {check.detail}", flush=True)
+        checks.append(check)
+    if any(check.outcome == "FAILED" for check in checks):
+        return 1
+    skipped = [check.name for check in checks if check.outcome == "skipped"]
+    if not skipped:
+        return 0
+    advice = "" if options.allow_skipped else " (--allow-skipped accepts this)"
+    print(f"{len(skipped)} of {len(checks)} checks were skipped: {', '.join(skipped)}{advice}")
+    return 0 if options.allow_skipped else 1
