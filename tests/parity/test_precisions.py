@@ -207,7 +207,7 @@ def test_calibration_without_images_is_one_line_and_leaves_nothing(
     images = tmp_path / "images"
     if not missing:
         images.mkdir()
-    options = ["--int8", "--calibrate", str(images), "--output", str(tmp_path / "package")]
+    options = ["--calibrate", str(images), "--output", str(tmp_path / "package")]
     assert main(["export", str(run), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pdeinfer: error: {images}: expected ")
