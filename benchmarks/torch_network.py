@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pdeinfer import pde
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Preset, ResidualNetwork
+from pdeinfer.spec.presets import Preset, ResidualNetwork, StridedPadding
 
 
 class Network(nn.Module):
@@ -29,7 +29,8 @@ class Network(nn.Module):
         layers: list[nn.Module] = [_conv(spec.channels, in_channels), _norm(in_channels), nn.ReLU()]
         for stage, width in enumerate(network.widths):
             for block in range(network.blocks_per_stage):
-                layers.append(_Block(in_channels, width, 2 if stage > 0 and block == 0 else 1))
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(_Block(in_channels, width, stride, network.strided_padding))
                 in_channels = width
             if network.pde is not None and stage < len(network.widths) - 1:
                 layers.append(_GlobalLayer(network.pde, width))
@@ -55,10 +56,11 @@ class Network(nn.Module):
 class _Block(nn.Module):
     """A basic block, its shortcut a convolution where the shape changes."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, strided_padding: StridedPadding) -> None:
         super().__init__()
-        self.stride = stride
-        self.conv1, self.norm1 = _conv(in_channels, channels, stride), _norm(channels)
+        # Keras's "same" pads a strided convolution of an even side after the last pixel alone.
+        self.pads_after = stride == 2 and strided_padding == "same"
+        self.conv1, self.norm1 = _conv(in_channels, channels, stride, 0 if self.pads_after else 1), _norm(channels)
         self.conv2 = _conv(channels, channels)
         is_identity = stride == 1 and in_channels == channels
         self.conv = nn.Identity() if is_identity else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
@@ -66,8 +68,7 @@ class _Block(nn.Module):
         self.norm = nn.Identity() if is_identity else _norm(channels)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        # Keras pads a strided convolution of an even side after the last pixel alone.
-        padded = functional.pad(h, (0, 1, 0, 1)) if self.stride == 2 else h
+        padded = functional.pad(h, (0, 1, 0, 1)) if self.pads_after else h
         residual = functional.relu(self.norm1(self.conv1(padded)))
         return functional.relu(self.norm2(self.conv2(residual)) + self.norm(self.conv(h)))
 
@@ -79,9 +80,12 @@ class _GlobalLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.norm = _norm(channels)
+        epsilon = channels if spec.norm_epsilon == "channels" else spec.norm_epsilon
         self.fields = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False), _norm(channels), nn.ReLU()
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+                nn.BatchNorm2d(channels, eps=epsilon),
+                nn.ReLU(),
             )
             for _ in range(4)
         )
@@ -97,8 +101,8 @@ def _roll(array: Any, shift: int, axis: int) -> Any:
     return torch.roll(array, shift, axis + 1)  # `pde` counts the axes of (N, H, W, C)
 
 
-def _conv(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, channels, 3, stride, padding=1 if stride == 1 else 0, bias=False)
+def _conv(in_channels: int, channels: int, stride: int = 1, padding: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, stride, padding=padding, bias=False)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

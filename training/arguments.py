@@ -45,6 +45,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="train on your own images, made this many pixels high and wide")  # fmt: skip
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="N")
+    parser.add_argument("--mixup", type=_mixup, metavar="ALPHA",
+                        help="mix images and labels at ratios drawn from Beta(ALPHA, ALPHA); 0: do not")  # fmt: skip
+    parser.add_argument("--teacher", metavar="MODEL",
+                        help="learn from the logits of this model too: a bundled model, a package folder or a .keras "
+                        "file with the same labels and image size")  # fmt: skip
     parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     start = parser.add_mutually_exclusive_group()
@@ -79,6 +84,16 @@ def _image_size(text: str) -> tuple[int, int]:
         return positive_int(height), positive_int(width or height)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
+
+
+def _mixup(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return alpha
 
 
 def _seed(text: str) -> int:

@@ -1,13 +1,25 @@
 """Batches of training images: shuffled and augmented as a function of seed, epoch and index alone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import keras
 import numpy as np
 
 from pdeinfer.datasets import Split
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied, as in `training.recipes.Recipe`."""
+
+    crop_padding: int = 0
+    flip: bool = False
+    mixup: float = 0.0
+
+
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
-    """The batches of one epoch after another: uint8 images (N, H, W, C) and one-hot float32 labels (N, classes).
+    """Yield the batches of one epoch after another: uint8 images (N, H, W, C) and float32 labels (N, classes).
 
     Nothing random is kept between batches, so that a resumed training sees exactly what an uninterrupted one would.
     Whoever trains sets `epoch` before each one.
@@ -17,7 +29,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         classes: number of classes.
         batch_size: images in a batch; an incomplete last batch is left out.
         seed: of the shuffling and the augmentation.
-        crop_padding, flip: the augmentation, as in `training.recipes.Recipe`.
+        augmentation: none by default. Labels are one-hot, or mixed by mixup.
+        teacher: returns the logits (N, classes) of augmented images; they follow the labels then: (N, 2 * classes).
     """
 
     def __init__(
@@ -27,8 +40,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         classes: int,
         batch_size: int,
         seed: int,
-        crop_padding: int = 0,
-        flip: bool = False,
+        augmentation: Augmentation = Augmentation(),
+        teacher: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.labels = np.eye(classes, dtype=np.float32)[split.labels]
@@ -36,8 +49,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         self.seed = seed
         self.epoch = 0
         self._order_of = -1, np.empty(0, int)  # an epoch, and the order of its images
-        self.flip = flip
-        padding = ((0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
+        self.augmentation = augmentation
+        self.teacher = teacher
+        pixels = augmentation.crop_padding
+        padding = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
         # Every crop of every image, as a view: (N, crops_y, crops_x, C, H, W).
         self.crops = np.lib.stride_tricks.sliding_window_view(
             np.pad(split.images, padding), split.images.shape[1:3], axis=(1, 2)
@@ -56,7 +71,20 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         y = rng.integers(crops_y, size=len(chosen))
         x = rng.integers(crops_x, size=len(chosen))
         images = self.crops[chosen, y, x].transpose(0, 2, 3, 1)  # (N, H, W, C)
-        if self.flip:
+        if self.augmentation.flip:
             mirrored = rng.integers(2, size=len(chosen)).astype(bool)
             images[mirrored] = images[mirrored, :, ::-1]
-        return np.ascontiguousarray(images), self.labels[chosen]
+        images, labels = np.ascontiguousarray(images), self.labels[chosen]
+        if alpha := self.augmentation.mixup:
+            ratio = rng.beta(alpha, alpha, size=len(chosen)).astype(np.float32)
+            images = np.rint(_mixed(images, ratio[:, np.newaxis, np.newaxis, np.newaxis])).astype(np.uint8)
+            labels = _mixed(labels, ratio[:, np.newaxis])
+        if self.teacher is not None:
+            labels = np.concatenate([labels, self.teacher(images)], axis=1)
+        return images, labels
+
+
+def _mixed(values: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Mix each value with one from the other end of the batch."""
+    mixed: np.ndarray = ratio * values + (1 - ratio) * values[::-1]
+    return mixed

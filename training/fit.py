@@ -4,6 +4,7 @@ import hashlib
 import math
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ import pdeinfer
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters
-from training.batches import Batches
+from training.batches import Augmentation, Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
+from training.distillation import DistillationLoss, Teacher, accuracy
 from training.history import best_epoch, read_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
@@ -35,8 +37,8 @@ def fit(
     folder: RunFolder,
     *,
     seed: int,
-    verbose: int,
     callbacks: list[keras.callbacks.Callback],
+    teacher: Teacher | None = None,
 ) -> None:
     """Train until `recipe.epochs` are done.
 
@@ -47,6 +49,7 @@ def fit(
         model: a new `Classifier`, or the folder's last checkpoint.
         splits: the images to learn from and those that choose the best epoch; see `training_splits`.
         seed: of shuffling and augmentation.
+        teacher: whose logits are learned beside the labels, by the recipe's temperature and weight.
 
     Raises:
         TrainingError: the checkpoint does not fit the history beside it.
@@ -70,8 +73,8 @@ def fit(
         classes=classes,
         batch_size=recipe.batch_size,
         seed=seed,
-        crop_padding=recipe.crop_padding,
-        flip=recipe.flip,
+        augmentation=Augmentation(recipe.crop_padding, recipe.flip, recipe.mixup),
+        teacher=teacher,
     )
     with interrupted_between_batches() as stop:
         model.fit(
@@ -81,7 +84,7 @@ def fit(
             shuffle=False,  # Batches shuffles
             **validated,
             callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), *callbacks],
-            verbose=verbose,
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar for people, a line an epoch for logs
         )
 
 
@@ -89,8 +92,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     """Give a network its optimizer and loss."""
     model.compile(
         optimizer=recipe.make_optimizer(steps_per_epoch),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        loss=DistillationLoss(recipe.temperature, recipe.distillation_weight),
+        metrics=[accuracy],
     )
     _create_variables(model)
 

@@ -24,6 +24,9 @@ class Recipe:
         clip_norm: limit of the gradient's global norm, or None.
         crop_padding: pixels of black around an image before a random crop of its size; 0: no random crop.
         flip: whether images are mirrored left to right at random.
+        mixup: alpha of mixup, or 0 for none: images and labels are mixed with those of another image of the batch, at a
+            ratio drawn from Beta(alpha, alpha).
+        distillation_weight, temperature: as in `training.distillation.DistillationLoss`; only with a teacher.
         validation_fraction: part of the training images that is held out to choose the best epoch; 0: train on all
             images and keep the last epoch.
         starts: draws of random weights that are tried for an epoch each; see `training.starts`.
@@ -41,6 +44,9 @@ class Recipe:
     flip: bool = False
     validation_fraction: float = 0.1
     starts: int = 1
+    mixup: float = 0.0
+    distillation_weight: float = 0.0
+    temperature: float = 4.0
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return the optimizer with its learning-rate schedule."""
@@ -58,6 +64,8 @@ class Recipe:
             return ConvMuon(schedule, adam_weight_decay=self.weight_decay, exclude_layers=["logits"], **kwargs)
         return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
 
+
+DISTILLATION_WEIGHT = 0.9  # where there is a teacher
 
 _MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0, starts=8)
 _CIFAR10 = Recipe(

@@ -15,7 +15,7 @@ from training.history import Row, read_history
 
 # What the report reads of a run.
 _KEYS = {"preset", "classifier", "recipe", "seed", "versions", "device", "seconds", "test_accuracy", "confusion"}
-_PRIVATE = ("data_dir", "init_dir")  # paths of the machine that trained: not for publication
+_PRIVATE = ("data_dir", "init_dir", "teacher_source")  # paths of the machine that trained: not for publication
 
 
 @dataclass(frozen=True)

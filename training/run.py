@@ -58,7 +58,6 @@ def _train(arguments: argparse.Namespace) -> int:
     scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
     device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
     callbacks = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if arguments.tensorboard else []
-    verbose = 1 if sys.stdout.isatty() else 2  # a bar for people, a line an epoch for logs
     with precision(settings.precision), scope:
         if not arguments.resume:
             folder.start(settings)
@@ -78,7 +77,8 @@ def _train(arguments: argparse.Namespace) -> int:
                 if package.card.files[KERAS_FILE].sha256 != settings.init["sha256"]:
                     raise TrainingError(f"{package.path} is not the model that {folder.path} was started with")
                 print(inherit(model, package))
-        fit(model, recipe, splits, folder, seed=seed, verbose=verbose, callbacks=callbacks)
+        teacher = settings.teacher_source and _load_teacher(settings)
+        fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=teacher)
     metrics = {**settings.to_dict(), **describe_run(folder), "device": device, **measure(folder, dataset.test)}
     folder.write_json("metrics.json", metrics)
     accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
@@ -94,9 +94,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
     """Return the settings of a new training, and its data set."""
+    from training.distillation import load_teacher
     from training.fit import git_commit
     from training.initial_weights import check_inheritance
-    from training.recipes import RECIPES
+    from training.recipes import DISTILLATION_WEIGHT, RECIPES
     from training.settings import Settings
 
     preset, images, init = PRESETS[arguments.preset], None, None
@@ -104,9 +105,12 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
     if package is not None:
         check_inheritance(preset, package)
         init = {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256}
-    given = {name: value for name in ("epochs", "batch_size") if (value := getattr(arguments, name)) is not None}
+    names = ("epochs", "batch_size", "mixup")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if package is not None:
         given["starts"] = 1  # the weights are there
+    if arguments.teacher is not None:
+        given["distillation_weight"] = DISTILLATION_WEIGHT
     recipe = replace(RECIPES[arguments.preset], **given)
     if arguments.image_size is None:
         dataset = _read_standard(recipe.dataset, arguments.data_dir)
@@ -119,6 +123,7 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         name = own_name(arguments.preset, arguments.data_dir)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = {**folder.record(), "unreadable": unreadable}
+    teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset)[1]
     settings = Settings(
         preset=arguments.preset,
         classifier=preset,
@@ -130,8 +135,15 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         init=init,
         init_dir=None if package is None else str(package.path.resolve()),
         git_commit=git_commit(),
+        teacher=teacher,
+        teacher_source=arguments.teacher and _absolute(arguments.teacher),
     )
     return settings, dataset
+
+
+def _absolute(model: str) -> str:
+    """Return the path of a model in absolute terms; a bundled model's name as it is."""
+    return model if model in zoo.names() else str(Path(model).resolve())
 
 
 def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]:
@@ -146,11 +158,15 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
     started = {
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
+        "mixup": recipe.mixup,
+        "teacher": settings.teacher_source,
         "seed": settings.seed,
         "precision": settings.precision,
         "image_size": None if settings.images is None else (spec.height, spec.width),
     }
     given = {name: value for name in started if (value := getattr(arguments, name)) is not None}
+    if "teacher" in given:
+        given["teacher"] = _absolute(given["teacher"])
     for name, value in given.items():
         if value != started[name]:
             raise TrainingError(
@@ -169,6 +185,15 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
             f"{arguments.out} was started"
         )
     return settings, dataset
+
+
+def _load_teacher(settings: Any) -> Any:
+    from training.distillation import load_teacher
+
+    teacher, record = load_teacher(settings.teacher_source, settings.classifier)
+    if record != settings.teacher:
+        raise TrainingError(f"{settings.teacher_source} is not the teacher that the training was started with")
+    return teacher
 
 
 def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:

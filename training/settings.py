@@ -20,6 +20,8 @@ class Settings:
         images: of one's own images, what `pdeinfer.datasets.ImageFolder.record` tells, and how many are unreadable.
         init: the name of the model whose weights it starts from, and the checksum of its file; or None.
         init_dir: the package of that model.
+        teacher: the name of the teacher that it is distilled from, and the checksum of its file; or None.
+        teacher_source: the teacher's name, folder or file.
         git_commit: of the code, where it is known.
     """
 
@@ -33,6 +35,8 @@ class Settings:
     init: dict[str, str] | None
     init_dir: str | None
     git_commit: str | None
+    teacher: dict[str, str] | None = None
+    teacher_source: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values; `from_dict` is the inverse."""

@@ -65,7 +65,7 @@ def load_original(source: Path) -> Original:
 
 
 # Two paths of this machine; the classifier's preset is in the card itself, and so is the checksum of its model.keras.
-_NOT_FOR_THE_CARD = ("data_dir", "init_dir", "classifier", "model_sha256")
+_NOT_FOR_THE_CARD = ("data_dir", "init_dir", "teacher_source", "classifier", "model_sha256")
 _MAX_CONFUSION_CLASSES = 100  # a larger matrix might not fit into a card
 _METRICS = ("test_accuracy", "test_loss", "test_images", "validation_accuracy", "confusion")
 

@@ -45,6 +45,9 @@ BLOCKS = (
             "cifar10-global-no-advection",
             BLOCKS + sum(global_layer(c, s, 2, 6) for c, s in ((16, 32), (32, 16), (64, 8))),
         ),
+        ("cifar10-global-no-pde", BLOCKS),
+        ("cifar10-global-depthwise7", BLOCKS + sum(49 * c * s**2 for c, s in ((16, 32), (32, 16), (64, 8)))),
+        ("cifar10-global-depthwise-sum", BLOCKS + sum(4 * 9 * c * s**2 for c, s in ((16, 32), (32, 16), (64, 8)))),
         (
             "cifar10-resnet32",
             STEM

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pdeinfer.datasets import Split
-from training.batches import Batches
+from training.batches import Augmentation, Batches
 
 COUNT = 50
 
@@ -17,7 +17,9 @@ def split() -> Split:
 
 
 def make(split: Split, **kwargs: object) -> Batches:
-    return Batches(split, **{"classes": 7, "batch_size": 8, "seed": 3, **kwargs})
+    """Return batches of 8 with seed 3 unless `kwargs` say otherwise; the rest of `kwargs` is the augmentation."""
+    options = {name: kwargs.pop(name) for name in ("batch_size", "seed", "teacher") if name in kwargs}
+    return Batches(split, **{"classes": 7, "batch_size": 8, "seed": 3, **options}, augmentation=Augmentation(**kwargs))
 
 
 def test_an_epoch_without_augmentation_is_a_permutation_of_whole_batches(split: Split) -> None:
@@ -68,3 +70,27 @@ def test_every_image_is_a_crop_or_its_mirror_image(split: Split) -> None:
     assert {y for y, _, _ in crops_and_mirrored} == set(range(5))
     assert {x for _, x, _ in crops_and_mirrored} == set(range(5))
     assert {mirrored for _, _, mirrored in crops_and_mirrored} == {False, True}
+
+
+def test_mixup_mixes_images_and_labels_of_a_batch_at_one_ratio(split: Split) -> None:
+    plain_images, plain_labels = make(split)[0]
+    images, labels = make(split, mixup=0.5)[0]
+    assert images.dtype == np.uint8
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+    partners, partner_labels = plain_images[::-1], plain_labels[::-1]
+    mixed = 0
+    for index in np.flatnonzero((plain_labels != partner_labels).any(axis=1)):
+        ratio = labels[index, plain_labels[index].argmax()]
+        expected = ratio * plain_images[index] + (1 - ratio) * partners[index].astype(float)
+        assert np.abs(images[index] - expected).max() <= 0.51  # rounded to whole numbers
+        mixed += 0.01 < ratio < 0.99
+    assert mixed
+
+
+def test_the_logits_of_the_teacher_follow_the_labels_and_are_those_of_the_augmented_images(split: Split) -> None:
+    def teacher(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1)[:, :7].astype(np.float32)
+
+    images, targets = make(split, crop_padding=1, flip=True, mixup=0.3, teacher=teacher)[0]
+    labels = make(split, crop_padding=1, flip=True, mixup=0.3)[0][1]
+    assert np.array_equal(targets, np.concatenate([labels, teacher(images)], axis=1))

@@ -61,7 +61,7 @@ def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Pat
     split = random_split(recipe.batch_size)
 
     def train(network: keras.Model, epochs: int) -> keras.Model:
-        fit(network, replace(recipe, epochs=epochs), (split, split), folder, seed=0, verbose=0, callbacks=[])
+        fit(network, replace(recipe, epochs=epochs), (split, split), folder, seed=0, callbacks=[])
         return folder.load_last()
 
     with precision("mixed_float16"):
@@ -80,11 +80,11 @@ def test_a_step_that_half_precision_skipped_is_not_done_again(tmp_path: Path) ->
         network = Classifier(PRESETS["mnist-cnn"])
         compile_model(network, recipe, steps_per_epoch=1)
         network.optimizer.dynamic_scale.assign(2.0**30)  # overflows: the optimizer counts no step
-        fit(network, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+        fit(network, recipe, (split, split), folder, seed=0, callbacks=[])
         finished = folder.load_last()
         assert int(finished.optimizer.iterations) < 2
         history = folder.history.read_text()
-        fit(finished, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+        fit(finished, recipe, (split, split), folder, seed=0, callbacks=[])
     assert folder.history.read_text() == history
 
 
@@ -93,7 +93,7 @@ def test_the_best_network_is_of_an_epoch_that_counts(tmp_path: Path, monkeypatch
     split = random_split(recipe.batch_size)
 
     def train(network: keras.Model) -> None:
-        fit(network, recipe, (split, split), folder, seed=0, verbose=0, callbacks=[])
+        fit(network, recipe, (split, split), folder, seed=0, callbacks=[])
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(RunFolder, "keep_if_best", interrupt)

@@ -38,6 +38,15 @@ def test_a_depthwise_kernel_is_left_to_adam() -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
+def test_weight_decay_applies_to_kernels_alone() -> None:
+    for shape, is_decayed in (((3, 3, 4, 5), True), ((3, 3, 4, 1), True), ((4, 5), True), ((5,), False)):
+        value, gradient = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+        optimizer = ConvMuon(0.01, weight_decay=0.5, adam_weight_decay=0.5)
+        restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        for each in (optimizer, restored):
+            assert (updated(each, value, [gradient]) < value).all() == is_decayed
+
+
 def test_a_saved_optimizer_goes_on_as_it_was() -> None:
     optimizer = ConvMuon(0.01, weight_decay=0.05, exclude_layers=["logits"])
     restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))

@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from pdeinfer.spec.presets import PRESETS
 from training import run
 from training.files import replace_file
-from training.history import COLUMNS
+from training.history import COLUMNS, read_history
 from training.recipes import RECIPES
 
 
@@ -65,6 +67,37 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     for name in ("learning-curves.png", "confusion-matrix.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     assert not list(finished.glob("partial-*"))
+
+
+def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setitem(RECIPES, "digits-pde", replace(RECIPES["digits-pde"], validation_fraction=0.0))
+    assert train("--epochs", 2, "--out", folder) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 2
+    assert "validation_accuracy" not in metrics
+    assert (folder / "model.keras").read_bytes() == (folder / "last-2.keras").read_bytes()
+    rows = read_history(folder / "history.csv")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(math.isnan(row["val_accuracy"]) and row["accuracy"] > 0 for row in rows)
+    assert train("--out", folder, "--resume") == 0
+
+
+def test_a_student_learns_from_a_teacher_and_mixed_images_and_resumes_with_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--epochs", 1, "--out", tmp_path / "run")
+    assert train(*options, "--teacher", "digits-pde", "--mixup", 0.2) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["teacher"]["model"] == "digits-pde"
+    assert metrics["recipe"]["mixup"] == 0.2
+    assert metrics["recipe"]["distillation_weight"] > 0
+    assert train(*options, "--resume", "--teacher", "digits-pde") == 0
+    for other in (("--teacher", "mnist-pde"), ("--mixup", 0.5)):
+        assert train(*options, "--resume", *other) == 2
+        assert "cannot go on" in capsys.readouterr().err
 
 
 COMPARE_RESUMED_WITH_UNINTERRUPTED = """

@@ -1,0 +1,95 @@
+"""Distillation: the loss against its formula, and the teachers that a student can have."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pdeinfer.errors import ModelNotFoundError, TrainingError
+from pdeinfer.nn import Classifier
+from pdeinfer.package import zoo
+from pdeinfer.spec.presets import PRESETS
+from training.distillation import DistillationLoss, accuracy, load_teacher
+
+DIGITS = PRESETS["digits-pde"]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def cross_entropy(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    return -(targets * np.log(softmax(logits))).sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return one-hot labels, the student's and the teacher's logits, each (6, 4)."""
+    rng = np.random.default_rng(0)
+    return np.eye(4)[rng.integers(4, size=6)], rng.normal(size=(6, 4)), 3 * rng.normal(size=(6, 4))
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 0.5), (4.0, 0.9), (2.0, 0.0)])
+def test_the_loss_is_the_published_formula(batch: tuple[np.ndarray, ...], temperature: float, weight: float) -> None:
+    labels, student, teacher = batch
+    targets = np.concatenate([labels, teacher], axis=1).astype(np.float32)
+    distilled = cross_entropy(softmax(teacher / temperature), student / temperature)
+    expected = (1 - weight) * cross_entropy(labels, student) + weight * temperature**2 * distilled
+    loss = DistillationLoss(temperature, weight)(targets, student.astype(np.float32))
+    assert float(loss) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_the_loss_of_labels_alone_is_their_cross_entropy(batch: tuple[np.ndarray, ...]) -> None:
+    labels, student, _ = batch
+    loss = DistillationLoss(4.0, 0.9)(labels.astype(np.float32), student.astype(np.float32))
+    assert float(loss) == pytest.approx(cross_entropy(labels, student).mean(), rel=1e-5)
+
+
+def test_the_gradient_vanishes_where_the_student_is_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
+    labels, _, teacher = batch
+    targets = np.concatenate([labels, teacher], axis=1).astype(np.float32)
+    loss = DistillationLoss(4.0, 1.0)
+    least = float(loss(targets, teacher.astype(np.float32)))
+    for index in np.ndindex(teacher.shape):
+        other = teacher.astype(np.float32)
+        other[index] += 1
+        assert float(loss(targets, other)) > least
+
+
+def test_the_accuracy_asks_the_labels_not_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
+    labels, student, teacher = batch
+    targets = np.concatenate([labels, teacher], axis=1)
+    expected = labels.argmax(axis=1) == student.argmax(axis=1)
+    assert np.array_equal(keras.ops.convert_to_numpy(accuracy(targets, student)), expected)
+
+
+def test_the_loss_survives_saving() -> None:
+    loss = keras.losses.deserialize(keras.losses.serialize(DistillationLoss(3.0, 0.7)))
+    assert (loss.temperature, loss.weight) == (3.0, 0.7)
+
+
+def test_a_package_and_its_keras_file_are_the_same_teacher() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    from_package, record = load_teacher("digits-pde", DIGITS)
+    from_file, _ = load_teacher(str(zoo.load("digits-pde").path / "model.keras"), DIGITS)
+    assert record["model"] == "digits-pde"
+    np.testing.assert_allclose(softmax(from_package(images)), softmax(from_file(images)), atol=1e-5)
+
+
+def test_a_teacher_of_other_labels_or_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="labels"):
+        load_teacher("digits-pde", replace(DIGITS, labels=("one", "two")))
+    with pytest.raises(TrainingError, match="shape"):
+        load_teacher("digits-pde", replace(DIGITS, input=replace(DIGITS.input, height=9)))
+    larger = replace(DIGITS, input=replace(DIGITS.input, width=16))
+    Classifier(larger).save(tmp_path / "larger.keras")
+    with pytest.raises(TrainingError, match="shape"):
+        load_teacher(str(tmp_path / "larger.keras"), DIGITS)
+
+
+def test_a_teacher_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelNotFoundError, match="no-such-teacher"):
+        load_teacher("no-such-teacher", DIGITS)
