@@ -33,6 +33,7 @@ from PIL import ExifTags, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.images.cost import decoding_bytes
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_head, check_pixels, check_work, whole_size
 from pdeinfer.spec.presets import InputSpec
 
@@ -64,13 +65,44 @@ def to_array(
         ImageTooLargeError: decoding takes more than `max_pixels`.
         ImageError: not an image of the kinds above, or a truncated or damaged one; the message names it.
     """
+    with open_image(image, spec, name, max_pixels=max_pixels) as opened:
+        return opened.to_array()
+
+
+@contextmanager
+def open_image(
+    image: ImageLike, spec: InputSpec, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS
+) -> Iterator["OpenedImage"]:
+    """Read an image's header; its pixels are decoded inside the `with` block, if at all.
+
+    Arguments and errors are those of `to_array`.
+    """
     name = _describe(image, name)
     with _reading(name, max_pixels), _open(image, name) as opened:
+        whole = whole_size(opened.picture)
         check_pixels(_reduce(opened, spec), name, max_pixels)
-        picture = opened.picture
-        picture.load()
-        converted = _fit(_to_mode(picture, spec.channels, name), spec)
-        return np.array(converted, np.uint8).reshape(spec.height, spec.width, spec.channels)
+        yield OpenedImage(opened.picture, whole, opened.jpeg_scans, spec, name)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedImage:
+    """An image whose header has been read and whose pixels have not been decoded."""
+
+    picture: PIL.Image.Image
+    whole_size: tuple[int, int]
+    jpeg_scans: int
+    spec: InputSpec
+    name: str
+
+    def decoding_bytes(self) -> int:
+        """Return the most memory that `to_array` takes, estimated from the header."""
+        return decoding_bytes(self.picture, self.whole_size, self.jpeg_scans)
+
+    def to_array(self) -> NDArray[np.uint8]:
+        """Decode the image, as the function `to_array` says."""
+        self.picture.load()
+        converted = _fit(_to_mode(self.picture, self.spec.channels, self.name), self.spec)
+        return np.array(converted, np.uint8).reshape(self.spec.height, self.spec.width, self.spec.channels)
 
 
 def decoded_pixels(image: ImageLike, spec: InputSpec, name: str | None = None) -> int:
