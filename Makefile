@@ -1,31 +1,50 @@
-# What people and CI run. `make` alone lists it.
+# The commands for people and for CI. `make` alone lists them.
 
 PYTHON ?= python3
 PACKAGES ?=
 SECONDS ?= 300
 
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Where an environment sets this, every start of TensorFlow would compile its thousands of modules again: 12 s, not 5.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Parallel by file, in the order of collection. At most four processes, because each may load TensorFlow.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench bench-all bench-serving fuzz reliability venv
+.PHONY: help demo test test-all test-lowest check serve bench bench-all bench-serving fuzz reliability venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
-	@echo "All of them work in $(VENV), which is made first where it is missing (PYTHON=python3, 3.11 or newer)."
+	@echo "Every target works in $(VENV) and creates it if it is missing (PYTHON=python3, 3.11 or newer)."
 
-demo: $(INSTALLED) ## train, export, prove, serve and classify real images, in about two minutes
+demo: $(INSTALLED) ## train, export, verify and serve a model and classify real images, in about two minutes
 	@$(BIN)/python scripts/demo.py
 
-# Side by side, whole files, as they come: by default those with the most tests would go first, and the longest, which
-# have few, last. At most four processes, as each holds TensorFlow. What is measured against the clock runs alone.
-test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		--ignore tests/reliability
-	$(BIN)/python -m pytest tests/reliability
+test: $(INSTALLED) ## run the tests, in less than ten minutes on two cores
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
-check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
+# The reliability tests measure time, so they run alone.
+test-all: test ## run the slow tests as well: every preset, the installed wheel, the browser, fuzzing, reliability
+	PDEINFER_FUZZ_SECONDS=30 $(PYTEST) $(PARALLEL) -m slow --ignore tests/reliability
+	PDEINFER_RELIABILITY=full $(PYTEST) tests/reliability
+
+# Old releases warn about newer ones, so warnings are no errors here.
+test-lowest: $(INSTALLED) ## test prediction and serving with the oldest dependencies that pyproject.toml allows
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip compile --quiet --python $(LOWEST) --resolution lowest-direct --only-binary :all: \
+		--extra cpu --extra serve --extra otel --output-file $(LOWEST)/requirements.txt pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(LOWEST) --requirements $(LOWEST)/requirements.txt \
+		httpx2 hypothesis onnx packaging pytest pytest-xdist scikit-learn 'tritonclient[http]'
+	PYTHONPATH=. $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
+		--ignore tests/serving/test_attacks_openapi.py tests/unit tests/serving
+
+check: $(INSTALLED) ## lint, and check formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -34,28 +53,28 @@ check: $(INSTALLED) ## lint (the Dockerfile too), check the format and the types
 serve: $(INSTALLED) ## serve the bundled models on http://127.0.0.1:8000
 	$(BIN)/pdeinfer serve
 
-bench: $(INSTALLED) ## measure, within five minutes, the bundled models, PACKAGES="build/mnist-pde ..." and the bars
+bench: $(INSTALLED) ## benchmark the bundled models and PACKAGES="build/mnist-pde ...", in five minutes
 	$(BIN)/python -m benchmarks.quick $(PACKAGES)
 	$(BIN)/python -m benchmarks.speed --quick
 
-bench-all: $(INSTALLED) ## install what is compared, measure everything and write docs/performance.md
+bench-all: $(INSTALLED) ## install the runtimes to compare with, run every benchmark, write docs/performance.md
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint requirements/constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.document
 
-bench-serving: $(INSTALLED) ## install other servers, measure ours beside them and write docs/serving-performance.md
+bench-serving: $(INSTALLED) ## install other servers, compare ours with them, write docs/serving-performance.md
 	$(BIN)/python -m benchmarks.serving.document
 
-fuzz: $(INSTALLED) ## attack the decoder, the parser and the server for SECONDS=300 each
+fuzz: $(INSTALLED) ## fuzz the image decoder, the parser and the server for SECONDS=300 each
 	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/fuzz tests/serving/test_attacks_openapi.py
 
-reliability: $(INSTALLED) ## break a running server, at full length, and print what was measured
+reliability: $(INSTALLED) ## run the reliability tests at full length and print what they measure
 	PDEINFER_RELIABILITY=full $(BIN)/python -m pytest -s tests/reliability
 
-venv: $(INSTALLED) ## make or renew the environment
+venv: $(INSTALLED) ## create or update the environment
 
-# The stamp is made last: an installation that was interrupted is done again. pip compiles no modules: Python does as it
-# imports them, and imports a part.
+# The stamp is written last, so an interrupted installation is repeated. pip compiles nothing: Python compiles the
+# modules that it imports.
 $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,6 +1,5 @@
-"""Headless Chromium, driven over its DevTools protocol."""
+"""Drive headless Chromium over its DevTools protocol."""
 
-import base64
 import json
 import subprocess
 import time
@@ -11,11 +10,11 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 60  # seconds: a machine may have much else to do
+PATIENCE = 60  # seconds, for a busy machine
 
 
 class Page:
-    """A browser's page; what it complains of is kept in `complaints`."""
+    """A browser's page; `complaints` collects its errors and warnings."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -57,7 +56,7 @@ class Page:
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Return the value of an expression once it is true."""
+        """Wait until an expression is true and return its value."""
         deadline = time.monotonic() + PATIENCE
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < deadline, (expression, self.evaluate("document.body.innerText"))
@@ -65,29 +64,25 @@ class Page:
         return value
 
     def click(self, selector: str) -> None:
-        """Click on an element once it is there."""
+        """Wait for an element and click it."""
         self.wait_for(f"document.querySelector({json.dumps(selector)}) !== null")
         self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
     def choose_file(self, selector: str, file: Path) -> None:
-        """Choose a file in an input once it is there."""
+        """Wait for a file input and choose a file in it."""
         self.wait_for(f"document.querySelector({json.dumps(selector)}) !== null")
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
-    def screenshot(self) -> bytes:
-        """Return the whole page as a PNG."""
-        return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"])
-
 
 @contextmanager
 def open_page(browser: str, profile: Path) -> Iterator[Page]:
-    """Start a browser with an empty profile and give a page of it."""
+    """Start a browser with an empty profile and yield a page."""
     command = [
         browser,
         "--headless=new",
-        "--no-sandbox",  # containers forbid what it needs; only our own page is opened
+        "--no-sandbox",  # containers forbid the sandbox, and the browser opens only our page
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--no-first-run",

@@ -1,19 +1,21 @@
-"""The page at /docs in a real browser: an image is classified on it, and nothing breaks the page's own rules."""
+"""The page at /docs classifies an image in a real browser, without errors or violations of its security policy."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pdeinfer.package import zoo
 from tests.browser.devtools import Page, open_page
 from tests.servers import ROOT, Server, running_server
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")]
+# In CI a missing browser is a failure.
+IS_SKIPPED = BROWSER is None and "CI" not in os.environ
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(IS_SKIPPED, reason="Chromium is not installed")]
 
 CLASSIFY = "#operations-images-classify_classify_post"
 
@@ -26,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def page(server: Server, tmp_path: Path) -> Iterator[Page]:
-    """The page, loaded, which notes where its content security policy is violated."""
+    """The loaded page, which records violations of its content security policy."""
     with open_page(str(BROWSER), tmp_path / "profile") as page:
         page.send(
             "Page.addScriptToEvaluateOnNewDocument",
@@ -40,8 +42,7 @@ def page(server: Server, tmp_path: Path) -> Iterator[Page]:
         assert page.complaints == []
 
 
-def test_an_image_is_classified_on_the_page(page: Page, tmp_path: Path) -> None:
-    assert zoo.DEFAULT_MODEL == "digits-pde"
+def test_the_page_classifies_an_image(page: Page) -> None:
     page.click(f"{CLASSIFY} .opblock-summary-control")
     page.choose_file(f"{CLASSIFY} input[type=file]", ROOT / "examples" / "seven.png")
     page.click(f"{CLASSIFY} .execute")
@@ -51,7 +52,6 @@ def test_an_image_is_classified_on_the_page(page: Page, tmp_path: Path) -> None:
     body = page.wait_for(
         f"document.querySelector('{CLASSIFY} .live-responses-table .response-col_description pre')?.innerText"
     )
-    (tmp_path / "page.png").write_bytes(page.screenshot())
 
     assert status.split()[0] == "200"
     assert json.loads(body)["results"][0]["label"] == "7"

@@ -15,7 +15,7 @@ import pytest
 
 from pdeinfer import Predictor
 from scripts import demo
-from tests.packaging.dockerfile import ROOT
+from tests.servers import ROOT
 
 Captured = pytest.CaptureFixture[str]
 

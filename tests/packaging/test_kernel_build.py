@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from tests.packaging.dockerfile import ROOT
+from tests.servers import ROOT
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++ here")
 SOURCES = ROOT / "pdeinfer/kernels"
