@@ -13,7 +13,7 @@
     ├── ParityError             RuntimeError  an exported model differs from its original
     ├── DatasetError            ValueError    a data set's file is missing or damaged
     ├── TrainingError           ValueError    a training cannot start or resume as asked
-    └── MissingDependencyError  ImportError   an optional dependency is not installed
+    └── MissingDependencyError  ImportError   an optional dependency is missing or broken
 
 Each leaf is also the builtin that a caller would catch. Messages say what was expected and what came.
 """
@@ -80,8 +80,16 @@ class TrainingError(PdeinferError, ValueError):
 
 
 class MissingDependencyError(PdeinferError, ImportError):
-    """An optional dependency is not installed; the message names the install command."""
+    """An optional dependency is missing or cannot be imported; the message has the command that cures it."""
 
-    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+    def __init__(
+        self,
+        package: str,
+        extra: str | None,
+        purpose: str,
+        *,
+        problem: str = "which is not installed",
+        cure: str | None = None,
+    ) -> None:
         wanted = f"'pdeinfer[{extra}]'" if extra else package
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install {wanted}", name=package)
+        super().__init__(f"{purpose} needs {package}, {problem}: {cure or f'pip install {wanted}'}", name=package)

@@ -1,7 +1,7 @@
 """The Predictor: images in, labels and probabilities out."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -10,36 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from pdeinfer.errors import ImageError, ModelPackageError, PredictorClosedError
+from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images.convert import ImageLike, image_files, to_array
+from pdeinfer.package import zoo
 from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
-from pdeinfer.package.zoo import DEFAULT_MODEL, load
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
 
 
 class Predictor:
-    """Classify images with a model package; safe to use from many threads at once.
+    """Classify images with a model package. Many threads may share one Predictor.
+
+    Processes may too. Pickled, a Predictor becomes its package's name or path and its options, and the process that
+    unpickles it loads the package again; this is what `multiprocessing` with the start method "spawn", joblib and Spark
+    do. After `os.fork()` the child loads the package again at its first prediction. Prefer "spawn" and "forkserver":
+    forking a process that has threads is unsafe in general, and CUDA does not survive it.
 
     Args:
-        model: a bundled model's name, a package's folder, or a `ModelPackage`.
-        precision: "float32" (on CUDA too, not TF32), or "half" or "int8" where the package has such a file.
-        device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
-        threads: CPU threads of one prediction; by default as many CPUs as this process may use.
+        model: a bundled model's name, a package's folder (see `pdeinfer.package.zoo` for which is which), or a
+            `ModelPackage`.
+        precision: "float32" (on CUDA too, not TF32), or "int8" if the package has that file.
+        device: "cpu", "cuda", "cuda:N", or "auto": CUDA if it works, else the CPU.
+        threads: CPU threads of one prediction; by default, the CPUs that this process may use.
         batch_size: the most images in one run of the network.
 
     Raises:
-        ModelNotFoundError: no bundled model and no folder of that name.
-        ModelPackageError: the package is damaged, lacks the precision, or its network does not fit its card.
+        ModelNotFoundError: `model` is neither a bundled model nor a package's folder.
+        ModelPackageError: the package is damaged, lacks the precision, or its network does not match its card.
         DeviceError: the device is unknown or cannot be used.
-        MissingDependencyError: ONNX Runtime is not installed.
-        TypeError, ValueError: `threads` or `batch_size` is not a positive integer; or the precision is unknown.
+        MissingDependencyError: ONNX Runtime is missing or broken.
+        TypeError, ValueError: `threads` or `batch_size` is not a positive integer, or `precision` is unknown.
     """
 
     def __init__(
         self,
-        model: str | Path | ModelPackage = DEFAULT_MODEL,
+        model: str | Path | ModelPackage = zoo.DEFAULT_MODEL,
         *,
         precision: Precision = "float32",
         device: str = "auto",
@@ -47,30 +53,29 @@ class Predictor:
         batch_size: int = 32,
     ) -> None:
         self._batch_size = _positive_int("batch_size", batch_size)
-        if threads is not None:
-            threads = _positive_int("threads", threads)
-        package = model if isinstance(model, ModelPackage) else load(model)
-        session = create_session(package.read_model(precision), device, threads)
-        _check_interface(session, package, precision)
-        self._package = package
+        self._threads = None if threads is None else _positive_int("threads", threads)
+        self._package = model if isinstance(model, ModelPackage) else zoo.load(model)
         self._precision = precision
-        self._labels = package.card.preset.labels
-        self._input = package.card.preset.input
-        self._session: Session | None = session
+        self._device = device
+        self._labels = self._package.card.preset.labels
+        self._input = self._package.card.preset.input
+        self._session: Session | None = self._load_session()
 
+    # An image is an iterable too: mypy takes the first overload that fits. An array (N, H, W, C) gives a list.
     @overload
-    def predict(self, images: ImageLike, top_k: int = 5) -> Prediction: ...
+    def predict(self, images: ImageLike, top_k: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, images: list[Any] | tuple[Any, ...], top_k: int = 5) -> list[Prediction]: ...
-    def predict(self, images: ImageLike | list[Any] | tuple[Any, ...], top_k: int = 5) -> Prediction | list[Prediction]:
-        """Classify one image, or a list or tuple of images.
+    def predict(self, images: Iterable[Any], top_k: int = 5) -> list[Prediction]: ...
+    def predict(self, images: Any, top_k: int = 5) -> Prediction | list[Prediction]:
+        """Classify one image, or several.
 
         Args:
-            images: as `pdeinfer.images.convert.to_array` takes them; images of another size or mode are converted.
-            top_k: how many classes to name; more than the model has is all of them.
+            images: one image, as `pdeinfer.images.convert.to_array` takes it; or several: any iterable of such images,
+                or an array (N, H, W, C). Images of another size or mode are converted.
+            top_k: how many classes to return, at most all of the model's.
 
         Returns:
-            One Prediction for one image, a list for a list.
+            A Prediction for one image, a list of them for several.
 
         Raises:
             ImageError: an input is not an image; the message names it.
@@ -79,25 +84,26 @@ class Predictor:
         """
         top_k = _positive_int("top_k", top_k)
         session = self._open_session()
-        if not isinstance(images, list | tuple):
+        if _is_one_image(images):
             return self._classify(session, [to_array(images, self._input)], top_k)[0]
-        return list(self._classify_batches(session, images, top_k, count=len(images)))
+        count = len(images) if isinstance(images, Sized) else None
+        return list(self._classify_batches(session, images, top_k, count))
 
     def predict_iter(
         self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5
     ) -> Iterator[Prediction]:
-        """Classify the images of an iterable, or of a folder, in batches and lazily.
+        """Classify the images of an iterable, or of a folder, lazily and in batches.
 
-        At most `batch_size` images are held at a time. Where an image cannot be read, the predictions of those before
-        it come first.
+        At most `batch_size` images are in memory at a time. If an image cannot be read, the predictions of the images
+        before it come first.
 
         Args:
-            images: any iterable of images, or the path of a folder: the files in it (not in folders below) that are
-                named as images, sorted by name.
+            images: any iterable of images, an array (N, H, W, C), or the path of a folder: its image files, by their
+                suffixes, sorted by name, without those in its subfolders.
             top_k: as in `predict`.
 
         Raises:
-            ImageError: there is no such folder or no image in it; while iterating, an input is not an image.
+            ImageError: the folder does not exist or has no image; while iterating, an input is not an image.
             TypeError, ValueError: `top_k` is not a positive integer, or `images` is one image.
             PredictorClosedError: after `close()`.
         """
@@ -108,7 +114,7 @@ class Predictor:
         elif _is_one_image(images):
             raise TypeError(
                 "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "
-                f"and this is one image ({type(images).__name__}): predict takes it"
+                f"but got one image or no iterable ({type(images).__name__}); predict takes one image"
             )
         return self._classify_batches(session, images, top_k)
 
@@ -119,10 +125,10 @@ class Predictor:
             images: uint8 (N, H, W, C), with the height, width and channels of `info().input`; N may be 0.
 
         Returns:
-            float32 (N, classes), each row with the sum 1.
+            float32 (N, classes); each row sums to 1.
 
         Raises:
-            ImageError: another type, dtype or shape.
+            ImageError: `images` has another type, dtype or shape.
             PredictorClosedError: after `close()`.
         """
         spec = self._input
@@ -133,13 +139,22 @@ class Predictor:
         return self._run(self._open_session(), images)
 
     def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
-        """Return the best `top_k` classes of one row of probabilities: float32 (classes,), as from `predict_proba`."""
+        """Return the `top_k` most probable classes of one image.
+
+        Args:
+            scores: float32 (classes,), a row of what `predict_proba` returns.
+            top_k: as in `predict`.
+
+        Raises:
+            TypeError, ValueError: `top_k` is not a positive integer.
+        """
+        top_k = _positive_int("top_k", top_k)
         order = np.argsort(-scores, kind="stable")[:top_k]
         top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
         return Prediction(top[0].label, top[0].index, top[0].score, top)
 
     def info(self) -> PredictorInfo:
-        """Return what this Predictor runs, and on which device.
+        """Describe the model, the device and the versions in use.
 
         Raises:
             PredictorClosedError: after `close()`.
@@ -166,7 +181,7 @@ class Predictor:
         )
 
     def close(self) -> None:
-        """Release the network; what is under way, an iteration too, ends normally. Closing twice is allowed."""
+        """Release the network. Calls and iterations in progress finish normally; closing twice is allowed."""
         self._session = None
 
     def __enter__(self) -> Self:
@@ -178,10 +193,29 @@ class Predictor:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the package's name or path and the options, not the network."""
+        if self._session is None:
+            raise PredictorClosedError("this Predictor is closed and cannot be pickled or copied")
+        model = zoo.spell_package(self._package)
+        return _make_predictor, (model, self._precision, self._device, self._threads, self._batch_size)
+
+    def _load_session(self) -> Session:
+        session = create_session(self._package.read_model(self._precision), self._device, self._threads)
+        _check_interface(session, self._package, self._precision)
+        return session
+
     def _open_session(self) -> Session:
         session = self._session
         if session is None:
             raise PredictorClosedError("this Predictor is closed")
+        if session.is_inherited:
+            if session.device != "cpu":
+                raise DeviceError(
+                    f"{session.device} cannot be used after a fork: create the Predictor in the child process, "
+                    "or start that process with multiprocessing's start method 'spawn'"
+                )
+            session = self._session = self._load_session()
         return session
 
     def _classify_batches(
@@ -211,8 +245,13 @@ class Predictor:
         return result
 
 
+def _make_predictor(model: str, precision: Precision, device: str, threads: int | None, batch_size: int) -> Predictor:
+    """Create the Predictor that was pickled."""
+    return Predictor(model, precision=precision, device=device, threads=threads, batch_size=batch_size)
+
+
 def _check_interface(session: Session, package: ModelPackage, precision: Precision) -> None:
-    """Raise ModelPackageError unless the network's input and output are what the card says."""
+    """Raise ModelPackageError unless the network has the input and output that the card describes."""
     spec, labels = package.card.preset.input, package.card.preset.labels
     expected_input = f"{INPUT_NAME}: tensor(uint8) [batch, {spec.height}, {spec.width}, {spec.channels}]"
     expected_output = f"{OUTPUT_NAME}: tensor(float) [batch, {len(labels)}]"
@@ -222,16 +261,18 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
     ):
         if found != [expected]:
             raise ModelPackageError(
-                f"{package.path / MODEL_FILES[precision]} does not fit its card: "
-                f"{what} {expected} expected, {'; '.join(found)} found"
+                f"{package.path / MODEL_FILES[precision]} does not match its card: "
+                f"expected the {what} {expected}, got {'; '.join(found)}"
             )
 
 
 def _is_one_image(images: object) -> bool:
-    """Whether iterating over it would give rows, bytes or lines instead of images."""
+    """Return whether to convert `images` as it is: iterating over it would give no images, but rows, bytes or lines."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
-    return isinstance(images, bytes | bytearray | memoryview | Image) or hasattr(images, "read")
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image) or hasattr(images, "read"):
+        return True
+    return not isinstance(images, Iterable)
 
 
 def _positive_int(name: str, value: object) -> int:

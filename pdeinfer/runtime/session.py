@@ -1,34 +1,40 @@
-"""The only place that makes an ONNX Runtime session."""
+"""Opens ONNX Runtime sessions: nothing else in pdeinfer creates an `InferenceSession`."""
 
-import contextlib
+import ctypes
+import functools
+import logging
+import os
 import re
-import sys
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
+from pdeinfer.errors import DeviceError, ModelPackageError
 from pdeinfer.runtime.cpus import available_cpus
+from pdeinfer.runtime.cuda import has_cuda, open_on_cuda
 from pdeinfer.runtime.external_data import has_external_data
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
+from pdeinfer.runtime.onnx_runtime import import_onnxruntime
+
+logger = logging.getLogger(__name__)
 
 PdeLayers: TypeAlias = Literal["fused", "standard"]
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Session:
-    """A loaded network; `run` may be called from many threads.
+    """A loaded network. Threads may share it; a forked child may not (see `is_inherited`).
 
     Attributes:
-        device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
-        threads: CPU threads of one run. version: of ONNX Runtime.
-        pde_layers: "fused" where they run in pdeinfer's own operator, "standard" where all that runs is ONNX Runtime's.
-        inputs, outputs: e.g. "image: tensor(uint8) [batch, 8, 8, 1]", the first dimension "batch" where it is free.
+        device: the device in use, "cpu" or "cuda:N".
+        provider: ONNX Runtime's name for the device.
+        threads: CPU threads of one run.
+        version: of ONNX Runtime.
+        pde_layers: "fused" if they run in pdeinfer's own operator, "standard" if in ONNX Runtime's operators.
+        inputs, outputs: signatures such as "image: tensor(uint8) [batch, 8, 8, 1]", with "batch" for a free dimension.
     """
 
     device: str
@@ -39,6 +45,12 @@ class Session:
     inputs: list[str]
     outputs: list[str]
     _session: Any
+    _process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether a parent process opened it: its threads do not exist in this one, so it may hang."""
+        return self._process != os.getpid()
 
     def run(self, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return one output for the given inputs.
@@ -49,7 +61,7 @@ class Session:
         return self._run([output], feeds)[0]
 
     def run_all(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Return every output by its name for the given inputs.
+        """Return every output, by name, for the given inputs.
 
         Raises:
             ModelPackageError: ONNX Runtime cannot run the model.
@@ -60,46 +72,66 @@ class Session:
     def _run(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         try:
             return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
-        except Exception as error:  # ONNX Runtime's own classes have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise ModelPackageError(f"ONNX Runtime {self.version} cannot run the model: {error}") from error
+
+
+_open_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
+
+
+def _keep_inherited_sessions() -> None:
+    """Make the parent's sessions immortal in a forked child.
+
+    Destroying one would join its threads, which exist in the parent only: the child would hang or crash when it exits.
+    """
+    for session in list(_open_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
 def create_session(model: bytes, device: str = "auto", threads: int | None = None, *, fused: bool = True) -> Session:
     """Load a network.
 
     Args:
-        model: a complete ONNX file.
-        device: "cpu", "cuda", "cuda:N", or "auto": CUDA where it works, else the CPU.
+        model: the content of an ONNX file.
+        device: "cpu", "cuda", "cuda:N", or "auto": CUDA if it works, else the CPU. If this build of ONNX Runtime has
+            CUDA and it does not work, "auto" logs the reason once.
         threads: CPU threads of one run, by default `available_cpus()`.
         fused: whether PDE layers may run in pdeinfer's own operator.
 
     Raises:
-        DeviceError: `device` is none of these, or it is CUDA and ONNX Runtime would use the CPU.
+        DeviceError: the device is unknown, or CUDA cannot be used.
         ModelPackageError: ONNX Runtime cannot load the model, or the model refers to other files.
-        MissingDependencyError: ONNX Runtime is not installed.
+        MissingDependencyError: ONNX Runtime is missing or broken.
     """
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "cpu", "predicting") from error
+    onnxruntime = import_onnxruntime()
     _check_self_contained(model)
     threads = threads or available_cpus()
+    cuda_error = None
     if device != "cpu":
+        index = device.partition(":")[2] or "0"
         try:
-            return _create_cuda_session(onnxruntime, model, device.partition(":")[2] or "0", threads)
-        except DeviceError:
-            if device != "auto":
-                raise
-    session = _create_fused_session(onnxruntime, model, threads) if fused else None
-    if session is not None:
-        return session
-    try:
-        inference_session = _inference_session(onnxruntime, model, [_CPU], _session_options(onnxruntime, threads))
-    except Exception as error:  # ONNX Runtime's own classes have no common base
-        raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
-    return _describe(onnxruntime, inference_session, "cpu", threads)
+            session = open_on_cuda(onnxruntime, model, index, _session_options(onnxruntime, threads))
+            return _describe(onnxruntime, session, f"cuda:{index}", threads)
+        except DeviceError as error:
+            cuda_error = error
+    cpu_session = _create_cpu_session(onnxruntime, model, threads, fused)  # fails if the model is to blame, not CUDA
+    if cuda_error is not None:
+        if device != "auto":
+            raise cuda_error
+        if has_cuda(onnxruntime):
+            _warn_once(f"predicting on the CPU: {cuda_error}")
+    return cpu_session
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _check_self_contained(model: bytes) -> None:
@@ -111,40 +143,28 @@ def _check_self_contained(model: bytes) -> None:
         raise ModelPackageError("the model refers to data outside its file; a package's model must be self-contained")
 
 
+def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: bool) -> Session:
+    session = _create_fused_session(onnxruntime, model, threads) if fused else None
+    if session is not None:
+        return session
+    try:
+        inference_session = _open_on_cpu(onnxruntime, model, _session_options(onnxruntime, threads))
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
+    return _describe(onnxruntime, inference_session, "cpu", threads)
+
+
 def _create_fused_session(onnxruntime: Any, model: bytes, threads: int) -> Session | None:
-    """Return a session on the CPU whose PDE layers run in pdeinfer's operator, or None where they cannot."""
+    """Return a session that may run PDE layers in pdeinfer's operator, or None if that is impossible."""
     options = _session_options(onnxruntime, threads)
     if not register_kernel(options):
         return None
     before = count_kernels()
     try:
-        session = _inference_session(onnxruntime, model, [_CPU], options)
-    except Exception:  # noqa: BLE001  # as above; whether the model is at fault shows without the operator
+        session = _open_on_cpu(onnxruntime, model, options)
+    except Exception:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
         return None
-    pde_layers: PdeLayers = "fused" if count_kernels() > before else "standard"
-    return _describe(onnxruntime, session, "cpu", threads, pde_layers)
-
-
-def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: int) -> Session:
-    """Return a session on a CUDA device, or raise DeviceError: never one that fell back to the CPU."""
-    if _CUDA not in onnxruntime.get_available_providers():
-        raise DeviceError(
-            f"cuda:{index} needs ONNX Runtime with CUDA, and this one has {onnxruntime.get_available_providers()}: "
-            "pip install 'pdeinfer[gpu]'"
-        )
-    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: finds CUDA's libraries where pip installed them
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
-            onnxruntime.preload_dlls()
-    try:
-        # Without the operator, which has no CUDA: the standard operators of its function have. And without TF32, which
-        # ONNX Runtime takes by default: its 11 bits are not the float32 that export has proven.
-        providers = [(_CUDA, {"device_id": index, "use_tf32": "0"}), _CPU]
-        session = _inference_session(onnxruntime, model, providers, _session_options(onnxruntime, threads))
-    except Exception as error:  # ONNX Runtime's own classes have no common base
-        raise DeviceError(f"cuda:{index} cannot be used: {error}") from error
-    if session.get_providers()[0] != _CUDA:
-        raise DeviceError(f"cuda:{index} cannot be used: ONNX Runtime fell back to {session.get_providers()}")
-    return _describe(onnxruntime, session, f"cuda:{index}", threads)
+    return _describe(onnxruntime, session, "cpu", threads, "fused" if count_kernels() > before else "standard")
 
 
 def _session_options(onnxruntime: Any, threads: int) -> Any:
@@ -152,17 +172,17 @@ def _session_options(onnxruntime: Any, threads: int) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # fatal only: errors are raised, and need not be printed as well
     return options
 
 
-def _inference_session(onnxruntime: Any, model: bytes, providers: list[Any], options: Any) -> Any:
-    # enable_fallback=0: an error is raised, not printed and retried on another device.
-    return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+def _open_on_cpu(onnxruntime: Any, model: bytes, options: Any) -> Any:
+    # enable_fallback=0: raise an error instead of printing it and trying another device.
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _describe(onnxruntime: Any, session: Any, device: str, threads: int, pde_layers: PdeLayers = "standard") -> Session:
-    return Session(
+    described = Session(
         device=device,
         provider=session.get_providers()[0],
         threads=threads,
@@ -172,6 +192,8 @@ def _describe(onnxruntime: Any, session: Any, device: str, threads: int, pde_lay
         outputs=[_signature(value) for value in session.get_outputs()],
         _session=session,
     )
+    _open_sessions.add(described)
+    return described
 
 
 def _signature(value: Any) -> str:

@@ -1,8 +1,12 @@
-"""The Predictor: right answers, for every form of input, from many threads; clear refusals."""
+"""The Predictor: correct predictions for every kind of input, from threads and processes; clear errors."""
 
 import io
+import os
+import pickle
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +24,7 @@ from pdeinfer.errors import (
     ModelPackageError,
     PredictorClosedError,
 )
+from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.package import ONNX_FILE, ModelPackage, write_card
 from pdeinfer.prediction import ClassScore, Prediction
@@ -28,6 +33,8 @@ from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 
 Reference = Callable[[Preset, np.ndarray], np.ndarray]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
 
@@ -39,7 +46,7 @@ def predictor(package_folder: Path) -> Iterator[Predictor]:
 
 
 def repackage(folder: Path, target: Path, **changes: object) -> Path:
-    """Copy a package, its card changed and written anew: intact, but another model than its card says."""
+    """Copy a package and change its card, whose checksums stay right: the card no longer describes the model."""
     shutil.copytree(folder, target)
     (target / CARD_FILE).unlink()
     card = ModelPackage.read(folder).card
@@ -48,10 +55,10 @@ def repackage(folder: Path, target: Path, **changes: object) -> Path:
 
 
 class TestAnswers:
-    """What is predicted."""
+    """What a prediction is."""
 
     @pytest.mark.parametrize("preset", [GREY_PRESET, RGB_PRESET], ids=["grey", "rgb"])
-    def test_probabilities_are_those_of_the_network(
+    def test_probabilities_equal_the_reference(
         self, preset: Preset, tmp_path: Path, tiny_probabilities: Reference
     ) -> None:
         spec = preset.input
@@ -62,9 +69,7 @@ class TestAnswers:
         assert (result.shape, result.dtype) == ((33, 10), np.float32)
         assert np.allclose(result, tiny_probabilities(preset, images), rtol=0, atol=1e-6)
 
-    def test_the_top_classes_are_the_most_probable_best_first(
-        self, predictor: Predictor, tiny_probabilities: Reference
-    ) -> None:
+    def test_top_classes_are_sorted_by_probability(self, predictor: Predictor, tiny_probabilities: Reference) -> None:
         expected = tiny_probabilities(GREY_PRESET, IMAGES[:1])[0]
         prediction = predictor.predict(IMAGES[0], top_k=3)
         assert [entry.index for entry in prediction.top] == np.argsort(-expected)[:3].tolist()
@@ -76,11 +81,11 @@ class TestAnswers:
             prediction.top[0].score,
         )
 
-    def test_of_equal_scores_the_first_label_comes_first(self, predictor: Predictor) -> None:
+    def test_equal_scores_keep_the_order_of_the_labels(self, predictor: Predictor) -> None:
         prediction = predictor.predict(np.zeros((8, 8), np.uint8), top_k=10)  # all logits are 0
         assert [entry.index for entry in prediction.top] == list(range(10))
 
-    def test_a_prediction_holds_plain_values_and_becomes_json_values(self, predictor: Predictor) -> None:
+    def test_a_prediction_converts_to_json_values(self, predictor: Predictor) -> None:
         prediction = predictor.predict(IMAGES[0], top_k=2)
         assert (type(prediction.index), type(prediction.score)) == (int, float)
         assert prediction.to_dict() == {
@@ -90,21 +95,28 @@ class TestAnswers:
             "top": [{"label": top.label, "index": top.index, "score": top.score} for top in prediction.top],
         }
 
-    def test_a_prediction_is_a_value(self) -> None:
+    def test_predictions_compare_and_hash_by_value(self) -> None:
         top = (ClassScore("a", 0, 0.5),)
         assert Prediction("a", 0, 0.5, top) == Prediction("a", 0, 0.5, top)
         assert len({Prediction("a", 0, 0.5, top), Prediction("a", 0, 0.5, top)}) == 1
 
-    def test_one_image_gives_one_prediction_and_a_list_gives_a_list(self, predictor: Predictor) -> None:
-        one = predictor.predict(IMAGES[0])
-        assert isinstance(one, Prediction)
-        assert len(one.top) == 5
-        assert predictor.predict([IMAGES[0]]) == [one]
-        assert predictor.predict((IMAGES[0],)) == [one]
-        assert predictor.predict([]) == []
+    def test_one_image_gives_one_prediction(self, predictor: Predictor) -> None:
+        prediction = predictor.predict(IMAGES[0])
+        assert isinstance(prediction, Prediction)
+        assert len(prediction.top) == 5
 
-    def test_a_list_longer_than_a_batch_is_answered_in_order(self, predictor: Predictor) -> None:
-        assert predictor.predict(list(IMAGES)) == [predictor.predict(image) for image in IMAGES]
+    @pytest.mark.parametrize("kind", [list, tuple, iter, lambda images: (image for image in images), np.asarray])
+    @pytest.mark.parametrize("count", [0, 1, 10])  # 10 is more than a batch
+    def test_several_images_give_a_list_in_order(
+        self, predictor: Predictor, kind: Callable[[Any], Any], count: int
+    ) -> None:
+        expected = [predictor.predict(image) for image in IMAGES[:count]]
+        assert predictor.predict(kind(IMAGES[:count])) == expected
+
+    def test_paths_in_a_set_are_several_images(self, predictor: Predictor, tmp_path: Path) -> None:
+        path = tmp_path / "image.png"
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
+        assert predictor.predict({path}) == [predictor.predict(path)]
 
     def test_every_kind_of_input_gives_the_same_prediction(self, predictor: Predictor, tmp_path: Path) -> None:
         image = PIL.Image.fromarray(IMAGES[0, ..., 0])
@@ -114,7 +126,7 @@ class TestAnswers:
         for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, IMAGES[0, ..., 0]):
             assert predictor.predict(source) == expected
 
-    def test_images_of_another_size_and_mode_are_converted(self, rgb_package_folder: Path) -> None:
+    def test_other_sizes_and_modes_are_converted(self, rgb_package_folder: Path) -> None:
         with Predictor(rgb_package_folder) as predictor:
             small = predictor.predict(np.full((8, 8), 100, np.uint8))
             large = predictor.predict(PIL.Image.new("RGBA", (300, 200), (100, 100, 100, 255)))
@@ -126,7 +138,9 @@ class TestAnswers:
         assert len(predictor.predict(IMAGES[0], top_k=top_k).top) == count
 
     @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 10])
-    def test_batches_do_not_show(self, predictor: Predictor, count: int, tiny_probabilities: Reference) -> None:
+    def test_any_number_of_images_gives_a_row_each(
+        self, predictor: Predictor, count: int, tiny_probabilities: Reference
+    ) -> None:
         result = predictor.predict_proba(IMAGES[:count])
         assert result.shape == (count, 10)
         assert np.allclose(result, tiny_probabilities(GREY_PRESET, IMAGES[:count]), rtol=0, atol=1e-6)
@@ -136,13 +150,13 @@ class TestIteration:
     """predict_iter."""
 
     @pytest.mark.parametrize("kind", [list, tuple, iter, lambda images: (image for image in images), np.asarray])
-    def test_any_iterable_is_answered_in_order(self, predictor: Predictor, kind: Callable[[Any], Any]) -> None:
+    def test_any_iterable_gives_predictions_in_order(self, predictor: Predictor, kind: Callable[[Any], Any]) -> None:
         assert list(predictor.predict_iter(kind(IMAGES), top_k=2)) == predictor.predict(list(IMAGES), top_k=2)
 
-    def test_nothing_gives_nothing(self, predictor: Predictor) -> None:
+    def test_no_images_give_no_predictions(self, predictor: Predictor) -> None:
         assert list(predictor.predict_iter([])) == []
 
-    def test_no_more_than_a_batch_is_read_ahead(self, predictor: Predictor) -> None:
+    def test_at_most_one_batch_is_read_ahead(self, predictor: Predictor) -> None:
         read = 0
 
         def endless() -> Iterator[np.ndarray]:
@@ -157,19 +171,18 @@ class TestIteration:
             next(predictions)
             assert read <= number + predictor.info().batch_size - 1
 
-    def test_a_folder_is_read_in_the_order_of_names(self, predictor: Predictor, tmp_path: Path) -> None:
+    def test_a_folder_is_read_sorted_by_name(self, predictor: Predictor, tmp_path: Path) -> None:
         for number in (3, 1, 2):
             PIL.Image.fromarray(IMAGES[number, ..., 0]).save(tmp_path / f"{number}.png")
-        (tmp_path / "notes.txt").write_text("no image")
+        (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
         expected = predictor.predict(list(IMAGES[1:4]))
         assert list(predictor.predict_iter(tmp_path)) == expected
         assert list(predictor.predict_iter(str(tmp_path))) == expected
 
-    def test_an_empty_or_missing_folder_is_refused_at_once(self, predictor: Predictor, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match="found none"):
-            predictor.predict_iter(tmp_path)
-        with pytest.raises(ImageError, match="No such file or directory"):
-            predictor.predict_iter(tmp_path / "none")
+    def test_an_empty_or_missing_folder_raises_before_iteration(self, predictor: Predictor, tmp_path: Path) -> None:
+        for folder in (tmp_path, tmp_path / "none"):
+            with pytest.raises(ImageError, match=re.escape(str(folder))):
+                predictor.predict_iter(folder)
 
     @pytest.mark.parametrize(
         "image",
@@ -183,15 +196,12 @@ class TestIteration:
         ],
         ids=lambda image: type(image).__name__,
     )
-    def test_one_image_is_refused(self, predictor: Predictor, image: object) -> None:
-        with pytest.raises(TypeError, match=r"this is one image \(.*\): predict takes it"):
+    def test_one_image_is_a_type_error(self, predictor: Predictor, image: object) -> None:
+        with pytest.raises(TypeError, match=type(image).__name__):
             predictor.predict_iter(image)
 
-    def test_an_array_of_images_is_an_iterable_of_them(self, predictor: Predictor) -> None:
-        assert len(list(predictor.predict_iter(np.zeros((3, 8, 8, 1), np.uint8)))) == 3
-
     @pytest.mark.parametrize("bad", [0, 3, 4, 5])
-    def test_the_images_before_a_bad_one_are_answered(self, predictor: Predictor, bad: int) -> None:
+    def test_images_before_a_bad_one_are_predicted(self, predictor: Predictor, bad: int) -> None:
         images: list[Any] = list(IMAGES)
         images[bad] = b"no image"
         predictions = predictor.predict_iter(images)
@@ -200,27 +210,29 @@ class TestIteration:
             next(predictions)
 
 
-class TestRefusals:
-    """Errors that name the input and what was expected."""
+class TestErrors:
+    """Errors that name the input."""
 
-    def test_an_image_in_a_list_is_named_by_its_place(self, predictor: Predictor) -> None:
-        with pytest.raises(ImageError, match=r"^image 3 of 10: expected pixels of dtype uint8, .* got float32$"):
-            predictor.predict([*IMAGES[:2], IMAGES[2].astype(np.float32), *IMAGES[3:]])
+    def test_an_image_in_a_list_is_named_by_its_position(self, predictor: Predictor) -> None:
+        images = [*IMAGES[:2], IMAGES[2].astype(np.float32), *IMAGES[3:]]
+        with pytest.raises(ImageError, match=r"^image 3 of 10: .*float32"):
+            predictor.predict(images)
+        with pytest.raises(ImageError, match=r"^image 3: .*float32"):
+            predictor.predict(iter(images))
 
-    def test_a_path_in_a_list_is_named_too(self, predictor: Predictor, tmp_path: Path) -> None:
+    def test_a_path_in_a_list_is_named(self, predictor: Predictor, tmp_path: Path) -> None:
         path = tmp_path / "cut.png"
         PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
         path.write_bytes(path.read_bytes()[:60])
-        with pytest.raises(ImageError, match=rf"^image 2 of 2 \({re.escape(str(path))}\): expected a BMP"):
+        with pytest.raises(ImageError, match=rf"^image 2 of 2 \({re.escape(str(path))}\): "):
             predictor.predict([IMAGES[0], path])
 
-    def test_a_batch_is_not_one_image(self, predictor: Predictor) -> None:
-        with pytest.raises(ImageError, match=r"array: expected the shape .* got \(10, 8, 8, 1\)"):
-            predictor.predict(IMAGES)
-
-    def test_a_set_is_not_a_list(self, predictor: Predictor) -> None:
-        with pytest.raises(ImageError, match="got set"):
-            predictor.predict({"a.png"})
+    @pytest.mark.parametrize("image", [None, 3, np.zeros(8, np.uint8), np.zeros((1, 1, 8, 8, 1), np.uint8)])
+    def test_what_is_neither_an_image_nor_an_iterable_of_images_is_an_image_error(
+        self, predictor: Predictor, image: object
+    ) -> None:
+        with pytest.raises(ImageError):
+            predictor.predict(image)
 
     @pytest.mark.parametrize(
         ("images", "found"),
@@ -240,67 +252,63 @@ class TestRefusals:
     def test_probabilities_need_the_exact_shape_and_dtype(
         self, predictor: Predictor, images: object, found: str
     ) -> None:
-        with pytest.raises(ImageError, match=rf"^expected a uint8 array of shape \(N, 8, 8, 1\), got {found}$"):
+        with pytest.raises(ImageError, match=rf"\(N, 8, 8, 1\), got {found}$"):
             predictor.predict_proba(images)
 
     @pytest.mark.parametrize("top_k", [0, -1])
     def test_top_k_below_one_is_a_value_error(self, predictor: Predictor, top_k: int) -> None:
-        for call in (predictor.predict, predictor.predict_iter):
-            with pytest.raises(ValueError, match=f"top_k must be at least 1, not {top_k}"):
-                call([IMAGES[0]], top_k=top_k)
+        scores = predictor.predict_proba(IMAGES[:1])[0]
+        for call, argument in ((predictor.predict, []), (predictor.predict_iter, []), (predictor.rank, scores)):
+            with pytest.raises(ValueError, match=f"top_k .* {top_k}"):
+                call(argument, top_k=top_k)
 
     @pytest.mark.parametrize("top_k", [1.0, "3", None, True])
     def test_top_k_of_another_type_is_a_type_error(self, predictor: Predictor, top_k: object) -> None:
-        for call in (predictor.predict, predictor.predict_iter):
-            with pytest.raises(TypeError, match=f"top_k must be an integer, not {top_k!r}"):
-                call([IMAGES[0]], top_k=top_k)
+        scores = predictor.predict_proba(IMAGES[:1])[0]
+        for call, argument in ((predictor.predict, []), (predictor.predict_iter, []), (predictor.rank, scores)):
+            with pytest.raises(TypeError, match=f"top_k .* {top_k!r}"):
+                call(argument, top_k=top_k)
 
     @pytest.mark.parametrize("argument", ["threads", "batch_size"])
     def test_threads_and_batch_size_are_positive_integers(self, package_folder: Path, argument: str) -> None:
-        with pytest.raises(ValueError, match=f"{argument} must be at least 1, not 0"):
+        with pytest.raises(ValueError, match=argument):
             Predictor(package_folder, **{argument: 0})
-        with pytest.raises(TypeError, match=f"{argument} must be an integer, not 2.5"):
+        with pytest.raises(TypeError, match=argument):
             Predictor(package_folder, **{argument: 2.5})
 
-    def test_an_unknown_model_and_an_unknown_device_are_refused(self, package_folder: Path) -> None:
-        with pytest.raises(ModelNotFoundError, match="'nope' is neither"):
+    def test_an_unknown_model_and_an_unknown_device_are_named(self, package_folder: Path) -> None:
+        with pytest.raises(ModelNotFoundError, match="'nope'"):
             Predictor("nope")
-        with pytest.raises(DeviceError, match="not 'tpu'"):
+        with pytest.raises(DeviceError, match="'tpu'"):
             Predictor(package_folder, device="tpu")
 
-    def test_a_damaged_network_is_never_loaded(self, package_folder: Path, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_not_loaded(self, package_folder: Path, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(package_folder, tmp_path / "p"))
         content = bytearray((folder / ONNX_FILE).read_bytes())
         content[-1] ^= 1
         (folder / ONNX_FILE).write_bytes(content)
-        with pytest.raises(ModelPackageError, match="is damaged"):
+        with pytest.raises(ModelPackageError, match="SHA-256"):
             Predictor(folder)
 
     @pytest.mark.parametrize(
-        ("changes", "problem"),
+        ("changes", "expected", "found"),
         [
-            (
-                {"input": replace(GREY_PRESET.input, height=9)},
-                r"input image: tensor\(uint8\) \[batch, 9, 8, 1\] expected, image: .*\[batch, 8, 8, 1\] found",
-            ),
-            (
-                {"labels": ("a", "b")},
-                r"output probabilities: tensor\(float\) \[batch, 2\] expected, probabilities: .*\[batch, 10\] found",
-            ),
+            ({"input": replace(GREY_PRESET.input, height=9)}, "[batch, 9, 8, 1]", "[batch, 8, 8, 1]"),
+            ({"labels": ("a", "b")}, "[batch, 2]", "[batch, 10]"),
         ],
     )
-    def test_a_network_that_does_not_fit_its_card_is_refused(
-        self, package_folder: Path, tmp_path: Path, changes: dict[str, Any], problem: str
+    def test_a_network_that_does_not_match_its_card_is_rejected(
+        self, package_folder: Path, tmp_path: Path, changes: dict[str, Any], expected: str, found: str
     ) -> None:
         folder = repackage(package_folder, tmp_path / "p", **changes)
-        with pytest.raises(ModelPackageError, match=f"{ONNX_FILE} does not fit its card: {problem}"):
+        with pytest.raises(ModelPackageError, match=f"{ONNX_FILE}.*{re.escape(expected)}.*{re.escape(found)}"):
             Predictor(folder)
 
 
 class TestLife:
     """info, close, threads."""
 
-    def test_info_says_what_runs(self, package_folder: Path) -> None:
+    def test_info_describes_what_runs(self, package_folder: Path) -> None:
         with Predictor(str(package_folder), device="cpu", threads=2, batch_size=7) as predictor:
             info = predictor.info()
         assert (info.model, info.path, info.labels) == ("tiny-grey", package_folder, GREY_PRESET.labels)
@@ -308,11 +316,11 @@ class TestLife:
         assert (info.device, info.provider, info.threads, info.batch_size) == ("cpu", "CPUExecutionProvider", 2, 7)
         assert set(info.versions) == {"pdeinfer", "package", "onnxruntime", "numpy"}
 
-    def test_a_package_that_is_read_already_is_taken(self, package_folder: Path) -> None:
+    def test_a_model_package_object_is_accepted(self, package_folder: Path) -> None:
         with Predictor(ModelPackage.read(package_folder)) as predictor:
             assert predictor.info().path == package_folder
 
-    def test_a_closed_predictor_says_so(self, package_folder: Path) -> None:
+    def test_a_closed_predictor_raises_predictor_closed_error(self, package_folder: Path) -> None:
         with Predictor(package_folder) as predictor:
             pass
         predictor.close()
@@ -325,11 +333,12 @@ class TestLife:
             lambda: predictor.predict(b"no image"),
             predictor.info,
             predictor.__enter__,
+            lambda: pickle.dumps(predictor),
         ):
-            with pytest.raises(PredictorClosedError, match="this Predictor is closed"):
+            with pytest.raises(PredictorClosedError):
                 call()
 
-    def test_what_is_under_way_when_it_closes_ends_normally(self, package_folder: Path) -> None:
+    def test_calls_in_progress_finish_after_close(self, package_folder: Path) -> None:
         predictor = Predictor(package_folder, batch_size=2)
         expected = predictor.predict(list(IMAGES))
         iterator = predictor.predict_iter(IMAGES)
@@ -356,7 +365,7 @@ class TestLife:
         found = [[prediction.index for prediction in predictions] for predictions in lists]
         assert found == [probabilities.argmax(axis=1).tolist() for probabilities in expected]
 
-    def test_closing_while_others_predict_ends_in_answers_or_closed_errors(self, package_folder: Path) -> None:
+    def test_closing_during_predictions_gives_results_or_predictor_closed_error(self, package_folder: Path) -> None:
         predictor = Predictor(package_folder, threads=1)
 
         def work(_: int) -> bool:
@@ -369,3 +378,82 @@ class TestLife:
             results = [pool.submit(work, number) for number in range(200)]
             predictor.close()
             assert all(result.result() for result in results)
+
+
+class TestProcesses:
+    """Pickling and forking."""
+
+    def test_a_pickled_predictor_has_the_same_package_options_and_predictions(
+        self, package_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(package_folder.parent)
+        with Predictor(package_folder.name, device="cpu", threads=2, batch_size=7) as predictor:
+            content, info, expected = pickle.dumps(predictor), predictor.info(), predictor.predict_proba(IMAGES)
+        monkeypatch.chdir(tmp_path)
+        assert len(content) < 1000  # not the network
+        with pickle.loads(content) as restored:  # noqa: S301  # our own
+            assert restored.info() == replace(info, path=package_folder)
+            assert np.array_equal(restored.predict_proba(IMAGES), expected)
+
+    def test_a_pickled_predictor_chooses_device_and_threads_anew_if_they_were_not_given(
+        self, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = pickle.dumps(Predictor(package_folder))
+        monkeypatch.setattr("pdeinfer.runtime.session.available_cpus", lambda: 3)
+        assert pickle.loads(content).info().threads == 3  # noqa: S301  # our own
+
+    def test_a_pickled_predictor_of_a_bundled_model_does_not_depend_on_where_pdeinfer_is_installed(self) -> None:
+        content = pickle.dumps(Predictor("digits-pde"))
+        assert b"digits-pde" in content
+        assert os.fsencode(zoo.load("digits-pde").path) not in content
+
+    @needs_fork
+    @pytest.mark.parametrize(
+        ("in_child", "threads"),
+        [
+            ("pass", 2),
+            ("predictor.predict(IMAGE)", 1),
+            ("predictor.predict(IMAGE); predictor.close()", 2),
+            ("pickle.loads(pickle.dumps(predictor)).predict(IMAGE)", 2),
+            ("fork_and('predictor.predict(IMAGE)')", 2),
+        ],
+    )
+    def test_a_forked_child_ends_normally(self, in_child: str, threads: int) -> None:
+        program = f"""
+import os, pickle, sys, numpy as np
+from pdeinfer import Predictor
+IMAGE = np.zeros((8, 8), np.uint8)
+
+def fork_and(code):
+    child = os.fork()
+    if child == 0:
+        exec(code)
+        sys.exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+predictor = Predictor("digits-pde", threads={threads}, device="cpu")
+expected = predictor.predict(IMAGE)
+fork_and({in_child!r})
+assert predictor.predict(IMAGE) == expected
+"""
+        # Python 3.12 and newer warn that a process with threads forks.
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_a_child_process_opens_its_own_session_once(
+        self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = predictor.predict_proba(IMAGES)
+        monkeypatch.setattr(predictor, "_session", replace(predictor._session, _process=-1))
+        inherited = predictor._session
+        assert np.array_equal(predictor.predict_proba(IMAGES), expected)
+        own = predictor._session
+        assert own is not inherited
+        predictor.predict_proba(IMAGES)
+        assert predictor._session is own
+
+    def test_cuda_is_refused_in_a_forked_child(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predictor, "_session", replace(predictor._session, device="cuda:0", _process=-1))
+        with pytest.raises(DeviceError, match=r"cuda:0 .*spawn"):
+            predictor.predict(IMAGES[0])

@@ -1,9 +1,11 @@
-"""Devices, threads, CPU quotas, and what is no network."""
+"""create_session: devices, options, and models that cannot be loaded."""
 
-import os
+import logging
+import re
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
 from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.runtime import onnx_runtime, session
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.session import create_session
 
@@ -23,16 +26,18 @@ def model(package_folder: Path) -> bytes:
 
 
 class FakeOnnxRuntime:
-    """An ONNX Runtime with CUDA, which works, falls back to the CPU, or fails.
+    """An ONNX Runtime whose CUDA is absent, works, falls back to the CPU, or fails; or that rejects every model.
 
     Attributes:
-        sessions: the providers and options that each session was asked for with.
+        sessions: the providers and options of each session that was requested.
+        severities: those that its process-wide log was set to.
     """
 
     def __init__(self, outcome: str) -> None:
         self.__version__ = "9.9"
         self.outcome = outcome
         self.sessions: list[tuple[list, SimpleNamespace]] = []
+        self.severities: list[int] = []
         self.GraphOptimizationLevel = SimpleNamespace(ORT_ENABLE_ALL="all")
         self.ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL="sequential")
         self.SessionOptions = SimpleNamespace
@@ -41,7 +46,10 @@ class FakeOnnxRuntime:
         return [CPU] if self.outcome == "absent" else [CUDA, CPU]
 
     def preload_dlls(self) -> None:
-        sys.stdout.write("Failed to load libcudart.so\n")
+        sys.stdout.write("Failed to load libcudart.so: no such file\nPlease follow the instructions\n")
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        self.severities.append(severity)
 
     def InferenceSession(  # noqa: N802  # ONNX Runtime's name
         self, _: bytes, options: SimpleNamespace, providers: list, enable_fallback: int
@@ -49,6 +57,8 @@ class FakeOnnxRuntime:
         assert enable_fallback == 0
         self.sessions.append((providers, options))
         on_cuda = providers != [CPU]
+        if self.outcome == "rejects":
+            raise RuntimeError("INVALID_GRAPH")
         if on_cuda and self.outcome == "fails":
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
         used = [CUDA, CPU] if on_cuda and self.outcome == "works" else [CPU]
@@ -58,72 +68,99 @@ class FakeOnnxRuntime:
 def fake(monkeypatch: pytest.MonkeyPatch, outcome: str) -> FakeOnnxRuntime:
     runtime = FakeOnnxRuntime(outcome)
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    session._warn_once.cache_clear()
     return runtime
 
 
 class TestDevices:
-    """Only "auto" may choose."""
+    """Only "auto" falls back to the CPU."""
 
     def test_the_cpu_runs_the_model(self, model: bytes) -> None:
-        session = create_session(model, "cpu", 1)
-        assert (session.device, session.provider, session.threads) == ("cpu", CPU, 1)
-        assert session.inputs == ["image: tensor(uint8) [batch, 8, 8, 1]"]
-        assert session.outputs == ["probabilities: tensor(float) [batch, 10]"]
-        result = session.run("probabilities", {"image": np.zeros((3, 8, 8, 1), np.uint8)})
-        assert np.allclose(result, 0.1)
+        opened = create_session(model, "cpu", 1)
+        assert (opened.device, opened.provider, opened.threads) == ("cpu", CPU, 1)
+        assert opened.inputs == ["image: tensor(uint8) [batch, 8, 8, 1]"]
+        assert opened.outputs == ["probabilities: tensor(float) [batch, 10]"]
+        assert np.allclose(opened.run("probabilities", {"image": np.zeros((3, 8, 8, 1), np.uint8)}), 0.1)
 
-    def test_what_the_model_cannot_run_is_an_error_of_the_model(self, model: bytes) -> None:
-        session = create_session(model, "cpu", 1)
-        for run in (lambda feeds: session.run("probabilities", feeds), session.run_all):
-            with pytest.raises(ModelPackageError, match="cannot run the model: "):
+    def test_a_failed_run_is_a_model_package_error_and_prints_nothing(
+        self, model: bytes, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        opened = create_session(model, "cpu", 1)
+        for run in (lambda feeds: opened.run("probabilities", feeds), opened.run_all):
+            with pytest.raises(ModelPackageError):
                 run({"image": np.zeros((3, 8, 9, 1), np.uint8)})
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "", None, 0])
-    def test_unknown_devices_are_refused(self, model: bytes, device: object) -> None:
-        with pytest.raises(DeviceError, match="device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not "):
+    def test_unknown_devices_are_device_errors(self, model: bytes, device: object) -> None:
+        with pytest.raises(DeviceError, match=re.escape(repr(device))):
             create_session(model, device)
 
-    def test_cuda_is_refused_where_this_onnx_runtime_has_none(
+    def test_cuda_without_a_cuda_build_is_a_device_error_with_the_cure(
         self, model: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake(monkeypatch, "absent")
-        with pytest.raises(DeviceError, match=r"cuda:0 needs ONNX Runtime with CUDA.*pip install 'pdeinfer\[gpu\]'"):
+        monkeypatch.setattr(onnx_runtime, "installed_packages", lambda: ["onnxruntime"])
+        cure = "pip uninstall --yes onnxruntime && pip install 'pdeinfer[gpu]'"
+        with pytest.raises(DeviceError, match=f"cuda:0.*{re.escape(cure)}"):
             create_session(model, "cuda")
 
-    @pytest.mark.parametrize("outcome", ["falls back", "fails"])
-    def test_cuda_is_refused_where_it_would_be_the_cpu(
-        self, model: bytes, monkeypatch: pytest.MonkeyPatch, outcome: str
+    @pytest.mark.parametrize(
+        ("outcome", "reason"), [("falls back", "Failed to load libcudart.so"), ("fails", "no CUDA-capable device")]
+    )
+    def test_cuda_that_does_not_work_is_a_device_error_with_the_reason(
+        self, model: bytes, monkeypatch: pytest.MonkeyPatch, outcome: str, reason: str
     ) -> None:
         fake(monkeypatch, outcome)
-        with pytest.raises(DeviceError, match=r"cuda:1 cannot be used: .*(fell back to|no CUDA-capable device)"):
+        with pytest.raises(DeviceError, match=f"cuda:1.*{reason}"):
             create_session(model, "cuda:1")
 
+    @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "auto"])
+    @pytest.mark.parametrize("content", [None, b"hello"])
+    def test_a_damaged_model_is_a_model_package_error_on_every_device(
+        self, model: bytes, content: bytes | None, device: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake(monkeypatch, "rejects")
+        with pytest.raises(ModelPackageError):
+            create_session(content or model, device)
+
     @pytest.mark.parametrize(("device", "index"), [("cuda", "0"), ("cuda:0", "0"), ("cuda:3", "3"), ("auto", "0")])
-    def test_cuda_is_used_where_it_works(
-        self, model: bytes, monkeypatch: pytest.MonkeyPatch, device: str, index: str
+    def test_cuda_is_used_without_tf32_if_it_works(
+        self, model: bytes, monkeypatch: pytest.MonkeyPatch, device: str, index: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         runtime = fake(monkeypatch, "works")
-        session = create_session(model, device)
-        assert (session.device, session.provider) == (f"cuda:{index}", CUDA)
-        # Without TF32 float32 is float32.
+        opened = create_session(model, device)
+        assert (opened.device, opened.provider) == (f"cuda:{index}", CUDA)
         expected = [(CUDA, {"device_id": index, "use_tf32": "0"}), CPU]
         assert [providers for providers, _ in runtime.sessions] == [expected]
+        assert not caplog.records
 
-    @pytest.mark.parametrize("outcome", ["absent", "falls back", "fails"])
-    def test_auto_takes_the_cpu_where_cuda_does_not_work(
-        self, model: bytes, monkeypatch: pytest.MonkeyPatch, outcome: str, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(("outcome", "logged"), [("absent", 0), ("falls back", 1), ("fails", 1)])
+    def test_auto_uses_the_cpu_if_cuda_does_not_work_and_logs_once_why_a_cuda_build_could_not(
+        self,
+        model: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+        outcome: str,
+        logged: int,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
-        fake(monkeypatch, outcome)
-        session = create_session(model, "auto")
-        assert (session.device, session.provider) == ("cpu", CPU)
-        assert capsys.readouterr().out == ""  # what ONNX Runtime prints is not the program's output
+        runtime = fake(monkeypatch, outcome)
+        for _ in range(2):
+            opened = create_session(model, "auto")
+            assert (opened.device, opened.provider) == ("cpu", CPU)
+        assert [(record.levelno, "cuda:0" in record.message) for record in caplog.records] == (
+            [(logging.WARNING, True)] * logged
+        )
+        assert capfd.readouterr() == ("", "")
+        assert runtime.severities == ([] if outcome == "absent" else [4, 2] * 2)  # quiet, then as before
 
-    def test_cpu_does_not_touch_cuda(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cpu_does_not_try_cuda(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         runtime = fake(monkeypatch, "works")
         assert create_session(model, "cpu").device == "cpu"
         assert [providers for providers, _ in runtime.sessions] == [[CPU]]
 
-    def test_the_options_are_those_of_production(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_options(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         runtime = fake(monkeypatch, "works")
         create_session(model, "cpu", 3)
         ((_, options),) = runtime.sessions
@@ -131,37 +168,77 @@ class TestDevices:
             "graph_optimization_level": "all",
             "execution_mode": "sequential",
             "intra_op_num_threads": 3,
-            "log_severity_level": 3,
+            "log_severity_level": 4,
         }
 
     def test_threads_default_to_the_available_cpus(self, model: bytes) -> None:
         assert create_session(model, "cpu").threads == available_cpus()
 
-    def test_a_missing_onnx_runtime_names_the_install_command(
-        self, model: bytes, monkeypatch: pytest.MonkeyPatch
+
+class TestInstallation:
+    """ONNX Runtime is missing, broken or installed twice; and does not send usage data."""
+
+    @pytest.mark.parametrize(
+        ("installed", "cure"),
+        [
+            ([], "pip install 'pdeinfer[cpu]'"),
+            (["onnxruntime"], "pip uninstall --yes onnxruntime && pip install 'pdeinfer[cpu]'"),
+            (["onnxruntime-gpu"], "pip uninstall --yes onnxruntime-gpu && pip install 'pdeinfer[gpu]'"),
+            (
+                ["onnxruntime", "onnxruntime-gpu"],
+                "pip uninstall --yes onnxruntime onnxruntime-gpu && pip install 'pdeinfer[gpu]'",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("module", [None, ModuleType("onnxruntime")])  # pip can leave an empty package
+    def test_an_onnx_runtime_that_cannot_be_imported_names_the_packages_and_the_cure(
+        self,
+        model: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+        installed: list[str],
+        cure: str,
+        module: ModuleType | None,
     ) -> None:
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
-        with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install 'pdeinfer\[cpu\]'"):
+        monkeypatch.setitem(sys.modules, "onnxruntime", module)
+        monkeypatch.setattr(onnx_runtime, "installed_packages", lambda: installed)
+        with pytest.raises(MissingDependencyError) as raised:
             create_session(model, "cpu")
+        assert str(raised.value).endswith(f": {cure}")
+        assert all(package in str(raised.value) for package in installed)
+
+    def test_the_installed_packages_are_found(self) -> None:
+        (package,) = onnx_runtime.installed_packages()
+        assert package.startswith("onnxruntime")
+
+    @pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+    def test_telemetry_is_off_unless_the_user_set_the_variable(
+        self, before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+        if before is not None:
+            monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before)
+        program = "import os, pdeinfer; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == after
 
 
 class TestModels:
-    """What ONNX Runtime is not given, and what it rejects."""
+    """Models that are rejected."""
 
     @pytest.mark.parametrize("content", [b"", b"\x08\x08", b"hello", b"ORTM" * 8])
-    def test_bytes_that_are_no_model_are_refused(self, content: bytes) -> None:
-        with pytest.raises(ModelPackageError, match=r"not an ONNX file|cannot load the model"):
+    def test_bytes_that_are_not_an_onnx_file_are_rejected(self, content: bytes) -> None:
+        with pytest.raises(ModelPackageError):
             create_session(content, "cpu")
 
-    def test_an_unknown_operator_is_refused(self) -> None:
+    def test_an_unknown_operator_is_rejected(self) -> None:
         output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
         graph = helper.make_graph([helper.make_node("NoSuchOperator", [], ["y"])], "g", [], [output])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        with pytest.raises(ModelPackageError, match="cannot load the model"):
+        with pytest.raises(ModelPackageError, match="NoSuchOperator"):
             create_session(model.SerializeToString(), "cpu")
 
     @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "absolute"])
-    def test_a_model_that_refers_to_a_file_is_refused_and_the_file_not_read(
+    def test_a_model_that_refers_to_another_file_is_rejected(
         self, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "sub").mkdir()
@@ -174,76 +251,5 @@ class TestModels:
         x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
         graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [w])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        with pytest.raises(ModelPackageError, match="must be self-contained"):
+        with pytest.raises(ModelPackageError, match="self-contained"):
             create_session(model.SerializeToString(), "cpu")
-
-
-class TestAvailableCpus:
-    """Affinity and the quotas of control groups, from files of a made-up system."""
-
-    @pytest.fixture(autouse=True)
-    def _eight_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-
-    @staticmethod
-    def write(root: Path, files: dict[str, str]) -> Path:
-        for name, content in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-        return root
-
-    def test_without_control_groups_the_affinity_counts(self, tmp_path: Path) -> None:
-        assert available_cpus(tmp_path) == 8
-
-    def test_without_affinity_the_cpus_count(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(os, "sched_getaffinity")
-        monkeypatch.setattr(os, "cpu_count", lambda: 5)
-        assert available_cpus(tmp_path) == 5
-        monkeypatch.setattr(os, "cpu_count", lambda: None)
-        assert available_cpus(tmp_path) == 1
-
-    @pytest.mark.parametrize(
-        ("quota", "cpus"),
-        [("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("9900000 100000", 8)],
-    )
-    def test_the_quota_of_version_2_counts(self, tmp_path: Path, quota: str, cpus: int) -> None:
-        root = self.write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota}\n"})
-        assert available_cpus(root) == cpus
-
-    def test_the_smallest_quota_on_the_way_up_counts(self, tmp_path: Path) -> None:
-        files = {
-            "proc/self/cgroup": "0::/pod/container\n",
-            "sys/fs/cgroup/pod/container/cpu.max": "max 100000\n",
-            "sys/fs/cgroup/pod/cpu.max": "300000 100000\n",
-            "sys/fs/cgroup/cpu.max": "600000 100000\n",
-        }
-        assert available_cpus(self.write(tmp_path, files)) == 3
-
-    @pytest.mark.parametrize(
-        ("quota", "period", "cpus"), [("400000", "100000", 4), ("-1", "100000", 8), ("1000", "100000", 1)]
-    )
-    @pytest.mark.parametrize("group", ["", "docker/abc"])
-    def test_the_quota_of_version_1_counts(
-        self, tmp_path: Path, group: str, quota: str, period: str, cpus: int
-    ) -> None:
-        folder = f"sys/fs/cgroup/cpu/{group}"
-        files = {
-            "proc/self/cgroup": f"5:memory:/other\n4:cpu,cpuacct:/{group}\n1:name=systemd:/\n",
-            f"{folder}/cpu.cfs_quota_us": f"{quota}\n",
-            f"{folder}/cpu.cfs_period_us": f"{period}\n",
-        }
-        assert available_cpus(self.write(tmp_path, files)) == cpus
-
-    def test_in_a_container_that_sees_its_host_path_the_mount_counts(self, tmp_path: Path) -> None:
-        files = {
-            "proc/self/cgroup": "4:cpu,cpuacct:/docker/abc\n0::/docker/abc\n",
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n",
-            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-        }
-        assert available_cpus(self.write(tmp_path, files)) == 2
-
-    @pytest.mark.parametrize("content", ["", "garbage", "max", "1 0", "-1 100000 3", "x y"])
-    def test_files_of_an_unknown_form_are_passed_over(self, tmp_path: Path, content: str) -> None:
-        root = self.write(tmp_path, {"proc/self/cgroup": "0::/\nnonsense\n", "sys/fs/cgroup/cpu.max": content})
-        assert available_cpus(root) == 8
