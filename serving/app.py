@@ -1,81 +1,93 @@
 """The ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
-from serving.engine.models import Models
-from serving.errors import add_error_handlers
-from serving.http import admin, routes, v2
-from serving.http.page import add_page
-from serving.middleware.body_limit import BodyLimit
+from serving.engine.models import Action, Models
+from serving.http import admin, classify, health, models
+from serving.http.body import ImageRoute
+from serving.http.errors import add_error_handlers
+from serving.http.openapi import complete_document
+from serving.http.page import ASSETS, add_page
+from serving.http.v2 import infer
+from serving.http.v2.routes import ROUTERS as V2_ROUTERS
+from serving.middleware.body_limit import BodyLimit, ByteBudget
 from serving.middleware.disconnect import CancelOnDisconnect
+from serving.middleware.head import HeadAsGet
 from serving.middleware.observation import Observation
-from serving.middleware.security import ApiKeys, SecurityHeaders, document_keys
+from serving.middleware.security import ApiKeys, SecurityHeaders
 from serving.settings import Settings
+
+# From a model's name and what to do with it to the versions that are served then.
+ChangeModel: TypeAlias = Callable[[str, Action], Awaitable[tuple[str, ...]]]
 
 _PROBES = ("/healthz", "/readyz", "/v2/health/")
 _DOCUMENTATION = ("/docs", "/openapi.json")
 
 
-def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAPI:
-    """Return the application; its lifespan loads the models and, at the end, closes them.
+def create_app(
+    settings: Settings, names: Sequence[str] | None = None, change_model: ChangeModel | None = None
+) -> FastAPI:
+    """Return the application; its lifespan loads the models and closes them at the end.
 
-    Entering the lifespan raises what `serving.engine.models.Models` raises, to which `names` is passed.
+    Entering the lifespan raises what `serving.engine.models.Models` raises.
+
+    Args:
+        names: the models to serve at first, as `Models` takes them.
+        change_model: makes the changes that admins ask for; None: this process alone makes them.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.models = await asyncio.to_thread(Models, settings, names)
-        app.state.change_model = app.state.models.change
+        served = await asyncio.to_thread(Models, settings, names)
+        app.state.models = served
+        app.state.change_model = change_model or served.change
         try:
             yield
         finally:
-            await asyncio.to_thread(app.state.models.close)
+            await asyncio.to_thread(served.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="pdeinfer",
         version=__version__,
         description="Image classification with compact networks that solve a diffusion-advection equation.",
-        docs_url=None,  # FastAPI's own loads its scripts from a CDN, and starts them inline
+        servers=[{"url": ".", "description": "relative to this document"}],
+        # Its own pages have inline scripts. `serving.http.page` uses only the files that it serves.
+        docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # clients of V2 follow no redirect
-        # Of OpenTelemetry its traces: metrics and logs are `serving.telemetry.metrics` and `serving.telemetry.logs`.
+        static_url=ASSETS,
+        redirect_slashes=False,  # V2 clients do not follow redirects
+        # OpenTelemetry gets traces only: `serving.telemetry` has its own metrics and logs.
         telemetry={"auto_configure": False, "metrics": False, "logs": False, "operation_spans": False},
         lifespan=lifespan,
     )
     app.state.settings = settings
-    add_error_handlers(app)
-    add_page(app)
-    app.router.routes.extend((routes.DIRECT, *v2.DIRECT))
-    app.include_router(routes.router)
-    app.include_router(v2.router)
-    if settings.keys_of_admins():
-        app.include_router(admin.router)
     keys = _keys(settings)
-    if any(keys.values()):
-        document_keys(app.openapi(), keys)
+    budget = ByteBudget(settings.max_total_bytes)
+    add_error_handlers(app)
+    _add_routes(app, settings, budget)
+    operations = {classify.PATH: classify.OPERATION, **{path: infer.operation(path) for path in infer.PATHS}}
+    complete_document(app, operations, (*classify.SCHEMAS, *infer.SCHEMAS), keys)
 
-    # The last one added is the first one asked.
+    # The last one added sees a request first.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(ApiKeys, keys=keys)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        max_total_bytes=settings.max_total_bytes,
-        timeout=settings.body_timeout,
-    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, budget=budget, timeout=settings.body_timeout)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=(
-                *("Authorization", "X-API-Key", "X-Request-Id"),
+                *("Authorization", "X-API-Key", "X-Request-Id", "Traceparent", "Tracestate", "Baggage"),
                 *("Content-Type", "Content-Encoding", "Inference-Header-Content-Length"),
             ),
             expose_headers=("Inference-Header-Content-Length", "Retry-After", "X-Request-Id"),
@@ -83,6 +95,16 @@ def create_app(settings: Settings, names: Sequence[str] | None = None) -> FastAP
     app.add_middleware(Observation, access_log=settings.access_log)
     app.add_middleware(SecurityHeaders)
     return app
+
+
+def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
+    add_page(app)
+    app.router.routes.append(ImageRoute(classify.PATH, classify.classify, budget))
+    app.router.routes.extend(ImageRoute(path, infer.infer, budget) for path in infer.PATHS)
+    for router in (models.router, health.router, *V2_ROUTERS):
+        app.include_router(router)
+    if settings.keys_of_admins():
+        app.include_router(admin.router)
 
 
 def _keys(settings: Settings) -> dict[str, list[str]]:

@@ -49,6 +49,13 @@ examples:
 """
 
 
+# An origin as browsers write it in the header Origin. A setting in another spelling would never match.
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
 def _from_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
@@ -146,6 +153,12 @@ class Settings(BaseSettings):
     body_timeout: float = Field(
         default=60, gt=0, le=86_400, description="seconds to send a request's body; then it gets a 408"
     )
+    keep_alive_timeout: int = Field(
+        default=75,
+        ge=1,
+        le=86_400,
+        description="seconds for which an idle connection stays open: more than a proxy in front keeps its own",
+    )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
         default=512 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
@@ -217,8 +230,14 @@ class Settings(BaseSettings):
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if origin != "*" and "://" not in origin:
-                raise ValueError("an origin is like https://example.org")
+            found = _ORIGIN.fullmatch(origin)
+            port = found["port"] if found else None
+            is_valid = found and not (port and (port == _DEFAULT_PORTS.get(found["scheme"]) or int(port) > 65_535))
+            if origin != "*" and not is_valid:
+                raise ValueError(
+                    "expected an origin as browsers send it, such as https://example.org or http://localhost:3000 "
+                    f"(lower case, no path, no slash at the end, no default port), got {origin!r}"
+                )
         return value
 
     @classmethod

@@ -1,7 +1,6 @@
 """The images of concurrent requests decoded: small ones as they come, large ones as there is memory for them."""
 
 import asyncio
-import base64
 import time
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -14,7 +13,6 @@ from pdeinfer.images.convert import to_array
 from serving.engine.batching import Batcher
 from serving.engine.pixel_budget import PixelBudget
 from serving.engine.threads import Threads
-from serving.http.uploads import Upload
 from serving.telemetry.metrics import ModelMetrics
 
 # As many images, of one or many requests, a thread decodes without giving the next batch its turn.
@@ -22,7 +20,8 @@ DECODED_TOGETHER = 8
 # An image of up to so many pixels needs no room in the budget: a thread decodes one at a time, in at most 20 MB.
 SMALL_PIXELS = 1_000_000
 
-NamedUpload: TypeAlias = tuple[str, Upload]
+# The name that errors give an image, and its file, or why there is no file.
+NamedFile: TypeAlias = tuple[str, bytes | ImageError]
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError
 
 
@@ -52,21 +51,21 @@ class Decoder:
             max_batches=threads.count,
         )
 
-    async def run(self, uploads: Sequence[NamedUpload]) -> list[Decoded]:
+    async def run(self, files: Sequence[NamedFile]) -> list[Decoded]:
         """Return every image as uint8 (H, W, C), in order, or why there is none; cancelled, what waits is left alone.
 
         Args:
-            uploads: at least one, each with the name that errors call it.
+            files: at least one.
         """
-        decoded = await self._batcher.run(uploads)
+        decoded = await self._batcher.run(files)
         large = {place: image for place, image in enumerate(decoded) if isinstance(image, ImageTooLargeError)}
         if large:
-            images = await asyncio.gather(*(self._decode_large(uploads[place], large[place]) for place in large))
+            images = await asyncio.gather(*(self._decode_large(files[place], large[place]) for place in large))
             for place, image in zip(large, images, strict=True):
                 decoded[place] = image
         return decoded
 
-    async def _decode_large(self, upload: NamedUpload, error: ImageTooLargeError) -> Decoded:
+    async def _decode_large(self, file: NamedFile, error: ImageTooLargeError) -> Decoded:
         """Decode an image that is not small, once there is room and a thread for it."""
         pixels = error.pixels if error.pixels and error.pixels <= self._max_pixels else 0  # 0: it is refused anyway
         await self._budget.acquire(pixels)
@@ -75,19 +74,20 @@ class Decoder:
         except asyncio.CancelledError:
             self._budget.release(pixels)
             raise
-        decoding = asyncio.create_task(self._threads.run_acquired(self._decode, upload, self._max_pixels))
+        decoding = asyncio.create_task(self._threads.run_acquired(self._decode, file, self._max_pixels))
         # A thread cannot be stopped: what it uses is free when it has ended, not when nobody waits for it any more.
         decoding.add_done_callback(lambda _: self._budget.release(pixels))
         return await asyncio.shield(decoding)
 
-    def _decode_small(self, uploads: list[NamedUpload]) -> list[Decoded]:
-        return [self._decode(upload, min(SMALL_PIXELS, self._max_pixels)) for upload in uploads]
+    def _decode_small(self, files: list[NamedFile]) -> list[Decoded]:
+        return [self._decode(file, min(SMALL_PIXELS, self._max_pixels)) for file in files]
 
-    def _decode(self, upload: NamedUpload, max_pixels: int) -> Decoded:
-        name, file = upload
+    def _decode(self, file: NamedFile, max_pixels: int) -> Decoded:
+        name, content = file
+        if isinstance(content, ImageError):
+            return content
         started = time.perf_counter()
         try:
-            content = _from_base64(file.content, name) if isinstance(file.content, str) else file.content
             decoded: Decoded = to_array(content, self._spec, name, max_pixels=max_pixels)
         except ImageError as error:
             # What it refers to, by its traceback, are the bytes of the image and, in the end, itself.
@@ -96,10 +96,3 @@ class Decoder:
         if not isinstance(decoded, ImageTooLargeError):  # not decoded: refused, or about to come again as a large one
             self._seconds.observe(time.perf_counter() - started)
         return decoded
-
-
-def _from_base64(text: str, name: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise ImageError(f"{name}: expected base64: {error}") from error

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError
 from pdeinfer.package import zoo
@@ -14,11 +15,12 @@ from serving.engine.pixel_budget import PixelBudget
 from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages
 from serving.engine.threads import Threads
-from serving.errors import ApiError
-from serving.http.schemas import Action
+from serving.errors import ModelLoadError, ModelNotServedError, VersionNotServedError
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Action: TypeAlias = Literal["load", "reload", "unload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,32 +109,32 @@ class Models:
         """Return the served versions of a model, lowest first.
 
         Raises:
-            ApiError: 404, no model of that name is served.
+            ModelNotServedError: no model of that name is served.
         """
         if name not in self._models:
             served = ", ".join(self._models) or "none"
-            raise ApiError(404, "model_not_found", f"no model {name!r} is served, only: {served}")
+            raise ModelNotServedError(f"no model {name!r} is served, only: {served}")
         return tuple(sorted(self._models[name], key=int))
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """Return a model, in its highest version where none is named.
 
         Raises:
-            ApiError: 404, no such model or no such version is served.
+            ModelNotServedError, VersionNotServedError: no such model or no such version is served.
         """
         versions = self.versions(name)
         if version is None:
             version = versions[-1]
         if version not in versions:
             message = f"no version {version!r} of {name!r} is served, only: {', '.join(versions)}"
-            raise ApiError(404, "version_not_found", message)
+            raise VersionNotServedError(message)
         return self._models[name][version]
 
     async def change(self, name: str, action: Action) -> tuple[str, ...]:
         """Load, reload or unload a model, and return its versions that are served then.
 
         Raises:
-            ApiError: as `prepare` does, and what was served still is.
+            ModelNotServedError, ModelLoadError: as `prepare` does, and what was served still is.
         """
         async with self._changing:
             change = await self.prepare(name, action)
@@ -143,7 +145,8 @@ class Models:
         """Return a change that can be applied at once: it holds what the sources now hold under that name, loaded.
 
         Raises:
-            ApiError: 404, no such model is served, or the sources hold none to load; 422, it cannot be loaded.
+            ModelNotServedError: no such model is served, or the sources hold none to load.
+            ModelLoadError: it cannot be loaded.
         """
         if action != "load":
             self.versions(name)
@@ -152,12 +155,12 @@ class Models:
         try:
             found = await asyncio.to_thread(self._find, [name])
             if name not in found:
-                raise ApiError(404, "model_not_found", f"there is no package of a model {name!r} to load")
+                raise ModelNotServedError(f"there is no package of a model {name!r} to load")
             return Change(name, await asyncio.to_thread(self._load, found[name]), tuple(found))
         except PdeinferError as error:
             logger.exception("%s cannot be loaded", name)
             message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
-            raise ApiError(422, "model_load_failed", message) from error
+            raise ModelLoadError(message) from error
 
     def apply(self, change: Change) -> None:
         """Serve it; requests that hold what was served before are answered by that, and then its memory is free."""

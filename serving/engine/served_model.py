@@ -14,11 +14,10 @@ from pdeinfer import ImageError, Prediction, Predictor
 from pdeinfer.package.package import ModelPackage
 from serving.engine.batching import Batcher
 from serving.engine.deadline import until
-from serving.engine.decoder import Decoder
+from serving.engine.decoder import Decoder, NamedFile
 from serving.engine.pixel_budget import PixelBudget
 from serving.engine.threads import Threads
 from serving.errors import DeadlineError, InferenceError, OverloadedError
-from serving.http.uploads import Upload
 from serving.settings import Settings
 from serving.telemetry.metrics import ModelMetrics
 from serving.telemetry.tracing import span
@@ -101,16 +100,16 @@ class ServedModel:
             raise InferenceError
         return np.stack(rows)
 
-    async def classify(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> list[Outcome]:
+    async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:
         """Return one prediction per image, in order, or why there is none.
 
         Raises:
             OverloadedError, DeadlineError: there is no room or no time for them.
         """
-        with self._admit(len(uploads)):
-            return await until(deadline, self._classify(uploads, 1, top_k))
+        with self._admit(len(files)):
+            return await until(deadline, self._classify(files, top_k))
 
-    async def stream(self, uploads: Sequence[Upload], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
+    async def stream(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
         """Yield the same in parts, each once it and those before it are done.
 
         Raises:
@@ -118,17 +117,17 @@ class ServedModel:
                 no time was left have the DeadlineError in their place.
         """
 
-        async def classify(part: Sequence[Upload], first_number: int) -> list[Outcome]:
+        async def classify(part: Sequence[NamedFile]) -> list[Outcome]:
             try:
-                return await until(deadline, self._classify(part, first_number, top_k))
+                return await until(deadline, self._classify(part, top_k))
             except DeadlineError as error:
                 return [error] * len(part)
 
-        self._enter(len(uploads))
+        self._enter(len(files))
         tasks = []
-        for start in range(0, len(uploads), self._max_batch_size):
-            part = uploads[start : start + self._max_batch_size]
-            tasks.append(asyncio.create_task(classify(part, start + 1)))
+        for start in range(0, len(files), self._max_batch_size):
+            part = files[start : start + self._max_batch_size]
+            tasks.append(asyncio.create_task(classify(part)))
             # Not once it is read: a client that reads slowly would keep others out.
             tasks[-1].add_done_callback(partial(self._leave, len(part)))
         try:
@@ -141,10 +140,9 @@ class ServedModel:
             for task in tasks:
                 task.cancel()
 
-    async def _classify(self, uploads: Sequence[Upload], first_number: int, top_k: int) -> list[Outcome]:
-        named = [(upload.filename or f"image {number}", upload) for number, upload in enumerate(uploads, first_number)]
+    async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
         with span("decode"):
-            decoded = await self._decoder.run(named)
+            decoded = await self._decoder.run(files)
         arrays = [image for image in decoded if not isinstance(image, ImageError)]
         with span("compute", {"model": self.name, "images": len(arrays)}):
             computed = iter(await self._network.run(arrays) if arrays else ())
@@ -178,9 +176,16 @@ class ServedModel:
         self.metrics.batch_images.observe(len(images))
         try:
             with self.metrics.inference_seconds.time():
-                return list(self.predictor.predict_proba(np.stack(images)))
+                probabilities = self.predictor.predict_proba(np.stack(images))
         except Exception:
             logger.exception("%s failed on %d images", self.name, len(images))
             if len(images) == 1:
                 return [InferenceError()]
             return [result for image in images for result in self._compute([image])]
+        results: list[NDArray[np.float32] | InferenceError] = list(probabilities)
+        not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        if not_finite.size:
+            logger.error("%s computed NaN or infinity for %d of %d images", self.name, not_finite.size, len(images))
+        for index in not_finite:
+            results[index] = InferenceError()
+        return results

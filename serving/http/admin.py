@@ -1,47 +1,47 @@
-"""Models loaded, reloaded and unloaded while the server runs."""
+"""POST /admin/models/{name}: loads, reloads and unloads models while the server runs."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
-from serving.errors import ApiError
-from serving.http.routes import error_example
+from serving.http.errors import ApiError
+from serving.http.json_images import first_problem
+from serving.http.openapi import error_answer
+from serving.http.query import refuse_query
 from serving.http.schemas import ModelChange, ServedVersions
 
-router = APIRouter(prefix="/admin", tags=["admin"])
+router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse_query)])
 
 
 @router.post(
     "/models/{name}",
     summary="Load, reload or unload a model",
     responses={
-        400: error_example("The body is not JSON", ("invalid_json", "Invalid JSON: expected value at line 1 column 1")),
-        401: error_example("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
-        404: error_example("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
-        422: error_example(
-            "The package is damaged, or the request wrong",
+        400: error_answer("The body is not JSON", ("invalid_json", "Invalid JSON: expected value at line 1 column 1")),
+        401: error_answer("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
+        404: error_answer("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
+        422: error_answer(
+            "The package is damaged, or the request is wrong",
             ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
             ("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
         ),
-        503: error_example("The server is stopping", ("not_ready", "the server is stopping")),
+        503: error_answer("The server is stopping", ("not_ready", "the server is stopping")),
     },
-    # Read here: FastAPI would answer 400 to a body that is too large or too slow as well.
+    # This function parses the body. FastAPI would answer 400 to a body that is too large or too slow.
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": ModelChange.model_json_schema()}}}
     },
 )
 async def change_model(request: Request, name: str) -> ServedVersions:
-    """Packages are read from where the server's settings say, never from what a request names.
+    """Load, reload or unload a model in all of its versions.
 
-    `load` and `reload` serve what is there now, in all its versions; `reload` wants the model to be served already.
-    Requests that were accepted before are answered by what they were accepted for. The answer comes once every worker
-    has made the change; where one of them cannot, none makes it.
+    The server reads packages only from the places that its settings name. `load` and `reload` serve what is there now;
+    `reload` expects the model to be served already. Requests that were accepted before the change are answered by the
+    old model. The answer comes once every worker has made the change; if one of them cannot, none does.
     """
     try:
         change = ModelChange.model_validate_json(await request.body())
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        if problem["type"] == "json_invalid":
-            raise ApiError(400, "invalid_json", problem["msg"]) from error
-        place = ".".join(map(str, problem["loc"])) or "the body"
-        raise ApiError(422, "invalid_parameter", f"{place}: {problem['msg']}") from error
+        if error.errors(include_url=False)[0]["type"] == "json_invalid":
+            raise ApiError("invalid_json", first_problem(error)) from error
+        raise ApiError("invalid_parameter", first_problem(error)) from error
     return ServedVersions(name=name, versions=await request.app.state.change_model(name, change.action))

@@ -1,36 +1,166 @@
-"""The files of a form whose body is complete, read as browsers, curl and client libraries write them."""
+"""The images of a multipart/form-data body."""
 
 import re
+from urllib.parse import unquote_to_bytes
 
-# The parts of a form are found by their boundary, of the characters that RFC 2046 allows.
-_BOUNDARY = re.compile(r"""multipart/form-data; *boundary=("?)([0-9A-Za-z'()+_,./:=?-]{1,70})\1""", re.ASCII)
-_HEAD = re.compile(
-    rb'Content-Disposition: form-data; name="[^"\\%\x00-\x1f\x7f-\xff]*"; filename="([^"\\%\x00-\x1f\x7f-\xff]+)"'
-    rb"(?:\r\nContent-Type: [^\x00-\x1f\x7f-\xff]*)?",
-    re.IGNORECASE,
-)
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from serving.http.errors import ApiError
+from serving.http.schemas import MAX_FILENAME, PARAMETERS
+
+MAX_FIELDS = 32  # parts that are not images
+MAX_FIELD_BYTES = 8 * 2**10
+MAX_HEADER_BYTES = 16 * 2**10  # a filename* of MAX_FILENAME characters fits
+# RFC 2046 allows white space between a boundary and the end of its line. The parser reads it byte by byte.
+_MAX_PADDING = 64
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# RFC 8187: filename*=UTF-8'en'%E2%82%AC.png
+_EXTENDED_FILENAME = re.compile(rb";\s*filename\*\s*=\s*(?:utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
 
 
-def split_form(content_type: str, body: bytes, max_files: int) -> list[tuple[str, bytes]] | None:
-    """Return the name and content of every file, or None where anything in the form is not plain.
+class _Parts:
+    """Callbacks of the parser: they collect the headers and the content of each part."""
 
-    A form of which this says None may be well-formed: a parser has to tell. Of one of more than `max_files`, only
-    `max_files + 1` are returned.
+    def __init__(self) -> None:
+        self.parts: list[tuple[dict[bytes, bytes], bytes]] = []
+        self.is_complete = False
+
+    # The parser gets the whole body at once, so each callback has all of a name, a value or a content.
+
+    def on_part_begin(self) -> None:
+        self._headers: dict[bytes, bytes] = {}
+        self._content = b""
+
+    def on_header_begin(self) -> None:
+        self._name = self._value = b""
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name = data[start:end].lower()
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value = data[start:end]
+
+    def on_header_end(self) -> None:
+        self._headers[self._name] = self._value
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._content = data[start:end]
+
+    def on_part_end(self) -> None:
+        self.parts.append((self._headers, self._content))
+
+    def on_end(self) -> None:
+        self.is_complete = True
+
+
+def parse_form(body: bytes, boundary: bytes, max_images: int) -> list[tuple[str | None, bytes]]:
+    """Return the filename and the content of every image of a form, at least one.
+
+    A part is an image if it has a filename, an image's content type, or content that is not text. Other parts, such as
+    a submit button's, are ignored.
+
+    Raises:
+        ApiError: the form is malformed, holds no image or too many, or has a field that belongs in the query.
     """
-    found = _BOUNDARY.fullmatch(content_type)
-    if found is None:
-        return None
-    delimiter = b"\r\n--" + found[2].encode()
-    start, *parts = (b"\r\n" + body).split(delimiter, max_files + 2)
-    if start or not parts:
-        return None
-    if parts.pop() not in (b"--\r\n", b"--") and len(parts) <= max_files:
-        return None
-    files = []
-    for part in parts:
-        head, separator, content = part.partition(b"\r\n\r\n")
-        plain = _HEAD.fullmatch(head, 2) if head.startswith(b"\r\n") and separator else None
-        if plain is None:
-            return None
-        files.append((plain[1].decode(), content))
-    return files
+    images = []
+    for headers, content in _split(body, boundary, max_images):
+        field, filename, is_file = _names(headers.get(b"content-disposition", b""))
+        if is_file and not filename and not content:
+            continue  # a file input of a browser in which no file was chosen
+        if not is_file and _is_field(headers.get(b"content-type", b""), content):
+            if field.lower() in PARAMETERS:
+                message = f"{field!r} belongs in the query string: POST /classify?{field.lower()}=..."
+                raise ApiError("invalid_form", message)
+            continue
+        if len(filename) > MAX_FILENAME:
+            raise ApiError("invalid_form", f"expected a file name of at most {MAX_FILENAME} characters")
+        images.append((filename or None, content))
+    if not images:
+        raise ApiError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png")
+    if len(images) > max_images:
+        raise too_many_images(max_images)
+    return images
+
+
+def too_many_images(max_images: int) -> ApiError:
+    return ApiError("too_many_images", f"a request may hold at most {max_images} images")
+
+
+def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[bytes, bytes], bytes]]:
+    """Return the headers and the content of every part."""
+    if not boundary:
+        raise ApiError("invalid_form", "expected a boundary in the content type multipart/form-data, got none")
+    _limit_work(body, b"\r\n--" + boundary, max_images)
+    parts = _Parts()
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.on_part_begin,
+                "on_part_data": parts.on_part_data,
+                "on_part_end": parts.on_part_end,
+                "on_header_begin": parts.on_header_begin,
+                "on_header_field": parts.on_header_field,
+                "on_header_value": parts.on_header_value,
+                "on_header_end": parts.on_header_end,
+                "on_end": parts.on_end,
+            },
+            max_header_size=MAX_HEADER_BYTES,
+        )
+        parser.write(body)
+    except FormParserError as error:
+        raise ApiError("invalid_form", f"the form is malformed: {error}") from error
+    if not parts.is_complete:
+        raise ApiError("invalid_form", "the form ends before its closing boundary")
+    return parts.parts
+
+
+def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
+    """Refuse a body that would keep the parser busy for long.
+
+    Beside the headers, whose size it limits itself, the parser's work grows with the delimiters, including those with
+    other bytes behind them, and with the white space behind each.
+    """
+    position = -1
+    for _ in range(max_images + MAX_FIELDS + 2):
+        position = body.find(delimiter, position + 1)
+        if position < 0:
+            return
+        start = position + len(delimiter)
+        padding = body[start : start + _MAX_PADDING]
+        if len(padding) == _MAX_PADDING and not padding.strip(b" \t"):
+            raise ApiError("invalid_form", "the form is malformed: too much white space behind a boundary")
+    message = f"a form may hold at most {max_images} images and {MAX_FIELDS} other fields"
+    raise ApiError("too_many_images", message)
+
+
+def _names(disposition: bytes) -> tuple[str, str, bool]:
+    """Return the name of the field, the filename ("" if there is none), and whether the part is a file."""
+    _, options = parse_options_header(disposition)
+    extended = _EXTENDED_FILENAME.search(_QUOTED.sub(b'""', disposition)) if b"filename*" in disposition else None
+    filename = unquote_to_bytes(extended[1]) if extended else options.get(b"filename", b"")
+    return _text(options.get(b"name", b"")), _text(filename), bool(extended) or b"filename" in options
+
+
+def _text(value: bytes) -> str:
+    """Decode as UTF-8 or, if it is not, as Latin-1; a charset that the client names is not looked at."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _is_field(content_type: bytes, content: bytes) -> bool:
+    """Return whether a part without a filename is a field of text, and not an image."""
+    if content_type.strip().lower().startswith((b"image/", b"application/octet-stream")):
+        return False
+    if len(content) > MAX_FIELD_BYTES or _CONTROL.search(content):
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,14 +1,13 @@
-"""The page that documents the interface: Swagger UI, from this server alone and without an inline script."""
+"""GET /docs: the interactive reference, Swagger UI, without scripts from other hosts and without inline scripts."""
 
-from pathlib import Path
-
-import fastapi_offline
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, Response
-from fastapi.staticfiles import StaticFiles
 
 from serving.middleware.security import PAGE_POLICY
 
+ASSETS = "/docs/assets"  # where fastapi_offline serves Swagger UI
+
+# Relative addresses, for servers behind a prefix.
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -31,11 +30,10 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
 });
 """
-_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page at /docs; its addresses are relative, so it also works under a proxy's prefix."""
+    """Serve the page, for an application that serves Swagger UI's files under `ASSETS`."""
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -44,5 +42,3 @@ def add_page(app: FastAPI) -> None:
     @app.get("/docs/start.js", include_in_schema=False)
     async def start() -> Response:
         return Response(_START, media_type="text/javascript")
-
-    app.mount("/docs/assets", StaticFiles(directory=_ASSETS), name="assets")

@@ -1,14 +1,18 @@
-"""The JSON that the server answers, as it appears in the OpenAPI document."""
+"""The JSON of requests and responses, as the OpenAPI document shows it."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pdeinfer.package.package import Precision
+from serving.engine.models import Action
 
-Action: TypeAlias = Literal["load", "reload", "unload"]
+# The query parameters of /classify. In a body they would be ignored, so there they are refused.
+PARAMETERS = ("model", "top_k")
+
 Filename = Annotated[
-    str | None, Field(description="the image's, as the form says; null for a raw body", examples=["seven.png"])
+    str | None, Field(description="as sent with the image; null if it came without one", examples=["seven.png"])
 ]
 Label = Annotated[str, Field(examples=["7"])]
 LabelIndex = Annotated[int, Field(ge=0, description="the label's position among the model's labels", examples=[7])]
@@ -29,27 +33,41 @@ class ErrorDetail(_Schema):
 
 
 class ErrorResponse(_Schema):
-    """The body of every answer with a status of 400 or more."""
+    """The body of every response with a status of 400 or more."""
 
     error: ErrorDetail
 
 
-MAX_FILENAME = 1024  # it is returned, and would make answers as large as requests
+MAX_FILENAME = 1024  # file names are returned: without a limit, responses would be as large as requests
 
 
 class Base64Image(_Schema):
-    """An image of a JSON body."""
+    """An image of a JSON body; a bare string is its content."""
 
-    content: str = Field(description="the bytes of an image file, in base64", examples=["iVBORw0KGgo..."])
+    content: str = Field(
+        description="an image file in base64: standard or URL-safe alphabet, or a data URL", examples=["iVBORw0KGgo..."]
+    )
     filename: str | None = Field(
         default=None, max_length=MAX_FILENAME, description="returned with its result", examples=["seven.png"]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"content": value} if isinstance(value, str) else value
 
 
 class ImagesBody(_Schema):
     """A JSON body of images."""
 
     images: tuple[Base64Image, ...] = Field(description="in the order of the results")
+    model: Any = None
+    top_k: Any = None
+
+    @field_validator(*PARAMETERS, mode="before")
+    @classmethod
+    def _is_absent(cls, _: object) -> object:
+        raise PydanticCustomError("parameter", "belongs in the query string, not in the body")
 
 
 class ClassScore(_Schema):
@@ -71,7 +89,7 @@ class Classification(_Schema):
 
 
 class ImageFailure(_Schema):
-    """An image that could not be classified, while others of the request were."""
+    """An image that could not be classified."""
 
     filename: Filename
     error: ErrorDetail
@@ -86,28 +104,28 @@ class ClassifyResponse(_Schema):
 
 
 class ModelInput(_Schema):
-    """The images that a network takes; others are converted."""
+    """The images that a network takes; the server converts others."""
 
     height: int = Field(examples=[8])
     width: int = Field(examples=[8])
     channels: int = Field(description="1 (grey) or 3 (RGB)", examples=[1])
-    fit: Literal["crop", "pad", "stretch"] = Field(description="how an image of another aspect ratio is made to fit")
+    fit: Literal["crop", "pad", "stretch"] = Field(description="how an image of another aspect ratio is fitted")
 
 
 class ModelInfo(_Schema):
     """A served model."""
 
     name: str = Field(examples=["digits-pde"])
-    version: str = Field(description="a number; 1 where its folder has none", examples=["1"])
+    version: str = Field(description="a number; 1 if its folder has none", examples=["1"])
     labels: tuple[str, ...] = Field(examples=[["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]])
     input: ModelInput
-    parameters: int = Field(description="how many numbers were trained", examples=[5490])
+    parameters: int = Field(description="number of trained parameters", examples=[5490])
     metrics: dict[str, object] = Field(
         description="what was measured, from the model's card", examples=[{"test_accuracy": 0.97}]
     )
-    precision: Precision = Field(description="of the network's file in use", examples=["float32"])
-    device: str = Field(description="in use: cpu or cuda:N", examples=["cpu"])
-    provider: str = Field(description="ONNX Runtime's, in use", examples=["CPUExecutionProvider"])
+    precision: Precision = Field(description="of the model file in use", examples=["float32"])
+    device: str = Field(description="cpu or cuda:N", examples=["cpu"])
+    provider: str = Field(description="of ONNX Runtime", examples=["CPUExecutionProvider"])
 
 
 class ModelList(_Schema):
@@ -118,19 +136,19 @@ class ModelList(_Schema):
 
 
 class ModelChange(_Schema):
-    """What to do with a model."""
+    """A change of the served models."""
 
     action: Action
 
 
 class ServedVersions(_Schema):
-    """What is served of a model now."""
+    """The versions of a model that are served now."""
 
     name: str = Field(examples=["digits-pde"])
     versions: tuple[str, ...] = Field(examples=[["1", "2"]])
 
 
 class Health(_Schema):
-    """All is well."""
+    """The server is well."""
 
     status: Literal["ok"] = "ok"

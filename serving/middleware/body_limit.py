@@ -1,34 +1,77 @@
-"""The limits on request bodies, on bytes and on time, kept while they stream in and before anything parses them."""
+"""Limits on request bodies, on bytes and on time, enforced as the bodies stream in."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError, OverloadedError, error_response
+from serving.errors import OverloadedError
+from serving.http.errors import ApiError, error_response
 
-# How long a client that is answered early may go on sending. Closing at once would reset the connection, and clients
-# that send all of their body before they read, as most do, would never see the answer.
+# How long a client may go on sending after an early answer. Closing at once would reset the connection. Most clients
+# send all of their body before they read, so they would never see the answer.
 LINGER_SECONDS = 1.0
+
+Hold: TypeAlias = Callable[[int], None]
+
+
+class ByteBudget:
+    """Counts the bytes of request bodies that the server holds at a time.
+
+    Args:
+        total: the most bytes.
+
+    Attributes:
+        held: the bytes now.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self.held = 0
+
+    @contextmanager
+    def lease(self) -> Iterator[Hold]:
+        """Yield a function that counts further bytes, until the context ends.
+
+        It raises OverloadedError once there are more than the total.
+        """
+        leased = 0
+
+        def hold(size: int) -> None:
+            nonlocal leased
+            leased += size
+            self.held += size
+            if self.held > self._total:
+                raise OverloadedError
+
+        try:
+            yield hold
+        finally:
+            self.held -= leased
 
 
 class BodyLimit:
     """ASGI middleware that answers 413 to a body of more than `max_bytes`, and 408 to one that takes too long.
 
-    A Content-Length over the limit is refused before any of the body is read. Without one, or where it lies, the bytes
-    that come are counted. 503 is the answer where all requests together hold more than `max_total_bytes`: each of many
-    may be within its limit. What inflates a body adds its new size, by `scope["pdeinfer.hold"](size)`. Where an answer
-    is sent before its request's body was read, the connection is closed. (FastAPI's own `max_body_size` answers plain
-    text, and keeps the connection and with it the rest of the body.)
+    It refuses a Content-Length over the limit before it reads the body, and counts the bytes in case the header is
+    missing or lies. It answers 503 if all requests together hold too many bytes, as each may be within its own limit.
+    If a response is sent before the body was read, it closes the connection. (FastAPI's own `max_body_size` answers
+    plain text, and keeps the connection and with it the rest of the body.)
+
+    Args:
+        max_bytes: of one body.
+        budget: for all bodies.
+        timeout: seconds to send a body.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_total_bytes: int, timeout: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, budget: ByteBudget, timeout: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.max_total_bytes = max_total_bytes
+        self.budget = budget
         self.timeout = timeout
-        self.total_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,15 +81,8 @@ class BodyLimit:
         headers = Headers(scope=scope)
         content_length = headers.get("content-length", "0")
         more_to_come = content_length != "0" or "transfer-encoding" in headers
-        received = held = 0
+        received = 0
         deadline = asyncio.get_running_loop().time() + self.timeout
-
-        def hold(size: int) -> None:
-            nonlocal held
-            held += size
-            self.total_bytes += size
-            if self.total_bytes > self.max_total_bytes:
-                raise OverloadedError
 
         async def limited_receive() -> Message:
             nonlocal received, more_to_come
@@ -57,7 +93,7 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 seconds = f"{self.timeout:g} seconds"
-                raise ApiError(408, "body_timeout", f"the body of a request must be sent within {seconds}") from None
+                raise ApiError("body_timeout", f"the body of a request must be sent within {seconds}") from None
             size = len(message.get("body", b""))
             received += size
             more_to_come = message.get("more_body", False)
@@ -77,17 +113,13 @@ class BodyLimit:
 
         if content_length.isdecimal() and int(content_length) > self.max_bytes:
             error = self._too_large()
-            response = error_response(scope, error.status, error.code, error.message)
-            await response(scope, receive, lingering_send)
-        else:
-            scope["pdeinfer.hold"] = hold
-            try:
-                await self.app(scope, limited_receive, lingering_send)
-            finally:
-                self.total_bytes -= held
+            await error_response(scope, error.code, str(error))(scope, receive, lingering_send)
+            return
+        with self.budget.lease() as hold:
+            await self.app(scope, limited_receive, lingering_send)
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, "body_too_large", f"a request body may have at most {self.max_bytes} bytes")
+        return ApiError("body_too_large", f"a request body may have at most {self.max_bytes} bytes")
 
 
 async def _discard(receive: Receive) -> None:

@@ -3,10 +3,7 @@
 import re
 import zlib
 
-from starlette.requests import Request
-
-from serving.engine.threads import Threads
-from serving.errors import ApiError
+from serving.http.errors import ApiError
 
 # zlib's `wbits` by the name of the encoding; what HTTP calls deflate is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -28,33 +25,18 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return body
     if encoding not in _FORMATS:
         raise ApiError(
-            415, "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
+            "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
         )
     inflater = zlib.decompressobj(_FORMATS[encoding])
     try:
         content = inflater.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise ApiError(400, "invalid_compression", f"the body is not {encoding} data: {error}") from error
+        raise ApiError("invalid_compression", f"the body is not {encoding} data: {error}") from error
     if len(content) > max_bytes:
-        raise ApiError(413, "body_too_large", f"an inflated request body may have at most {max_bytes} bytes")
+        raise ApiError("body_too_large", f"an inflated request body may have at most {max_bytes} bytes")
     if not inflater.eof or inflater.unused_data:
         problem = "goes on after its end" if inflater.eof else "is cut off"
-        raise ApiError(400, "invalid_compression", f"the {encoding} data of the body {problem}")
-    return content
-
-
-async def inflated_body(request: Request, body: bytes, max_bytes: int, threads: Threads) -> bytes:
-    """Return the body of a request, inflated where it is compressed, and then counted among the bytes that are held.
-
-    Raises:
-        ApiError: as `inflate` does; 503 where too many bytes are held.
-    """
-    encoding = request.headers.get("content-encoding")
-    if not encoding:
-        return body
-    content = await threads.run(inflate, body, encoding, max_bytes)
-    if content is not body:
-        request.scope["pdeinfer.hold"](len(content))
+        raise ApiError("invalid_compression", f"the {encoding} data of the body {problem}")
     return content
 
 

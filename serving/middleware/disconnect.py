@@ -1,4 +1,4 @@
-"""Work for clients that have gone is stopped."""
+"""Stops the work for clients that have gone."""
 
 import asyncio
 from typing import cast
@@ -7,9 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class CancelOnDisconnect:
-    """ASGI middleware that cancels the application once the client has sent its body and closed the connection.
+    """ASGI middleware that cancels the application when the client closes the connection after it sent its body.
 
-    While the body is read, the application itself is told of a disconnect; afterwards it would not ask any more.
+    While the body is being read, the application sees a disconnect itself. Afterwards it no longer looks.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,7 +25,7 @@ class CancelOnDisconnect:
 
         async def watch() -> Message:
             nonlocal is_gone
-            message = await receive()  # a disconnect, also where the answer is complete
+            message = await receive()  # a disconnect, or the end of the response
             if not is_answered:
                 is_gone = True
                 application.cancel()

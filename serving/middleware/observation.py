@@ -1,4 +1,4 @@
-"""Every request has an id, is counted and timed; its fault, if it is the server's, is logged."""
+"""Gives every request an id, counts and times it, and logs the server's own faults."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import error_response
+from serving.http.errors import error_response
 from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
 
@@ -20,9 +20,10 @@ _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Observation:
-    """ASGI middleware that gives each request an id, the client's where it sent a sane one, and returns it.
+    """ASGI middleware that gives each request an id and returns it in the response.
 
-    An exception of the application is logged with it, and answered with an opaque 500.
+    The id is the client's X-Request-Id if that is sane, and a random one otherwise. An exception of the application is
+    logged with the id and answered with an opaque 500.
     """
 
     def __init__(self, app: ASGIApp, access_log: bool) -> None:
@@ -52,12 +53,12 @@ class Observation:
             logger.exception("the server failed to answer a request")
             if status is None:
                 message = "the server failed to answer; its log has the details"
-                await error_response(scope, 500, "internal_error", message)(scope, receive, observed_send)
+                await error_response(scope, "internal_error", message)(scope, receive, observed_send)
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
-        # The path of the route, not of the request: clients must not be able to make up new labels.
+        # The path of the route, not of the request: clients must not be able to create labels.
         route = getattr(scope.get("route"), "path", "other")
         outcome = "disconnected" if status is None else str(status)
         metrics.REQUESTS.labels(route, outcome).inc()

@@ -1,15 +1,16 @@
-"""Who may ask what, and what a browser may do with the answers."""
+"""API keys, and the headers that tell browsers what they may do with responses."""
 
 import hashlib
 import hmac
 import os
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import error_response
+from serving.http.errors import error_response
+
+_WHITE_SPACE = " \t"
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -23,14 +24,9 @@ _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 
-_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
-
 
 class SecurityHeaders:
-    """ASGI middleware that forbids browsers everything with an answer that does not say what it allows."""
+    """ASGI middleware that forbids browsers everything that a response does not allow itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,10 +44,10 @@ class SecurityHeaders:
 class ApiKeys:
     """ASGI middleware that answers 401 to requests without one of the keys for their path.
 
-    A key comes as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.
+    A key comes as `Authorization: Bearer KEY` or as `X-API-Key: KEY`. White space around it does not count.
 
     Args:
-        keys: by path prefix, the longest prefix decides; no keys for a prefix: it is open.
+        keys: by path prefix; the longest prefix decides, and a prefix without keys is open.
     """
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, Collection[str]]) -> None:
@@ -62,7 +58,7 @@ class ApiKeys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._may_pass(scope):
             message = "this needs a key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
-            response = error_response(scope, 401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+            response = error_response(scope, "unauthorized", message)
             await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -72,26 +68,11 @@ class ApiKeys:
         if not keys:
             return True
         headers = Headers(scope=scope)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = token.strip(" ") if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = _digest(sent.encode("latin-1"))  # of the bytes that were sent
-        # All of them are compared, each in constant time: the time tells nothing, the length neither.
+        scheme, _, token = headers.get("authorization", "").strip(_WHITE_SPACE).partition(" ")
+        sent = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = _digest(sent.strip(_WHITE_SPACE).encode("latin-1"))  # of the bytes that were sent
+        # Compares all keys, each in constant time: the time tells nothing about them, and neither does their length.
         return any([hmac.compare_digest(digest, key) for key in keys])  # noqa: C419
-
-
-def document_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> None:
-    """Add to an OpenAPI document which operations need a key, by the same prefixes, and what they answer without."""
-    longest_first = sorted(keys, key=len, reverse=True)
-    for path, operations in document["paths"].items():
-        if not keys[next(prefix for prefix in longest_first if path.startswith(prefix))]:
-            continue
-        error = {"$ref": f"#/components/schemas/{'V2Error' if path.startswith('/v2') else 'ErrorResponse'}"}
-        for operation in operations.values():
-            operation["security"] = [{name: []} for name in _SCHEMES]
-            operation["responses"].setdefault(
-                "401", {"description": "No key", "content": {"application/json": {"schema": error}}}
-            )
-    document["components"]["securitySchemes"] = _SCHEMES
 
 
 def _digest(key: bytes) -> bytes:

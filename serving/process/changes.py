@@ -101,7 +101,7 @@ class Changes:
     def _decide(self, change: _Change) -> None:
         if change.refused is None and any(state != change.prepared[0] for state in change.prepared):
             message = f"the package of {change.name!r} changed while it was loaded: what was served still is"
-            change.refused = [422, "model_load_failed", message]
+            change.refused = ["model_load_failed", message]
         if change.refused is not None:
             for worker in self._workers:
                 worker.send("discard")

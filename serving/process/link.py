@@ -9,9 +9,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from pdeinfer.package.package import MODEL_FILES
-from serving.engine.models import Change, Models
-from serving.errors import ApiError
-from serving.http.schemas import Action
+from serving.engine.models import Action, Change, Models
+from serving.errors import ChangeRefusedError, NotReadyError, ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Link:
                     if not answer.done():
                         answer.set_result(tuple(versions))
                 case ["refused", *error]:
-                    _fail(self._asked.popleft(), ApiError(*error))
+                    _fail(self._asked.popleft(), ChangeRefusedError(*error))
 
         loop.add_reader(self._pipe.fileno(), read)
 
@@ -78,7 +77,8 @@ class Link:
         """Load, reload or unload a model in all workers, and return its versions that they serve then.
 
         Raises:
-            ApiError: it was refused, and all serve what they served; or 503, the server is stopping.
+            ChangeRefusedError: it was refused, and all serve what they served.
+            NotReadyError: the server is stopping.
         """
         if self._pipe.closed:
             raise _stopping()
@@ -90,11 +90,11 @@ class Link:
     async def _prepare(self, models: Models, name: str, action: Action) -> None:
         try:
             change = await models.prepare(name, action)
-        except ApiError as error:
-            self._send("refused", error.status, error.code, error.message)
+        except ServingError as error:
+            self._send("refused", error.code, str(error))
         except Exception:
             logger.exception("the server failed to %s %s", action, name)
-            self._send("refused", 500, "internal_error", "the server failed to answer; its log has the details")
+            self._send("refused", "internal_error", "the server failed to answer; its log has the details")
         else:
             self._prepared = change
             versions = {
@@ -108,10 +108,10 @@ class Link:
             self._pipe.send_bytes(json.dumps(message).encode())
 
 
-def _fail(answer: asyncio.Future[tuple[str, ...]], error: ApiError) -> None:
+def _fail(answer: asyncio.Future[tuple[str, ...]], error: ServingError) -> None:
     if not answer.done():
         answer.set_exception(error)
 
 
-def _stopping() -> ApiError:
-    return ApiError(503, "not_ready", "the server is stopping")
+def _stopping() -> NotReadyError:
+    return NotReadyError("the server is stopping")

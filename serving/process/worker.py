@@ -69,7 +69,7 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     """
     _return_freed_memory()
     configure_tracing()
-    app = create_app(settings, link.names if link else None)
+    app = create_app(settings, *((link.names, link.change) if link else ()))
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
@@ -78,6 +78,7 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 
@@ -98,7 +99,6 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
             signal.signal(signal.SIGINT, lambda *_: None)
             if link is not None:
                 link.connect(models, lost=lambda: server.handle_exit(signal.SIGTERM, None))
-                app.state.change_model = link.change
             await server.serve([listening])
             return 0
 

@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["serving", "json"]):
-    from serving.errors import ApiError
+    from serving.http.errors import ApiError
     from serving.http.v2.request import parse_request
     from serving.http.v2.response import encode_response
     from serving.middleware.compression import inflate

@@ -30,7 +30,7 @@ def error_of(response: Response) -> tuple[int, str, str]:
     return response.status_code, body["error"]["code"], body["error"]["message"]
 
 
-def test_a_raw_image_gets_the_probabilities_of_the_default_model(
+def test_raw_image_gets_the_probabilities_of_the_default_model(
     client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
 ) -> None:
     response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
@@ -49,7 +49,7 @@ def test_a_raw_image_gets_the_probabilities_of_the_default_model(
     assert result["score"] == result["top"][0]["score"]
 
 
-def test_files_are_answered_in_the_order_sent(
+def test_results_are_in_the_order_of_the_files(
     client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
 ) -> None:
     response = post_files(client, *((f"{i}.png", png(image)) for i, image in enumerate(pixels)))
@@ -62,7 +62,7 @@ def test_files_are_answered_in_the_order_sent(
     assert [result["score"] for result in results] == pytest.approx(expected.max(axis=1), abs=1e-6)
 
 
-def test_the_model_and_top_k_are_chosen_by_the_query(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarray, png: Png) -> None:
     response = post_files(client, ("a.png", png(pixels[0])), model="tiny-rgb", top_k=2)
 
     body = response.json()
@@ -72,7 +72,7 @@ def test_the_model_and_top_k_are_chosen_by_the_query(client: TestClient, pixels:
 
 
 @pytest.mark.parametrize("top_k", [10, 11, 10**30])
-def test_top_k_beyond_the_classes_names_all_of_them(
+def test_top_k_beyond_the_number_of_classes_returns_all_of_them(
     client: TestClient, pixels: np.ndarray, png: Png, top_k: int
 ) -> None:
     top = post_files(client, ("a.png", png(pixels[0])), top_k=top_k).json()["results"][0]["top"]
@@ -82,7 +82,7 @@ def test_top_k_beyond_the_classes_names_all_of_them(
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/whatever", "IMAGE/PNG; a=b", "application/octet-stream"])
-def test_a_raw_body_may_have_any_image_content_type(
+def test_raw_body_may_have_any_image_content_type(
     client: TestClient, pixels: np.ndarray, png: Png, content_type: str
 ) -> None:
     response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": content_type})
@@ -90,7 +90,7 @@ def test_a_raw_body_may_have_any_image_content_type(
     assert response.status_code == 200
 
 
-def test_any_field_name_will_do(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_files_may_have_any_field_name(client: TestClient, pixels: np.ndarray, png: Png) -> None:
     files = {"first": ("a.png", png(pixels[0])), "second": ("b.png", png(pixels[1]))}
 
     response = client.post("/classify", files=files)
@@ -98,7 +98,7 @@ def test_any_field_name_will_do(client: TestClient, pixels: np.ndarray, png: Png
     assert [result["filename"] for result in response.json()["results"]] == ["a.png", "b.png"]
 
 
-def test_a_bad_image_has_its_own_error_and_does_not_fail_the_others(
+def test_bad_image_has_its_own_error_and_does_not_fail_the_others(
     client: TestClient, pixels: np.ndarray, png: Png
 ) -> None:
     good = png(pixels[0])
@@ -122,7 +122,7 @@ def test_a_bad_image_has_its_own_error_and_does_not_fail_the_others(
     assert results[1] == post_files(client, ("a.png", good)).json()["results"][0]
 
 
-def test_a_request_of_bad_images_only_is_422_with_the_first_error(client: TestClient) -> None:
+def test_request_of_bad_images_only_is_422_with_the_first_error(client: TestClient) -> None:
     status, code, message = error_of(post_files(client, ("a.txt", b"no image"), ("b.txt", b"")))
 
     assert (status, code) == (422, "invalid_image")
@@ -130,7 +130,7 @@ def test_a_request_of_bad_images_only_is_422_with_the_first_error(client: TestCl
 
 
 @pytest.mark.parametrize("content", [b"", b"no image"])
-def test_an_undecodable_raw_body_is_422_and_named_by_its_number(client: TestClient, content: bytes) -> None:
+def test_undecodable_raw_body_is_422_and_named_by_its_number(client: TestClient, content: bytes) -> None:
     response = client.post("/classify", content=content, headers={"Content-Type": "image/png"})
 
     status, code, message = error_of(response)
@@ -138,7 +138,7 @@ def test_an_undecodable_raw_body_is_422_and_named_by_its_number(client: TestClie
     assert message.startswith("image 1: expected")
 
 
-def test_an_image_of_too_many_pixels_is_422(client: TestClient, png: Png) -> None:
+def test_image_of_too_many_pixels_is_422(client: TestClient, png: Png) -> None:
     response = post_files(client, ("big.png", png(np.zeros((101, 100, 1), np.uint8))))
 
     assert error_of(response)[:2] == (422, "image_too_large")
@@ -147,30 +147,83 @@ def test_an_image_of_too_many_pixels_is_422(client: TestClient, png: Png) -> Non
 @pytest.mark.parametrize(
     "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}, {}]
 )
-def test_another_content_type_is_415(client: TestClient, headers: dict[str, str]) -> None:
+def test_other_content_types_are_415(client: TestClient, headers: dict[str, str]) -> None:
     status, code, message = error_of(client.post("/classify", content=b"image", headers=headers))
 
     assert (status, code) == (415, "unsupported_media_type")
     assert "multipart/form-data" in message
 
 
-def test_an_unknown_model_is_404_and_the_served_ones_are_named(client: TestClient) -> None:
+def test_unknown_model_is_404_and_the_message_names_the_served_ones(client: TestClient) -> None:
     status, code, message = error_of(post_files(client, ("a.png", b""), model="other"))
 
     assert (status, code) == (404, "model_not_found")
-    assert message == "no model 'other' is served, only: tiny-grey, tiny-rgb"
+    assert "tiny-grey, tiny-rgb" in message
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "five", "1.5", ""])
-def test_a_wrong_top_k_is_422(client: TestClient, top_k: str) -> None:
+@pytest.mark.parametrize("top_k", ["0", "00", "-1", "+1", "five", "1.5", "", "٣", "1 "])
+def test_wrong_top_k_is_422(client: TestClient, top_k: str) -> None:
     status, code, message = error_of(post_files(client, ("a.png", b""), top_k=top_k))
 
     assert (status, code) == (422, "invalid_parameter")
     assert message.startswith("top_k: ")
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("Model=tiny-rgb", "Model"),
+        ("model_name=tiny-rgb&top_k=1", "model_name"),
+        ("version=7", "version"),
+        ("topk=1", "topk"),
+        ("model=tiny-rgb&top-k=1", "top-k"),
+        ("=1", "''"),
+        ("a%0Ab=1", r"a\nb"),
+        ("model=tiny-rgb&model=tiny-grey", "model"),
+        ("top_k=1&top_k=2", "top_k"),
+        ("model=", "model"),
+        ("model", "model"),
+        (f"model={'a' * 201}", "model"),
+        ("&".join(f"name{number}=1" for number in range(1000)), "name0"),
+        ("a" * 5000, "aaa"),
+    ],
+)
+def test_unknown_repeated_or_empty_query_parameter_is_422_and_named(
+    client: TestClient, pixels: np.ndarray, png: Png, query: str, named: str
+) -> None:
+    headers = {"Content-Type": "image/png"}
+
+    status, code, message = error_of(client.post(f"/classify?{query}", content=png(pixels[0]), headers=headers))
+
+    assert (status, code) == (422, "invalid_parameter")
+    assert named in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_the_error_of_their_image_alone(
+    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    predict_proba = Predictor.predict_proba
+
+    def broken(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+        probabilities = predict_proba(predictor, images)
+        probabilities[(images == pixels[1]).all(axis=(1, 2, 3)), 3] = value
+        return probabilities
+
+    monkeypatch.setattr(Predictor, "predict_proba", broken)
+    mixed = post_files(client, ("good.png", png(pixels[0])), ("bad.png", png(pixels[1])))
+    alone = post_files(client, ("bad.png", png(pixels[1])))
+
+    good, bad = mixed.json()["results"]
+    assert mixed.status_code == 200
+    assert "label" in good
+    assert bad["error"]["code"] == "inference_failed"
+    assert error_of(alone)[:2] == (500, "inference_failed")
+
+
 @pytest.mark.parametrize("image", [b"0" * MAX_BODY_BYTES, b"0" * (MAX_BODY_BYTES + 1)])
-def test_a_form_of_more_bytes_than_the_limit_is_413(client: TestClient, image: bytes) -> None:
+def test_form_larger_than_the_limit_is_413(client: TestClient, image: bytes) -> None:
     status, code, message = error_of(post_files(client, ("a.png", image)))
 
     assert (status, code) == (413, "body_too_large")
@@ -178,7 +231,7 @@ def test_a_form_of_more_bytes_than_the_limit_is_413(client: TestClient, image: b
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 422), (MAX_BODY_BYTES + 1, 413)])
-def test_the_limit_is_the_largest_body_taken(client: TestClient, size: int, status: int) -> None:
+def test_body_of_exactly_the_limit_is_accepted(client: TestClient, size: int, status: int) -> None:
     def chunks() -> Iterator[bytes]:  # no Content-Length
         yield from (b"0" * min(1000, size - start) for start in range(0, size, 1000))
 
@@ -192,7 +245,7 @@ def test_more_images_than_the_limit_are_413(client: TestClient) -> None:
     status, code, message = error_of(post_files(client, *([("a.png", b"")] * (MAX_IMAGES + 1))))
 
     assert (status, code) == (413, "too_many_images")
-    assert message == f"a request may hold at most {MAX_IMAGES} images"
+    assert str(MAX_IMAGES) in message
 
 
 @pytest.mark.parametrize(
@@ -215,7 +268,7 @@ def test_more_images_than_the_limit_are_413(client: TestClient) -> None:
     ],
     ids=["no parts", "empty", "garbage", "no boundary", "a field", "cut off"],
 )
-def test_a_broken_form_or_one_without_files_is_400(
+def test_malformed_form_or_form_without_images_is_400(
     client: TestClient, body: bytes, content_type: str, code: str
 ) -> None:
     response = client.post("/classify", content=body, headers={"Content-Type": content_type})
@@ -223,8 +276,7 @@ def test_a_broken_form_or_one_without_files_is_400(
     assert error_of(response)[:2] == (400, code)
 
 
-def test_a_file_name_too_long_is_400_in_every_kind_of_body(client: TestClient) -> None:
-    """It is returned: answers would be as large as requests, for clients that do not read them."""
+def test_file_name_too_long_is_400_in_every_kind_of_body(client: TestClient) -> None:
     longest, plain, other = "a" * 1024, "a" * 1025, "ä" * 1025
 
     assert error_of(post_files(client, (longest, b"no image")))[:2] == (422, "invalid_image")
@@ -234,7 +286,7 @@ def test_a_file_name_too_long_is_400_in_every_kind_of_body(client: TestClient) -
     assert error_of(in_json)[:2] == (400, "invalid_json")
 
 
-def test_a_fault_of_the_server_is_500_without_details(
+def test_fault_of_the_server_is_500_without_details(
     client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

@@ -15,7 +15,6 @@ from serving.engine import decoder as module
 from serving.engine.decoder import SMALL_PIXELS, Decoder
 from serving.engine.pixel_budget import PixelBudget
 from serving.engine.threads import Threads
-from serving.http.uploads import Upload
 from serving.telemetry.metrics import ModelMetrics
 
 SPEC = PRESETS["digits-pde"].input
@@ -23,10 +22,10 @@ LARGE = 1200  # pixels of a side
 PIXELS = LARGE * LARGE
 
 
-def upload(side: int, grey: int = 128) -> tuple[str, Upload]:
+def upload(side: int, grey: int = 128) -> tuple[str, bytes]:
     file = BytesIO()
     PIL.Image.new("L", (side, side), grey).save(file, "PNG")
-    return "image", Upload("image", file.getvalue())
+    return "image", file.getvalue()
 
 
 class Watched:
@@ -59,9 +58,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Watched]:
 def test_an_image_that_is_refused_is_free_once_it_is_answered() -> None:
     threads = Threads(1)
     decoder = Decoder(SPEC, PIXELS, threads, PixelBudget(PIXELS), ModelMetrics("test", "1"))
-    refused, large = ("image", Upload("image", b"no image")), upload(LARGE)
+    refused, large = ("image", b"no image"), upload(LARGE)
 
-    async def objects_in_cycles(image: tuple[str, Upload]) -> int:
+    async def objects_in_cycles(image: tuple[str, bytes]) -> int:
         await decoder.run([image])
         gc.collect()
         gc.disable()
@@ -86,7 +85,7 @@ def test_each_image_that_is_decoded_is_timed_once() -> None:
     decoder = Decoder(SPEC, PIXELS, threads, PixelBudget(PIXELS), metrics)
 
     async def test() -> None:
-        await decoder.run([upload(8), upload(LARGE), ("text", Upload(None, b"text")), upload(2 * LARGE)])
+        await decoder.run([upload(8), upload(LARGE), ("text", b"text"), upload(2 * LARGE)])
 
     asyncio.run(test())
     threads.close()
@@ -101,7 +100,7 @@ def test_large_and_small_images_and_errors_come_back_in_order(watched: Callable[
             upload(8, 10),
             upload(LARGE, 20),
             upload(3 * LARGE),
-            ("text", Upload(None, b"text")),
+            ("text", b"text"),
             upload(LARGE, 30),
         ]
         first, second, third, fourth, fifth = await decoder.run(uploads)

@@ -1,5 +1,6 @@
-"""Forms as clients write them are split at their boundary; all others are left to the parser."""
+"""Forms: which parts are images, what they are called, and which forms are rejected."""
 
+import time
 from collections.abc import Callable
 
 import httpx2
@@ -7,77 +8,225 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.http import uploads
-from serving.http.forms import split_form
+from serving.http.errors import ApiError
+from serving.http.forms import MAX_FIELDS, parse_form
 
 Png = Callable[[np.ndarray], bytes]
 
-TYPE = "multipart/form-data; boundary=b"
-HEAD = b'Content-Disposition: form-data; name="f"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+DISPOSITION = b'Content-Disposition: form-data; name="f"'
+HEAD = DISPOSITION + b'; filename="a.png"\r\nContent-Type: image/png'
+BINARY = b"\x89PNG\r\n\x1a\n\x00\xff"
+
+
+def part(head: bytes, content: bytes) -> bytes:
+    return b"--b\r\n" + head + b"\r\n\r\n" + content + b"\r\n"
 
 
 def form(*parts: bytes) -> bytes:
-    return b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
+    return b"".join(parts) + b"--b--\r\n"
 
 
-def test_the_files_of_a_form_keep_their_order_and_every_byte() -> None:
-    contents = [bytes(range(256)), b"", b"\r\n\r\n-b", b"\r\n--\r\n"]
-    heads = [HEAD, HEAD.replace(b"Content-D", b"content-d"), HEAD.replace(b"\r\nContent-Type: image/png", b""), HEAD]
-
-    found = split_form(TYPE, form(*(head + content for head, content in zip(heads, contents, strict=True))), 4)
-
-    assert found == [("a.png", content) for content in contents]
+def parse(body: bytes, max_images: int = 4) -> list[tuple[str | None, bytes]]:
+    return parse_form(body, b"b", max_images)
 
 
-def test_the_forms_of_client_libraries_are_plain() -> None:
-    request = httpx2.Request("POST", "http://x", files=[("file", ("a b.png", b"1", "image/png")), ("file", b"2")])
+def rejection(body: bytes, boundary: bytes = b"b", max_images: int = 4) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        parse_form(body, boundary, max_images)
+    return caught.value
 
-    found = split_form(request.headers["content-type"], request.read(), 2)
 
-    assert found == [("a b.png", b"1"), ("upload", b"2")]
+def test_images_keep_their_order_and_every_byte() -> None:
+    contents = [bytes(range(256)), b"", b"\r\n\r\n-b", b"\r\n--\r\n--"]
+
+    assert parse(form(*(part(HEAD, content) for content in contents))) == [("a.png", content) for content in contents]
 
 
 @pytest.mark.parametrize(
-    ("content_type", "body"),
+    "head",
     [
-        ("multipart/form-data", form(HEAD + b"1")),
-        ("multipart/form-data; boundary=c", form(HEAD + b"1")),
-        (TYPE + "; charset=utf-8", form(HEAD + b"1")),
-        (TYPE, form(HEAD + b"1")[:-6]),
-        (TYPE, form(HEAD + b"1") + b"epilogue"),
-        (TYPE, b"preamble\r\n" + form(HEAD + b"1")),
-        (TYPE, form(HEAD + b"1\r\n--bc")),
-        (TYPE, form(HEAD.replace(b'; filename="a.png"', b"") + b"1")),
-        (TYPE, form(HEAD.replace(b"a.png", b"") + b"1")),
-        (TYPE, form(HEAD.replace(b"a.png", b'a\\".png') + b"1")),
-        (TYPE, form(HEAD.replace(b"a.png", b"%22.png") + b"1")),
-        (TYPE, form(HEAD.replace(b"a.png", "ä.png".encode()) + b"1")),
-        (TYPE, form(HEAD.replace(b"Content-Type", b"X-Other") + b"1")),
-        (TYPE, form(b"1")),
-        (TYPE, form()),
-        (TYPE, b""),
+        HEAD.lower(),
+        HEAD.replace(b"\r\nContent-Type: image/png", b""),
+        HEAD + b"\r\nX-Other: 1\r\nContent-Length: 3",
+        b"Content-Type: image/png\r\n" + DISPOSITION + b'; filename="a.png"',
+        b"Content-Disposition: form-data; filename=a.png; name=f",
+        b"Content-Disposition:form-data;name=f;filename=a.png",
+        b'Content-Disposition: attachment; filename="a.png"',
     ],
 )
-def test_what_is_not_plain_is_left_to_the_parser(content_type: str, body: bytes) -> None:
-    assert not split_form(content_type, body, 4)
+def test_headers_may_be_written_in_every_legal_way(head: bytes) -> None:
+    assert parse(form(part(head, BINARY))) == [("a.png", BINARY)]
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 1000])
-def test_of_too_many_files_only_one_more_than_allowed_is_returned(count: int) -> None:
-    body = form(*(HEAD + b"%d" % number for number in range(count)))
-    assert split_form(TYPE, body, 3) == [("a.png", b"%d" % number) for number in range(min(count, 4))]
-    assert split_form(TYPE, body[:-6], count) is None
+@pytest.mark.parametrize(
+    ("parameters", "filename"),
+    [
+        (b'; filename="a.png"', "a.png"),
+        (b"; filename=a.png", "a.png"),
+        (b'; filename="a b;c.png"', "a b;c.png"),
+        (rb'; filename="a\"b.png"', 'a"b.png'),
+        (rb'; filename="C:\pictures\a.png"', "a.png"),
+        ('; filename="ä€.png"'.encode(), "ä€.png"),
+        ('; filename="ä.png"'.encode("latin-1"), "ä.png"),
+        (b"; filename*=UTF-8''%E2%82%AC.png", "€.png"),
+        (b"; filename*=utf-8'en'%e2%82%ac.png", "€.png"),
+        (b"; filename*=iso-8859-1''%E4.png", "ä.png"),
+        (b"; filename=a.png; filename*=UTF-8''%E2%82%AC.png", "€.png"),
+        (b"; filename*=UTF-8''%E2%82%AC.png; filename=a.png", "€.png"),
+        (b"; filename=\"a.png\"; filename*=punycode''b.png", "a.png"),
+        (b"; filename=\"; filename*=UTF-8''b.png\"", "; filename*=UTF-8''b.png"),
+        (b"; filename*=UTF-8''" + b"%E2%82%AC" * 1024, "€" * 1024),
+        (b'; filename=""', None),
+        (b"", None),
+    ],
+)
+def test_filename_is_decoded_and_its_extended_form_preferred(parameters: bytes, filename: str | None) -> None:
+    head = DISPOSITION + parameters + b"\r\nContent-Type: image/png"
+
+    assert parse(form(part(head, BINARY))) == [(filename, BINARY)]
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_both_ways_give_one_answer(
-    client: TestClient, pixels: np.ndarray, png: Png, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = [("file", (f"{number}.png", png(pixels[number % 4]), "image/png")) for number in range(count)]
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "utf-7", "zlib", "nonsense"])
+def test_charset_that_a_client_names_is_not_looked_at(client: TestClient, charset: str) -> None:
+    body = form(part('Content-Disposition: form-data; name="f"; filename="ä"'.encode(), b"no image"))
 
-    split = client.post("/classify", files=files)
-    monkeypatch.setattr(uploads, "split_form", lambda *_: None)
-    parsed = client.post("/classify", files=files)
+    response = client.post(
+        "/classify", content=body, headers={"Content-Type": f"multipart/form-data; charset={charset}; boundary=b"}
+    )
 
-    assert (split.status_code, split.content) == (parsed.status_code, parsed.content)
-    assert split.status_code == (200 if count <= 4 else 413)
+    assert response.status_code == 422
+    assert response.json()["error"]["message"].startswith("ä: ")
+
+
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (DISPOSITION + b"\r\nContent-Type: image/png", b"text"),
+        (DISPOSITION + b"\r\nContent-Type: application/octet-stream", b"text"),
+        (DISPOSITION, BINARY),
+        (DISPOSITION, b"P6 1 1 255\n\xff\xfe\xfd"),
+        (DISPOSITION, b"long text" * 1000),
+        (DISPOSITION + b"\r\nContent-Type: text/plain; charset=utf-8", BINARY),
+        (b"Content-Type: image/png", BINARY),
+        (b"X-Other: 1", BINARY),
+    ],
+)
+def test_part_without_filename_is_an_image_by_its_type_or_its_bytes(head: bytes, content: bytes) -> None:
+    assert parse(form(part(HEAD, b"1"), part(head, content))) == [("a.png", b"1"), (None, content)]
+
+
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (b'Content-Disposition: form-data; name="submit"', b"Classify"),
+        (b'Content-Disposition: form-data; name="submit"', "Größe\r\n€".encode()),
+        (b'Content-Disposition: form-data; name="empty"', b""),
+        (b'Content-Disposition: form-data; name="data"\r\nContent-Type: application/json', b'{"a": 1}'),
+        (b'Content-Disposition: form-data; name="not chosen"; filename=""', b""),
+        (
+            b'Content-Disposition: form-data; name="not chosen"; filename=""\r\nContent-Type: application/octet-stream',
+            b"",
+        ),
+    ],
+)
+def test_text_fields_and_empty_file_inputs_are_ignored(head: bytes, content: bytes) -> None:
+    assert parse(form(part(head, content), part(HEAD, BINARY), part(head, content))) == [("a.png", BINARY)]
+    assert rejection(form(part(head, content))).code == "no_images"
+
+
+@pytest.mark.parametrize("name", ["model", "top_k", "Model", "TOP_K"])
+def test_query_parameter_as_a_field_is_rejected_by_name(name: str) -> None:
+    body = form(part(HEAD, BINARY), part(f'Content-Disposition: form-data; name="{name}"'.encode(), b"tiny-rgb"))
+
+    error = rejection(body)
+
+    assert error.code == "invalid_form"
+    assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"garbage",
+        b"preamble\r\n" + form(part(HEAD, b"1")),
+        form(part(HEAD, b"1"))[:-6],
+        form(part(HEAD, b"1"))[:-4],
+        b"--b\r\n" + HEAD,
+        part(HEAD, b"1"),
+        form(b"--b\r\nno colon\r\n\r\n1\r\n"),
+        form(part(HEAD + b"\r\nX: y" * 100, b"1")),
+        form(part(DISPOSITION + b'; filename="' + b"a" * 20_000 + b'"', b"1")),
+        form(part(DISPOSITION + b'; filename="' + b"a" * 1025 + b'"', b"1")),
+    ],
+    ids=[
+        *("empty", "garbage", "preamble", "no closing boundary", "half a closing boundary", "cut in the headers"),
+        *("cut off", "no colon", "many headers", "large header", "long file name"),
+    ],
+)
+def test_malformed_form_is_rejected(body: bytes) -> None:
+    assert rejection(body).code == "invalid_form"
+
+
+@pytest.mark.parametrize("boundary", [b"", b"c", b"b" * 5000, b"\xff"])
+def test_wrong_boundary_is_rejected(boundary: bytes) -> None:
+    assert rejection(form(part(HEAD, b"1")), boundary).code == "invalid_form"
+
+
+@pytest.mark.parametrize("count", [4, 5, 4 + MAX_FIELDS, 1000])
+def test_more_images_than_the_limit_are_rejected(count: int) -> None:
+    body = form(*(part(HEAD, b"1") for _ in range(count)))
+
+    if count <= 4:
+        assert len(parse(body)) == count
+    else:
+        assert rejection(body).code == "too_many_images"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--b\r\n" + HEAD + b"\r\n\r\n" + b"\r\n--bx" * 5_000_000,
+        b"--b\r\n" + HEAD + b"\r\n\r\n1\r\n--b" + b" " * 30_000_000,
+        b"\r\n" * 15_000_000,
+        b"\r\n-" * 10_000_000,
+        b"--b\r\n" + b" " * 30_000_000,
+        b"--b\r\n" + b"a" * 30_000_000,
+        b"--b\r\nX:" + b" " * 30_000_000,
+        b"--b\r\n" + b"X: y\r\n" * 5_000_000,
+    ],
+    ids=["false boundaries", "padding", "lines", "dashes", "spaces", "header name", "header value", "headers"],
+)
+def test_hostile_form_of_30_megabytes_is_rejected_within_a_second(body: bytes) -> None:
+    started = time.process_time()
+
+    assert rejection(body, max_images=64).code in ("invalid_form", "too_many_images")
+    assert time.process_time() - started < 1
+
+
+def test_forms_of_client_libraries_are_parsed() -> None:
+    request = httpx2.Request("POST", "http://x", files=[("file", ("a b.png", b"1", "image/png")), ("file", b"2")])
+    boundary = request.headers["content-type"].partition("boundary=")[2].encode()
+
+    assert parse_form(request.read(), boundary, 2) == [("a b.png", b"1"), ("upload", b"2")]
+
+
+def test_large_form_gets_the_same_answer_as_a_small_one(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+    """Large forms are parsed in a thread."""
+    small = [("file", ("a.png", png(pixels[0])))]
+    large = [*small, ("file", ("b.png", b"\0" * 100_000))]
+
+    result = client.post("/classify", files=small).json()["results"][0]
+
+    assert client.post("/classify", files=large).json()["results"][0] == result
+
+
+def test_part_without_filename_is_named_by_its_number(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+    body = form(part(HEAD, png(pixels[0])), part(DISPOSITION, png(pixels[1])), part(DISPOSITION, b"\0"))
+
+    response = client.post("/classify", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+
+    results = response.json()["results"]
+    assert [result["filename"] for result in results] == ["a.png", None, None]
+    assert "label" in results[1]
+    assert results[2]["error"]["message"].startswith("image 3: ")

@@ -1,4 +1,4 @@
-"""POST /classify with JSON, with compressed bodies, and answered line by line."""
+"""POST /classify with JSON, with compressed bodies, and with responses line by line."""
 
 import base64
 import gzip
@@ -17,8 +17,8 @@ from httpx2 import Response
 
 from pdeinfer import Predictor
 from serving.app import create_app
-from serving.errors import ApiError
-from serving.http.uploads import _parse_json
+from serving.http.errors import ApiError
+from serving.http.json_images import decode_base64, parse_json_images
 from serving.settings import Settings
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 
@@ -35,7 +35,7 @@ def error_of(response: Response) -> tuple[int, str, str]:
     return response.status_code, error["code"], error["message"]
 
 
-def test_images_in_base64_get_what_files_get(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_base64_images_get_the_same_results_as_files(client: TestClient, pixels: np.ndarray, png: Png) -> None:
     images = [{"content": base64_of(png(image)), "filename": f"{i}.png"} for i, image in enumerate(pixels)]
     files = [("file", (f"{i}.png", png(image))) for i, image in enumerate(pixels)]
 
@@ -45,17 +45,62 @@ def test_images_in_base64_get_what_files_get(client: TestClient, pixels: np.ndar
     assert response.json() == client.post("/classify?top_k=2", files=files).json()
 
 
-def test_what_is_no_base64_or_no_image_has_its_own_error(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["!", "A", "AAAAA", "AA=A", "é" * 8, "data:image/png,AAAA", "data:;base64", base64_of(b"text")]
+)
+def test_image_that_is_not_base64_or_not_an_image_has_its_own_error(
+    client: TestClient, pixels: np.ndarray, png: Png, wrong: str
+) -> None:
     good = base64_of(png(pixels[0]))
-    images = [{"content": content} for content in (good, good[:-1], "!" + good, "é" * 8, base64_of(b"text"))]
+    images = [{"content": good}, {"content": wrong}, {"content": wrong, "filename": "b.png"}, good]
 
-    results = client.post("/classify", json={"images": images[:MAX_IMAGES]}).json()["results"]
-    results += client.post("/classify", json={"images": [images[0], images[4]]}).json()["results"][1:]
+    first, second, third, fourth = client.post("/classify", json={"images": images}).json()["results"]
 
-    assert ["error" in result for result in results] == [False, True, True, True, True]
-    assert all(result["error"]["code"] == "invalid_image" for result in results[1:])
-    assert results[1]["error"]["message"].startswith("image 2: expected base64")
-    assert "base64" not in results[4]["error"]["message"]
+    assert first == fourth
+    assert "label" in first
+    assert second["error"]["code"] == third["error"]["code"] == "invalid_image"
+    assert second["error"]["message"].startswith("image 2: expected ")
+    assert third["error"]["message"].startswith("b.png: expected ")
+
+
+def test_broken_base64_alone_is_422(client: TestClient) -> None:
+    response = client.post("/classify", json={"images": [{"content": "!"}]})
+
+    assert error_of(response)[:2] == (422, "invalid_image")
+
+
+@pytest.mark.parametrize("size", range(60, 66))
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: text,
+        lambda text: text.rstrip("="),
+        lambda text: "\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n",
+        lambda text: "\r\n".join(text[i : i + 64] for i in range(0, len(text), 64)),
+        lambda text: text.replace("+", "-").replace("/", "_"),
+        lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+        lambda text: f"data:image/png;base64,{text}",
+        lambda text: f"data:;base64,{text}",
+        lambda text: f" DATA:image/png;name=a.png;BASE64,{text}",
+        lambda text: "data:image/png;base64," + text.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+    ],
+    ids=[
+        *("standard", "no padding", "lines of 76", "lines of 64", "URL-safe", "URL-safe without padding"),
+        *("data URL", "data URL without type", "data URL in capitals", "data URL with percent signs"),
+    ],
+)
+def test_base64_is_accepted_as_tools_write_it(size: int, write: Callable[[str], str]) -> None:
+    content = bytes(range(255, 255 - size, -1))  # every letter of the alphabet
+
+    assert decode_base64(write(base64_of(content))) == content
+
+
+@pytest.mark.parametrize("parameter", ["model", "top_k"])
+def test_query_parameter_in_a_json_body_is_rejected_by_name(client: TestClient, parameter: str) -> None:
+    response = client.post("/classify", json={"images": [{"content": ""}], parameter: "tiny-rgb"})
+
+    assert error_of(response)[:2] == (400, "invalid_json")
+    assert error_of(response)[2].startswith(f"{parameter}: ")
 
 
 @pytest.mark.parametrize(
@@ -67,25 +112,29 @@ def test_what_is_no_base64_or_no_image_has_its_own_error(client: TestClient, pix
         (b'{"images": "text"}', "invalid_json"),
         (b'{"images": [{}]}', "invalid_json"),
         (b'{"images": [{"content": 3}]}', "invalid_json"),
+        (b'{"images": [3]}', "invalid_json"),
+        (b'{"images": [null]}', "invalid_json"),
         (b'{"images": [{"content": "", "filename": "\\ud800"}]}', "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b'{"images": []}', "no_images"),
     ],
 )
-def test_a_broken_json_body_is_400(client: TestClient, body: bytes, code: str) -> None:
+def test_malformed_json_body_is_400(client: TestClient, body: bytes, code: str) -> None:
     response = client.post("/classify", content=body, headers={"Content-Type": "application/json"})
 
     assert error_of(response)[:2] == (400, code)
 
 
-def test_more_images_of_json_than_the_limit_are_413(client: TestClient) -> None:
+def test_more_json_images_than_the_limit_are_413(client: TestClient) -> None:
     response = client.post("/classify", json={"images": [{"content": ""}] * (MAX_IMAGES + 1)})
 
     assert error_of(response)[:2] == (413, "too_many_images")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_compressed_bodies_are_inflated(client: TestClient, pixels: np.ndarray, png: Png, encoding: str) -> None:
+def test_compressed_bodies_of_every_type_are_accepted(
+    client: TestClient, pixels: np.ndarray, png: Png, encoding: str
+) -> None:
     compress = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding]
     image = png(pixels[0])
     form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + image + b"\r\n--b--\r\n"
@@ -112,7 +161,7 @@ def lines_of(response: Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-def test_lines_are_the_results_in_their_order(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_ndjson_lines_are_the_results_in_order(client: TestClient, pixels: np.ndarray, png: Png) -> None:
     files = [("file", (f"{i}.png", png(image))) for i, image in enumerate(pixels)]
     files[2] = ("file", ("bad.txt", b"no image"))
 
@@ -123,10 +172,9 @@ def test_lines_are_the_results_in_their_order(client: TestClient, pixels: np.nda
     assert lines_of(response) == client.post("/classify", files=files).json()["results"]
 
 
-def test_a_large_request_is_answered_in_parts(
+def test_ndjson_lines_after_the_deadline_say_so(
     package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where the time is over in between, the rest of the lines say so."""
     predict_proba = Predictor.predict_proba
     computed: list[int] = []
 
@@ -151,25 +199,25 @@ def test_a_large_request_is_answered_in_parts(
     assert codes == sorted(codes, key=lambda code: code is not None)
 
 
-def test_what_fails_before_the_first_line_has_its_status(client: TestClient) -> None:
+def test_error_before_the_first_ndjson_line_has_its_status(client: TestClient) -> None:
     assert client.post("/classify?model=other", json={"images": []}, headers=NDJSON).status_code == 404
     assert client.post("/classify", json={"images": []}, headers=NDJSON).status_code == 400
 
 
-@pytest.mark.parametrize("item", [b"1,", b"{},", b'{"content":""},', b'"x":[],'])
-def test_json_of_more_values_than_its_images_need_is_413_before_it_is_parsed(item: bytes) -> None:
+@pytest.mark.parametrize("item", [b"1,", b"{},", b'{"content":""},', b'"x":[],', b'"data:,",'])
+def test_json_with_more_values_than_its_images_need_is_rejected_before_it_is_parsed(item: bytes) -> None:
     body = b'{"images":[' + item * (2**20 // len(item))
     tracemalloc.start()
     with pytest.raises(ApiError) as raised:
-        _parse_json(body, 64)
+        parse_json_images(body, 64)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert (raised.value.status, raised.value.code) == (413, "json_too_large")
+    assert raised.value.code == "json_too_large"
     assert peak < 10_000
 
 
-def test_as_many_images_as_the_limit_are_parsed_whatever_their_names_hold() -> None:
+def test_largest_allowed_number_of_json_images_is_parsed_whatever_their_names_hold() -> None:
     images = [{"content": "", "filename": "a,b,c,{}[].png", "other": [1, 2, 3]}] * 64
 
-    assert len(_parse_json(json.dumps({"images": images}).encode(), 64)) == 64
+    assert len(parse_json_images(json.dumps({"images": images}).encode(), 64)) == 64

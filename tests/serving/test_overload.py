@@ -17,7 +17,6 @@ from fastapi.testclient import TestClient
 
 from pdeinfer import Predictor
 from serving.app import create_app
-from serving.http.uploads import Upload
 from serving.settings import Settings
 
 Png = Callable[[np.ndarray], bytes]
@@ -214,7 +213,7 @@ def test_what_a_client_is_slow_to_read_keeps_no_others_out(package_folder: Path,
         app = create_app(settings_for(package_folder, max_batch_size=1))
         async with app.router.lifespan_context(app):
             (model,) = app.state.models
-            uploads = [Upload(None, png(image)) for image in pixels]
+            uploads = [("image", png(image)) for image in pixels]
             lines = model.stream(uploads, 1, asyncio.get_running_loop().time() + 60)
             await anext(lines)
             await wait_until(lambda: model._admitted == 0)  # and three of them are not read

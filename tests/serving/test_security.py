@@ -1,4 +1,4 @@
-"""Keys, the headers of answers, other origins, and limits on time."""
+"""API keys, security headers, CORS, and the limits on request bodies."""
 
 import asyncio
 import gzip
@@ -11,8 +11,9 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from serving.app import create_app
-from serving.errors import ApiError, OverloadedError
-from serving.middleware.body_limit import BodyLimit
+from serving.errors import OverloadedError
+from serving.http.errors import ApiError
+from serving.middleware.body_limit import BodyLimit, ByteBudget
 from serving.settings import Settings
 
 
@@ -30,10 +31,16 @@ def code_of(response: Response) -> str:
     [
         {"Authorization": "Bearer first-key"},
         {"Authorization": "bearer second-key"},
+        {"Authorization": "Bearer  first-key "},
+        {"Authorization": b" Bearer first-key\t"},
         {"X-API-Key": "second-key"},
+        {"X-API-Key": "second-key "},
+        {"X-API-Key": b" \tsecond-key\t"},
     ],
 )
-def test_each_of_the_keys_opens_in_either_header(package_folder: Path, headers: dict[str, str]) -> None:
+def test_every_key_is_accepted_in_both_headers_with_white_space_around_it(
+    package_folder: Path, headers: dict[str, Any]
+) -> None:
     with client_for(package_folder, api_keys="first-key,second-key") as client:
         assert client.get("/models", headers=headers).status_code == 200
 
@@ -50,7 +57,7 @@ def test_each_of_the_keys_opens_in_either_header(package_folder: Path, headers: 
         {"X-API-Key": "sch\u00fcssel".encode("latin-1")},
     ],
 )
-def test_without_a_key_the_answer_is_401_and_says_how_to_send_one(
+def test_request_without_a_valid_key_gets_401_and_no_key_is_logged(
     package_folder: Path, headers: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -65,7 +72,7 @@ def test_without_a_key_the_answer_is_401_and_says_how_to_send_one(
     assert "first-key" not in response.text + caplog.text
 
 
-def test_probes_and_the_documentation_are_open_and_metrics_are_not_where_there_are_keys(package_folder: Path) -> None:
+def test_keys_leave_probes_and_documentation_open_but_not_metrics(package_folder: Path) -> None:
     with client_for(package_folder, api_keys="key") as client:
         for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200, path
@@ -73,7 +80,7 @@ def test_probes_and_the_documentation_are_open_and_metrics_are_not_where_there_a
             assert client.get(path).status_code == 401, path
 
 
-def test_whether_probes_and_metrics_need_a_key_is_a_setting(package_folder: Path) -> None:
+def test_settings_decide_whether_probes_and_metrics_need_a_key(package_folder: Path) -> None:
     with client_for(package_folder, api_keys="key", probes_need_key=True, metrics_need_key=False) as client:
         assert client.get("/healthz").status_code == 401
         assert client.get("/v2/health/ready").status_code == 401
@@ -81,7 +88,7 @@ def test_whether_probes_and_metrics_need_a_key_is_a_setting(package_folder: Path
         assert client.get("/metrics").status_code == 200
 
 
-def test_keys_come_from_a_file_too(package_folder: Path, tmp_path: Path) -> None:
+def test_keys_can_come_from_a_file(package_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("from-file\n\nanother\n  # of the phone app\n")
     with client_for(package_folder, api_keys="key", api_keys_file=tmp_path / "keys") as client:
         for key in ("key", "from-file", "another"):
@@ -90,7 +97,7 @@ def test_keys_come_from_a_file_too(package_folder: Path, tmp_path: Path) -> None
             assert client.get("/models", headers={"X-API-Key": key}).status_code == 401
 
 
-def test_a_key_is_bytes_whatever_they_mean(package_folder: Path) -> None:
+def test_keys_are_compared_as_bytes(package_folder: Path) -> None:
     key = "schl\u00fcssel\u00e0"
     with client_for(package_folder, api_keys=f"{key},\udcff") as client:  # the second: of the environment, no UTF-8
         for headers in ({"X-API-Key": key.encode()}, {"Authorization": b"Bearer " + key.encode()}):
@@ -98,7 +105,7 @@ def test_a_key_is_bytes_whatever_they_mean(package_folder: Path) -> None:
         assert client.get("/models", headers={"X-API-Key": b"other"}).status_code == 401
 
 
-def test_answers_forbid_browsers_what_they_do_not_need(package_folder: Path) -> None:
+def test_responses_have_security_headers(package_folder: Path) -> None:
     with client_for(package_folder) as client:
         for path in ("/models", "/nowhere", "/docs"):
             headers = client.get(path).headers
@@ -109,7 +116,7 @@ def test_answers_forbid_browsers_what_they_do_not_need(package_folder: Path) -> 
             assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
-def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -> None:
+def test_cors_allows_only_the_configured_origins(package_folder: Path) -> None:
     preflight = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
     with client_for(package_folder) as client:
         response = client.get("/models", headers={"Origin": "https://example.org"})
@@ -121,9 +128,16 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
         assert "access-control-allow-origin" not in refused.headers
-        # What a page needs for binary tensors of V2, compressed or not.
-        tensors = {"Access-Control-Request-Headers": "content-encoding, inference-header-content-length"}
-        assert client.options("/v2/models/tiny-grey/infer", headers={**preflight, **tensors}).status_code == 200
+        for names in (
+            "content-encoding, inference-header-content-length",  # compressed binary tensors of V2
+            "traceparent,tracestate,baggage",  # OpenTelemetry in the browser
+            "authorization, x-api-key, x-request-id",
+        ):
+            headers = {**preflight, "Access-Control-Request-Headers": names}
+            assert client.options("/v2/models/tiny-grey/infer", headers=headers).status_code == 200
+        for method in ("GET", "HEAD"):
+            headers = {**preflight, "Access-Control-Request-Method": method}
+            assert client.options("/models", headers=headers).status_code == 200
         answer = client.get("/models", headers={"Origin": "https://example.org", "X-API-Key": "key"})
         assert "inference-header-content-length" in answer.headers["access-control-expose-headers"].lower()
     with client_for(package_folder, cors_origins="https://example.org", max_body_bytes=10) as client:
@@ -132,7 +146,7 @@ def test_other_origins_may_not_ask_unless_they_are_named(package_folder: Path) -
         assert too_large.headers["access-control-allow-origin"] == "https://example.org"
 
 
-def test_the_documentation_says_what_needs_a_key(package_folder: Path) -> None:
+def test_openapi_document_names_the_operations_that_need_a_key(package_folder: Path) -> None:
     with client_for(package_folder) as client:
         assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
     with client_for(package_folder, api_keys="key") as client:
@@ -147,7 +161,7 @@ def test_the_documentation_says_what_needs_a_key(package_folder: Path) -> None:
 
 
 class Body:
-    """A request to BodyLimit whose body comes when the test says so; its application reads it and answers."""
+    """A request to BodyLimit whose body arrives piece by piece, as the test sends it."""
 
     def __init__(self, limit: BodyLimit) -> None:
         self._chunks: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
@@ -170,30 +184,30 @@ async def read_all(_: Any, receive: Any, __: Any) -> None:
         pass
 
 
-def test_all_bodies_together_are_limited_and_what_is_done_makes_room() -> None:
+def test_total_bytes_of_all_bodies_are_limited_and_released_at_the_end() -> None:
     async def test() -> None:
-        limit = BodyLimit(read_all, max_bytes=60, max_total_bytes=100, timeout=10)
+        budget = ByteBudget(100)
+        limit = BodyLimit(read_all, max_bytes=60, budget=budget, timeout=10)
         first, second = Body(limit), Body(limit)
         first.send(60)
         second.send(40)
         await asyncio.sleep(0.01)
         third = Body(limit)
         third.send(1)
-        with pytest.raises(OverloadedError) as error:
+        with pytest.raises(OverloadedError):
             await third.task
-        assert (error.value.status, error.value.code) == (503, "overloaded")
         first.send(0, is_last=True)
         await first.task
         fourth = Body(limit)
         fourth.send(60, is_last=True)
         second.send(0, is_last=True)
         await asyncio.gather(fourth.task, second.task)
-        assert limit.total_bytes == 0
+        assert budget.held == 0
 
     asyncio.run(test())
 
 
-def test_what_bodies_grow_to_when_they_are_inflated_is_limited_too(package_folder: Path) -> None:
+def test_inflated_bytes_count_towards_the_total_and_are_released_at_the_end(package_folder: Path) -> None:
     headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
     with client_for(package_folder, max_body_bytes=1_000_000, max_total_bytes=1_000_000) as client:
         for _ in range(3):  # what is refused, or done, makes room
@@ -202,20 +216,20 @@ def test_what_bodies_grow_to_when_they_are_inflated_is_limited_too(package_folde
             assert (response.status_code, code_of(response)) == (503, "overloaded")
 
 
-def test_what_bodies_of_v2_grow_to_when_they_are_inflated_is_limited_too(package_folder: Path) -> None:
+def test_inflated_bytes_of_v2_count_towards_the_total(package_folder: Path) -> None:
     with client_for(package_folder, max_body_bytes=1_000_000, max_total_bytes=1_000_000) as client:
         body = gzip.compress(b"{" + b" " * 999_999)
         response = client.post("/v2/models/tiny-grey/infer", content=body, headers={"Content-Encoding": "gzip"})
         assert response.status_code == 503
 
 
-def test_a_body_that_takes_too_long_is_408() -> None:
+def test_slow_body_is_rejected_with_body_timeout() -> None:
     async def test() -> None:
-        body = Body(BodyLimit(read_all, max_bytes=60, max_total_bytes=100, timeout=0.05))
+        body = Body(BodyLimit(read_all, max_bytes=60, budget=ByteBudget(100), timeout=0.05))
         for _ in range(3):
             body.send(1)
         with pytest.raises(ApiError) as error:
             await body.task
-        assert (error.value.status, error.value.code) == (408, "body_timeout")
+        assert error.value.code == "body_timeout"
 
     asyncio.run(test())

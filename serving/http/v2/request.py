@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
-from serving.errors import ApiError
+from serving.http.errors import ApiError
 
 INPUT_DATATYPE = "UINT8"
 
@@ -62,7 +62,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
     json_length = _json_length(header_length, len(body))
     max_length = _JSON_BYTES + _JSON_BYTES_PER_VALUE * max_images * spec.height * spec.width * spec.channels
     if json_length > max_length:
-        raise ApiError(413, "json_too_large", f"expected at most {max_length} bytes of JSON, got {json_length}")
+        raise ApiError("json_too_large", f"expected at most {max_length} bytes of JSON, got {json_length}")
     request = _parse_json(body[:json_length])
     request_id = request.get("id")
     if request_id is not None and type(request_id) is not str:
@@ -86,7 +86,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
 
 
 def _refuse(what: str, expected: str, got: object) -> NoReturn:
-    raise ApiError(400, "invalid_request", f"{what}: expected {expected}, got {_shortened.repr(got)}")
+    raise ApiError("invalid_request", f"{what}: expected {expected}, got {_shortened.repr(got)}")
 
 
 def _json_length(header_length: str | None, body_length: int) -> int:
@@ -103,9 +103,9 @@ def _parse_json(text: bytes) -> dict[str, Any]:
     try:
         request = json.loads(text.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise ApiError(400, "invalid_json", "the JSON of the request is nested too deeply") from error
+        raise ApiError("invalid_json", "the JSON of the request is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
-        raise ApiError(400, "invalid_json", f"the JSON of the request is not valid: {error}") from error
+        raise ApiError("invalid_json", f"the JSON of the request is not valid: {error}") from error
     if type(request) is not dict:
         _refuse("the request", "a JSON object", request)
     return request
@@ -163,7 +163,7 @@ def _pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: memoryview) 
             _refuse("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
         return np.frombuffer(_values(tensor.get("data"), shape), np.uint8).reshape(shape)
     if tensor.get("data") is not None:
-        raise ApiError(400, "invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
+        raise ApiError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
     if type(declared) is not int or declared != size:
         _refuse("binary_data_size", f"{size}, of shape {list(shape)} and {INPUT_DATATYPE}", declared)
     if len(binary) != size:
@@ -180,7 +180,6 @@ def _values(data: object, shape: tuple[int, ...]) -> bytes:
             if type(part) is not list or len(part) != size:
                 got = f"{len(part)} values" if type(part) is list else _shortened.repr(part)
                 raise ApiError(
-                    400,
                     "invalid_request",
                     f"the data of {INPUT_NAME!r}: expected {math.prod(shape)} values in one list, or lists nested as "
                     f"the shape {list(shape)} says, got {got} where there should be a list of {size}",

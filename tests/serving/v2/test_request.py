@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
-from serving.errors import ApiError
+from serving.http.errors import ApiError
 from serving.http.v2.request import InferenceRequest, parse_request
 from tests.serving.v2.conftest import Request
 

@@ -1,0 +1,83 @@
+"""Request bodies of the operations that take images: read, inflated and parsed within the limits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from serving.engine.deadline import until
+from serving.engine.threads import Threads
+from serving.http.state import models_of, settings_of
+from serving.middleware.body_limit import ByteBudget, Hold
+from serving.middleware.compression import inflate
+
+T = TypeVar("T")
+
+# A larger body is parsed in a thread, where it does not hold up other requests.
+PARSED_AT_ONCE = 32 * 2**10
+
+Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
+
+
+class ImageRoute(Route):
+    """POST to an operation that takes images.
+
+    It is a plain route: FastAPI's parsing of parameters would take as long as some networks.
+
+    Args:
+        path: with the names of its parameters in braces.
+        answer: answers a request; it passes its second argument to `read_body`.
+        budget: counts the bytes of all request bodies.
+    """
+
+    def __init__(self, path: str, answer: Answer, budget: ByteBudget) -> None:
+        super().__init__(path, _ImageOperation(answer, budget), methods=["POST"])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self}  # FastAPI's router sets it for FastAPI's own routes only
+
+
+class _ImageOperation:
+    """ASGI endpoint that counts the bytes of an inflated body as held until the response is sent."""
+
+    def __init__(self, answer: Answer, budget: ByteBudget) -> None:
+        self._answer = answer
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._budget.lease() as hold:
+            response = await self._answer(Request(scope, receive), hold)
+            await response(scope, receive, send)
+
+
+async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
+    """Return the inflated body of a request, and the deadline for its answer on the event loop's clock.
+
+    Raises:
+        ApiError: the body cannot be inflated.
+        OverloadedError: the server holds too many bytes.
+        DeadlineError: no thread was free in time.
+    """
+    settings = settings_of(request)
+    # Request.body() would keep the body until the response is sent.
+    body = b"".join([chunk async for chunk in request.stream()])
+    deadline = asyncio.get_running_loop().time() + settings.request_timeout
+    encoding = request.headers.get("content-encoding", "")
+    if encoding:
+        inflating = models_of(request).threads.run(inflate, body, encoding, settings.max_body_bytes)
+        sent, body = body, await until(deadline, inflating)
+        if body is not sent:
+            hold(len(body))
+    return body, deadline
+
+
+async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes) -> T:
+    """Return `function(body)`, computed in a thread if the body is large."""
+    if len(body) <= PARSED_AT_ONCE:
+        return function(body)
+    return await threads.run(function, body)

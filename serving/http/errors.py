@@ -1,0 +1,100 @@
+"""Error responses: `{"error": {"code": ..., "message": ...}}`, and `{"error": message}` under /v2."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
+
+from pdeinfer import ImageError, ImageTooLargeError
+from serving.errors import ServingError
+
+# The status of every error code.
+STATUSES = {
+    "invalid_form": 400,
+    "invalid_json": 400,
+    "invalid_compression": 400,
+    "invalid_request": 400,
+    "no_images": 400,
+    "client_disconnected": 400,
+    "unauthorized": 401,
+    "model_not_found": 404,
+    "version_not_found": 404,
+    "body_timeout": 408,
+    "body_too_large": 413,
+    "too_many_images": 413,
+    "json_too_large": 413,
+    "unsupported_media_type": 415,
+    "unsupported_content_encoding": 415,
+    "invalid_parameter": 422,
+    "invalid_image": 422,
+    "image_too_large": 422,
+    "model_load_failed": 422,
+    "inference_failed": 500,
+    "internal_error": 500,
+    "overloaded": 503,
+    "not_ready": 503,
+    "deadline_exceeded": 504,
+}
+_HEADERS = {"overloaded": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}}
+
+
+class ApiError(ServingError):
+    """A request that breaks the rules of the HTTP interface.
+
+    Args:
+        code: one of `STATUSES`.
+        message: says what was expected and what came.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def code_of(error: ImageError | ServingError) -> str:
+    """Return the stable code of an error."""
+    if isinstance(error, ServingError):
+        return error.code
+    return "image_too_large" if isinstance(error, ImageTooLargeError) else "invalid_image"
+
+
+def error_response(scope: Scope, code: str, message: str) -> Response:
+    """Return the response for an error of this server, in the shape that the request's protocol uses."""
+    return _response(scope, STATUSES[code], code, message, _HEADERS.get(code))
+
+
+def _response(scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    scope["pdeinfer.error"] = code  # for the metrics
+    is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
+    # ASCII only: a message may quote text that is not valid Unicode.
+    content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}}, separators=(",", ":"))
+    return Response(content, status, headers, "application/json")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every expected exception in the one shape; `serving.middleware.observation` answers the others."""
+
+    @app.exception_handler(ServingError)
+    async def serving_error(request: Request, error: ServingError) -> Response:
+        return error_response(request.scope, error.code, str(error))
+
+    @app.exception_handler(ImageError)
+    async def image_error(request: Request, error: ImageError) -> Response:
+        return error_response(request.scope, code_of(error), str(error))
+
+    @app.exception_handler(HTTPException)
+    async def routing_error(request: Request, error: HTTPException) -> Response:
+        code = HTTPStatus(error.status_code).name.lower()
+        return _response(request.scope, error.status_code, code, error.detail, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def client_disconnected(request: Request, __: ClientDisconnect) -> Response:
+        # Nobody reads this response. Without it, the log would report a client that leaves as a fault of the server.
+        return error_response(
+            request.scope, "client_disconnected", "the connection was closed before the body was complete"
+        )

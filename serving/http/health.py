@@ -1,0 +1,37 @@
+"""Probes and metrics. They ignore query parameters: monitors add their own."""
+
+from fastapi import APIRouter, Request, Response
+
+from serving.errors import NotReadyError
+from serving.http.openapi import error_answer
+from serving.http.schemas import Health
+from serving.http.state import models_of
+from serving.telemetry import metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
+def read_metrics() -> Response:  # in a thread: with several workers it reads files
+    return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+
+@router.get("/healthz", summary="Whether the server is alive")
+async def healthz() -> Health:
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Whether models are served and the server is not stopping",
+    responses={503: error_answer("Send requests elsewhere", (NotReadyError.code, str(NotReadyError())))},
+)
+async def readyz(request: Request) -> Health:
+    if not models_of(request).ready:
+        raise NotReadyError
+    return Health()

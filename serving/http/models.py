@@ -1,0 +1,43 @@
+"""GET /models: the served models."""
+
+from fastapi import APIRouter, Depends, Request
+
+from serving.engine.served_model import ServedModel
+from serving.http.openapi import error_answer
+from serving.http.query import refuse_query
+from serving.http.schemas import ModelInfo, ModelInput, ModelList
+from serving.http.state import models_of
+
+router = APIRouter(tags=["models"], dependencies=[Depends(refuse_query)])
+
+
+@router.get(
+    "/models",
+    summary="The served models",
+    responses={
+        422: error_answer(
+            "A query parameter", ("invalid_parameter", "unknown query parameter 'version': expected none")
+        ),
+        500: error_answer(
+            "The server failed", ("internal_error", "the server failed to answer; its log has the details")
+        ),
+    },
+)
+async def models(request: Request) -> ModelList:
+    served = models_of(request)
+    return ModelList(default=served.default, models=[_model_info(model) for model in served])
+
+
+def _model_info(model: ServedModel) -> ModelInfo:
+    info, spec = model.info, model.spec
+    return ModelInfo(
+        name=model.name,
+        version=model.version,
+        labels=model.labels,
+        input=ModelInput(height=spec.height, width=spec.width, channels=spec.channels, fit=spec.fit),
+        parameters=info.parameters,
+        metrics=model.card.metrics,
+        precision=info.precision,
+        device=info.device,
+        provider=info.provider,
+    )

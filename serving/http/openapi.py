@@ -1,0 +1,79 @@
+"""The OpenAPI document: FastAPI's, completed with the plain routes, the errors and the keys."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from serving.http.schemas import ErrorResponse
+from serving.http.v2.schemas import V2Error
+
+_REFERENCE = "#/components/schemas/{model}"
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """Return the schema that refers to a model of the document's components."""
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def error_answer(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
+    """Describe an error response, with examples of (code, message)."""
+    values = {code: {"value": {"error": {"code": code, "message": message}}} for code, message in examples}
+    return _json_answer(description, ErrorResponse, values)
+
+
+def v2_error_answer(description: str, *messages: str) -> dict[str, Any]:
+    """Describe an error response under /v2, with examples of its message."""
+    values = {f"{number}": {"value": {"error": message}} for number, message in enumerate(messages, 1)}
+    return _json_answer(description, V2Error, values)
+
+
+def _json_answer(description: str, model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": reference(model)}
+    if examples:
+        content["examples"] = examples
+    return {"description": description, "content": {"application/json": content}}
+
+
+def complete_document(
+    app: FastAPI,
+    operations: Mapping[str, Mapping[str, Any]],
+    models: Collection[type[BaseModel]],
+    keys: Mapping[str, Collection[str]],
+) -> None:
+    """Add to the document of an application what FastAPI does not know of it. All of its routes must be there.
+
+    Args:
+        operations: the POST operations of plain routes, by path.
+        models: what these refer to, beside the errors.
+        keys: by path prefix, as `serving.middleware.security.ApiKeys` takes them.
+    """
+    document = app.openapi()  # FastAPI caches it
+    for path, operation in operations.items():
+        # A copy, as the keys differ between applications.
+        document["paths"][path] = {"post": {**operation, "responses": dict(operation["responses"])}}
+    document["paths"] = dict(sorted(document["paths"].items()))
+    named = [(model, "serialization") for model in (*models, ErrorResponse, V2Error)]
+    _, definitions = models_json_schema(named, ref_template=_REFERENCE)  # type: ignore[arg-type]
+    document["components"]["schemas"].update(definitions["$defs"])
+    if any(keys.values()):
+        _add_keys(document, keys)
+
+
+def _add_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> None:
+    """Add which operations need a key, and what they answer without one."""
+    longest_first = sorted(keys, key=len, reverse=True)
+    for path, operations in document["paths"].items():
+        if not keys[next(prefix for prefix in longest_first if path.startswith(prefix))]:
+            continue
+        for operation in operations.values():
+            operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+            answer = v2_error_answer("No key") if path.startswith("/v2") else error_answer("No key")
+            operation["responses"].setdefault("401", answer)
+    document["components"]["securitySchemes"] = _SECURITY_SCHEMES

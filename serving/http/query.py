@@ -1,0 +1,34 @@
+"""Query parameters: an operation takes each of its own once and refuses all others by name."""
+
+import reprlib
+
+from starlette.requests import Request
+
+from serving.http.errors import ApiError
+
+_shortened = reprlib.Repr()  # quotes at most a few dozen characters of each name
+_MAX_NAMES = 5
+
+
+def parse_query(request: Request, *known: str) -> dict[str, str]:
+    """Return the query parameters of a request by name.
+
+    Raises:
+        ApiError: `invalid_parameter`, for a parameter that is not `known` or given more than once.
+    """
+    pairs = request.query_params.multi_items()
+    unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
+    if unknown:
+        names = ", ".join(map(_shortened.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
+        expected = f"expected only {' and '.join(known)}" if known else "expected none"
+        raise ApiError("invalid_parameter", f"unknown query parameter {names}: {expected}")
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
+        raise ApiError("invalid_parameter", f"{repeated}: expected one value, got several")
+    return found
+
+
+async def refuse_query(request: Request) -> None:
+    """Raise ApiError if the request has any query parameter."""
+    parse_query(request)

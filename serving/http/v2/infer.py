@@ -1,0 +1,109 @@
+"""POST /v2/models/{model}/infer: classifies pixels of the model's own size."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import Request, Response
+
+from serving.engine.deadline import until
+from serving.errors import DeadlineError, OverloadedError
+from serving.http.body import parse, read_body
+from serving.http.openapi import reference, v2_error_answer
+from serving.http.query import parse_query
+from serving.http.state import models_of, settings_of
+from serving.http.v2.request import parse_request
+from serving.http.v2.response import encode_response
+from serving.http.v2.routes import DEFAULT_ANSWER, NOT_FOUND, TAG
+from serving.http.v2.schemas import REQUEST_BODY, InferenceResponse
+from serving.middleware.body_limit import Hold
+from serving.middleware.compression import accepted_encoding, compress
+
+PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+
+# Compression would hardly make a smaller response shorter.
+COMPRESSED_FROM = 1024
+
+_DESCRIPTION = """\
+Send the pixels of images that have the model's own size, as JSON or as binary data behind the JSON:
+
+    curl http://127.0.0.1:8000/v2/models/digits-pde/infer -d \\
+      '{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0, ..., 255]}]}'
+
+The response has the probabilities (N, classes) as FP32. With the output parameter `classification` = k it has the k
+best classes of each image as texts "probability:index:label". If `binary_data` or `binary_data_output` asks for binary
+data, the content type is application/octet-stream."""
+
+
+def operation(path: str) -> dict[str, Any]:
+    """Describe one of `PATHS` for the OpenAPI document."""
+    parameters = [_path_parameter("model", "a name from /models", "digits-pde")]
+    if "{version}" in path:
+        parameters.append(_path_parameter("version", "one of the model's versions", "1"))
+    name = path[1:].replace("/", "_").replace("{", "_").replace("}", "_")
+    return {
+        "tags": [TAG],
+        "summary": "Classify pixels",
+        "description": _DESCRIPTION,
+        "operationId": f"infer_{name}_post",
+        "parameters": parameters,
+        "requestBody": REQUEST_BODY,
+        "responses": {
+            "200": {
+                "description": "One row for each image",
+                "content": {
+                    "application/json": {"schema": reference(InferenceResponse)},
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                },
+            },
+            "400": v2_error_answer(
+                "The request is wrong",
+                "the datatype of 'image': expected UINT8, got 'FP32'",
+                "the data of 'image': expected integers from 0 to 255, got 256",
+            ),
+            "404": NOT_FOUND,
+            "413": v2_error_answer("The body is too large", "a request body may have at most 33554432 bytes"),
+            "415": v2_error_answer(
+                "Another content encoding", "expected the content encoding gzip or deflate, got 'br'"
+            ),
+            "422": v2_error_answer("A query parameter", "unknown query parameter 'version': expected none"),
+            "500": v2_error_answer(
+                "The server or the network failed", "the server failed to answer; its log has the details"
+            ),
+            "503": v2_error_answer(
+                "The server is at capacity: Retry-After says when to try again", str(OverloadedError())
+            ),
+            "504": v2_error_answer("The request ran out of time", str(DeadlineError())),
+            "default": DEFAULT_ANSWER["default"],
+        },
+    }
+
+
+def _path_parameter(name: str, description: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string", "examples": [example]}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+SCHEMAS = (InferenceResponse,)
+
+
+async def infer(request: Request, hold: Hold) -> Response:
+    """Answer a request, as `operation` describes it."""
+    parse_query(request)
+    models, settings = models_of(request), settings_of(request)
+    served = models.get(request.path_params["model"], request.path_params.get("version"))
+    body, deadline = await read_body(request, hold)
+    parsing = partial(
+        parse_request,
+        header_length=request.headers.get("inference-header-content-length"),
+        spec=served.spec,
+        max_images=settings.max_images,
+    )
+    inference = await until(deadline, parse(models.threads, parsing, body))
+    del body  # free, unless the pixels are part of it
+    probabilities = await served.infer(inference.pixels, deadline)
+    content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)
+    accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
+    if accepted and len(content) >= COMPRESSED_FROM:
+        content = compress(content, accepted)
+        headers["Content-Encoding"] = accepted
+    return Response(content, headers=headers)
