@@ -68,6 +68,8 @@ def _split_keys(value: object) -> object:
     keys = _split_at_commas(value)
     if isinstance(value, str) and not keys:  # open to all, where a key was meant
         raise ValueError("holds no key")
+    if isinstance(keys, list | tuple):  # HTTP headers carry no white space at either end
+        return [key.strip() if isinstance(key, str) else key for key in keys]
     return keys
 
 
@@ -235,8 +237,8 @@ class Settings(BaseSettings):
             is_valid = found and not (port and (port == _DEFAULT_PORTS.get(found["scheme"]) or int(port) > 65_535))
             if origin != "*" and not is_valid:
                 raise ValueError(
-                    "expected an origin as browsers send it, such as https://example.org or http://localhost:3000 "
-                    f"(lower case, no path, no slash at the end, no default port), got {origin!r}"
+                    "expected an origin as browsers send it, such as https://example.org or http://localhost:3000: "
+                    f"lower case, no path, no slash at the end, no default port; {origin!r} would never match"
                 )
         return value
 

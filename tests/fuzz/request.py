@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["serving", "json"]):
-    from serving.http.errors import ApiError
+    from serving.http.errors import STATUSES, ApiError
     from serving.http.v2.request import parse_request
     from serving.http.v2.response import encode_response
     from serving.middleware.compression import inflate
@@ -56,8 +56,8 @@ def parse_any(data: bytes) -> None:
         content = inflate(body, encoding, MAX_BYTES)
         request = parse_request(content, str(length) if mode & 1 else None, SPEC, MAX_IMAGES)
     except ApiError as error:
-        if error.status not in (400, 413) or len(error.message) > 1000:
-            raise AssertionError(error.message) from error
+        if STATUSES[error.code] not in (400, 413) or len(str(error)) > 1000:
+            raise AssertionError(str(error)) from error
         return
     images = len(request.pixels)
     assert 1 <= images <= MAX_IMAGES

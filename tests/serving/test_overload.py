@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
 
 Png = Callable[[np.ndarray], bytes]
@@ -149,7 +150,7 @@ def test_the_time_of_a_request_is_over_also_where_its_body_waits_for_a_thread(
         pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)
         asyncio.run(wait_until(lambda: brake.batches == [1]))  # the only thread is busy, for as long as it likes
 
-        assert client.post(path, content=b"{}", headers=headers).status_code == 504
+        assert client.post(path, content=b"{}" + b" " * PARSED_AT_ONCE, headers=headers).status_code == 504
         brake.released.set()
 
 

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from serving.process import protocol
 from serving.process.parser import HttpParser
-from serving.process.protocol import LimitedProtocol
+from serving.process.protocol import JoinedWrites, LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # less than asyncio's own limit on what is not sent
@@ -197,3 +197,41 @@ class Unconnected(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
+
+
+class _Transport:
+    """Records what is written to it."""
+
+    def __init__(self) -> None:
+        self.calls: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.calls.append(data)
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls
+
+    def get_extra_info(self, name: str) -> str:
+        return name
+
+
+def test_writes_of_one_turn_are_sent_at_once_and_before_the_connection_closes() -> None:
+    transport = _Transport()
+
+    async def write() -> None:
+        joined = JoinedWrites(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
+        joined.write(b"head ")
+        joined.write(b"body")
+        assert transport.calls == []
+        await asyncio.sleep(0)
+        joined.write(b"more")
+        joined.close()
+        joined.write(b"too late")
+        await asyncio.sleep(0)
+
+    asyncio.run(write())
+
+    assert transport.calls == [b"head body", b"more", "close"]

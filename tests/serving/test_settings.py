@@ -137,7 +137,7 @@ def test_keys_are_shown_nowhere(
         ([], {"PDEINFER_ADMIN_KEYS": " , "}, "holds no key"),
         (["--api-keys", "secret"], {}, "--api-keys-file names a file"),
         (["--admin-keys=secret"], {}, "--admin-keys-file names a file"),
-        (["--cors-origins", "example.org"], {}, "an origin is like https://example.org"),
+        (["--cors-origins", "example.org"], {}, "cors_origins (--cors-origins"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line_and_exit_code_2(
@@ -214,3 +214,60 @@ def test_help_shows_every_setting_its_default_and_examples(capsys: pytest.Captur
     assert "127.0.0.1" in text
     assert "PDEINFER_API_KEYS" in text
     assert "curl -F" in text
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://example.org",
+        "http://localhost:3000",
+        "http://127.0.0.1:8080",
+        "http://[::1]:3000",
+        "https://example.org:80",
+        "https://xn--bcher-kva.example",
+        "chrome-extension://abcdefgh",
+        "capacitor://localhost",
+    ],
+)
+def test_origins_as_browsers_send_them_are_accepted(origin: str) -> None:
+    assert Settings(cors_origins=(origin,)).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "example.org",
+        "https://example.org/",
+        "https://example.org/app",
+        "https://example.org?a=b",
+        "https://Example.org",
+        "HTTPS://example.org",
+        "https://example.org:443",
+        "http://example.org:80",
+        "https://example.org:0",
+        "https://example.org:65536",
+        "https://example.org:",
+        "https://*.example.org",
+        "https://user@example.org",
+        "https://b\u00fccher.example",
+        "https://",
+        "https:/example.org",
+        "https://a b.org",
+        "null",
+    ],
+)
+def test_origin_that_can_never_match_is_an_error(origin: str) -> None:
+    with pytest.raises(ValidationError, match="cors_origins"):
+        Settings(cors_origins=("https://example.org", origin))
+
+
+def test_idle_connections_stay_open_for_75_seconds_unless_set() -> None:
+    assert parse_settings([]).keep_alive_timeout == 75
+    assert parse_settings(["--keep-alive-timeout", "120"]).keep_alive_timeout == 120
+
+
+def test_white_space_around_a_key_of_a_list_does_not_count() -> None:
+    assert Settings(api_keys=(" first\t", "second"), admin_keys=[" admin "]).keys() == ["first", "second"]
+    with pytest.raises(ValidationError, match="api_keys"):
+        Settings(api_keys=("first", " "))
