@@ -8,7 +8,7 @@ from serving.http.errors import STATUSES, ApiError
 
 ROOT = Path(__file__).parents[2]
 NEVER_SEEN = {"client_disconnected"}  # the client has gone
-OF_THE_ROUTING = {"bad_request": 400, "not_found": 404, "method_not_allowed": 405}
+OF_THE_ROUTING = {"not_found": 404, "method_not_allowed": 405}
 OF_THE_PROTOCOL = {"malformed_request": 400, "headers_too_large": 431}
 
 
