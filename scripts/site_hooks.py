@@ -1,0 +1,147 @@
+"""MkDocs hooks: fill in the generated parts of the reference pages and render formulas as MathML.
+
+A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns.
+"""
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout, suppress
+from typing import Any, Final
+from unittest.mock import patch
+
+from latex2mathml.converter import convert
+
+_GENERATED = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_HTML_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">"}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Replace the generated lines of a page."""
+    return _GENERATED.sub(lambda line: generate(*line[1].split()), markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Replace LaTeX with MathML, which browsers render without a script."""
+    return _FORMULA.sub(lambda formula: _to_mathml(formula[2], is_block=formula[1] == "div"), html)
+
+
+def generate(name: str, *arguments: str) -> str:
+    """Return the Markdown that stands for a generated line."""
+    return GENERATORS[name](*arguments)
+
+
+def command_help(*command: str) -> str:
+    """Return what `pdeinfer COMMAND --help` prints, as a code block."""
+    from pdeinfer.cli.main import main
+
+    output = io.StringIO()
+    with patch.dict(os.environ, {"COLUMNS": "100"}), redirect_stdout(output), suppress(SystemExit):
+        main([*command, "--help"])
+    return f"```text\n{output.getvalue().strip()}\n```"
+
+
+def settings_table() -> str:
+    """Return a table of the server's settings: flag, environment variable, default, meaning."""
+    from pydantic_core import PydanticUndefined
+
+    from serving.settings import Settings
+
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if not field.description:
+            continue
+        flag = name.upper() if name == "models" else f"--{name.replace('_', '-')}"
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, (), {}, PydanticUndefined) else f"`{json.dumps(default)}`".replace('"', "")
+        rows.append((f"`{flag}`", f"`PDEINFER_{name.upper()}`", shown, field.description))
+    return _table(("flag", "environment variable", "default", "meaning"), rows)
+
+
+def http_operations() -> str:
+    """Return a section for each operation of the server's OpenAPI document."""
+    return "\n\n".join(_operation(path, method, operation) for path, method, operation in _operations())
+
+
+def error_codes() -> str:
+    """Return a table of the error codes of the server's OpenAPI document."""
+    rows: dict[tuple[str, str], str] = {}
+    for _, _, operation in _operations():
+        for status, answer in operation["responses"].items():
+            examples = answer.get("content", {}).get("application/json", {}).get("examples", {})
+            for code, example in examples.items():
+                error = example["value"]["error"]
+                if isinstance(error, Mapping):
+                    rows.setdefault((status, code), error["message"])
+    return _table(
+        ("status", "code", "an example of its message"),
+        [(status, f"`{code}`", f"`{message}`") for (status, code), message in sorted(rows.items())],
+    )
+
+
+GENERATORS: Final[dict[str, Callable[..., str]]] = {
+    "help": command_help,
+    "settings": settings_table,
+    "http": http_operations,
+    "error-codes": error_codes,
+}
+
+
+def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    from serving.app import create_app
+    from serving.settings import Settings
+
+    document = create_app(Settings(admin_keys=("key",))).openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method.upper(), operation
+
+
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
+    parts = [f"### `{method} {path}`", f"{operation['summary']}."]
+    if description := operation.get("description"):
+        parts.append(description)
+    if parameters := operation.get("parameters"):
+        rows = [
+            (f"`{parameter['name']}`", parameter["in"], _type_name(parameter["schema"]), _description(parameter))
+            for parameter in parameters
+        ]
+        parts.append(_table(("parameter", "in", "type", "meaning"), rows))
+    if body := operation.get("requestBody"):
+        types = ", ".join(f"`{name}`" for name in body["content"])
+        parts.append(f"Request body: {types}. {body.get('description', '')}")
+    rows = [
+        (status, answer["description"], ", ".join(f"`{code}`" for code in _example_names(answer)))
+        for status, answer in operation["responses"].items()
+    ]
+    parts.append(_table(("status", "meaning", "codes"), rows))
+    return "\n\n".join(parts)
+
+
+def _example_names(answer: Mapping[str, Any]) -> list[str]:
+    examples = answer.get("content", {}).get("application/json", {}).get("examples", {})
+    return [code for code, example in examples.items() if isinstance(example["value"].get("error"), Mapping)]
+
+
+def _description(parameter: Mapping[str, Any]) -> str:
+    return str(parameter.get("description") or parameter["schema"].get("description", ""))
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    names = [schema.get("type"), *(option.get("type") for option in schema.get("anyOf", ()))]
+    return " or ".join(name for name in names if name and name != "null")
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _to_mathml(latex: str, *, is_block: bool) -> str:
+    for entity, character in _HTML_ENTITIES.items():
+        latex = latex.replace(entity, character)
+    mathml: str = convert(latex.strip(), display="block" if is_block else "inline")
+    return f'<div class="formula">{mathml}</div>' if is_block else mathml
