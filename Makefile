@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest check serve bench bench-all bench-serving fuzz reliability venv
+.PHONY: help demo test test-all test-lowest check docs serve bench bench-all bench-serving fuzz reliability venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +44,15 @@ test-lowest: $(INSTALLED) ## test prediction and serving with the oldest depende
 	PYTHONPATH=. $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
 		--ignore tests/serving/test_attacks_openapi.py tests/unit tests/serving
 
-check: $(INSTALLED) ## lint, and check formatting and types
+check: $(INSTALLED) ## lint, check formatting and types, build the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	@$(MAKE) --no-print-directory docs
+
+docs: $(INSTALLED) ## build the documentation in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 serve: $(INSTALLED) ## serve the bundled models on http://127.0.0.1:8000
 	$(BIN)/pdeinfer serve
@@ -83,7 +87,7 @@ $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
-		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev]'
+		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev,docs]'
 	@test -e pdeinfer/kernels/libpdeinfer.so || echo "Without the fused kernel, for which '$(BIN)/python -m pip install" \
 		"--verbose --no-deps --editable .' names the reason: everything works, PDE layers more slowly"
 	@touch $@

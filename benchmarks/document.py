@@ -1,107 +1,129 @@
-"""Writes docs/performance.md: what each benchmark says, below the command that said it."""
+"""Writes docs/performance.md from what the benchmarks print.
+
+The outputs are kept in results/benchmarks/, from which `--render` writes the page again without measuring.
+"""
 
 import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple
 
 from benchmarks.bars import BAR_NOT_MET
 
-Sections: TypeAlias = Mapping[str, tuple[str, Sequence[str]]]
-
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/performance.md"
+OUTPUTS = ROOT / "results/benchmarks"
+
+
+class Section(NamedTuple):
+    """A part of a page: its title, what it measures, and the arguments of Python that measure it."""
+
+    title: str
+    text: str
+    arguments: tuple[str, ...]
+
+    @property
+    def output(self) -> str:
+        """The name of the file that keeps what the command printed."""
+        return f"{self.arguments[1].removeprefix('benchmarks.')}.txt"
+
+
 INTRODUCTION = """# Performance
 
-Written by `make bench-all`, which installs what is compared (the extra `bench`) and runs the commands below, one after
-the other; each table is the output of the command above it. Times are of whole runs, from `uint8` pixels in a NumPy
-array to probabilities in one. What is compared takes turns, so that other work on the machine slows all of it alike,
-and routes are timed once their probabilities are equal within 1e-5.
+`make bench-all` writes this page. It installs what is compared (the extra `bench`) and runs the commands below, each of
+which prints its own section. Times cover whole runs, from `uint8` pixels in a NumPy array to probabilities in one.
+Routes take turns, so other work on the machine slows all of them alike, and are timed only after their probabilities
+agreed within 1e-5.
 
-The networks are `cifar10-global` with K time steps and ResNet32, in random weights made tame: the batch normalisations
-have the statistics of real activations and the velocities are slow, as after a training. The times do not depend on
-the weights otherwise. ResNet32 has no PDE layers, so that its file is the same with and without pdeinfer's operator.
+The networks are `cifar10-global` with K time steps, as `global-k1` and so on, and ResNet32. Their weights are random,
+with batch-norm statistics of real activations and slow velocities, as after a training; times do not depend on the
+weights otherwise. ResNet32 has no PDE layers, so its file is the same with and without the fused operator.
+
+[Notes on the measurements](lab/performance.md) discusses the runs, and [GPU runs](lab/gpu.md) has an NVIDIA H100.
 """
-SECTIONS = {
-    "Every route side by side": (
-        """Each route runs in a process of its own for each number of threads. In ONNX Runtime: pdeinfer's file with its
-fused operator, the same file where ONNX Runtime inlines the function instead (`PDEINFER_KERNEL=0`), and what tf2onnx
-alone makes of the network. OpenVINO runs in float32, with its latency hint, on the file of `pdeinfer export --inline`
-and on the plain one, compiled for each batch size. PyTorch runs
-[an equal network](../benchmarks/torch_network.py) with the same weights, as it is and compiled for each batch size with
-its weights as constants.""",
-        ["-m", "benchmarks.speed"],
+SECTIONS = [
+    Section(
+        "Every route side by side",
+        """\
+Each route runs in its own process for each number of threads. ONNX Runtime runs three files: pdeinfer's with the fused
+operator, the same file with the function inlined (`PDEINFER_KERNEL=0`), and tf2onnx's. OpenVINO runs in float32 with
+its latency hint, on the file of `pdeinfer export --inline` and on tf2onnx's, compiled for each batch size. PyTorch runs
+an equal network (`benchmarks/torch_network.py`) with the same weights, eagerly and compiled for each batch size with
+constant weights.""",
+        ("-m", "benchmarks.speed"),
     ),
-    "Larger images, more time steps": (
+    Section(
+        "Larger images, more time steps",
         """![Cost by image size](performance/sides.png)
 
 ![Cost by time steps](performance/steps.png)""",
-        ["-m", "benchmarks.scaling", "--plots", "docs/performance"],
+        ("-m", "benchmarks.scaling", "--plots", "docs/performance"),
     ),
-    "Peak memory": (
-        "Of a new process that imports the route, loads one network and runs it at batch 1 and 64 (VmHWM of Linux).",
-        ["-m", "benchmarks.memory"],
+    Section(
+        "Peak memory",
+        "A new process imports the route, loads one network and runs it at batch 1 and 64. The figure is VmHWM.",
+        ("-m", "benchmarks.memory"),
     ),
-    "Start-up": (
-        "New processes; their files are in the system's cache.",
-        ["-m", "benchmarks.startup"],
+    Section(
+        "Start-up",
+        "Each row starts new processes; their files are in the system's cache.",
+        ("-m", "benchmarks.startup"),
     ),
-    "Threads and batches": (
-        """How a Predictor's defaults were chosen: 256 images in runs of several sizes, on one thread, with ONNX
-Runtime's two threads in each run, or with two runs at a time.""",
-        ["-m", "benchmarks.batching"],
+    Section(
+        "Threads and batches",
+        """\
+256 images in runs of several sizes: on one thread, with two of ONNX Runtime's threads per run, and with two runs at a
+time. The defaults of `Predictor` come from these tables.""",
+        ("-m", "benchmarks.batching"),
     ),
-}
-GPU = """## On a GPU
-
-[performance-gpu.md](performance-gpu.md) has latency at batch 1 and throughput at batch 256 on an NVIDIA H100, beside
-PyTorch compiled. `pdeinfer.Predictor` on CUDA runs the plain file, without the bound buffers and CUDA graphs that are
-faster there.
-"""
+]
 
 
 def main() -> int:
-    """Run every benchmark and write the page; return the exit code, the largest of theirs."""
-    argparse.ArgumentParser(prog="python -m benchmarks.document", description=__doc__).parse_args()
-    return write_page(PAGE, INTRODUCTION, SECTIONS, GPU)
+    """Write the page; return the exit code, the largest of the benchmarks'."""
+    return write_page(__doc__, PAGE, INTRODUCTION, SECTIONS)
 
 
-def write_page(page: Path, introduction: str, sections: Sections, ending: str) -> int:
-    """Run the command of every section and write the page, or leave it as it was where one fails.
-
-    Args:
-        sections: by title, a text and the arguments of Python.
+def write_page(description: str | None, page: Path, introduction: str, sections: Sequence[Section]) -> int:
+    """Run the command of every section, keep its output and write the page; change nothing where one fails.
 
     Returns:
-        The largest exit code: 0, BAR_NOT_MET where something was measured and a bar was not met, or the code of a
-            command that failed.
+        The largest exit code: 0, BAR_NOT_MET where a bar was not met, or the code of a command that failed.
     """
-    outputs, exit_code = [], 0
-    for _, arguments in sections.values():
-        command = shlex.join(["python", *arguments])
-        print(f"benchmark: {command}", file=sys.stderr, flush=True)
-        run = subprocess.run(  # noqa: S603  # our own
-            [sys.executable, *arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        if run.returncode not in (0, BAR_NOT_MET):
-            print(f"benchmark: {command} failed; {page} is left as it was", file=sys.stderr)
-            return run.returncode
-        outputs.append(run.stdout)
-        exit_code = max(exit_code, run.returncode)
-    page.write_text(render(introduction, sections, outputs, ending))
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true", help="write the page from the kept outputs, without measuring")
+    outputs, exit_code = {}, 0
+    if not parser.parse_args().render:
+        for section in sections:
+            command = shlex.join(["python", *section.arguments])
+            print(f"benchmark: {command}", file=sys.stderr, flush=True)
+            run = subprocess.run(  # noqa: S603  # our own
+                [sys.executable, *section.arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
+            )
+            if run.returncode not in (0, BAR_NOT_MET):
+                print(f"benchmark: {command} failed; {page} is left as it was", file=sys.stderr)
+                return run.returncode
+            outputs[section.output] = run.stdout
+            exit_code = max(exit_code, run.returncode)
+        OUTPUTS.mkdir(exist_ok=True)
+        for name, output in outputs.items():
+            (OUTPUTS / name).write_text(output, encoding="utf-8")
+    page.write_text(render(introduction, sections, kept_output), encoding="utf-8")
     return exit_code
 
 
-def render(introduction: str, sections: Sections, outputs: Sequence[str], ending: str) -> str:
-    """Return the page, with the output of each section's command."""
-    parts = [
-        f"## {title}\n\n{text}\n\n```sh\n{shlex.join(['python', *arguments])}\n```\n\n{output.rstrip()}\n"
-        for (title, (text, arguments)), output in zip(sections.items(), outputs, strict=True)
-    ]
-    return "\n".join([introduction, *parts, ending])
+def kept_output(section: Section) -> str:
+    """Return what the section's command printed when it was last run."""
+    return (OUTPUTS / section.output).read_text(encoding="utf-8")
+
+
+def render(introduction: str, sections: Sequence[Section], output: Callable[[Section], str]) -> str:
+    """Return the page: the introduction, and each section with its output, which names its command."""
+    parts = [f"## {section.title}\n\n{section.text}\n\n{output(section).strip()}\n" for section in sections]
+    return "\n".join([introduction, *parts])
 
 
 if __name__ == "__main__":

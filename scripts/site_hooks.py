@@ -9,18 +9,38 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
 from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+ROOT_DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 _GENERATED = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+_LINK_TO_CODE = re.compile(
+    r"\[[^\]]*\]\((?:\.\./)+((?:benchmarks|examples|pdeinfer|results|scripts|serving|tests|training)[\w./-]*)\)"
+)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _HTML_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">"}
 
 
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the documents of the repository's root to the site."""
+    for name in ROOT_DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        for other in ROOT_DOCUMENTS:
+            text = text.replace(f"]({other}", f"]({other.lower()}")
+        files.append(File.generated(config, name.lower(), content=text))
+    return files
+
+
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace the generated lines of a page."""
+    """Replace the generated lines of a page, and links to files that are not on the site with their names."""
+    markdown = _LINK_TO_CODE.sub(r"`\1`", markdown)
     return _GENERATED.sub(lambda line: generate(*line[1].split()), markdown)
 
 

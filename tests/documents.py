@@ -1,9 +1,10 @@
 """Does what a document of this repository tells its reader to do.
 
-In a `console` block a line with a prompt is run and the lines after it are its output, errors included; `...` stands
-for anything.
+In a `console` block, a line with a prompt is a command, and the lines after it are its output, standard error included.
+`...` in an output matches anything. `pycon` blocks are doctests.
 """
 
+import doctest
 import os
 import re
 import shutil
@@ -17,13 +18,14 @@ from pathlib import Path
 from tests.servers import PATIENCE, wait_for_log
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 Example = tuple[str, str]  # a command and the output that it must have
 
 
 def code_blocks(document: Path) -> list[tuple[str, str]]:
     """Return the language and the text of each fenced block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def console_examples(document: Path) -> list[Example]:
@@ -41,14 +43,16 @@ def run_examples(examples: Sequence[Example], folder: Path, port: int | None = N
     """Run each command in `folder`, in order, and assert that it succeeds with its output.
 
     Args:
-        port: where the server is that the document has on port 8000.
+        examples: commands with their outputs.
+        folder: the working directory.
+        port: replaces port 8000 of the commands.
     """
     for command, expected in examples:
         if re.search(r"\bcurl\b", command) and shutil.which("curl") is None:
-            continue  # a machine without curl; tests/serving makes the same requests
+            continue  # tests/serving makes the same requests
         result = subprocess.run(
             command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"),
-            shell=True,  # as its reader would
+            shell=True,  # as the reader would
             cwd=folder,
             env=reader_environment(),
             stdout=subprocess.PIPE,
@@ -58,6 +62,16 @@ def run_examples(examples: Sequence[Example], folder: Path, port: int | None = N
         )
         assert result.returncode == 0, f"$ {command}\n{result.stdout}"
         assert matches(expected, result.stdout), f"$ {command}\n{result.stdout}\ninstead of\n{expected}"
+
+
+def failed_doctests(document: Path) -> str:
+    """Return what a run of the document's `pycon` blocks reports; nothing if all are right."""
+    report: list[str] = []
+    for language, text in code_blocks(document):
+        if language == "pycon":
+            example = doctest.DocTestParser().get_doctest(text, {}, document.name, str(document), 0)
+            doctest.DocTestRunner().run(example, out=report.append)
+    return "".join(report)
 
 
 @contextmanager
@@ -83,13 +97,12 @@ def matches(expected: str, output: str) -> bool:
 
 
 def broken_links(document: Path) -> list[str]:
-    """Return the document's links to files of the repository that are not there."""
-    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
-    assert links
+    """Return the document's links to files of the repository that do not exist."""
+    links = re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8"))
     return [link for link in links if "://" not in link and not (document.parent / link).exists()]
 
 
 def reader_environment() -> dict[str, str]:
     """Return the environment of a reader who has activated the environment that runs the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}  # outputs and errors in the order of their making
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}  # keeps output and errors in order

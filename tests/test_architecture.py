@@ -91,7 +91,7 @@ def _resolve(module: str, name: str) -> str:
 
 
 def _room(module: str) -> str:
-    return (module.split(".") + ["__init__"])[1]
+    return [*module.split("."), "__init__"][1]
 
 
 def _library(module: str) -> str:

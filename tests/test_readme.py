@@ -1,10 +1,5 @@
-"""The README's examples do what the README says, word for word.
+"""The README and the first tutorials do what they say, and the README's figures are those that were measured."""
 
-`console` blocks are run as `tests.documents` says; a `pycon` block is a doctest. What only sets up a machine stands in
-`sh` blocks, and other tests run it.
-"""
-
-import doctest
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,24 +8,27 @@ from pathlib import Path
 import pytest
 
 from pdeinfer.package import zoo
-from tests.documents import ROOT, broken_links, code_blocks, console_examples, matches, run_examples, serve
+from tests.documents import ROOT, Example, code_blocks, console_examples, run_examples, serve
 
 README = ROOT / "README.md"
-# The beginnings of the commands in `sh` blocks. The Makefile, the Dockerfile and the installed wheel are tested in
-# tests/packaging; a fixture here starts the server.
+FIRST_PREDICTION = ROOT / "docs/first-prediction.md"
+EXPORT = ROOT / "docs/export.md"
+# How the commands in `sh` blocks begin. tests/packaging runs them; `pdeinfer serve` is the fixture `port`.
 SET_UP = (
     "make demo",
+    "make docs",
     "make test",
     "pip install '.[",
     "docker build --tag pdeinfer",
     "docker run --rm",
     "pdeinfer serve",
 )
+TRAINING = ("pdeinfer train", "pdeinfer export", "pdeinfer verify")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the README's reader stands, with the repository's example images."""
+    """A folder with the repository's example images, where the README's reader stands."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "examples", folder / "examples")
     return folder
@@ -43,20 +41,29 @@ def port(folder: Path) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize("text", [text for language, text in code_blocks(README) if language == "pycon"])
-def test_python_examples(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    example = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
-    report: list[str] = []
-    results = doctest.DocTestRunner().run(example, out=report.append)
-    assert results.attempted > 0
-    assert results.failed == 0, "".join(report)
+def test_the_readme_has_at_most_120_lines() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
 
 
-def test_console_examples(folder: Path, port: int) -> None:
-    examples = console_examples(README)
-    assert examples
-    run_examples(examples, folder, port)
+def test_commands_have_their_output(folder: Path, port: int) -> None:
+    for document in (README, FIRST_PREDICTION):
+        examples = [example for example in console_examples(document) if not example[0].startswith(TRAINING)]
+        assert examples
+        run_examples(examples, folder, port)
+
+
+@pytest.mark.slow
+def test_training_and_export_have_their_output(folder: Path) -> None:
+    examples = [example for example in console_examples(README) if example[0].startswith(TRAINING)]
+    assert [command.split()[1] for command, _ in examples] == ["train", "export", "verify"]
+    run_examples(examples, folder)
+    run_examples(_without_what_ran(console_examples(EXPORT), examples), folder)
+
+
+def _without_what_ran(examples: list[Example], ran: list[Example]) -> list[Example]:
+    """Return the examples but for the trainings and exports that another document had run in the same folder."""
+    commands = {command for command, _ in ran if not command.startswith("pdeinfer verify")}
+    return [example for example in examples if example[0] not in commands]
 
 
 def test_set_up_commands_are_ones_that_other_tests_run() -> None:
@@ -67,35 +74,30 @@ def test_set_up_commands_are_ones_that_other_tests_run() -> None:
     assert set(re.findall(r"`?make ([a-z]+)", README.read_text())) <= set(targets)
 
 
-def test_links_lead_to_files_of_the_repository() -> None:
-    assert broken_links(README) == []
+def test_its_table_has_the_figures_of_the_bundled_cards() -> None:
+    text = README.read_text(encoding="utf-8")
 
-
-@pytest.mark.parametrize(("expected", "output"), [("a ... c", "a b\nb c"), ("...", "anything"), ("", "")])
-def test_the_wildcard_matches(expected: str, output: str) -> None:
-    assert matches(expected, output)
-
-
-def test_the_wildcard_does_not_match_everything() -> None:
-    assert not matches("a ... c", "a b d")
-
-
-def test_its_figures_are_those_that_were_measured() -> None:
-    text = README.read_text()
-    performance = (ROOT / "docs/performance.md").read_text()
-    bar = r"\| ResNet32 / fused operator, K=1, batch 1, one thread +\| +[\d.]+ +\| +([\d.]+)"
-    table = r"### Batch 1, one thread.*?\| pdeinfer, fused operator +\| +([\d.]+) \|"
-    low, high = sorted(float(*re.findall(pattern, performance, re.DOTALL)) for pattern in (bar, table))
-    assert f"| **{low:.1f} to {high:.1f} x** |" in text
-    (accuracy,) = re.findall(r"\| `mnist-pde` .*\*\*(.+?)\*\*", (ROOT / "docs/results.md").read_text())
-    assert f"{accuracy} %" in text
     for name in ("cifar10-global", "cifar10-resnet32"):
         card = zoo.load(name).card
-        assert re.search(
-            rf"\(`{name}`\) .* {100 * card.metrics['test_accuracy']:.2f} % \| [\d.]+ % \|$", text, re.MULTILINE
-        )
-        assert f"{100 * card.variants['int8']['test_accuracy']:.2f} %" in text
+        accuracy = card.metrics["test_accuracy"]
+        row = f"{card.parameters:,} | {card.macs / 1e6:.1f} M | {accuracy:.2%}".replace("%", " %")
+        assert re.search(rf"^\| `{name}`.* \| {re.escape(row)} \|", text, re.MULTILINE)
+        assert f"{accuracy:.1%}".replace("%", " %") in text.partition("| CIFAR-10 network")[0]
 
 
-def test_no_placeholder_is_left() -> None:
-    assert re.findall(r"@[A-Z]+@", README.read_text()) == []
+def test_its_table_has_the_times_that_were_measured() -> None:
+    performance = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    row = r"### Batch 1, one thread.*?\| pdeinfer, fused operator +\| +([\d.]+) \([^|]+\| +([\d.]+) "
+    resnet32, global_k1 = map(float, re.findall(row, performance, re.DOTALL)[0])
+
+    text = README.read_text(encoding="utf-8")
+    assert re.search(rf"^\| `cifar10-global`.* \| {global_k1:.2f} ms \|$", text, re.MULTILINE)
+    assert re.search(rf"^\| `cifar10-resnet32`.* \| {resnet32:.2f} ms \|$", text, re.MULTILINE)
+
+
+def test_its_claim_follows_from_its_table() -> None:
+    ours, resnet32 = (zoo.load(name).card for name in ("cifar10-global", "cifar10-resnet32"))
+
+    assert "a third of ResNet32's parameters, a fifth of its multiply-adds" in " ".join(README.read_text().split())
+    assert ours.parameters / resnet32.parameters == pytest.approx(1 / 3, abs=0.02)
+    assert ours.macs / resnet32.macs == pytest.approx(1 / 5, abs=0.02)

@@ -20,20 +20,20 @@ EXAMPLES = """examples:
 
 
 _FIELDS = [
-    "The fields of every PDE layer of the bundled models, as `pdeinfer inspect` draws them: the diffusivity (Dx, Dy),",
-    "the velocity (u, v), its gradients (u_x, v_y) and the feature map H after every step, channel by channel.",
-    "[fields.md](fields.md) says how to read them.",
+    "`pdeinfer inspect` draws these for every PDE layer of the bundled models: diffusivity (Dx, Dy), velocity (u, v),",
+    "its gradients (u_x, v_y) and the feature map H after every step, channel by channel. [Fields](fields.md) explains",
+    "them.",
 ]
 
 
-def render(
-    runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str, fields: Sequence[str], notes: str
-) -> str:
+def render(runs: dict[str, list[Run]], costs: dict[str, tuple[int, int]], pictures: str, fields: Sequence[str]) -> str:
     """Return the page.
 
     Args:
-        runs: by preset. costs: parameters and MACs by preset. pictures: the folder of the pictures, from the page.
-        fields: those of the PDE layers. notes: what a reader must know of the figures, in Markdown; may be empty.
+        runs: by preset.
+        costs: parameters and MACs by preset.
+        pictures: folder of the pictures, relative to the page.
+        fields: file names of the pictures of PDE layers.
     """
     digits, mnist, cifar10 = (
         {preset: group for preset, group in runs.items() if preset.startswith(f"{data}-")}
@@ -42,11 +42,11 @@ def render(
     lines = [
         "# Results",
         "",
-        "Made by `python -m training.report` from the runs in [results](../results). Every accuracy is of the test",
-        "images, at the epoch with the best accuracy on a part of the training images that was held out. A row is of",
-        "one network and one recipe. A spread is the standard deviation over seeds; a row of one run has none. Minutes",
-        "are the median of the runs on each device. The paper is Kag & Saligrama, CVPR 2022; the article is the",
-        "TensorFlow reproduction that this project began with.",
+        "`python -m training.report` writes this page from the runs in `results/`. Accuracies are measured on the",
+        "test images, at the epoch that did best on held-out training images. Each row is one network with one",
+        "recipe. A spread is the standard deviation over seeds. Minutes are medians per device. The paper is Kag &",
+        "Saligrama, CVPR 2022; the article is the TensorFlow reproduction that this project began with. [Notes on the",
+        "results](lab/results.md) discusses the figures.",
         "",
     ]
     if mnist:
@@ -65,8 +65,6 @@ def render(
     if fields:
         lines += ["", "## What the PDE layers compute", "", *_FIELDS]
         lines += [line for name in fields for line in ("", f"![Fields of a PDE layer]({pictures}/{name})")]
-    if notes:
-        lines += ["", "## What to know of these figures", "", notes.rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -162,8 +160,7 @@ def write_report(results: Path, page: Path) -> None:
     figures.plot_time_steps(runs, pictures / "time-steps.png")
     figures.plot_learning_curves(runs, pictures / "learning-curves.png")
     fields = figures.draw_fields(pictures)
-    notes = results / "notes.md"
-    text = render(runs, costs, pictures.name, fields, notes.read_text() if notes.exists() else "")
+    text = render(runs, costs, pictures.name, fields)
     replace_file(page, lambda path: path.write_text(text))
 
 

@@ -9,7 +9,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Keras's batch normalisation over (N, H, W, C), quicker to train on TensorFlow.
 
     Keras composes the normalisation and its gradient from some twenty elementwise operations; TensorFlow has a fused
-    kernel for each of the two (docs/training-speed.md has the times). The result is the same within rounding. With one
+    kernel for each of the two (times: docs/lab/training-speed.md). The result is the same within rounding. With one
     channel, where the kernels are slower, with other backends, in reduced precision and for inference, this is Keras's
     layer. So it is under a `tf.distribute` strategy of several devices, where the statistics are those of the whole
     batch, not of one device's part.

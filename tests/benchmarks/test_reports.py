@@ -1,5 +1,6 @@
 """What the benchmarks print: tables, bars and the page made of them."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from benchmarks.bars import BAR_NOT_MET, bars, cases_of_bars
 from benchmarks.markdown import milliseconds, table
 from benchmarks.networks import RESNET, pde_preset
 from benchmarks.routes import FUNCTION, FUSED, PLAIN
+from benchmarks.serving import document as serving_document
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
 
@@ -125,6 +127,7 @@ def test_plots_are_written(tmp_path: Path) -> None:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sys.argv", ["document"])
     monkeypatch.setattr(document, "PAGE", tmp_path / "performance.md")
+    monkeypatch.setattr(document, "OUTPUTS", tmp_path / "outputs")
     (tmp_path / "performance.md").write_text("before")
     return tmp_path / "performance.md"
 
@@ -136,15 +139,31 @@ def with_exit_codes(monkeypatch: pytest.MonkeyPatch, exit_codes: dict[str, int])
     monkeypatch.setattr(document.subprocess, "run", run)
 
 
-def test_the_page_has_each_output_below_its_command(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_has_the_output_of_each_command(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_exit_codes(monkeypatch, {"benchmarks.speed": BAR_NOT_MET})
 
     assert document.main() == BAR_NOT_MET
 
-    text = page.read_text()
-    assert "```sh\npython -m benchmarks.speed\n```\n\n| of benchmarks.speed |\n" in text
-    assert text.count("\n```sh\n") == len(document.SECTIONS)
-    assert "](performance-gpu.md)" in text
+    outputs = re.findall(r"^\| of (.+) \|$", page.read_text(), re.MULTILINE)
+    assert outputs == [section.arguments[1] for section in document.SECTIONS]
+
+
+def test_the_page_can_be_written_again_from_the_kept_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_exit_codes(monkeypatch, {})
+    document.main()
+    written = page.read_text()
+    page.unlink()
+    monkeypatch.setattr("sys.argv", ["document", "--render"])
+    monkeypatch.delattr(document.subprocess, "run")
+
+    assert document.main() == 0
+
+    assert page.read_text() == written
+
+
+@pytest.mark.parametrize("module", [document, serving_document])
+def test_the_committed_page_is_what_the_kept_outputs_give(module: Any) -> None:
+    assert module.PAGE.read_text() == document.render(module.INTRODUCTION, module.SECTIONS, document.kept_output)
 
 
 @pytest.mark.parametrize("exit_code", [1, 2])
