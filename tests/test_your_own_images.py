@@ -1,10 +1,10 @@
-"""docs/your-own-images.md: every command of the tutorial does what it says there, in order."""
+"""docs/your-own-images.md: every command of the tutorial does what it says, in order."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, broken_links, code_blocks, console_examples, run_examples, serve
+from tests.documents import ROOT, code_blocks, console_examples, run_examples, serve
 
 TUTORIAL = ROOT / "docs" / "your-own-images.md"
 
@@ -21,7 +21,3 @@ def test_the_tutorial(tmp_path: Path) -> None:
     run_examples([example for example in examples if example not in requests], tmp_path)
     with serve(tmp_path, *command[2:]) as port:
         run_examples(requests, tmp_path, port)
-
-
-def test_its_links_lead_to_files_of_the_repository() -> None:
-    assert broken_links(TUTORIAL) == []
