@@ -11,10 +11,10 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
-# For the fused kernel: the compiler, and ONNX Runtime's headers. Whatever version Debian has will do.
+# The compiler of the fused operator, in Debian's current version.
 # hadolint ignore=DL3008
 RUN apt-get update && \
-    apt-get install --yes --no-install-recommends g++ libonnxruntime-dev && \
+    apt-get install --yes --no-install-recommends g++ && \
     rm -rf /var/lib/apt/lists/*
 COPY requirements/constraints.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -1,19 +1,20 @@
-// The operator's inputs as tensors with shapes, and errors that name them.
+// Reads the operator's inputs as tensors with shapes; its errors name the input.
 #pragma once
 
-#include <onnxruntime_c_api.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include <atomic>
 
+#include "onnxruntime.h"
+
 namespace pdeinfer {
 
 #define RETURN_IF_ERROR(expression) \
   if (OrtStatus* error = (expression)) return error
 
-// A coefficient's value is input 1, 3, 5 or 7; its bias, which makes it a convolution, follows.
+// The coefficients are inputs 1, 3, 5 and 7. Each is followed by its bias, present if the coefficient is a convolution.
 enum Input { kH, kCourantX, kScale = 9, kShift, kStart, kInputs };
 const char* const kInputNames[kInputs] = {"h",
                                           "courant_x",
@@ -28,7 +29,8 @@ const char* const kInputNames[kInputs] = {"h",
                                           "shift",
                                           "start"};
 
-// ONNX Runtime's functions: atomic, as each session writes it (the same) while the kernels of others may read it.
+// ONNX Runtime's functions. Atomic because every new session stores the pointer (always the same one) while kernels of
+// other sessions may read it.
 struct Api {
   std::atomic<const OrtApi*> pointer;
   const OrtApi* operator->() const { return pointer.load(std::memory_order_relaxed); }
@@ -72,7 +74,7 @@ inline Text to_text(const Shape& shape) {
 }
 
 struct Tensor {
-  const float* values;  // null where the input is absent
+  const float* values;  // null if the input is absent
   Shape shape;
 
   OrtStatus* read(const OrtValue* value, int input) {

@@ -1,7 +1,6 @@
-// The ONNX Runtime operator pdeinfer.GlobalLayer: what the runtime asks about it, and its work split among threads.
+// The ONNX Runtime operator pdeinfer.GlobalLayer: describes itself to the runtime and divides its work among threads.
 //
-// It takes ONNX Runtime's C API of 1.17 through the pointers that the runtime hands over, and links to none of it.
-#include <onnxruntime_c_api.h>
+// It calls ONNX Runtime through the pointers that the runtime passes to RegisterCustomOps, and links against nothing.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include <new>
 
 #include "inputs.h"
+#include "onnxruntime.h"
 #include "scratch.h"
 #include "solver.h"
 
@@ -18,11 +18,11 @@ namespace {
 
 constexpr uint32_t kApiVersion = 17;  // the first with shape inference and KernelContext_ParallelFor
 
-constexpr int kVersion = 2;  // of the operator; in the first the output was (N, H, W, C)
+constexpr int kVersion = 2;  // of the operator; the output of version 1 was (N, H, W, C)
 
 thread_local int64_t kernels_created;
 
-// The best solver for this CPU, or the one that PDEINFER_KERNEL names, or null where this CPU has none of that name.
+// Returns the best solver for this CPU, or the one that PDEINFER_KERNEL names: null if this CPU cannot run it.
 const Solver* choose_solver() {
   const char* const name = getenv("PDEINFER_KERNEL");
   auto is_wanted = [name](const Solver& solver) { return !name || !*name || !strcmp(name, solver.name); };
@@ -52,7 +52,7 @@ struct Job {
   }
 };
 
-// A node of the graph. Its constant inputs are read, and its weights packed, when the session is made.
+// A node of the graph. It reads its constant inputs and packs its weights when the session is created.
 class Kernel {
  public:
   ~Kernel() { free(packed_); }
@@ -74,7 +74,7 @@ class Kernel {
       RETURN_IF_ERROR(api->KernelInfoGetConstantInput_tensor(info, i, &constant, &value));
       if (constant) RETURN_IF_ERROR(constants_[i].read(value, i));
       RETURN_IF_ERROR(api->KernelInfo_GetInputName(info, i, nullptr, &name_length));
-      is_constant[i] = constant || name_length <= 1;  // or absent
+      is_constant[i] = constant || name_length <= 1;  // an absent input has an empty name
     }
     for (int i = kH + 1; i < kStart; ++i) {
       const bool is_weight = i >= kScale || i % 2 == 0 || constants_[i + 1].values || !is_constant[i + 1];
@@ -178,11 +178,11 @@ class Kernel {
     return job.is_out_of_memory ? out_of_memory() : nullptr;
   }
 
-  // What comes before the steps takes as long as three. So many values' steps, about 6 us, are over before another
-  // thread has begun to help.
+  // The preparation takes as long as three steps. A layer with at most kAlone value-steps, about 6 us of work, runs on
+  // the calling thread: it finishes before another thread would start.
   static constexpr int64_t kPreparation = 3, kAlone = 1 << 15;
 
-  // Nothing can stop a node that runs.
+  // An upper limit, because a running node cannot be interrupted.
   static constexpr int64_t kMostSteps = 1000;
 
   const Solver* solver_ = choose_solver();
@@ -190,10 +190,10 @@ class Kernel {
   float source_;
   size_t input_count_;
   Tensor constants_[kInputs] = {};
-  void* packed_ = nullptr;  // null where a weight is not constant
+  void* packed_ = nullptr;  // null if a weight is not constant
 };
 
-// (N, H, W, C) -> (N, C, H, W), of numbers and names.
+// Permutes the sides and their symbolic names: (N, H, W, C) -> (N, C, H, W).
 OrtStatus* set_output_sides(OrtTensorTypeAndShapeInfo* output, const OrtTensorTypeAndShapeInfo* input) {
   int64_t sides[4];
   const char* names[4];
@@ -211,7 +211,7 @@ OrtStatus* infer_shape(const OrtCustomOp*, OrtShapeInferContext* context) {
   size_t rank;
   RETURN_IF_ERROR(api->ShapeInferContext_GetInputTypeShape(context, kH, &input));
   RETURN_IF_ERROR(api->GetDimensionsCount(input, &rank));
-  if (rank != 4) return nullptr;  // not known
+  if (rank != 4) return nullptr;  // unknown
   RETURN_IF_ERROR(api->CreateTensorTypeAndShapeInfo(&output));
   OrtStatus* error = set_output_sides(output, input);
   if (!error) error = api->ShapeInferContext_SetOutputTypeShape(context, 0, output);
@@ -219,7 +219,7 @@ OrtStatus* infer_shape(const OrtCustomOp*, OrtShapeInferContext* context) {
   return error;
 }
 
-// Without the operators new and delete nothing of the C++ runtime is linked.
+// malloc and free in place of new and delete keep the library independent of the C++ runtime.
 void destroy_kernel(void* kernel) {
   static_cast<Kernel*>(kernel)->~Kernel();
   free(kernel);
@@ -238,7 +238,7 @@ OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo*
   return nullptr;
 }
 
-// Before 1.24 ONNX Runtime crashes at absent inputs on its way to a shape inference (its pull request 26199).
+// ONNX Runtime before 1.24 crashes in shape inference if an optional input is absent (its pull request 26199).
 bool can_infer_shapes(const char* runtime_version) {
   int major = 0, minor = 0;
   sscanf(runtime_version, "%d.%d", &major, &minor);
@@ -249,7 +249,7 @@ OrtCustomOp make_operator(decltype(OrtCustomOp::InferOutputShapeFn) infer_shape)
   OrtCustomOp op{};
   op.version = kApiVersion;
   op.GetName = [](const OrtCustomOp*) { return "GlobalLayer"; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // CPU
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // the CPU's
   op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return kInputs; };
   op.GetInputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
   op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
@@ -277,14 +277,14 @@ const OrtCustomOp kOperator = make_operator(infer_shape), kOperatorWithoutShapes
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// What ONNX Runtime calls where a session's options name the library.
+// ONNX Runtime calls this for every session whose options name the library.
 EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace pdeinfer;
   api.pointer = base->GetApi(kApiVersion);
-  if (!api.pointer) return nullptr;  // an older runtime, without the operator
+  if (!api.pointer) return nullptr;  // the runtime is too old: it runs without the operator
   if (!choose_solver()) return no_solver();
   const OrtCustomOp* const op = can_infer_shapes(base->GetVersionString()) ? &kOperator : &kOperatorWithoutShapes;
-  static std::atomic<OrtCustomOpDomain*> shared;  // by all sessions, and never released
+  static std::atomic<OrtCustomOpDomain*> shared;  // by all sessions; never released
   OrtCustomOpDomain* domain = shared;
   if (!domain) {
     RETURN_IF_ERROR(api->CreateCustomOpDomain("pdeinfer", &domain));
@@ -298,5 +298,5 @@ EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBa
   return api->AddCustomOpDomain(options, domain);
 }
 
-// How many nodes of the sessions that this thread has made run here.
+// Returns how many nodes run in this operator, over all sessions that this thread has created.
 EXPORTED int64_t pdeinfer_kernels_created() { return pdeinfer::kernels_created; }

@@ -1,4 +1,4 @@
-// Aligned memory, and what of it is kept between layers.
+// Aligned memory, and a pool that reuses it between layers.
 #pragma once
 
 #include <stdlib.h>
@@ -9,15 +9,15 @@
 
 namespace pdeinfer {
 
-// Returns null where there is not enough memory.
+// Returns null if there is not enough memory.
 inline void* allocate(size_t size) {
   return aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment);
 }
 
-// Scratch memory that is kept for the next layer: the pages of fresh memory cost more time than the layer.
+// Keeps scratch memory for the next layer: page faults in new memory would take longer than the layer.
 class ScratchPool {
  public:
-  // Returns null where there is not enough memory.
+  // Returns null if there is not enough memory.
   void* take(size_t size) {
     for (std::atomic<Header*>& place : places_) {
       Header* const header = place.load(std::memory_order_relaxed) ? place.exchange(nullptr) : nullptr;
@@ -46,7 +46,7 @@ class ScratchPool {
     size_t size;
   };
   static constexpr size_t kLargestKept = 8 << 20;
-  std::atomic<Header*> places_[64];  // more threads than these take fresh memory
+  std::atomic<Header*> places_[64];  // if all are taken, threads allocate new memory
 };
 
 inline ScratchPool scratch_pool;

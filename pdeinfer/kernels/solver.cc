@@ -1,5 +1,7 @@
-// The scheme of pdeinfer/pde.py on a block of LANES channels: compiled once per instruction set. It uses nothing of
-// others that the linker could share between them.
+// The scheme of pdeinfer/pde.py on a block of LANES channels, compiled once for each instruction set.
+//
+// It must not use inline functions of other headers: the linker keeps one copy of them, which may be compiled for an
+// instruction set that the CPU lacks.
 #include <utility>
 
 #include "solver.h"
@@ -10,7 +12,7 @@ namespace {
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 typedef float UnalignedVector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
-// What the steps need to know of a point: the coefficients; or the factors of H at its neighbours, divided by L.
+// Per point, first the four coefficients, later the factors of H at the four neighbours, divided by L.
 struct Numbers {
   Vector values[kCoefficients];
 };
@@ -18,7 +20,7 @@ enum { kCourantX, kCourantY, kDiffusionX, kDiffusionY };
 enum { kRight, kLeft, kBelow, kAbove };
 static_assert(kCoefficients == 4, "one place for each");
 
-// The factor of H there, from the divergence of the Courant numbers, and the source, both divided by L.
+// Per point, the factor of H there, from the divergence of the Courant numbers, and the source, both divided by L.
 struct Rest {
   Vector here, source;
 };
@@ -32,7 +34,7 @@ struct PackedWeights {
   Vector scale, shift;
 };
 
-// Stays NaN where x is.
+// Unlike max(x, 0), it keeps NaN.
 inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
 
 template <int kDistance, int... kLane>
@@ -52,14 +54,14 @@ inline void exchange(Vector* vectors, std::integer_sequence<int, kLane...>) {
 #undef SHUFFLE
 }
 
-// Transposes LANES vectors: blocks of half of them change places, then of half of those.
+// Transposes LANES vectors by exchanging blocks of half their size, then of a quarter, and so on.
 template <int kDistance = LANES / 2>
 inline void transpose(Vector* vectors) {
   exchange<kDistance>(vectors, std::make_integer_sequence<int, LANES>());
   if constexpr (kDistance > 1) transpose<kDistance / 2>(vectors);
 }
 
-// What the lanes hold: a block of channels, fewer in a tensor's last one; or those of several images, where it has few.
+// Assigns channels to lanes: a block of one image's channels, or, if a tensor has few, those of several images.
 struct Lanes {
   int64_t first, channels, images, image_size;
 
@@ -81,7 +83,7 @@ struct Lanes {
     return result;
   }
 
-  // Stores `count` values of each lane, of channels that are channel_size apart.
+  // Stores `count` values of each lane; the channels are channel_size values apart.
   void store(const Vector* lanes, int64_t count, float* values, int64_t channel_size) const {
     values += first * channel_size;
     for (int64_t image = 0; image < images; ++image) {
@@ -100,8 +102,8 @@ struct Lanes {
 
 int64_t images_together(int64_t channels) { return channels < LANES ? LANES / channels : 1; }
 
-// Rows, used again after `rows` of them, with one more value at each end: zero for the convolutions, the opposite end's
-// for the steps. No loop along a row knows a border.
+// A ring buffer of `rows` rows. Each has one more value at both ends, zero for the convolutions and the value of the
+// opposite end for the steps, which spares the loops along a row a special case.
 template <typename Value>
 struct Grid {
   Value* memory;
@@ -113,7 +115,7 @@ struct Grid {
   }
 };
 
-// Writes to every kCoefficients-th vector.
+// Computes a row of one coefficient; writes to every kCoefficients-th vector of `result`.
 void convolve_row(const Vector* above, const Vector* here, const Vector* below, const Convolution& convolution,
                   int64_t width, Vector* result) {
   const Vector *const k = convolution.kernel, bias = convolution.bias;
@@ -127,7 +129,7 @@ void convolve_row(const Vector* above, const Vector* here, const Vector* below, 
   }
 }
 
-// Minus the divergence.
+// Returns minus the divergence of the Courant numbers.
 inline Vector convergence(const Numbers* above, const Numbers* here, const Numbers* below) {
   return here[-1].values[kCourantX] - here[1].values[kCourantX] + above->values[kCourantY] - below->values[kCourantY];
 }
@@ -180,9 +182,10 @@ class Block {
   }
 
  private:
-  // Stages before the first step. Steps of one sweep, where all rows are kept. Bytes that stay in a core's second cache.
-  static constexpr int64_t kPreparation = 3, kSweptSteps = 2, kCached = 1 << 20;
-  // Rows of a band, for each step: enough that the rows beside it, which are computed for it once more, are few.
+  static constexpr int64_t kPreparation = 3;   // stages before the first step
+  static constexpr int64_t kSweptSteps = 2;    // steps in a sweep if all rows are kept
+  static constexpr int64_t kCached = 1 << 20;  // bytes that stay in a core's L2 cache
+  // Rows in a band, per step. Neighbouring bands both compute the rows at their border; in large bands these are few.
   static constexpr int64_t kBandRows = 64;
 
   static int64_t images_from(const Layer& layer, int64_t image) {
@@ -195,7 +198,7 @@ class Block {
     return size * (sizeof(Numbers) + sizeof(Rest)) + ((layer.start ? 3 : 2) * size + stride) * sizeof(Vector);
   }
 
-  // Whether the rows of a large image go through all stages in one sweep, and are forgotten.
+  // Returns whether the image is too large to keep: each row then passes all stages in one sweep and is overwritten.
   static bool is_streamed(const Layer& layer) {
     return size_of(layer, layer.height) > kCached && layer.num_steps < layer.height - kPreparation;
   }
@@ -204,10 +207,10 @@ class Block {
     return is_streamed(layer) ? kPreparation + layer.num_steps + 1 : layer.height;
   }
 
-  // Calls stage(s, row) for every stage s and row: after stage s - 1 has done that row and the two beside it, and soon
-  // after, while they are in the cache. Each stage is one row behind the one before it and begins one row further down.
-  // Where all rows are kept, the rows it meets last are so those beside which the other began. Otherwise every stage but
-  // the last does as many rows more at both ends of the band as there are stages to come.
+  // Calls stage(s, row) for all stages and rows, soon after stage s - 1 has done that row and its two neighbours, while
+  // they are in the cache. Each stage runs one row behind the previous one and starts one row further down. If all rows
+  // are kept, a stage wraps around at the end to the rows it skipped. Otherwise it starts and ends outside the band, by
+  // as many rows as there are stages after it.
   template <typename Stage>
   void sweep(int64_t stages, Stage stage) const {
     for (int64_t tick = 0; tick < band_height_ + 2 * (stages - 1); ++tick) {
@@ -220,7 +223,7 @@ class Block {
     }
   }
 
-  // The row of the image that a row of the grids stands for.
+  // Returns the image's row for a row of the grids.
   int64_t image_row(int64_t row) const {
     const int64_t y = (row + offset_) % height_;
     return y < 0 ? y + height_ : y;
@@ -274,7 +277,7 @@ class Block {
     for (int64_t x = 0; x < width_; ++x) rest[x].here = convergence(above + x, here + x, below + x);
   }
 
-  // From H[0] = H[-1] and the coefficients; keeps the factors for further steps.
+  // Computes H[1] from H[0] = H[-1] and the coefficients, and keeps the factors for further steps unless kOnly.
   template <bool kOnly>
   void take_first_step(int64_t row) const {
     Numbers *const numbers_above = numbers_.row(row - 1), *const numbers = numbers_.row(row),
@@ -312,7 +315,7 @@ class Block {
     kOnly ? finish(next, row) : wrap(next);
   }
 
-  // Writes H[k], k > 1, over H[k-2]. M / L is 1 minus the sum of the neighbours' factors.
+  // Computes H[k], k > 1, in place of H[k-2]. Its factor M / L is 1 minus the sum of the neighbours' factors.
   void take_step(int64_t k, int64_t row) const {
     const Grid<Vector>& level = levels_[(k - 1) % 2];
     const Numbers* const numbers = numbers_.row(row);
@@ -338,7 +341,7 @@ class Block {
   }
 
   void finish(const Vector* result, int64_t row) const {
-    const Lanes lanes = lanes_;  // a copy, which the stores cannot change
+    const Lanes lanes = lanes_;  // a local copy, which cannot alias the stores below
     const Vector scale = weights_.scale, shift = weights_.shift;
     const int64_t width = width_;
     float* const values = layer_.output + first_row_ * width * layer_.channels + image_row(row) * width;
@@ -356,9 +359,9 @@ class Block {
   const Lanes lanes_;
   const int64_t height_, width_, first_row_;
   const bool is_streamed_;
-  const int64_t stages_;         // of the first sweep
-  int64_t band_height_, offset_;  // the image's row less the grids'
-  Vector* zeros_;                // beyond the first and the last row, for the convolutions
+  const int64_t stages_;         // in the first sweep
+  int64_t band_height_, offset_;  // offset_: the image's row minus the grids' row
+  Vector* zeros_;                // the row outside the image, for the convolutions
   Grid<Numbers> numbers_;
   Grid<Rest> rest_;
   Grid<Vector> input_, levels_[2];  // H[k] is in levels_[k % 2]

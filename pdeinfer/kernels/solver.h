@@ -1,5 +1,5 @@
-// One PDE layer, solved for a band of rows and a block of channels: what solver.cc compiles to for each instruction
-// set.
+// The interface of solver.cc, which is compiled once for each instruction set: it solves one PDE layer for a band of
+// rows and a block of channels.
 #pragma once
 
 #include <stddef.h>
@@ -7,47 +7,47 @@
 
 namespace pdeinfer {
 
-// The Courant numbers along x (the width) and y, the diffusion numbers along x and y.
+// The Courant numbers along x (the width) and y, then the diffusion numbers along x and y.
 constexpr int kCoefficients = 4;
 
 // A Courant or diffusion number at every point.
 struct Coefficient {
-  enum Kind { kAbsent, kConstant, kMap, kConvolution } kind;  // kConvolution: relu(a depthwise 3x3 of the input + bias)
+  enum Kind { kAbsent, kConstant, kMap, kConvolution } kind;  // kConvolution: relu(depthwise 3x3 of the input + bias)
   float constant;                                             // kConstant
   const float* map;                                           // kMap: (N, H, W, C)
 };
 
-// Weights as ONNX has them.
+// Weights in ONNX's layout.
 struct Weights {
-  const float* kernels[kCoefficients];  // (C, 1, 3, 3) each, or null where the coefficient is no convolution
+  const float* kernels[kCoefficients];  // (C, 1, 3, 3) each, or null if the coefficient is not a convolution
   const float* biases[kCoefficients];   // (C) each, or null
   const float* scale;                   // (C)
   const float* shift;                   // (C)
 };
 
-// relu(scale * H[num_steps] + shift). Tensors are (N, H, W, C), but for the output: (N, C, H, W).
+// Computes relu(scale * H[num_steps] + shift). The tensors are (N, H, W, C), except the output, which is (N, C, H, W).
 struct Layer {
   int64_t images, height, width, channels, num_steps;
   float source;        // 2 dt, or 0
   const float* input;  // f, and H[-1] = H[0]
-  const float* start;  // H[-1] = H[0] in place of the input, or null
+  const float* start;  // if not null, H[-1] = H[0] = start instead of the input
   Coefficient coefficients[kCoefficients];
   const void* weights;  // packed
   float* output;
 };
 
-// All memory is aligned to kAlignment bytes.
+// The alignment of packed weights and scratch memory, in bytes.
 constexpr size_t kAlignment = 64;
 
 struct Solver {
   const char* name;
-  int64_t lanes;  // channels of a block
+  int64_t lanes;  // channels in a block
   size_t (*weights_size)(int64_t channels);
   void (*pack)(const Weights& weights, int64_t channels, void* packed);
-  int64_t (*images_together)(int64_t channels);  // more than one where a block has room for them
-  int64_t (*bands)(const Layer& layer);          // bands of rows that an image is divided into, each solved by itself
+  int64_t (*images_together)(int64_t channels);  // more than one if they fit into a block
+  int64_t (*bands)(const Layer& layer);          // of rows, each of which can be solved independently
   size_t (*scratch_size)(const Layer& layer);
-  // Solves as many images as are solved together, or as there are, from that image on.
+  // Solves images_together(channels) images, or those that remain, starting at `image`.
   void (*solve)(const Layer& layer, int64_t image, int64_t block, int64_t band, void* scratch);
 };
 

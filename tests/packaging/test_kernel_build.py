@@ -1,6 +1,7 @@
-"""The wheel has the operator's library where it can be compiled, and is pure Python, and says so, where it cannot."""
+"""The wheel contains the operator library if it can be compiled; else it is pure Python, and the build says so."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,18 +17,8 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="there is no
 SOURCES = ROOT / "pdeinfer/kernels"
 
 
-@pytest.fixture(scope="session")
-def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ONNX Runtime's headers, found as the build finds them."""
-    folder = tmp_path_factory.mktemp("headers")
-    try:
-        return hatch_build.find_headers(folder)
-    except hatch_build.KernelNotBuiltError as error:
-        pytest.skip(str(error))
-
-
 def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
-    """Build the wheel of a copy of the sources; return it and what the build said."""
+    """Build the wheel from a copy of the sources; return it and the build's output."""
     project = folder / "project"
     for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
         project.mkdir(exist_ok=True)
@@ -48,11 +39,11 @@ def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
 
 
 @needs_compiler
-def test_the_wheel_has_the_library_and_this_platforms_tag_and_no_source(tmp_path: Path, headers: Path) -> None:
-    wheel, said = build_wheel(tmp_path, ONNXRUNTIME_INCLUDE_DIR=str(headers))
+def test_the_wheel_contains_the_library_and_a_platform_tag_but_no_sources(tmp_path: Path) -> None:
+    wheel, output = build_wheel(tmp_path)
 
     assert wheel.name.endswith(f"-py3-none-linux_{os.uname().machine}.whl")
-    assert "built with its fused kernel" in said
+    assert "built with its fused operator" in output
     with zipfile.ZipFile(wheel) as archive:
         assert [name for name in archive.namelist() if "kernels" in name] == [hatch_build.LIBRARY]
         (tags,) = (name for name in archive.namelist() if name.endswith("/WHEEL"))
@@ -65,32 +56,34 @@ def test_the_wheel_has_the_library_and_this_platforms_tag_and_no_source(tmp_path
         ({"PATH": "/nowhere"}, "there is no C++ compiler"),
         ({"CXX": "/nowhere/g++"}, "/nowhere/g++"),
         ({"CXX": "false"}, "false failed"),
-        ({"CXX": "g++", "ONNXRUNTIME_INCLUDE_DIR": "/nowhere"}, "no onnxruntime_c_api.h in ONNXRUNTIME_INCLUDE_DIR"),
     ],
 )
-def test_without_compiler_or_headers_the_wheel_is_pure_and_one_line_says_why(
+def test_without_a_compiler_the_wheel_is_pure_and_one_line_says_why(
     tmp_path: Path, environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CXX", raising=False)
-    wheel, said = build_wheel(tmp_path, **environment)
+    wheel, output = build_wheel(tmp_path, **environment)
 
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if "kernels" in name]
-    (line,) = (line for line in said.splitlines() if "kernel" in line)
-    assert "without its fused kernel, and works, but slower" in line
+    (line,) = (line for line in output.splitlines() if "fused operator" in line)
+    assert "without" in line
     assert reason in line
 
 
+def test_systems_other_than_linux_have_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(hatch_build.KernelNotBuiltError, match="darwin"):
+        hatch_build.build_library(SOURCES, tmp_path / "library.so")
+
+
 @needs_compiler
-def test_a_library_that_cannot_be_renewed_is_not_left(
-    tmp_path: Path, headers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
+def test_a_failed_build_removes_the_old_library(tmp_path: Path) -> None:
     sources = shutil.copytree(SOURCES, tmp_path / "kernels")
     library = tmp_path / "library.so"
-    library.write_text("an earlier one")
-    (sources / "solver.cc").write_text("no C++")
+    library.write_text("an earlier one", encoding="utf-8")
+    (sources / "solver.cc").write_text("no C++", encoding="utf-8")
 
     with pytest.raises(hatch_build.KernelNotBuiltError, match=r"g\+\+ failed: .*solver\.cc"):
         hatch_build.build_library(sources, library)
@@ -99,10 +92,18 @@ def test_a_library_that_cannot_be_renewed_is_not_left(
 
 
 @needs_compiler
-def test_the_library_needs_nothing_but_an_old_libc(
-    tmp_path: Path, headers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
+def test_the_build_replaces_the_old_library_by_a_new_file(tmp_path: Path) -> None:
+    library = tmp_path / "library.so"
+    library.write_text("an earlier one", encoding="utf-8")
+    with library.open(encoding="utf-8") as opened:
+        hatch_build.build_library(SOURCES, library)
+        assert opened.read() == "an earlier one"
+    assert library.read_bytes().startswith(b"\x7fELF")
+    assert list(tmp_path.iterdir()) == [library]
+
+
+@needs_compiler
+def test_the_library_depends_on_nothing_but_an_old_libc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "g++ -Wall -Wextra -Werror")
     hatch_build.build_library(SOURCES, tmp_path / "library.so")
 
@@ -112,14 +113,69 @@ def test_the_library_needs_nothing_but_an_old_libc(
     needed = {line.split()[1].partition(".")[0] for line in dynamic.splitlines() if "NEEDED" in line}
     assert needed <= {"libc", f"ld-linux-{os.uname().machine.replace('_', '-')}"}
     versions = {tuple(map(int, word[6:].split("."))) for word in dynamic.split() if word.startswith("GLIBC_2")}
-    assert max(versions) <= (2, 17)  # of 2012, as in the manylinux2014 images
+    assert max(versions) <= (2, 17)  # released in 2012; the manylinux2014 images have it
 
 
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-g++"), reason="there is no aarch64-linux-gnu-g++ here")
-def test_it_compiles_for_aarch64(tmp_path: Path, headers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONNXRUNTIME_INCLUDE_DIR", str(headers))
+def test_it_compiles_for_aarch64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++ -Wall -Wextra -Werror")
 
     assert hatch_build.build_library(SOURCES, tmp_path / "library.so") == "aarch64"
 
     assert (tmp_path / "library.so").read_bytes()[18] == 183  # EM_AARCH64
+
+
+@needs_compiler
+class TestOnnxRuntimeHeader:
+    """kernels/onnxruntime.h against ONNX Runtime's own header, where it is installed.
+
+    Debian's package libonnxruntime-dev has it. ONNXRUNTIME_INCLUDE_DIR names another folder.
+    """
+
+    OFFICIAL = "onnxruntime_c_api.h"
+
+    @pytest.fixture
+    def include(self) -> str:
+        named = os.environ.get("ONNXRUNTIME_INCLUDE_DIR")
+        folders = [Path(named)] if named else [Path(root, "include/onnxruntime") for root in ("/usr/local", "/usr")]
+        for folder in folders:
+            if (folder / self.OFFICIAL).exists():
+                return f"-I{folder}"
+        pytest.skip(f"there is no {self.OFFICIAL} here")
+
+    @staticmethod
+    def compile(source: Path, include: str) -> None:
+        command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", "-Wno-invalid-offsetof", include, source]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def test_entries_and_constants_have_the_official_positions_and_values(self, tmp_path: Path, include: str) -> None:
+        ours = (SOURCES / "onnxruntime.h").read_text(encoding="utf-8")
+        entries = [
+            (table, entry)
+            for table, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", ours, re.MULTILINE | re.DOTALL)
+            for entry in re.findall(r"^  \S.*?\(\*(\w+)\)\(", body, re.MULTILINE)
+        ]
+        constants = re.findall(r"(\w+) = \d+", ours)
+        assert {table for table, _ in entries} == {"OrtCustomOp", "OrtApi", "OrtApiBase"}
+        assert ("OrtApi", "KernelContext_ParallelFor") in entries
+        assert "ORT_FAIL" in constants
+        lines = [
+            f"#include <{self.OFFICIAL}>",
+            "namespace ours {",
+            f'#include "{SOURCES / "onnxruntime.h"}"',
+            "}",
+            *(
+                f"static_assert(offsetof(ours::{table}, {entry}) == offsetof({table}, {entry}));"
+                for table, entry in entries
+            ),
+            *(f"static_assert(int(ours::{constant}) == int({constant}));" for constant in constants),
+        ]
+        source = tmp_path / "positions.cc"
+        source.write_text("\n".join(lines), encoding="utf-8")
+        self.compile(source, include)
+
+    def test_the_operator_compiles_with_the_official_signatures(self, tmp_path: Path, include: str) -> None:
+        sources = shutil.copytree(SOURCES, tmp_path / "kernels")
+        (sources / "onnxruntime.h").write_text(f"#include <{self.OFFICIAL}>", encoding="utf-8")
+        self.compile(sources / "operator.cc", include)
