@@ -37,26 +37,40 @@ struct PackedWeights {
 // Unlike max(x, 0), it keeps NaN.
 inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
 
+// Vectors in arrays stay in registers where every index is a constant: in loops that are unrolled and inlined.
+#define INLINED __attribute__((always_inline))
+
+template <typename Function, int... kIndex>
+inline INLINED void unroll(Function function, std::integer_sequence<int, kIndex...>) {
+  (function(std::integral_constant<int, kIndex>()), ...);
+}
+
+// Calls function(0) to function(kCount - 1) with constants.
+template <int kCount, typename Function>
+inline INLINED void unroll(Function function) {
+  unroll(function, std::make_integer_sequence<int, kCount>());
+}
+
 template <int kDistance, int... kLane>
-inline void exchange(Vector* vectors, std::integer_sequence<int, kLane...>) {
+inline INLINED void exchange(Vector (&vectors)[LANES], std::integer_sequence<int, kLane...>) {
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
   typedef int32_t Indices __attribute__((vector_size(sizeof(Vector))));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
 #endif
-  for (int i = 0; i < LANES; ++i) {
-    if (i & kDistance) continue;
-    const Vector a = vectors[i], b = vectors[i + kDistance];
-    vectors[i] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane - kDistance : kLane)...);
-    vectors[i + kDistance] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane : kLane + kDistance)...);
-  }
+  unroll<LANES / 2>([&](auto i) INLINED {
+    constexpr int first = i / kDistance * 2 * kDistance + i % kDistance, second = first + kDistance;
+    const Vector a = vectors[first], b = vectors[second];
+    vectors[first] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane - kDistance : kLane)...);
+    vectors[second] = SHUFFLE(a, b, (kLane & kDistance ? LANES + kLane : kLane + kDistance)...);
+  });
 #undef SHUFFLE
 }
 
 // Transposes LANES vectors by exchanging blocks of half their size, then of a quarter, and so on.
 template <int kDistance = LANES / 2>
-inline void transpose(Vector* vectors) {
+inline INLINED void transpose(Vector (&vectors)[LANES]) {
   exchange<kDistance>(vectors, std::make_integer_sequence<int, LANES>());
   if constexpr (kDistance > 1) transpose<kDistance / 2>(vectors);
 }
@@ -83,18 +97,21 @@ struct Lanes {
     return result;
   }
 
-  // Stores `count` values of each lane; the channels are channel_size values apart.
-  void store(const Vector* lanes, int64_t count, float* values, int64_t channel_size) const {
-    values += first * channel_size;
+  // Stores the first `count` values of each lane; the channels are channel_size values apart.
+  void store(const Vector (&values)[LANES], int64_t count, float* target, int64_t channel_size) const {
+    target += first * channel_size;
+    if (channels == LANES && count == LANES) {
+      for (const Vector& value : values) {
+        *reinterpret_cast<UnalignedVector*>(target) = value;
+        target += channel_size;
+      }
+      return;
+    }
     for (int64_t image = 0; image < images; ++image) {
       for (int64_t channel = 0; channel < channels; ++channel) {
-        const Vector& lane = lanes[image * channels + channel];
-        float* const target = values + image * image_size + channel * channel_size;
-        if (count == LANES) {
-          *reinterpret_cast<UnalignedVector*>(target) = lane;
-        } else {
-          for (int64_t i = 0; i < count; ++i) target[i] = lane[i];
-        }
+        const Vector& value = values[image * channels + channel];
+        float* const start = target + image * image_size + channel * channel_size;
+        for (int64_t i = 0; i < count; ++i) start[i] = value[i];
       }
     }
   }
@@ -115,23 +132,42 @@ struct Grid {
   }
 };
 
-// Computes a row of one coefficient; writes to every kCoefficients-th vector of `result`.
-void convolve_row(const Vector* above, const Vector* here, const Vector* below, const Convolution& convolution,
-                  int64_t width, Vector* result) {
-  const Vector *const k = convolution.kernel, bias = convolution.bias;
-  const Vector k0 = k[0], k1 = k[1], k2 = k[2], k3 = k[3], k4 = k[4], k5 = k[5], k6 = k[6], k7 = k[7], k8 = k[8];
-  for (int64_t x = 0; x < width; ++x) {
-    Vector sum = bias;
-    sum += k0 * above[x - 1] + k1 * above[x] + k2 * above[x + 1];
-    sum += k3 * here[x - 1] + k4 * here[x] + k5 * here[x + 1];
-    sum += k6 * below[x - 1] + k7 * below[x] + k8 * below[x + 1];
-    result[x * kCoefficients] = relu(sum);
-  }
+// Kernels and sums that fit into the registers: AVX-512 has 32 of them, the others 16.
+constexpr int kKernels = LANES == 16 ? 2 : 1, kPoints = 4;
+
+// Convolves kPoints points from x on with kKernels kernels. Each value is loaded once, for all points and kernels.
+template <int kKernels, int kPoints>
+inline INLINED void convolve_points(const Vector* const (&rows)[3], const Vector (&kernels)[kKernels][9],
+                                    const Vector (&biases)[kKernels], int64_t x, Vector* result) {
+  Vector sums[kKernels][kPoints];
+  unroll<kKernels * kPoints>([&](auto i) INLINED { sums[i / kPoints][i % kPoints] = biases[i / kPoints]; });
+  unroll<3 * (kPoints + 2)>([&](auto i) INLINED {
+    constexpr int row = i / (kPoints + 2), column = i % (kPoints + 2);
+    const Vector value = rows[row][x + column - 1];
+    unroll<3 * kKernels>([&](auto j) INLINED {
+      constexpr int tap = j / kKernels, kernel = j % kKernels, point = column - tap;
+      if constexpr (point >= 0 && point < kPoints) sums[kernel][point] += kernels[kernel][3 * row + tap] * value;
+    });
+  });
+  unroll<kKernels * kPoints>([&](auto i) INLINED {
+    result[(x + i % kPoints) * kCoefficients + i / kPoints] = relu(sums[i / kPoints][i % kPoints]);
+  });
+}
+
+// Computes a row of kKernels coefficients; writes to that many of every kCoefficients vectors of `result`.
+template <int kKernels>
+void convolve_row(const Vector* const (&rows)[3], const Convolution* convolutions, int64_t width, Vector* result) {
+  Vector kernels[kKernels][9], biases[kKernels];
+  unroll<9 * kKernels>([&](auto i) INLINED { kernels[i / 9][i % 9] = convolutions[i / 9].kernel[i % 9]; });
+  unroll<kKernels>([&](auto i) INLINED { biases[i] = convolutions[i].bias; });
+  int64_t x = 0;
+  for (; x + kPoints <= width; x += kPoints) convolve_points<kKernels, kPoints>(rows, kernels, biases, x, result);
+  for (; x < width; ++x) convolve_points<kKernels, 1>(rows, kernels, biases, x, result);
 }
 
 // Returns minus the divergence of the Courant numbers.
-inline Vector convergence(const Numbers* above, const Numbers* here, const Numbers* below) {
-  return here[-1].values[kCourantX] - here[1].values[kCourantX] + above->values[kCourantY] - below->values[kCourantY];
+inline Vector convergence(Vector west, Vector east, const Numbers* above, const Numbers* below) {
+  return west - east + above->values[kCourantY] - below->values[kCourantY];
 }
 
 template <bool kAdvection, bool kDiffusion>
@@ -145,6 +181,7 @@ class Block {
         width_(layer.width),
         first_row_(image * layer.height),
         is_streamed_(is_streamed(layer)),
+        is_short_(!is_streamed_ && width_ < LANES),
         stages_(is_streamed_ ? kPreparation + layer.num_steps : kPreparation + 1) {
     const int64_t count = bands(layer), first = band * height_ / count;
     band_height_ = (band + 1) * height_ / count - first;
@@ -179,6 +216,7 @@ class Block {
       sweep(left < kSweptSteps ? left : kSweptSteps,
             [this, done](int64_t stage, int64_t row) { take_step(done + stage + 1, row); });
     }
+    if (is_short_) finish_image();
   }
 
  private:
@@ -248,25 +286,32 @@ class Block {
 
   void compute_numbers(int64_t row) const {
     Numbers* const numbers = numbers_.row(row);
-    for (int i = kAdvection ? kCourantX : kDiffusionX; i <= (kDiffusion ? kDiffusionY : kCourantY); ++i) {
-      compute_number(i, row, &numbers->values[i]);
+    for (int i = kAdvection ? kCourantX : kDiffusionX; i <= (kDiffusion ? kDiffusionY : kCourantY);) {
+      i += compute_numbers_from(i, row, &numbers->values[i]);
     }
     numbers[-1].values[kCourantX] = numbers[width_ - 1].values[kCourantX];
     numbers[width_].values[kCourantX] = numbers[0].values[kCourantX];
   }
 
-  void compute_number(int index, int64_t row, Vector* result) const {
+  // Computes a row of the coefficient with that index, and perhaps of the next; returns how many.
+  int compute_numbers_from(int index, int64_t row, Vector* result) const {
     const Coefficient& coefficient = layer_.coefficients[index];
     if (coefficient.kind == Coefficient::kConvolution) {
       const int64_t y = image_row(row);
-      const Vector* const above = y == 0 ? zeros_ : input_.row(row - 1);
-      const Vector* const below = y == height_ - 1 ? zeros_ : input_.row(row + 1);
-      convolve_row(above, input_.row(row), below, weights_.convolutions[index], width_, result);
+      const Vector* const rows[] = {y == 0 ? zeros_ : input_.row(row - 1), input_.row(row),
+                                    y == height_ - 1 ? zeros_ : input_.row(row + 1)};
+      const Convolution* const convolutions = &weights_.convolutions[index];
+      if (kKernels == 2 && index % 2 == 0 && layer_.coefficients[index + 1].kind == Coefficient::kConvolution) {
+        convolve_row<kKernels>(rows, convolutions, width_, result);
+        return kKernels;
+      }
+      convolve_row<1>(rows, convolutions, width_, result);
     } else if (coefficient.kind == Coefficient::kMap) {
       load_row(coefficient.map, row, result, kCoefficients);
     } else {
       for (int64_t x = 0; x < width_; ++x) result[x * kCoefficients] = Vector{} + coefficient.constant;
     }
+    return 1;
   }
 
   void compute_convergence(int64_t row) const {
@@ -274,7 +319,10 @@ class Block {
     const Numbers *const above = numbers_.row(row - 1), *const here = numbers_.row(row),
                   *const below = numbers_.row(row + 1);
     Rest* const rest = rest_.row(row);
-    for (int64_t x = 0; x < width_; ++x) rest[x].here = convergence(above + x, here + x, below + x);
+    for (int64_t x = 0; x < width_; ++x) {
+      const Vector west = here[x - 1].values[kCourantX], east = here[x + 1].values[kCourantX];
+      rest[x].here = convergence(west, east, above + x, below + x);
+    }
   }
 
   // Computes H[1] from H[0] = H[-1] and the coefficients, and keeps the factors for further steps unless kOnly.
@@ -285,15 +333,21 @@ class Block {
     Rest* const rest = rest_.row(row);
     const Vector *const above = levels_[0].row(row - 1), *const here = levels_[0].row(row),
                  *const below = levels_[0].row(row + 1), *const f = input_.row(row);
-    Vector* const next = levels_[1].row(kOnly ? 0 : row);
+    Vector* const next = levels_[1].row(kOnly && !is_short_ ? 0 : row);
     const float source = layer_.source;
-    for (int64_t x = 0; x < width_; ++x) {
+    const int64_t width = width_;
+    // A row's values are loaded once, and handed from point to point.
+    Vector west = here[-1], centre = here[0];
+    Vector ax_west = numbers[-1].values[kCourantX], ax = numbers[0].values[kCourantX];
+    for (int64_t x = 0; x < width; ++x) {
       Vector* const v = numbers[x].values;
-      Vector ax{}, ay{}, bx{}, by{}, middle{}, inverse = Vector{} + 1.0f;
+      const Vector east = here[x + 1], ax_east = numbers[x + 1].values[kCourantX];
+      Vector ay{}, bx{}, by{}, middle{}, inverse = Vector{} + 1.0f;
       if (kAdvection) {
-        ax = v[kCourantX];
         ay = v[kCourantY];
-        middle = kOnly ? convergence(numbers_above + x, numbers + x, numbers_below + x) : rest[x].here;
+        middle = kOnly ? convergence(ax_west, ax_east, numbers_above + x, numbers_below + x) : rest[x].here;
+      } else {
+        ax = Vector{};
       }
       if (kDiffusion) {
         bx = 2.0f * v[kDiffusionX];
@@ -301,9 +355,13 @@ class Block {
         inverse = 1.0f / (1.0f + bx + by);
       }
       const Vector right = bx - ax, left = bx + ax, down = by - ay, up = by + ay, force = source * f[x];
-      const Vector total = (middle + (1.0f - (bx + by))) * here[x] + force + right * here[x + 1] +
-                           left * here[x - 1] + down * below[x] + up * above[x];
+      const Vector total = (middle + (1.0f - (bx + by))) * centre + force + right * east + left * west +
+                           down * below[x] + up * above[x];
       next[x] = total * inverse;
+      west = centre;
+      centre = east;
+      ax_west = ax;
+      ax = ax_east;
       if (kOnly) continue;
       v[kRight] = right * inverse;
       v[kLeft] = left * inverse;
@@ -312,7 +370,11 @@ class Block {
       rest[x].here = middle * inverse;
       rest[x].source = force * inverse;
     }
-    kOnly ? finish(next, row) : wrap(next);
+    if (kOnly) {
+      if (!is_short_) finish(next, row);
+    } else {
+      wrap(next);
+    }
   }
 
   // Computes H[k], k > 1, in place of H[k-2]. Its factor M / L is 1 minus the sum of the neighbours' factors.
@@ -337,21 +399,47 @@ class Block {
       west = middle;
       middle = east;
     }
-    k < layer_.num_steps ? wrap(next) : finish(next, row);
+    if (k < layer_.num_steps) {
+      wrap(next);
+    } else if (!is_short_) {
+      finish(next, row);
+    }
   }
 
   void finish(const Vector* result, int64_t row) const {
-    const Lanes lanes = lanes_;  // a local copy, which cannot alias the stores below
-    const Vector scale = weights_.scale, shift = weights_.shift;
-    const int64_t width = width_;
-    float* const values = layer_.output + first_row_ * width * layer_.channels + image_row(row) * width;
-    for (int64_t x = 0; x < width; x += LANES) {
-      const int64_t count = width - x < LANES ? width - x : LANES;
-      Vector block[LANES] = {};
-      for (int64_t i = 0; i < count; ++i) block[i] = relu(scale * result[x + i] + shift);
-      transpose(block);
-      lanes.store(block, count, values + x, height_ * width);
+    float* const output = layer_.output + first_row_ * width_ * layer_.channels + image_row(row) * width_;
+    int64_t x = 0;
+    for (; x + LANES <= width_; x += LANES) {
+      finish_points(LANES, output + x, [result, x](int64_t i) { return result + x + i; });
     }
+    if (x < width_) finish_points(width_ - x, output + x, [result, x](int64_t i) { return result + x + i; });
+  }
+
+  // Writes the output of an image whose rows are short, LANES points at a time.
+  void finish_image() const {
+    const Grid<Vector>& level = levels_[layer_.num_steps % 2];
+    float* const output = layer_.output + first_row_ * width_ * layer_.channels;
+    const int64_t count = height_ * width_;
+    const auto point = [&level, this](int64_t i) { return level.row(i / width_) + i % width_; };
+    int64_t first = 0;
+    for (; first + LANES <= count; first += LANES) {
+      finish_points(LANES, output + first, [&point, first](int64_t i) { return point(first + i); });
+    }
+    if (first < count) finish_points(count - first, output + first, [&](int64_t i) { return point(first + i); });
+  }
+
+  // Writes the output of `count` points, which point(0), point(1), ... point to.
+  template <typename Point>
+  INLINED void finish_points(int64_t count, float* output, Point point) const {
+    const Vector scale = weights_.scale, shift = weights_.shift;
+    Vector block[LANES];
+    if (count == LANES) {
+      unroll<LANES>([&](auto i) INLINED { block[i] = relu(scale * *point(i) + shift); });
+    } else {
+      for (int64_t i = 0; i < LANES; ++i) block[i] = i < count ? relu(scale * *point(i) + shift) : Vector{};
+    }
+    transpose(block);
+    lanes_.store(block, count, output, height_ * width_);
   }
 
   const Layer& layer_;
@@ -359,9 +447,10 @@ class Block {
   const Lanes lanes_;
   const int64_t height_, width_, first_row_;
   const bool is_streamed_;
-  const int64_t stages_;         // in the first sweep
-  int64_t band_height_, offset_;  // offset_: the image's row minus the grids' row
-  Vector* zeros_;                // the row outside the image, for the convolutions
+  const bool is_short_;          // a row is shorter than the lanes are many: the output is written row after row as one
+  const int64_t stages_;         // of the first sweep
+  int64_t band_height_, offset_;  // the image's row less the grids'
+  Vector* zeros_;                // beyond the first and the last row, for the convolutions
   Grid<Numbers> numbers_;
   Grid<Rest> rest_;
   Grid<Vector> input_, levels_[2];  // H[k] is in levels_[k % 2]
