@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pdeinfer.errors import DatasetError, ImageError
 from pdeinfer.images.convert import SUFFIXES, to_array
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 
@@ -43,19 +44,20 @@ class ImageFolder:
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 
-    def record(self) -> dict[str, Any]:
-        """Return, as JSON values, what tells whether another look at the folder finds the same files and splits."""
+    def record(self) -> ImagesRecord:
+        """Return what tells whether another look at the folder finds the same files and splits."""
         splits = {
-            split: {
-                "files": len(files),
-                "sha256": hashlib.sha256(
+            split: SplitRecord(
+                len(files),
+                hashlib.sha256(
                     "\n".join(file.relative_to(self.path).as_posix() for file, _ in files).encode(errors="replace")
                 ).hexdigest(),
-            }
+            )
             for split, files in self.files.items()
         }
-        held_out_test = {"test_fraction": TEST_FRACTION, "split_seed": SPLIT_SEED} if self.is_test_held_out else {}
-        return {"splits": splits, **held_out_test}
+        if self.is_test_held_out:
+            return ImagesRecord(splits, TEST_FRACTION, SPLIT_SEED)
+        return ImagesRecord(splits)
 
     def read(self, spec: InputSpec) -> tuple[Dataset, list[ImageError]]:
         """Decode every split, as `read_split` does."""

@@ -1,13 +1,11 @@
 """Labelled images, and how a part of them is held out."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
-StandardName = Literal["digits", "mnist", "cifar10"]
-DatasetName = Literal[StandardName, "folder"]
 
 
 @dataclass(frozen=True)

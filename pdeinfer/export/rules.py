@@ -31,7 +31,7 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
     """Return what is wrong with an `onnx.ModelProto` as the `fields.onnx` of a preset: nothing, if all is well.
 
     The rules are those of `model.onnx`, but the outputs are fields of the PDE layers, named as in
-    `pdeinfer.export.fields`, float32 (batch, height, width, channels).
+    `pdeinfer.export.rewrite.fields`, float32 (batch, height, width, channels).
     """
     broken = _broken_rules_of_any(model, preset)
     for name, kind, shape in map(_signature, model.graph.output):

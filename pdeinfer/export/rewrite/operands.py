@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pdeinfer import pde
-from pdeinfer.checks.parity import Array
 from pdeinfer.spec.pde_spec import PeronaMalik
 
 # By position, as the operator takes them.
@@ -44,13 +44,13 @@ def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
     return traced
 
 
-def folded_operands(layer: Any) -> dict[str, Array]:
+def folded_operands(layer: Any) -> dict[str, NDArray[np.float32]]:
     """Return the other operands of a PDE layer by name, float32: its weights, with all that is constant folded in.
 
     A relu is positively homogeneous: not only a batch normalisation but also dt goes into a number's convolution.
     """
     spec = layer.spec
-    folded: dict[str, Array] = {}
+    folded: dict[str, NDArray[Any]] = {}
     fields: dict[str, Any] = {}
     if spec.velocity == "depthwise":
         fields |= dict(zip(("courant_x", "courant_y"), layer.velocity_fields, strict=True))
@@ -72,7 +72,7 @@ def _maps(name: str, fields: tuple[Any, Any], numbers: Callable[..., tuple[Any, 
     return {f"{name}_x": x} if fields[0] is fields[1] else {f"{name}_x": x, f"{name}_y": y}
 
 
-def _affine(norm: Any) -> tuple[Array, Array]:
+def _affine(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what a trained batch normalisation does, `scale * h + shift`: two float64 arrays (C,)."""
     gamma, beta, mean, variance = (
         np.asarray(weight, np.float64) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)

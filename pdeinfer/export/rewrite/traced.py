@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pdeinfer.export.fields import needed_fields, pde_layers
+from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
 from pdeinfer.export.rewrite.operands import operand_name, traced_operands
 
 NORMALIZED = "normalized"
@@ -44,7 +44,7 @@ def trace_around_layers(classifier: Any) -> Cut:
 
 
 def trace_fields_around_layers(classifier: Any) -> Cut:
-    """Return a `tf.function` of the fields of the PDE layers, named as in `fields.py`, cut likewise.
+    """Return a `tf.function` of the fields of the PDE layers, named as in `rewrite.fields`, cut likewise.
 
     No field depends on what the last layer returns: that layer is neither an argument, nor has it operands.
     """
