@@ -293,7 +293,7 @@ def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:
     return {
         "another-input-name": (rename_input, "inputs: expected [('image', 'UINT8', ['batch', 8, 8, 1])]"),
         "fixed-batch": (fix_batch, "inputs: expected"),
-        "external-data": (external, "data outside of the file"),
+        "external-data": (external, "data outside the file"),
         "loop": (loop, "control flow: Loop"),
         "foreign-operator": (foreign_operator, "operators that are not ONNX's own: com.example.Anything"),
         "undefined-function": (undefined_function, "operators that are not ONNX's own: pdeinfer.GlobalLayer"),

@@ -109,7 +109,7 @@ def test_a_changed_folder_or_size_is_not_resumed(
     finished: Path, photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     assert train(photos, finished, "--resume", "--image-size", "8") == 2
-    assert "was started with image_size (8, 10), and cannot go on with (8, 8)" in capsys.readouterr().err
+    assert "was started with image_size (8, 10), and cannot resume with (8, 8)" in capsys.readouterr().err
     changed = Path(shutil.copytree(photos, tmp_path / "changed"))
     (changed / "dark" / "00.png").unlink()
     assert train(changed, finished, "--resume") == 2
