@@ -177,7 +177,7 @@ def _resume(arguments: argparse.Namespace, record: TrainingRecord) -> tuple[Trai
     for name, value in given.items():
         if value != started[name]:
             raise TrainingError(
-                f"{arguments.out} was started with {name} {started[name]}: it cannot resume with {value}"
+                f"{arguments.out} was started with {name} {started[name]}, and cannot resume with {value}"
             )
     data_dir = arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
     if record.images is None:

@@ -143,7 +143,7 @@ def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed
     folder = tmp_path / "run"
     assert train(photos, folder, "--init", package) == 0
     output = capsys.readouterr().out
-    assert re.search(r"^(\d,\d+) of \1 weights are those of My-photos-pde; none is random$", output, re.MULTILINE)
+    assert re.search(r"^copied (\d,\d+) of \1 weights from My-photos-pde; no layer is random$", output, re.MULTILINE)
     record = json.loads((folder / "run.json").read_text())
     checksum = ModelPackage.read(package).card.files["model.keras"].sha256
     assert record["init"] == {"model": "My-photos-pde", "sha256": checksum}
