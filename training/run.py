@@ -190,7 +190,7 @@ def _resume(arguments: argparse.Namespace, record: TrainingRecord) -> tuple[Trai
     dataset, unreadable = _read_folder(folder, spec)
     if unreadable != record.images.unreadable:
         raise TrainingError(
-            f"{data_dir}: {unreadable} images cannot be read, but {record.images.unreadable} could not when "
+            f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
             f"{arguments.out} was started"
         )
     return record, preset, recipe, dataset
