@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
-from pdeinfer.images.convert import ImageLike, image_files, to_array
+from pdeinfer.images.convert import ImageLike, to_array
+from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
@@ -110,7 +111,7 @@ class Predictor:
         top_k = _positive_int("top_k", top_k)
         session = self._open_session()
         if isinstance(images, str | os.PathLike):
-            images = image_files(images)
+            images = find_image_files(images).images
         elif _is_one_image(images):
             raise TypeError(
                 "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "

@@ -1,1 +1,1 @@
-"""Compares models with their original, with each other, and with labels."""
+"""Comparisons of models: with their original, with each other, and with labels."""

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import ImageError
-from pdeinfer.images.convert import image_files, to_array
+from pdeinfer.images.convert import to_array
+from pdeinfer.images.files import describe_left_out, find_image_files
 from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import InputSpec
@@ -22,20 +24,20 @@ def run(options: argparse.Namespace) -> int:
     pending: deque[str] = deque()
     failed: list[ImageError] = []
     with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
-        images = _readable_images(options.images, predictor.info().input, pending, failed)
+        spec = predictor.info().input
+        images = _readable_images(options.images, spec, pending, failed, recursive=options.recursive)
         for prediction in predictor.predict_iter(images, options.top_k):
             _print_prediction(pending.popleft(), prediction, options.json)
     return 1 if failed else 0
 
 
 def _readable_images(
-    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[ImageError]
+    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[ImageError], *, recursive: bool
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images at `paths` and append their names to `readable`; print and collect the errors of the others."""
     for path in paths:
         try:
-            # Path.is_dir raises if the name is too long.
-            files = image_files(path) if os.path.isdir(path) else [path]  # noqa: PTH112
+            files = _files_at(path, recursive)
         except ImageError as error:
             print_error(error)
             failed.append(error)
@@ -49,6 +51,16 @@ def _readable_images(
             else:
                 readable.append(str(file))
                 yield image
+
+
+def _files_at(path: str, recursive: bool) -> Sequence[str | os.PathLike[str]]:
+    """Return the file at `path`, or the images in that folder; say on stderr what else lies there."""
+    if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
+        return [path]
+    found = find_image_files(path, recursive=recursive)
+    for line in describe_left_out(found.left_out):
+        print(f"pdeinfer: {line}", file=sys.stderr)
+    return found.images
 
 
 def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None:

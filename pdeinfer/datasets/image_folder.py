@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from pdeinfer.datasets.splits import Dataset, Split, held_out
+from pdeinfer.datasets.splits import Dataset, Split, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
-from pdeinfer.images.convert import SUFFIXES, to_array
+from pdeinfer.images.convert import to_array
+from pdeinfer.images.files import LeftOut, scan_folder, visible, why_no_image
+from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.presets import InputSpec
-from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 
@@ -30,37 +31,41 @@ class ImageFolder:
     Attributes:
         path: the folder.
         labels: the names of the classes' folders, sorted.
-        files: the files of "train", of "test" and, where the folder has it, of "val".
+        files: the files of "train", of "test" and, if the folder has it, of "val".
         is_test_held_out: whether "test" was held out of the training images, at random.
-        other_files: how many files lie beside the images and are not named as one.
+        left_out: everything else in the folder, hidden names excepted, with the reasons.
     """
 
     path: Path
     labels: tuple[str, ...]
     files: Mapping[str, list[LabelledFile]]
     is_test_held_out: bool
-    other_files: int
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def other_files(self) -> int:
+        """How many files `left_out` makes, those in folders included."""
+        return sum(each.files for each in self.left_out)
 
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 
-    def record(self) -> ImagesRecord:
-        """Return what tells whether another look at the folder finds the same files and splits."""
+    def record(self) -> dict[str, Any]:
+        """Return JSON values that are equal if another search of the folder finds the same files and splits."""
         splits = {
-            split: SplitRecord(
-                len(files),
-                hashlib.sha256(
+            split: {
+                "files": len(files),
+                "sha256": hashlib.sha256(
                     "\n".join(file.relative_to(self.path).as_posix() for file, _ in files).encode(errors="replace")
                 ).hexdigest(),
-            )
+            }
             for split, files in self.files.items()
         }
-        if self.is_test_held_out:
-            return ImagesRecord(splits, TEST_FRACTION, SPLIT_SEED)
-        return ImagesRecord(splits)
+        held_out_test = {"test_fraction": TEST_FRACTION, "split_seed": SPLIT_SEED} if self.is_test_held_out else {}
+        return {"splits": splits, **held_out_test}
 
     def read(self, spec: InputSpec) -> tuple[Dataset, list[ImageError]]:
-        """Decode every split, as `read_split` does."""
+        """Decode every split with `read_split`."""
         splits, errors = {}, []
         for name in self.files:
             splits[name], unreadable = self.read_split(name, spec)
@@ -68,19 +73,19 @@ class ImageFolder:
         return Dataset(splits["train"], splits["test"], splits.get("val")), errors
 
     def read_split(self, name: str, spec: InputSpec) -> tuple[Split, list[ImageError]]:
-        """Decode the images of a split, each as `pdeinfer.images.convert.to_array` does for prediction.
+        """Decode the images of a split with `pdeinfer.images.convert.to_array`, as prediction does.
 
         All of them are held in memory, height x width x channels bytes each.
 
         Args:
-            name: one of `files`.
+            name: a key of `files`.
             spec: the images wanted.
 
         Returns:
             The images that can be read, in the order of the files, and the errors of the others.
 
         Raises:
-            DatasetError: of a class there is no image that can be read.
+            DatasetError: no image of a class can be read.
         """
         files = self.files[name]
         images = np.empty((len(files), spec.height, spec.width, spec.channels), np.uint8)
@@ -102,19 +107,19 @@ class ImageFolder:
         for index, label in enumerate(self.labels):
             if index not in labels:
                 first = next(error for error, file in zip(outcomes, files, strict=True) if file[1] == index)
-                raise DatasetError(f"{self.path}: of {label!r} no image in {name!r} can be read: {first}")
+                raise DatasetError(f"{self.path}: no image of class {label!r} in {name!r} can be read: {first}")
         return Split(images, labels), errors
 
 
 def find_images(folder: Path) -> ImageFolder:
-    """Find the images of a folder and the classes and splits that they belong to.
+    """Find the images of a folder, with their classes and splits.
 
-    `folder/CLASS/*` is one layout; `folder/train/CLASS/*` with `folder/test/CLASS/*` and `folder/val/CLASS/*`, where
-    present, the other: it is taken to be the second where `folder/train` holds folders. The classes are the folders,
-    sorted by name; those whose names begin with a dot are left out, and so are such files. An image is a file that lies
-    in the folder of a class and has a suffix of `pdeinfer.images.convert.SUFFIXES`.
+    One layout is `folder/CLASS/*`. The other is `folder/train/CLASS/*` with `folder/test/CLASS/*` and
+    `folder/val/CLASS/*` if present; it is assumed if `folder/train` holds folders. The classes are the names of the
+    folders, sorted. Names that begin with a dot are ignored. An image is a file in the folder of a class that
+    `pdeinfer.images.files.find_image_files` takes; everything else is in `left_out`.
 
-    Without `folder/test`, a fifth of each class is held out for it, at random, the same at every call.
+    Without `folder/test`, a fifth of each class is held out for it at random, the same at every call.
 
     Raises:
         DatasetError: there is no such folder, it has another layout or fewer than two classes, or a class has too few
@@ -123,10 +128,12 @@ def find_images(folder: Path) -> ImageFolder:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images, with a subfolder for each class")
     subfolders = _subfolders(folder)
+    left_out: list[LeftOut] = []
     if "train" in subfolders and _subfolders(folder / "train"):
         if surplus := sorted(set(subfolders) - set(SPLITS)):
             raise DatasetError(f"{folder}: expected {', '.join(SPLITS)} and no other folder, got {', '.join(surplus)}")
         roots = {split: folder / split for split in SPLITS if split in subfolders}
+        left_out += _strays(folder)
     else:
         roots = {"train": folder}
     labels = _subfolders(roots["train"])
@@ -135,36 +142,35 @@ def find_images(folder: Path) -> ImageFolder:
             f"{roots['train']}: expected a folder for each of at least two classes, got {', '.join(labels) or 'none'}"
         )
     files: dict[str, list[LabelledFile]] = {}
-    other_files = 0
     for split, root in roots.items():
         if _subfolders(root) != labels:
             raise DatasetError(
                 f"{root}: expected the folders of {roots['train']} ({', '.join(labels)}), "
                 f"got {', '.join(_subfolders(root)) or 'none'}"
             )
+        left_out += _strays(root)
         files[split] = []
         for index, label in enumerate(labels):
-            images, others = _class_files(root / label)
-            files[split] += [(image, index) for image in images]
-            other_files += others
+            found = scan_folder(root / label)
+            left_out += found.left_out
+            if not found.images:
+                got = ", ".join(sorted({each.path.suffix or each.reason for each in found.left_out})) or "no file"
+                raise DatasetError(f"{root / label}: expected images ({' '.join(SUFFIXES)}), got {got}")
+            files[split] += [(image, index) for image in found.images]
     is_test_held_out = "test" not in files
     if is_test_held_out:
         files["train"], files["test"] = _hold_out_test(files["train"], labels)
-    return ImageFolder(folder, tuple(labels), files, is_test_held_out, other_files)
+    return ImageFolder(folder, tuple(labels), files, is_test_held_out, tuple(left_out))
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path.name for path in visible(folder) if path.is_dir()]
 
 
-def _class_files(folder: Path) -> tuple[list[Path], int]:
-    """Return the images in the folder, sorted by name, and the number of its other files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not images:
-        suffixes = sorted({path.suffix or "no suffix" for path in files})
-        raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), got {', '.join(suffixes) or 'no file'}")
-    return images, len(files) - len(images)
+def _strays(folder: Path) -> list[LeftOut]:
+    """Return the files that lie beside the folders of the classes or splits."""
+    reason = "it lies beside the folders, in none of them"
+    return [LeftOut(path, why_no_image(path) or reason) for path in visible(folder) if not path.is_dir()]
 
 
 def _hold_out_test(files: list[LabelledFile], labels: list[str]) -> tuple[list[LabelledFile], list[LabelledFile]]:
@@ -172,6 +178,6 @@ def _hold_out_test(files: list[LabelledFile], labels: list[str]) -> tuple[list[L
     for label, count in zip(labels, np.bincount(indices), strict=True):
         if count < 2:
             raise DatasetError(f"{files[0][0].parent.parent / label}: expected at least 2 images, one to test, got 1")
-    is_test = held_out(indices, TEST_FRACTION, SPLIT_SEED)
+    is_test = stratified_choice(indices, TEST_FRACTION, SPLIT_SEED)
     train = [file for file, chosen in zip(files, is_test, strict=True) if not chosen]
     return train, [file for file, chosen in zip(files, is_test, strict=True) if chosen]

@@ -1,74 +1,91 @@
-"""The images of a finished training, found again from what it recorded."""
+"""Finds the images of a finished training again, from its record."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from pdeinfer.datasets.image_folder import find_images
-from pdeinfer.datasets.splits import Array, Split
+from pdeinfer.datasets.splits import Array, DatasetName, Split
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
-from pdeinfer.images.convert import SUFFIXES, image_files, to_array
+from pdeinfer.images.convert import to_array
+from pdeinfer.images.files import scan_folder
+from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.spec.presets import Preset
-from pdeinfer.spec.training_record import TrainingRecord
 
 
-def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:
-    """Load the test images of a network, as it takes them; nothing is downloaded.
+def load_test_split(training: Mapping[str, Any], preset: Preset, data_dir: Path | None) -> Split:
+    """Load the test images of a network, in its input format; nothing is downloaded.
 
     Args:
-        record: of the network's training, from a `run.json` or a card.
+        training: the record of a training: the content of a `run.json`, or a card's `training`.
         preset: the network's.
         data_dir: the folder with the data set; the digits need none.
 
     Raises:
-        DatasetError: there is no record; or the data set is missing or damaged, or does not fit the network or the
-            record.
+        DatasetError: the record names no data set, or the data set is missing, damaged, or does not fit the network or
+            the record.
     """
-    if record is None:
-        raise DatasetError(f"{preset.name}: no record of its training names its data set")
-    dataset = record.dataset
+    dataset = _dataset_name(training, preset)
     if dataset == "digits":
         return _check(load_dataset("digits", None).test, preset)
     if data_dir is None:
         what = "the folder of images" if dataset == "folder" else f"the folder with the files of {dataset}"
         raise DatasetError(f"{preset.name}: --data-dir must name {what}")
     if dataset == "folder":
-        return _read_folder(record, preset, data_dir, "test")
+        return _read_folder(training, preset, data_dir, "test")
     return _check(load_dataset(dataset, data_dir).test, preset)
 
 
-def load_training_images(record: TrainingRecord | None, preset: Preset, folder: Path) -> Array:
-    """Load images for a network to learn from, as it takes them: none of its test images is among them.
+def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Path) -> Array:
+    """Load images for calibrating a network, in its input format; none of its test images is among them.
+
+    What `folder` must be depends on the record. If it names "folder", the folder of that training; if it names MNIST or
+    CIFAR-10, the folder of its files; the training images are taken. Otherwise, and if the folder has image files in
+    place of those of MNIST or CIFAR-10, all image files in it are taken; or, if it has a folder for each class instead,
+    the training images that `find_images` finds.
 
     Args:
-        record, preset: as in `load_test_split`.
-        folder: the data set that the record names, whose training images are taken. Where it is not there: image files,
-            of which all are taken; or, where the record names no data set, or one that needs no folder, a folder for
-            each class, as `find_images` takes it, whose training images are taken.
+        training, preset: as in `load_test_split`, but the record may be empty.
 
     Returns:
         uint8 (N, height, width, channels), N at least 1.
 
     Raises:
         DatasetError: there is no such folder, no image in it, or another data set than the record's.
-        ImageError: one of the image files, lying in `folder` itself, cannot be read.
+        ImageError: an image file in `folder` itself cannot be read.
     """
-    dataset = None if record is None else record.dataset
-    if record is not None and dataset == "folder":
-        return _read_folder(record, preset, folder, "train").images
+    recipe = training.get("recipe")
+    dataset = recipe.get("dataset") if isinstance(recipe, Mapping) else None
+    if dataset == "folder":
+        return _read_folder(training, preset, folder, "train").images
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    has_images = any(path.is_file() and path.suffix.lower() in SUFFIXES for path in entries)
-    if dataset in ("mnist", "cifar10") and (holds_files(dataset, folder) or not has_images):
+    if dataset in ("mnist", "cifar10") and holds_files(dataset, folder):
         return _check(load_dataset(dataset, folder).train, preset).images
-    if has_images:
-        return np.stack([to_array(file, preset.input) for file in image_files(folder)])
-    if not any(path.is_dir() for path in entries):
+    found = scan_folder(folder)
+    if found.images:
+        return np.stack([to_array(file, preset.input) for file in found.images])
+    if dataset in ("mnist", "cifar10"):
+        return _check(load_dataset(dataset, folder).train, preset).images
+    if not any(each.path.is_dir() for each in found.left_out):
         raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), or a folder of them for each class")
     train, _ = find_images(folder).read_split("train", preset.input)
     return train.images
+
+
+def _dataset_name(training: Mapping[str, Any], preset: Preset) -> DatasetName:
+    recipe = training.get("recipe")
+    found: Any = recipe.get("dataset") if isinstance(recipe, Mapping) else None
+    if found not in get_args(DatasetName):
+        raise DatasetError(
+            f"{preset.name}: the record of its training names no data set: recipe.dataset must be one of "
+            f"{', '.join(get_args(DatasetName))}, not {found!r}"
+        )
+    name: DatasetName = found
+    return name
 
 
 def _check(split: Split, preset: Preset) -> Split:
@@ -77,19 +94,21 @@ def _check(split: Split, preset: Preset) -> Split:
     if split.images.shape[1:] != shape or split.labels.max() >= classes:
         raise DatasetError(
             f"{preset.name}: expected images of shape {shape} and {classes} classes, "
-            f"and those of its data set have {split.images.shape[1:]} and {split.labels.max() + 1}"
+            f"got a data set of {split.images.shape[1:]} and {split.labels.max() + 1}"
         )
     return split
 
 
-def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
+def _read_folder(training: Mapping[str, Any], preset: Preset, data_dir: Path, name: str) -> Split:
     folder = find_images(data_dir)
-    expected = None if record.images is None else record.images.splits.get("test")
-    found = folder.record().splits["test"]
-    # With other test images, some of them might be images that the network was trained on.
+    images = training.get("images")
+    splits = images.get("splits") if isinstance(images, Mapping) else None
+    expected = splits.get("test") if isinstance(splits, Mapping) else None
+    found = folder.record()["splits"]["test"]
+    # Another list of files might turn images that the network has learnt from into test images.
     if folder.labels != preset.labels or found != expected:
         raise DatasetError(
-            f"{data_dir}: its test images are not those of the training: expected {expected} and the classes "
+            f"{data_dir}: expected the test images of the training, {expected}, and the classes "
             f"{', '.join(preset.labels)}, got {found} and {', '.join(folder.labels)}"
         )
     split, _ = folder.read_split(name, preset.input)

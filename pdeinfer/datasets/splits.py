@@ -1,11 +1,13 @@
-"""Labelled images, and how a part of them is held out."""
+"""Labelled images, and random splits that keep the share of each class."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
+StandardName = Literal["digits", "mnist", "cifar10"]
+DatasetName = Literal[StandardName, "folder"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Dataset:
     """A data set's images.
 
     Attributes:
-        train: to learn from.
+        train: for learning.
         test: for the one evaluation of a finished training.
-        validation: to choose the best epoch; None where a part of `train` is to be held out for it.
+        validation: for choosing the best epoch; None if a part of `train` is to be held out for it.
     """
 
     train: Split
@@ -35,13 +37,13 @@ class Dataset:
 
 
 def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
-    """Split at random into the rest and what `held_out` chooses (the same for the same seed)."""
-    chosen = held_out(split.labels, fraction, seed)
+    """Split at random into the rest and a `fraction` of each class, by `stratified_choice`."""
+    chosen = stratified_choice(split.labels, fraction, seed)
     return Split(split.images[~chosen], split.labels[~chosen]), Split(split.images[chosen], split.labels[chosen])
 
 
-def held_out(labels: Array, fraction: float, seed: int = 0) -> Array:
-    """Choose at random a `fraction` of each class: at least one of it, and never its last.
+def stratified_choice(labels: Array, fraction: float, seed: int = 0) -> Array:
+    """Choose a `fraction` of each class at random: at least one image, and never all.
 
     Args:
         labels: int (N,).

@@ -1,4 +1,4 @@
-"""Exports a trained Keras network as a model package, and proves the exported files equal to the network."""
+"""From a trained Keras network to a model package: ONNX, SavedModel, and the proof that they are equal."""
 
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.proof import TEST_IMAGES, verify_package

@@ -1,23 +1,27 @@
-"""Any image as the uint8 array (height, width, channels) that a network takes.
+"""Convert any image to the uint8 array (height, width, channels) that a network takes.
 
 The rule, in this order:
 
 1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
-   taken at its current frame. A JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its
-   size, if that leaves four times the network's input. An image that takes more than `MAX_IMAGE_PIXELS` to decode, as
-   `decoded_pixels` counts them, is refused before any pixel is decoded, and so is what keeps the decoder busy for much
-   longer than its size says: see `pdeinfer.images.limits`.
+   taken at its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its
+   end marker is missing or a chunk beside the pixels is broken. A file that lacks pixels is refused. A JPEG file whose
+   sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
+   input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
+   one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that takes disproportionately long:
+   see `pdeinfer.images.limits`.
 2. The EXIF orientation is applied.
-3. 16-bit grey becomes 8-bit, as value / 257 rounded (Pillow itself reads 16-bit colour as its high bytes). 32-bit
-   integers and floats are refused: their range is unknown.
-4. What is transparent is composited on white.
+3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
+   integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
+   would decode to other pixels: see `pdeinfer.images.tiff`.
+4. Transparent pixels are composited on white.
 5. Every colour space (palettes, CMYK, YCbCr, LAB, HSV) becomes RGB, and RGB becomes grey where the network takes grey:
-   (299 R + 587 G + 114 B) / 1000.
+   (299 R + 587 G + 114 B) / 1000. Colour profiles are ignored.
 6. An image of another size is resized, bilinear with antialiasing, as the network's `fit` says: "crop" scales the
    shorter side and crops the middle, "pad" scales the longer side and pads with black on both sides, "stretch" does
    neither. An image of the right size keeps its pixels exactly.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -29,21 +33,19 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.errors import ImageError
+from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import decoding_bytes
-from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_head, check_pixels, check_work, whole_size
+from pdeinfer.images.damage import decoding, opening
+from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_pixels, check_ppm, check_work, whole_size
+from pdeinfer.images.pixels import fit, to_mode, transparent_grey
 from pdeinfer.spec.presets import InputSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-_BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
-_EXPECTED_FILE = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
 
 def to_array(
@@ -52,18 +54,20 @@ def to_array(
     """Return an image as the array that a network with the input `spec` takes, by the rule in this module's docstring.
 
     Args:
-        image: a path; a file's bytes; a binary file object, read from its start and left open; a Pillow image; or a
-            uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA.
+        image: a path; a file's bytes; a binary file object, read from its start if it can seek, and left open; a Pillow
+            image; or a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA.
         spec: the size, channels and fit wanted.
         name: what errors call the image, e.g. "image 3 of 10"; a path is named in any case.
-        max_pixels: the most pixels that decoding may take, as `decoded_pixels` counts them.
+        max_pixels: the most pixels that decoding may take, counted as in step 1.
 
     Returns:
         A new uint8 array (spec.height, spec.width, spec.channels).
 
     Raises:
         ImageTooLargeError: decoding takes more than `max_pixels`.
-        ImageError: not an image of the kinds above, or a truncated or damaged one; the message names it.
+        ImageError: not an image of the kinds above, a damaged one, or a path that cannot be opened; the message names
+            it.
+        OSError: the system failed, e.g. with too many open files.
     """
     with open_image(image, spec, name, max_pixels=max_pixels) as opened:
         return opened.to_array()
@@ -78,84 +82,81 @@ def open_image(
     Arguments and errors are those of `to_array`.
     """
     name = _describe(image, name)
-    with _reading(name, max_pixels), _open(image, name) as opened:
-        whole = whole_size(opened.picture)
-        check_pixels(_reduce(opened, spec), name, max_pixels)
-        yield OpenedImage(opened.picture, whole, opened.jpeg_scans, spec, name)
+    with ExitStack() as stack:
+        structure, otherwise_ended = None, None
+        if isinstance(image, PIL.Image.Image):
+            picture = image
+        elif isinstance(image, np.ndarray):
+            picture = _from_array(image, name)
+        elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
+            file = stack.enter_context(_open_file(image, name))
+            picture, structure, otherwise_ended = _open_encoded(file, name, max_pixels)
+            stack.enter_context(picture)
+        else:
+            raise ImageError(
+                f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
+                f"got {type(image).__name__}"
+            )
+        scans = structure.scans if structure else 0
+        opened = OpenedImage(picture, whole_size(picture), scans, otherwise_ended, spec, name, max_pixels)
+        check_pixels(opened.reduce(), name, max_pixels)
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """An image whose header has been read and whose pixels have not been decoded."""
+    """An image whose header has been read and whose pixels have not been decoded.
+
+    Attributes:
+        picture: the image, as Pillow opens it.
+        whole_size: its width and height before a JPEG is reduced, at least those of a TIFF's tile.
+        jpeg_scans: the number of scans of a JPEG file; 0 for other sources.
+        otherwise_ended: a JPEG file that lacks its end, ended in another way than `picture` is; None for others.
+        spec: the array wanted.
+        name: what errors call the image.
+        max_pixels: the most pixels that decoding may take.
+    """
 
     picture: PIL.Image.Image
     whole_size: tuple[int, int]
     jpeg_scans: int
+    otherwise_ended: bytes | None
     spec: InputSpec
     name: str
+    max_pixels: int
 
     def decoding_bytes(self) -> int:
-        """Return the most memory that `to_array` takes, estimated from the header."""
-        return decoding_bytes(self.picture, self.whole_size, self.jpeg_scans)
+        """Return the most memory that `to_array` takes, in bytes, estimated from the header."""
+        cost = decoding_bytes(self.picture, self.whole_size, self.jpeg_scans)
+        return cost if self.otherwise_ended is None else 2 * cost
 
     def to_array(self) -> NDArray[np.uint8]:
         """Decode the image, as the function `to_array` says."""
-        self.picture.load()
-        converted = _fit(_to_mode(self.picture, self.spec.channels, self.name), self.spec)
+        transparent = transparent_grey(self.picture, self.name)
+        with decoding(self.name, self.picture.format, self.max_pixels):
+            self.picture.load()
+        if self.otherwise_ended is not None:
+            self._check_whole(self.otherwise_ended)
+        converted = fit(to_mode(self.picture, self.spec.channels, transparent, self.name), self.spec)
         return np.array(converted, np.uint8).reshape(self.spec.height, self.spec.width, self.spec.channels)
 
+    def reduce(self) -> tuple[int, int]:
+        """Set a JPEG's decoder to the smallest scale that suffices; return the width and height it holds in memory."""
+        is_reducible = isinstance(self.picture, JpegImageFile) and self.jpeg_scans > 0
+        if is_reducible:
+            _reduce(self.picture, self.spec)
+        # With several scans the decoder holds all coefficients until the last one, whatever the scale.
+        return self.picture.size if is_reducible and self.jpeg_scans == 1 else self.whole_size
 
-def decoded_pixels(image: ImageLike, spec: InputSpec, name: str | None = None) -> int:
-    """Return how many pixels `to_array` would hold in memory to decode an image; only the head is decoded.
-
-    A JPEG of one scan counts at the reduced size that it is decoded at. A progressive JPEG counts in full, as its
-    decoder holds all of its coefficients. A TIFF counts at least one whole tile.
-
-    Args:
-        image, spec, name: as for `to_array`.
-
-    Raises:
-        ImageError: the head is not one of an image that can be decoded.
-    """
-    name = _describe(image, name)
-    with _reading(name, MAX_IMAGE_PIXELS), _open(image, name) as opened:
-        width, height = _reduce(opened, spec)
-        return width * height
-
-
-@contextmanager
-def _reading(name: str, max_pixels: int) -> Iterator[None]:
-    """Turn what Pillow raises into an ImageError that names the image."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
-        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels: {error}") from error
-    except PIL.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: expected {_EXPECTED_FILE}, got an empty, damaged or other file") from error
-    except Exception as error:  # hostile bytes make Pillow raise almost anything
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(f"{name}: expected {_EXPECTED_FILE}: {reason}") from error
-
-
-def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the files in `folder`, not those in folders below it, whose suffix is in `SUFFIXES`, sorted by name.
-
-    Names that begin with a dot are left out: macOS leaves such files beside those that it copies.
-
-    Raises:
-        ImageError: there is no such folder, or no such file in it.
-    """
-    folder = Path(folder)
-    try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        files = sorted(path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise ImageError(f"{folder}: expected a folder of images: {error.strerror}") from error
-    if not files:
-        raise ImageError(f"{folder}: expected a folder of images ({' '.join(SUFFIXES)}), found none")
-    return files
+    def _check_whole(self, otherwise_ended: bytes) -> None:
+        """Raise ImageError if a JPEG has other pixels when it is ended otherwise: some are missing."""
+        with PIL.Image.open(io.BytesIO(otherwise_ended), formats=["JPEG"]) as other:
+            _reduce(other, self.spec)
+            with decoding(self.name, "JPEG", self.max_pixels):
+                other.load()
+            hashes = [hashlib.sha256(picture.tobytes()).digest() for picture in (self.picture, other)]
+        if hashes[0] != hashes[1]:
+            raise _truncated(self.name)
 
 
 def _describe(image: object, name: str | None) -> str:
@@ -170,32 +171,44 @@ def _describe(image: object, name: str | None) -> str:
     return "file object" if hasattr(image, "read") else type(image).__name__
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A picture before its pixels are decoded, and the number of scans of a JPEG file (0 for other sources)."""
+def _open_encoded(
+    file: BinaryIO, name: str, max_pixels: int
+) -> tuple[PIL.Image.Image, JpegStructure | None, bytes | None]:
+    """Open a file's image if it is not expensive to decode, without what is damaged beside the pixels.
 
-    picture: PIL.Image.Image
-    jpeg_scans: int = 0
-
-
-@contextmanager
-def _open(image: Any, name: str) -> Iterator[_Opened]:
-    """Open an image without decoding its pixels, and close it afterwards if it was opened here."""
-    if isinstance(image, PIL.Image.Image):
-        yield _Opened(image)
-    elif isinstance(image, np.ndarray):
-        yield _Opened(_from_array(image, name))
-    elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
-        with _open_file(image) as file:
-            scans = check_head(file, name)
-            with PIL.Image.open(file, formats=FORMATS) as picture:
-                check_work(picture, name)
-                yield _Opened(picture, scans)
-    else:
-        raise ImageError(
-            f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
-            f"got {type(image).__name__}"
-        )
+    Returns:
+        The image, the structure of a JPEG, and a JPEG that lacks its end as `OpenedImage.otherwise_ended`.
+    """
+    head = file.read(formats.HEAD_BYTES)
+    file.seek(0)
+    kind = formats.recognise(head)
+    structure, otherwise_ended, kind_in_words = None, None, kind
+    match kind:
+        case None:
+            raise ImageError(f"{name}: expected {formats.EXPECTED}, got {formats.describe_foreign(head)}")
+        case "JPEG":
+            content = file.read()
+            structure = check_jpeg(content, name)
+            if not structure.is_ended:
+                if not structure.has_all_scans:
+                    raise _truncated(name)
+                content, otherwise_ended = end_jpeg(content)
+            file = io.BytesIO(content)
+        case "PNG":
+            file = io.BytesIO(repair.clean_png(file.read()))
+        case "WEBP":
+            file = io.BytesIO(repair.end_webp(file.read()))
+        case "TIFF":
+            kind_in_words = tiff.check_tags(file, name)
+    with decoding(name, kind_in_words, max_pixels):
+        if kind == "PPM":
+            check_ppm(file)
+        file.seek(0)
+        picture = PIL.Image.open(file, formats=[kind])
+    check_work(picture, name)
+    if isinstance(picture, TiffImageFile):
+        tiff.check_layout(picture, name)
+    return picture, structure, otherwise_ended
 
 
 def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
@@ -207,102 +220,33 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
 
 
 @contextmanager
-def _open_file(source: Any) -> Iterator[BinaryIO]:
-    """Give a file of the bytes at a path, in memory or of a file object, at its start, where it can go again."""
-    with ExitStack() as stack:
-        if isinstance(source, bytes | bytearray | memoryview):
-            file: BinaryIO = io.BytesIO(source)
-        else:
-            file = stack.enter_context(Path(source).open("rb")) if isinstance(source, str | os.PathLike) else source
-        try:
-            file.seek(0)
-        except (AttributeError, io.UnsupportedOperation):  # a pipe
-            file = io.BytesIO(file.read())
-        yield file
+def _open_file(source: Any, name: str) -> Iterator[BinaryIO]:
+    """Open the bytes at a path, in memory or of a file object, as a file that can seek, at its start."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike):
+        with opening(name):
+            file = Path(source).open("rb")  # noqa: SIM115  # closed below
+        with file:
+            yield file if file.seekable() else io.BytesIO(file.read())  # a pipe cannot seek
+    else:
+        if getattr(source, "seekable", lambda: hasattr(source, "seek"))():
+            source.seek(0)
+        content = source.read()
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise ImageError(f"{name}: expected a binary file object, got one that reads {type(content).__name__}")
+        yield io.BytesIO(content)
 
 
-def _reduce(opened: _Opened, spec: InputSpec) -> tuple[int, int]:
-    """Set a JPEG's decoder to the smallest scale that suffices, and return the width and height it holds in memory."""
-    picture = opened.picture
-    whole = whole_size(picture)
-    if not (isinstance(picture, JpegImageFile) and opened.jpeg_scans):
-        return whole
+def _reduce(picture: PIL.Image.Image, spec: InputSpec) -> None:
     width, height = picture.size
     enough = 4 * max(spec.height, spec.width)  # for either side: EXIF may turn the picture
     for scale in (8, 4, 2):
-        # Of a picture that is no multiple, the last pixel would stand for fewer than the others, and all be shifted.
+        # If a side is no multiple, its last pixel would stand for fewer pixels than the others and shift the picture.
         if width % scale == height % scale == 0 and min(width, height) >= scale * enough:
             picture.draft(None, (width // scale, height // scale))
-            break
-    # With several scans the decoder holds all coefficients until the last one, whatever the scale.
-    return whole if opened.jpeg_scans > 1 else picture.size
+            return
 
 
-def _to_mode(picture: PIL.Image.Image, channels: int, name: str) -> PIL.Image.Image:
-    """Return a decoded picture upright, opaque, and as 8-bit grey ("L") or "RGB"."""
-    # Pillow opens a PGM file of 16 bits as 32-bit integers.
-    is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
-    if picture.mode in ("I", "F") and not is_16_bit:
-        kind = "integers" if picture.mode == "I" else "floats"
-        raise ImageError(f"{name}: expected 8 or 16 bits per channel, got 32-bit {kind}")
-    if picture.mode == "P" and picture.palette is None:
-        raise ImageError(f"{name}: expected a palette for the picture's indices, got none")
-    picture = _upright(picture)
-    if is_16_bit:
-        picture = _to_8_bit(picture)
-    if picture.mode == "La":  # Pillow converts premultiplied grey to this alone
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        opaque = PIL.Image.new("RGB", picture.size, "white")
-        picture = _convert(picture, "RGBA")
-        opaque.paste(picture, mask=picture)
-        picture = opaque
-    if picture.mode not in ("1", "L"):
-        picture = _convert(picture, "RGB")
-    return _convert(picture, "L" if channels == 1 else "RGB")
-
-
-def _convert(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    # Pillow would copy the pixels where there is nothing to convert.
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    try:
-        is_upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return picture if is_upright else ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001  # damaged EXIF says nothing of the orientation, and the pixels are decoded already
-        return picture
-
-
-def _to_8_bit(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Return 16-bit grey as 8-bit grey, value / 257 rounded, and the value that a PNG calls transparent as white."""
-    values = np.asarray(picture)
-    grey = np.empty(values.shape, np.uint8)
-    for row, row_values in enumerate(values):  # 32-bit values of all would take as much memory as the picture twice
-        grey[row] = (row_values.astype(np.uint32) + 128) // 257
-    if "transparency" in picture.info:
-        grey[values == picture.info["transparency"]] = 255
-    return PIL.Image.fromarray(grey)
-
-
-def _fit(picture: PIL.Image.Image, spec: InputSpec) -> PIL.Image.Image:
-    size = (spec.width, spec.height)
-    if picture.size == size:
-        return picture
-    width, height = picture.size
-    # Compared as integers: is the picture wider than the network's input, for its height?
-    is_wider = width * spec.height > height * spec.width
-    if spec.fit == "crop":
-        crop_width = height * spec.width / spec.height if is_wider else width
-        crop_height = height if is_wider else width * spec.height / spec.width
-        left, top = (width - crop_width) / 2, (height - crop_height) / 2
-        return picture.resize(size, _BILINEAR, box=(left, top, left + crop_width, top + crop_height))
-    if spec.fit == "pad":
-        new_width = spec.width if is_wider else max(1, round(width * spec.height / height))
-        new_height = max(1, round(height * spec.width / width)) if is_wider else spec.height
-        padded = PIL.Image.new(picture.mode, size)
-        corner = ((spec.width - new_width) // 2, (spec.height - new_height) // 2)
-        padded.paste(picture.resize((new_width, new_height), _BILINEAR), corner)
-        return padded
-    return picture.resize(size, _BILINEAR)
+def _truncated(name: str) -> ImageError:
+    return ImageError(f"{name}: expected {formats.EXPECTED}, got a truncated JPEG: some of its pixels are missing")

@@ -4,8 +4,9 @@ The bytes per pixel were measured with Pillow 12; `tests/unit/test_image_cost.py
 """
 
 import PIL.Image
-from PIL import ExifTags
 from PIL.TiffImagePlugin import TiffImageFile
+
+from pdeinfer.images.damage import orientation
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
@@ -43,9 +44,4 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
 
 
 def _may_be_turned(picture: PIL.Image.Image) -> bool:
-    if picture.format == "PNG":  # its EXIF may follow the pixels
-        return True
-    try:
-        return bool(picture.getexif().get(ExifTags.Base.Orientation, 1) != 1)
-    except Exception:  # noqa: BLE001  # Pillow raises almost anything on damaged EXIF, and then turns nothing
-        return False
+    return picture.format == "PNG" or orientation(picture) != 1  # a PNG's EXIF may follow its pixels

@@ -98,10 +98,11 @@ def test_a_resumed_training_needs_no_argument_but_its_folder(finished: Path, tmp
 
 def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_path: Path, capsys: Captured) -> None:
     assert train(photos, tmp_path / "run", "--batch-size", 1000) == 2
-    first, second, third, last = capsys.readouterr().err.splitlines()
+    first, second, third, fourth, last = capsys.readouterr().err.splitlines()
     assert first.startswith(f"training: left out: {photos / 'dark' / 'broken.jpg'}: expected a BMP")
     assert second == "training: 1 of 31 images cannot be read and are left out"
-    assert third == "training: files that are not named as images, and are left out: 1"
+    assert third.startswith(f"training: left out: {photos}")
+    assert fourth == "training: files left out in all: 1"
     assert last == "training: error: a batch of 1000 is larger than the 22 training images"
 
 
@@ -109,7 +110,7 @@ def test_a_changed_folder_or_size_is_not_resumed(
     finished: Path, photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     assert train(photos, finished, "--resume", "--image-size", "8") == 2
-    assert "was started with image_size (8, 10), and cannot resume with (8, 8)" in capsys.readouterr().err
+    assert "was started with image_size (8, 10), and cannot go on with (8, 8)" in capsys.readouterr().err
     changed = Path(shutil.copytree(photos, tmp_path / "changed"))
     (changed / "dark" / "00.png").unlink()
     assert train(changed, finished, "--resume") == 2
@@ -117,7 +118,7 @@ def test_a_changed_folder_or_size_is_not_resumed(
     repaired = Path(shutil.copytree(photos, tmp_path / "repaired"))
     shutil.copyfile(repaired / "dark" / "00.png", repaired / "dark" / "broken.jpg")
     assert train(repaired, finished, "--resume") == 2
-    assert "0 images cannot be read, and 1 could not" in capsys.readouterr().err
+    assert "repaired: 0 images cannot be read, and 1 could not when" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", ["digits-pde", "mnist-pde"])
@@ -143,7 +144,7 @@ def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed
     folder = tmp_path / "run"
     assert train(photos, folder, "--init", package) == 0
     output = capsys.readouterr().out
-    assert re.search(r"^copied (\d,\d+) of \1 weights from My-photos-pde; no layer is random$", output, re.MULTILINE)
+    assert re.search(r"^(\d,\d+) of \1 weights are those of My-photos-pde; none is random$", output, re.MULTILINE)
     record = json.loads((folder / "run.json").read_text())
     checksum = ModelPackage.read(package).card.files["model.keras"].sha256
     assert record["init"] == {"model": "My-photos-pde", "sha256": checksum}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
-from pdeinfer.images.convert import ImageLike, decoded_pixels, to_array
+from pdeinfer.images.convert import ImageLike, open_image, to_array
 from pdeinfer.spec.presets import Fit, InputSpec
 from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
@@ -386,13 +386,13 @@ class TestReducedJpeg:
         assert sizes[0] == decoded
 
 
-class TestDecodedPixels:
+class TestLimit:
     """What the limit counts: the pixels that decoding holds in memory."""
 
     PHOTO = PIL.Image.new("RGB", (1024, 2048))
 
     @pytest.mark.parametrize(
-        ("image", "expected"),
+        ("image", "pixels"),
         [
             (encode(PHOTO, "JPEG"), 128 * 256),
             (encode(PHOTO, "JPEG", progressive=True), 1024 * 2048),  # holds every coefficient until the last scan
@@ -401,24 +401,22 @@ class TestDecodedPixels:
             (np.zeros((5, 7), np.uint8), 35),
         ],
     )
-    def test_it_counts_what_the_decoder_holds(self, image: ImageLike, expected: int) -> None:
-        assert decoded_pixels(image, grey(32, 32)) == expected
-
-    def test_the_limit_refuses_exactly_what_it_counts(self) -> None:
-        content = encode(self.PHOTO, "JPEG")
-        pixels = decoded_pixels(content, grey(32, 32))
-        assert to_array(content, grey(32, 32), max_pixels=pixels).shape == (32, 32, 1)
+    def test_it_counts_what_the_decoder_holds(self, image: ImageLike, pixels: int) -> None:
+        assert to_array(image, grey(32, 32), max_pixels=pixels).shape == (32, 32, 1)
         with pytest.raises(ImageTooLargeError) as caught:
-            to_array(content, grey(32, 32), max_pixels=pixels - 1)
+            to_array(image, grey(32, 32), max_pixels=pixels - 1)
         assert caught.value.pixels == pixels
 
-    def test_only_the_head_is_decoded(self) -> None:
-        content = encode(self.PHOTO, "PNG")
-        assert decoded_pixels(content[: len(content) // 2], grey(32, 32)) == 1024 * 2048
+    def test_a_48_megapixel_phone_photo_is_decoded(self) -> None:
+        photo = encode(PIL.Image.new("L", (8064, 6048), 77), "JPEG")
+        assert np.abs(to_array(photo, grey(32, 32)).astype(int) - 77).max() <= 1
 
-    def test_a_file_that_is_not_an_image_is_refused(self) -> None:
-        with pytest.raises(ImageError, match=r"^upload: "):
-            decoded_pixels(b"hello", grey(32, 32), "upload")
+    def test_only_the_head_is_read_to_open_an_image(self) -> None:
+        content = encode(self.PHOTO, "PNG")
+        with open_image(content[: len(content) // 2], grey(32, 32)) as opened:
+            assert opened.picture.size == (1024, 2048)
+            with pytest.raises(ImageError):
+                opened.to_array()
 
 
 def test_many_threads_get_the_same_pixels_as_one() -> None:

@@ -1,1 +1,0 @@
-"""The results page: finished trainings in `results/`, and what `docs/results.md` says of them."""

@@ -1,0 +1,68 @@
+"""Tells damaged images from failures of the machine and from bugs."""
+
+import errno
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import PIL.Image
+from PIL import ExifTags
+
+from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.images.formats import EXPECTED
+
+# What Pillow raises for damaged and hostile files, beside an OSError without a number. A warning is raised if the
+# application has turned warnings into errors.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, SyntaxError),
+    *(TypeError, ValueError, Warning, struct.error, zlib.error),
+)
+# What the system says of a path that cannot be an image; other numbers are about the machine, not the image.
+_PATH_ERRORS = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
+)
+
+
+@contextmanager
+def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises for a damaged file into an ImageError; the body must call nothing but Pillow.
+
+    Args:
+        name: what errors call the image.
+        kind: its format, in words.
+        max_pixels: the limit, for the error.
+    """
+    try:
+        yield
+    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
+        raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels: {error}") from error
+    except (OSError, *_DAMAGE) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place beyond the file
+            raise
+        is_unknown = isinstance(error, PIL.UnidentifiedImageError)
+        reason = "" if is_unknown else f" ({str(error) or type(error).__name__})"
+        raise ImageError(f"{name}: expected {EXPECTED}, got a damaged or unsupported {kind}{reason}") from error
+
+
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """Turn what the system raises for a path that cannot be an image into an ImageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS:
+            raise
+        raise ImageError(f"{name}: expected {EXPECTED}: {error.strerror}") from error
+    except ValueError as error:  # a null character
+        raise ImageError(f"{name}: expected a path: {error}") from error
+
+
+def orientation(picture: PIL.Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1, upright, if its EXIF is missing or damaged."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, *_DAMAGE):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,0 +1,130 @@
+"""Find the image files in a folder, and account for everything else that lies there."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdeinfer.errors import ImageError
+from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
+
+_MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something in a folder that is not taken as an image.
+
+    Attributes:
+        path: the file, link or folder.
+        reason: why, and what to do about it.
+        files: how many files that makes: 1, or those in the folder.
+    """
+
+    path: Path
+    reason: str
+    files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The image files of a folder, sorted, and what else is there; hidden names, which begin with a dot, are neither.
+
+    Attributes:
+        images: files with a suffix of `SUFFIXES`, and files whose first bytes are those of a GIF, JPEG, PNG or WEBP.
+        left_out: all others.
+    """
+
+    images: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False) -> FoundFiles:
+    """Find the image files in a folder; they are not decoded.
+
+    Args:
+        folder: its path.
+        recursive: take the files in folders below it, too. Links to folders are not followed.
+
+    Raises:
+        ImageError: there is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    try:
+        found = scan_folder(folder, recursive=recursive)
+    except OSError as error:
+        raise ImageError(f"{folder}: expected a folder of images: {error.strerror}") from error
+    if not found.images:
+        left_out = "".join(f"; {line}" for line in describe_left_out(found.left_out))
+        raise ImageError(f"{folder}: expected a folder of images ({' '.join(SUFFIXES)}), found none{left_out}")
+    return found
+
+
+def scan_folder(folder: Path, *, recursive: bool = False) -> FoundFiles:
+    """Do as `find_image_files`, but accept a folder without images.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    images: list[Path] = []
+    left_out: list[LeftOut] = []
+    for path in visible(folder):
+        if path.is_dir():
+            if recursive and not path.is_symlink():
+                below = scan_folder(path, recursive=True)
+                images += below.images
+                left_out += below.left_out
+            else:
+                left_out.append(_leave_folder(path))
+        elif reason := why_no_image(path):
+            left_out.append(LeftOut(path, reason))
+        else:
+            images.append(path)
+    return FoundFiles(tuple(images), tuple(left_out))
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted by name, without hidden names: macOS leaves such files beside images."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def why_no_image(path: Path) -> str | None:
+    """Return why a file is not taken as an image, or None if it is."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "not a regular file"
+        if path.suffix.lower() in SUFFIXES:
+            return None
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        return "a broken link"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if is_surely_image(head):
+        return None
+    suffix = path.suffix or "no suffix"
+    return f"not named as an image ({suffix})" if recognise(head) else describe_foreign(head)
+
+
+def _leave_folder(path: Path) -> LeftOut:
+    files = sum(1 for _ in _files_below(path))
+    return LeftOut(path, f"a folder of {files:,} files", files)
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (name for name in files if not name.startswith("."))
+
+
+def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
+    """Return lines that name the first of what was left out, with the reasons, and count all of it."""
+    left_out = list(left_out)
+    lines = [f"left out: {each.path}: {each.reason}" for each in left_out[:_MAX_NAMED]]
+    if len(left_out) > _MAX_NAMED:
+        lines.append(f"left out: {len(left_out) - _MAX_NAMED:,} more")
+    if left_out:
+        lines.append(f"files left out in all: {sum(each.files for each in left_out):,}")
+    return lines

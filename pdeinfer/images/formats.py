@@ -1,0 +1,111 @@
+"""The image formats that are read, and the names of others by their first bytes."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+    *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+EXPECTED = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+HEAD_BYTES = 512  # enough for the functions below
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    *((start, "TIFF") for start in (b"II*\0", b"II\0*", b"II+\0", b"MM\0*", b"MM*\0", b"MM\0+")),
+    *((b"P" + kind, "PPM") for kind in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"F", b"f", b"y")),
+)
+# What no text file begins with, nor a raw camera file, which looks like a TIFF.
+_DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
+
+_CONVERT = "convert it to JPEG or PNG"
+_RAW = ("a raw camera file", "develop it to JPEG or PNG")
+_VIDEO = ("a video", "extract a frame as JPEG or PNG")
+_PAGE = ("an HTML page", "download the image itself")
+# An ISO base media file (`ftyp` at byte 4) is named by its major brand.
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("a HEIC image", _CONVERT)),
+    **dict.fromkeys((b"mif1", b"msf1"), ("a HEIF image (HEIC or AVIF)", _CONVERT)),
+    **dict.fromkeys((b"avif", b"avis"), ("an AVIF image", _CONVERT)),
+    b"crx ": _RAW,
+    b"jp2 ": ("a JPEG 2000 image", _CONVERT),
+    b"jxl ": ("a JPEG XL image", _CONVERT),
+}
+# Signature, place, what it is, what to do.
+_FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
+    (b"%PDF-", 0, "a PDF document", "render a page to JPEG or PNG"),
+    (b"%!PS", 0, "an EPS or PostScript document", "render it to JPEG or PNG"),
+    (b"\xc5\xd0\xd3\xc6", 0, "an EPS document", "render it to JPEG or PNG"),
+    (b"8BPS", 0, "a Photoshop document (PSD)", "export it as JPEG or PNG"),
+    (b"\xff\x0a", 0, "a JPEG XL image", _CONVERT),
+    (b"\0\0\0\x0cJXL ", 0, "a JPEG XL image", _CONVERT),
+    (b"\0\0\0\x0cjP  ", 0, "a JPEG 2000 image", _CONVERT),
+    (b"\xff\x4f\xff\x51", 0, "a JPEG 2000 image", _CONVERT),
+    (b"II\xbc\x01", 0, "a JPEG XR image", _CONVERT),
+    (b"\0\0\1\0", 0, "an icon (ICO)", _CONVERT),
+    (b"icns", 0, "an icon (ICNS)", _CONVERT),
+    (b"gimp xcf", 0, "a GIMP document (XCF)", "export it as JPEG or PNG"),
+    (b"v/1\x01", 0, "an OpenEXR image", _CONVERT),
+    (b"#?RADIANCE", 0, "a Radiance HDR image", _CONVERT),
+    (b"DDS ", 0, "a DDS texture", _CONVERT),
+    (b"qoif", 0, "a QOI image", _CONVERT),
+    (b"P7\n", 0, "a PAM image", _CONVERT),
+    (b"FUJIFILMCCD-RAW", 0, *_RAW),
+    (b"IIRO", 0, *_RAW),
+    (b"IIRS", 0, *_RAW),
+    (b"IIU\0", 0, *_RAW),
+    (b"FOVb", 0, *_RAW),
+    (b"\x1aE\xdf\xa3", 0, *_VIDEO),
+    (b"\x93NUMPY", 0, "a NumPy array file", "load it and pass the array"),
+    (b"PK\x03\x04", 0, "a ZIP archive", "extract the images"),
+    (b"\x1f\x8b", 0, "a gzip file", "decompress it"),
+    (b"version https://git-lfs", 0, "a Git LFS pointer", "fetch the file with `git lfs pull`"),
+    (b"AVI ", 8, *_VIDEO),
+    (b"DICM", 128, "a DICOM image", _CONVERT),
+)
+
+
+def recognise(head: bytes) -> str | None:
+    """Return which of `FORMATS` a file may have, by its first bytes."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if _is_canon_raw(head):
+        return None
+    return next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
+
+
+def is_surely_image(head: bytes) -> bool:
+    """Return whether the first bytes alone show that a file is an image that is read, whatever its name."""
+    return recognise(head) in _DISTINCT
+
+
+def describe_foreign(head: bytes) -> str:
+    """Say what a file is that `recognise` does not know, and what to do about it.
+
+    Args:
+        head: its first `HEAD_BYTES`.
+    """
+    if not head:
+        return "an empty file"
+    foreign = _foreign(head)
+    return f"{foreign[0]}: {foreign[1]}" if foreign else "a file of no known image format"
+
+
+def _is_canon_raw(head: bytes) -> bool:
+    return head[:4] == b"II*\0" and head[8:10] == b"CR"
+
+
+def _foreign(head: bytes) -> tuple[str, str] | None:
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], _VIDEO)
+    if _is_canon_raw(head):
+        return _RAW
+    for signature, place, what, advice in _FOREIGN:
+        if head.startswith(signature, place):
+            return what, advice
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"<svg" in text and text.startswith(b"<"):
+        return "an SVG drawing", "render it to PNG"
+    return _PAGE if text.startswith((b"<!doctype html", b"<html")) else None

@@ -1,0 +1,73 @@
+"""Makes PNG and WEBP files with damaged edges acceptable to Pillow, if all pixels of their first image are there.
+
+Pillow refuses a PNG for one bad checksum in a comment, and a WEBP for a missing last byte, unless a switch for the
+whole process is set. Browsers show both. The functions take and return a file's bytes, and return the same object if
+there is nothing to do.
+"""
+
+import zlib
+from collections.abc import Iterator
+
+_PNG_START = 8  # bytes of the signature
+_PNG_KEPT = (b"tRNS", b"eXIf", b"acTL", b"fcTL")  # the last two place the first frame of an animation
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+_ANCILLARY = 0x20  # bit of a PNG chunk's first letter: decoders may ignore it
+
+_RIFF_START = 12
+_WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04}  # with the bit of VP8X that announces it
+
+
+def clean_png(content: bytes) -> bytes:
+    """Return a PNG without the chunks that do not bear on its pixels: they may be damaged, or very large.
+
+    Transparency, orientation and the first frame's place stay if their checksums are right. Later frames go.
+    """
+    kept, start = [], 0
+    for kind, position, end in _png_chunks(content):
+        if kind[0] & _ANCILLARY and not _is_needed(content, kind, position, end):
+            kept.append(content[start:position])
+            start = end
+    return b"".join([*kept, content[start:]]) if kept else content
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, start and end of every chunk before the end of the image; the last one may be cut off."""
+    position = _PNG_START
+    while len(kind := content[position + 4 : position + 8]) == 4 and kind != b"IEND":
+        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        yield kind, position, end
+        position = end
+
+
+def _is_needed(content: bytes, kind: bytes, position: int, end: int) -> bool:
+    if kind in _PNG_TEXTS:
+        if not content.startswith(_PNG_ORIENTATION_TEXTS, position + 8):
+            return False
+    elif kind not in _PNG_KEPT:
+        return False
+    checksum = int.from_bytes(content[end - 4 : end], "big")
+    return zlib.crc32(memoryview(content)[position + 4 : end - 4]) == checksum
+
+
+def end_webp(content: bytes) -> bytes:
+    """Return a WEBP that is shorter than its header says without what is cut off, if that is not its first image."""
+    if _RIFF_START <= 8 + int.from_bytes(content[4:8], "little") <= len(content):
+        return content
+    chunks, announced, has_image = bytearray(), 0, False
+    position = _RIFF_START
+    while len(head := content[position : position + 8]) == 8:
+        kind, size = head[:4], int.from_bytes(head[4:], "little")
+        end = position + 8 + size
+        if end > len(content):
+            break
+        chunks += content[position:end] + bytes(size % 2)
+        has_image = has_image or kind in (b"VP8 ", b"VP8L", b"ANMF")
+        announced |= _WEBP_METADATA.get(kind, 0)
+        position = end + size % 2
+    if not has_image:
+        return content
+    if chunks.startswith(b"VP8X"):
+        missing = sum(_WEBP_METADATA.values()) & ~announced
+        chunks[8] &= ~missing & 0xFF
+    return b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WEBP" + bytes(chunks)

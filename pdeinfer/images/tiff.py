@@ -1,0 +1,131 @@
+"""TIFF files: rejects tags that would be expensive to read, and sample layouts that Pillow would decode wrongly."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
+
+from PIL.TiffImagePlugin import TiffImageFile
+
+from pdeinfer.errors import ImageError
+
+# Pillow makes an object of every value of the tags that it reads, and several of every strip. An image with as many
+# rows as columns can have reaches this only with more than 64 megapixels in three planes of one-row strips.
+MAX_TAG_VALUES = 200_000
+
+TILE_WIDTH, TILE_HEIGHT = 322, 323
+_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _COLOUR_MAP = 258, 259, 262, 266, 284, 320
+_SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_VERSION = 330, 332, 339, 530, 254, 50706
+_ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
+_POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
+_OFFSETS = (273, 324)  # of strips and tiles
+_FIRST_PRIVATE = 32_768  # from here on Pillow reads only the profile and the pointers
+
+_LAYOUT = {
+    _COMPRESSION: "compression",
+    _PHOTOMETRIC: "photometric interpretation",
+    _BITS: "bits per sample",
+    277: "samples per pixel",
+    _PLANAR: "planar configuration",
+    _SAMPLE_FORMAT: "sample format",
+}
+
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
+_BIG_STARTS = (b"II+\0", b"MM\0+")
+_VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+_BYTE_KINDS = (1, 2, 7)  # their values stay together
+_MAX_TAGS = 65_535
+
+_WHITE_IS_ZERO, _CMYK, _YCBCR = 0, 5, 6
+_SIGNED = 2
+
+
+class _Tag(NamedTuple):
+    number: int
+    kind: int
+    length: int
+    value: int  # or, where the values take more room, their place
+
+
+def check_tags(file: BinaryIO, name: str) -> str:
+    """Raise ImageError if the tags of the first image, or of its EXIF, would take Pillow much time or memory.
+
+    Args:
+        file: a TIFF; its position is changed.
+        name: what errors call the image.
+
+    Returns:
+        The layout of the samples in words, for an error.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order = _BYTE_ORDERS[head[:2]]
+    is_big = head[:4] in _BIG_STARTS
+    if is_big and order == "big":
+        raise ImageError(f"{name}: expected a TIFF that Pillow reads, got a big-endian BigTIFF: save it little-endian")
+    total, layout = 0, []
+    places = [int.from_bytes(head[8:16] if is_big else head[4:8], order)]
+    for place in places:
+        for tag in _read_directory(file, place, order, is_big):
+            is_first = place is places[0]
+            if is_first and tag.number in _POINTERS:
+                places.append(tag.value)
+            if is_first and tag.number in _LAYOUT and tag.length == 1:
+                layout.append(f"{_LAYOUT[tag.number]} {tag.value}")
+            stays_together = tag.kind in _BYTE_KINDS and tag.number not in _OFFSETS
+            is_read = not is_first or tag.number < _FIRST_PRIVATE or tag.number in (*_POINTERS, _ICC_PROFILE)
+            if is_read and not stays_together and tag.length > MAX_TAG_VALUES:
+                raise ImageError(
+                    f"{name}: expected at most {MAX_TAG_VALUES} values of a tag in a TIFF, got {tag.length}"
+                )
+            held = tag.length * _VALUE_BYTES.get(tag.kind, 0)
+            if held > (8 if is_big else 4) and tag.value + held <= size:  # Pillow skips what is not in the file
+                total += held
+    if total > size:
+        raise ImageError(f"{name}: expected the tags of a TIFF to fit into its {size} bytes, got {total} bytes of them")
+    return f"TIFF with {', '.join(layout) or 'no layout'}"
+
+
+def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"], is_big: bool) -> Iterator[_Tag]:
+    word, counter = (8, 8) if is_big else (4, 2)
+    file.seek(min(place, 2**63 - 1))
+    number = int.from_bytes(file.read(counter), order)
+    for _ in range(min(number, _MAX_TAGS)):
+        entry = file.read(4 + 2 * word)
+        if len(entry) < 4 + 2 * word:
+            return
+        tag, kind = int.from_bytes(entry[:2], order), int.from_bytes(entry[2:4], order)
+        length, field = int.from_bytes(entry[4 : 4 + word], order), entry[4 + word :]
+        held = length * _VALUE_BYTES.get(kind, word)  # values that fit stand in the field, from its start
+        yield _Tag(tag, kind, length, int.from_bytes(field[:held] if held <= word else field, order))
+
+
+def check_layout(picture: TiffImageFile, name: str) -> None:
+    """Raise ImageError for samples that Pillow would decode to other pixels without saying so."""
+    tags = picture.tag_v2
+    bits = tags.get(_BITS, (1,))
+    is_planar = tags.get(_PLANAR, 1) == 2 and len(bits) > 1
+    is_raw = tags.get(_COMPRESSION, 1) == 1
+    photometric = tags.get(_PHOTOMETRIC, 0)
+    if _DNG_VERSION in tags or (tags.get(_SUB_FILE_TYPE, 0) & 1 and _SUB_DIRECTORIES in tags):
+        raise ImageError(f"{name}: expected an image, got a raw camera file: develop it to JPEG or PNG")
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, (1,)) and max(bits) < 32:  # of 32 bits, all integers are refused
+        raise _unsupported(name, f"signed samples of {bits[0]} bits")
+    if is_planar and (max(bits) > 8 or picture.mode not in ("RGB", "CMYK")):
+        raise _unsupported(name, f"separate planes of {bits[0]} bits in mode {picture.mode}")
+    if is_raw and tags.get(_FILL_ORDER, 1) == 2 and (is_planar or max(bits) > 8):
+        raise _unsupported(name, f"samples of {bits[0]} bits in reversed order")
+    if photometric == _CMYK and tags.get(_INK_SET, 1) != 1:
+        raise _unsupported(name, "inks other than CMYK")
+    if photometric == _YCBCR and is_raw and len(bits) > 1 and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1):
+        raise _unsupported(name, "subsampled YCbCr without compression")
+
+
+def _unsupported(name: str, layout: str) -> ImageError:
+    return ImageError(f"{name}: expected a TIFF layout that decodes exactly, got {layout}: save it as 8-bit RGB")
+
+
+def grey_range(picture: TiffImageFile) -> tuple[int, int]:
+    """Return the values of black and white in a TIFF of 9 to 16 bits grey, as Pillow leaves them undecoded."""
+    maximum = 2 ** int(picture.tag_v2.get(_BITS, (16,))[0]) - 1
+    return (maximum, 0) if picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, maximum)
