@@ -1,4 +1,4 @@
-"""`python -m pdeinfer` is `pdeinfer`."""
+"""Run the `pdeinfer` command as `python -m pdeinfer`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a Predictor returns: the classes of an image, and what it runs."""
+"""The results of a Predictor: predictions, and the description of what it runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ class Prediction:
     """The classes of one image, best first.
 
     Attributes:
-        label, index, score: of the best class.
-        top: the best `top_k` classes, best first; of equal scores the one that comes first among the labels.
+        label, index, score: of the most probable class.
+        top: the `top_k` most probable classes, best first; equal scores keep the order of the labels.
     """
 
     label: str
@@ -40,16 +40,19 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class PredictorInfo:
-    """What a Predictor runs.
+    """The model, device and versions that a Predictor uses.
 
     Attributes:
-        model: the model's name. path: its package.
-        labels, input, parameters: from its card.
-        precision: of the network: "float32", "half" or "int8".
-        device: "cpu" or "cuda:N", the one in use. provider: ONNX Runtime's name for it.
-        threads: of one prediction on the CPU. batch_size: the most images in one run.
-        pde_layers: "fused" where they run in pdeinfer's own operator, "standard" where all that runs is ONNX Runtime's.
-        versions: of pdeinfer, of the pdeinfer that wrote the package, of onnxruntime and of numpy.
+        model: the model's name.
+        path: the package's folder.
+        labels, input, parameters: from the model's card.
+        precision: of the network, "float32" or "int8".
+        device: the device in use, "cpu" or "cuda:N".
+        provider: ONNX Runtime's name for the device.
+        threads: CPU threads of one prediction.
+        batch_size: the most images in one run of the network.
+        pde_layers: "fused" if they run in pdeinfer's own operator, "standard" if in ONNX Runtime's operators.
+        versions: of "pdeinfer", "onnxruntime" and "numpy", and of the pdeinfer that wrote the "package".
     """
 
     model: str

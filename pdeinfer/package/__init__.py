@@ -1,1 +1,1 @@
-"""Model packages: the folder, its card, and the bundled ones by name."""
+"""Model packages: the folder, its card, and the bundled packages by name."""

@@ -1,4 +1,4 @@
-"""The model card: what `card.json` says of a model package and its files."""
+"""The model card: the content of a package's `card.json`."""
 
 import re
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from pdeinfer.version import __version__
 FORMAT = 1
 CARD_FILE = "card.json"
 
-# A relative POSIX path whose parts start with a letter, digit or underscore: so no "..", drive or absolute path.
+# A relative POSIX path whose parts start with a letter, digit or underscore. This excludes "..", drives and "/".
 _FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a file of a package must be: its SHA-256 in hexadecimal and its size in bytes."""
+    """A file's SHA-256, in hexadecimal, and its size in bytes."""
 
     sha256: str
     bytes: int
@@ -34,17 +34,20 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a model package says about its model.
+    """The description of a model package.
 
     Attributes:
         preset: name, input, labels and network.
-        parameters: the number of trainable parameters. macs: the multiply-adds of classifying one image.
+        parameters: the number of trainable parameters.
+        macs: multiply-accumulate operations for one image.
         opset: the ONNX operator set of `model.onnx`.
-        training: how it was trained. metrics: what was measured, e.g. `{"test_accuracy": 0.97}`.
-        parity: by candidate, the reports that prove the exported files equal to the original.
-        variants: by precision, what was measured of `model.half.onnx` and `model.int8.onnx` where they are there.
-        files: every other file of the folder by its relative POSIX path; `write_card` fills it in.
-        created: ISO 8601, UTC. pdeinfer_version: the version that wrote it.
+        training: how the network was trained.
+        metrics: what was measured, such as `{"test_accuracy": 0.97}`.
+        parity: the comparisons of the exported files with the original, by file.
+        variants: what was measured for each reduced precision, such as `{"int8": {"test_accuracy": 0.96}}`.
+        files: all other files of the package, by relative POSIX path; `write_card` fills it in.
+        created: date and time, ISO 8601, UTC.
+        pdeinfer_version: the version that wrote the card.
     """
 
     preset: Preset
@@ -77,14 +80,14 @@ class ModelCard:
                 raise ModelPackageError(f"a file's name must be a relative path inside the package, not {name!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON values, the preset's keys beside its own; `from_dict` is the inverse."""
+        """Return the card as JSON values, with the preset's keys beside its own; `from_dict` is the inverse."""
         values = asdict(self)
         del values["preset"]
         return {"format": FORMAT, **self.preset.to_dict(), **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
-        """Return the card that `to_dict` described.
+        """Return the card described by what `to_dict` returned.
 
         Raises:
             ModelPackageError: the format is unknown, or a value is missing or impossible.
@@ -97,7 +100,7 @@ class ModelCard:
             return cls(
                 preset=Preset.from_dict({name: values[name] for name in _PRESET_FIELDS}),
                 files={name: FileRecord(**record) for name, record in values["files"].items()},
-                variants=values.get("variants", {}),  # older cards have none
+                variants=values.get("variants", {}),  # missing in older cards
                 **{name: values[name] for name in _PLAIN_FIELDS},
             )
         except KeyError as error:

@@ -1,13 +1,13 @@
-"""The model package: a folder with `card.json`, `model.onnx` and the files that the card lists by checksum.
+"""The model package: a folder with `card.json`, `model.onnx` and other files that the card lists with their checksums.
 
 digits-pde/
-    card.json      what the model is, how it was trained, what was measured, the checksum of every other file
-    README.md      the same for people, with the model's limits
-    model.onnx     all that prediction runs
-    fields.onnx    what its PDE layers compute, for `pdeinfer inspect`; not there where it has none
-    model.keras    the trained original, for re-export, verification and fine-tuning
-    saved_model/   TensorFlow's format, on request
-    model.int8.onnx, model.half.onnx   the network in less precision, on request
+    card.json        the model, its training, its metrics, and the checksum of every other file
+    README.md        the same for people, with the model's limits
+    model.onnx       the network; prediction needs this file only
+    model.int8.onnx  the network with 8-bit convolutions, on request
+    fields.onnx      what the PDE layers compute, for `pdeinfer inspect`; missing if there are none
+    model.keras      the trained original, for verification, fine-tuning and exporting again
+    saved_model/     the network as a TensorFlow SavedModel, on request
 """
 
 import hashlib
@@ -47,19 +47,19 @@ class ModelPackage:
 
     @classmethod
     def read(cls, folder: str | Path) -> "ModelPackage":
-        """Read the card of the package at `folder`; the other files are read, and checked, when asked for.
+        """Read the card of the package in `folder`. The other files are read and checked when they are needed.
 
         Raises:
-            ModelPackageError: there is no card, or it is damaged or of another format.
+            ModelPackageError: the card is missing, damaged or of another format.
         """
         path = Path(folder)
         try:
             with (path / CARD_FILE).open("rb") as file:
                 content = file.read(MAX_CARD_BYTES + 1)
         except OSError as error:
-            raise ModelPackageError(f"{path} is no model package: {CARD_FILE}: {error.strerror}") from error
+            raise ModelPackageError(f"{path} is not a model package: {CARD_FILE}: {error.strerror}") from error
         if len(content) > MAX_CARD_BYTES:
-            raise ModelPackageError(f"{path / CARD_FILE} is larger than {MAX_CARD_BYTES} bytes")
+            raise ModelPackageError(f"{path / CARD_FILE}: expected at most {MAX_CARD_BYTES} bytes, got more")
         try:
             card = ModelCard.from_dict(json.loads(content, parse_constant=_reject_constant))
             if ONNX_FILE not in card.files:
@@ -71,14 +71,14 @@ class ModelPackage:
         return cls(path, card)
 
     def read_file(self, name: str) -> bytes:
-        """Return the content of a file that the card lists: the very bytes whose checksum was compared.
+        """Return the content of a file that the card lists, after comparing the checksum of these bytes.
 
         Raises:
-            ModelPackageError: the card does not list it, or it is missing, damaged or outside the folder.
+            ModelPackageError: the card does not list the file, or it is missing, damaged or outside the folder.
         """
         record = self.card.files.get(name)
         if record is None:
-            raise ModelPackageError(f"{self.path / CARD_FILE} lists no file {name!r}, only {sorted(self.card.files)}")
+            raise ModelPackageError(f"{self.path / CARD_FILE} does not list {name!r}, only {sorted(self.card.files)}")
         path = self.path / name
         try:
             if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
@@ -86,39 +86,38 @@ class ModelPackage:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != record.bytes:
-                    raise ModelPackageError(f"{path} is damaged: {record.bytes} bytes expected, {size} found")
+                    raise ModelPackageError(f"{path} is damaged: expected {record.bytes} bytes, got {size}")
                 content = file.read(size)
         except OSError as error:
             raise ModelPackageError(f"{path} cannot be read: {error.strerror}") from error
         digest = hashlib.sha256(content).hexdigest()
         if digest != record.sha256:
-            raise ModelPackageError(f"{path} is damaged: SHA-256 {record.sha256} expected, {digest} found")
+            raise ModelPackageError(f"{path} is damaged: expected the SHA-256 {record.sha256}, got {digest}")
         return content
 
     def read_model(self, precision: Precision = "float32") -> bytes:
-        """Return the ONNX file of a precision, checked as `read_file` does.
+        """Return the content of the ONNX file in a precision; its checksum is compared.
 
         Raises:
-            ModelPackageError: the package has none of that precision; or as `read_file` does.
+            ModelPackageError: the package has no such file, or the file is missing, damaged or outside the folder.
             ValueError: `precision` is unknown.
         """
         if precision not in MODEL_FILES:
             raise ValueError(f"precision must be one of {', '.join(MODEL_FILES)}, not {precision!r}")
         if precision not in self.precisions:
-            options = "--int8 --calibrate DIR" if precision == "int8" else f"--{precision}"
             raise ModelPackageError(
-                f"{self.card.preset.name} is not there in precision {precision!r}, only in "
-                f"{', '.join(self.precisions)}: `pdeinfer export {options}` makes it"
+                f"{self.path} has no {precision} file, only {', '.join(self.precisions)}: "
+                "`pdeinfer export --calibrate DIR` adds an int8 file"
             )
         return self.read_file(MODEL_FILES[precision])
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions of which the package has an ONNX file."""
+        """The precisions in which the package has an ONNX file."""
         return tuple(precision for precision, name in MODEL_FILES.items() if name in self.card.files)
 
     def verify_checksums(self) -> None:
-        """Check every file that the card lists, and that the folder holds no other.
+        """Check every file that the card lists, and that the folder contains no others.
 
         Raises:
             ModelPackageError: a file is missing, damaged, outside the folder, or not in the card.
@@ -127,22 +126,23 @@ class ModelPackage:
             self.read_file(name)
         unlisted = sorted(set(_files_in(self.path)) - self.card.files.keys() - {CARD_FILE})
         if unlisted:
-            raise ModelPackageError(f"{self.path} holds files that {CARD_FILE} does not list: {', '.join(unlisted)}")
+            raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")
 
 
 @contextmanager
 def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a new folder beside `output` to fill in, and rename it to `output` at the end of the block.
+    """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.
 
-    The block puts the files there and ends with `write_card`. On any error nothing of it is left, and a package that
-    was at `output` before is untouched.
+    The block writes the files and ends with `write_card`. If it raises, the temporary folder is removed and an existing
+    package at `output` stays as it was.
 
     Args:
-        output: the package's folder. force: replace the package that is there.
+        output: the package's folder.
+        force: replace an existing package.
 
     Raises:
-        ModelPackageError: `output` exists without `force`; or it is anything but a model package or an empty folder,
-            which `force` does not replace either; or it cannot be written.
+        ModelPackageError: `output` exists and `force` is false; or it is neither a model package nor an empty folder,
+            which even `force` does not replace; or it cannot be written.
     """
     output = Path(output).resolve()
     _check_free(output, force)
@@ -156,7 +156,7 @@ def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
     try:
         yield folder
         if not (folder / CARD_FILE).is_file():
-            raise ModelPackageError(f"a model package needs a {CARD_FILE}; none was written for {output}")
+            raise ModelPackageError(f"a model package needs a {CARD_FILE}, but none was written for {output}")
         _check_free(output, force)
         try:
             _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
@@ -167,40 +167,38 @@ def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Write `card.json` for the files in `folder`, with the record of each, and return the card as written.
+    """Write `card.json` with the checksums of the files in `folder`, and return the card as written.
 
     Raises:
-        ModelPackageError: `model.onnx` is missing, a file has a name that a package cannot hold, or the card is not
-            JSON (a NaN, say) or too large.
+        ModelPackageError: `model.onnx` is missing, a file's name is not allowed in a package, or the card is too large
+            or not JSON, for example because of a NaN.
     """
     files = {name: _record(folder / name) for name in sorted(_files_in(folder)) if name != CARD_FILE}
     if ONNX_FILE not in files:
-        raise ModelPackageError(f"a model package needs a {ONNX_FILE}; {folder} has none")
+        raise ModelPackageError(f"a model package needs a {ONNX_FILE}, but {folder} has none")
     card = replace(card, files=files)
     try:
         content = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise ModelPackageError(f"the card cannot be written as JSON: {error}") from error
     if len(content) > MAX_CARD_BYTES:
-        raise ModelPackageError(f"the card has {len(content)} bytes, more than {MAX_CARD_BYTES}")
+        raise ModelPackageError(f"expected a card of at most {MAX_CARD_BYTES} bytes, got {len(content)}")
     (folder / CARD_FILE).write_bytes(content)
     return card
 
 
 def _check_free(output: Path, force: bool) -> None:
-    """Raise ModelPackageError unless a new package may take the place of `output`."""
+    """Raise ModelPackageError unless a new package may be written to `output`."""
     if not output.exists():
         return
     if not force:
-        raise ModelPackageError(f"{output} exists; --force replaces it")
+        raise ModelPackageError(f"{output} exists already; --force replaces it")
     if not output.is_dir() or (not (output / CARD_FILE).is_file() and any(output.iterdir())):
-        raise ModelPackageError(
-            f"{output} is not a model package (no {CARD_FILE}): it is not replaced, remove it first"
-        )
+        raise ModelPackageError(f"{output} exists and is not a model package (it has no {CARD_FILE}): remove it first")
 
 
 def _move(folder: Path, output: Path, aside: Path) -> None:
-    """Rename `folder` to `output`, whose former content is restored on failure and removed on success."""
+    """Rename `folder` to `output`; restore the old content of `output` on failure, remove it on success."""
     if not output.exists():
         folder.rename(output)
         return
@@ -214,7 +212,7 @@ def _move(folder: Path, output: Path, aside: Path) -> None:
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """Yield the relative POSIX path of every file, and of every link, under `folder`."""
+    """Yield the relative POSIX path of every file and every link below `folder`."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()

@@ -1,1 +1,1 @@
-"""ONNX Runtime: the only place that makes an inference session."""
+"""ONNX Runtime: sessions, devices, and the fused operator."""

@@ -1,12 +1,12 @@
-"""Finds the tensors of an ONNX file whose values lie outside of it, without the onnx package.
+"""Detects tensors whose values are stored outside an ONNX file, without the onnx package.
 
-ONNX Runtime would read such values from any path (or, by a special path, any address) that its version lets pass. A
-model package holds none, so a file with one is rejected before ONNX Runtime sees it.
+ONNX Runtime would read them from any path that its version accepts, and some paths mean a memory address. Files in a
+model package never have such tensors, so pdeinfer rejects a file that has one before ONNX Runtime opens it.
 """
 
 from collections.abc import Iterator
 
-# The messages of onnx.proto that can hold a tensor: {message: {field number: message of that field}}.
+# The messages of onnx.proto that can contain a tensor: {message: {field number: message of that field}}.
 _MESSAGES = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -24,14 +24,14 @@ _MESSAGES = {
     "sparse_tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor; location 0 is inside the file
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor; location 0 means inside the file
 
 
 def has_external_data(model: bytes) -> bool:
-    """Return whether any tensor of a serialised ModelProto has its values in another file.
+    """Return whether any tensor of a serialized ModelProto has its values in another file.
 
     Raises:
-        ValueError: the bytes are no protocol buffer.
+        ValueError: `model` is not a protocol buffer.
     """
     messages = [("model", 0, len(model))]
     while messages:
@@ -45,7 +45,7 @@ def has_external_data(model: bytes) -> bool:
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
-    """Yield each field of a message: its number, its varint value (or 0), and its content's range where it has one."""
+    """Yield each field of a message: its number, its varint (or 0), and the range of its content (or None)."""
     while position < end:
         key, position = _varint(data, position, end)
         value, content = 0, None
@@ -64,11 +64,11 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, tu
                 raise ValueError(f"unknown wire type {wire_type}")
         if position > end:
             raise ValueError("a field is longer than its message")
-        yield (key & 0xFFFFFFFF) >> 3, value, content  # a parser drops the bits of a key above 32
+        yield (key & 0xFFFFFFFF) >> 3, value, content  # parsers ignore the bits of a key above 32
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return the varint at `position` and the position after it."""
+    """Return the varint at `position`, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:
@@ -78,4 +78,4 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ValueError("a varint is not complete")
+    raise ValueError("a varint is incomplete")

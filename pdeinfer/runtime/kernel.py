@@ -1,4 +1,4 @@
-"""The library of the fused operator pdeinfer.GlobalLayer, which the wheel holds where it could be compiled."""
+"""The library of the fused operator pdeinfer.GlobalLayer, which the wheel contains if it could be compiled."""
 
 import ctypes
 import os
@@ -9,25 +9,25 @@ LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"
 
 
 def register_kernel(options: Any) -> bool:
-    """Give sessions of these ONNX Runtime options the fused operator; return whether they have it.
+    """Add the fused operator to the options of an ONNX Runtime session; return whether that worked.
 
-    They have not where there is no library or ONNX Runtime cannot load it, and where the environment variable
-    PDEINFER_KERNEL is "0". (The library reads it too: the name of an instruction set, "baseline", "avx2" or "avx512",
-    chooses that one, and anything else none.)
+    It does not if there is no library, if ONNX Runtime cannot load it, or if the environment variable PDEINFER_KERNEL
+    is "0". The library reads the variable too: "baseline", "avx2" or "avx512" selects an instruction set, and any other
+    value makes it refuse to load.
     """
     if os.environ.get("PDEINFER_KERNEL") == "0" or not LIBRARY.exists():
         return False
     try:
         options.register_custom_ops_library(str(LIBRARY))
-    except Exception:  # noqa: BLE001  # ONNX Runtime's own classes have no common base; the models run without it
+    except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
         return False
     return True
 
 
 def count_kernels() -> int:
-    """Return how many PDE layers of the sessions that this thread has made run in the fused operator.
+    """Return how many PDE layers run in the fused operator, over all sessions that this thread has created.
 
-    Only after `register_kernel` has returned true.
+    Call it only after `register_kernel` has returned True.
     """
     count = ctypes.CDLL(str(LIBRARY)).pdeinfer_kernels_created
     count.restype = ctypes.c_int64

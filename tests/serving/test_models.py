@@ -72,7 +72,7 @@ def test_a_model_is_served_in_the_precision_that_is_asked_for(png: Png) -> None:
 def test_a_precision_that_a_package_lacks_ends_the_start() -> None:
     settings = Settings(models=("digits-pde",), device="cpu", threads=1, precision="int8")
     with (
-        pytest.raises(ModelPackageError, match="digits-pde is not there in precision 'int8'"),
+        pytest.raises(ModelPackageError, match="digits-pde has no int8 file"),
         TestClient(create_app(settings)),
     ):
         pass

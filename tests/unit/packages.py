@@ -1,4 +1,4 @@
-"""Packages to write, and cards to damage."""
+"""Writes packages and damages their cards."""
 
 import json
 from collections.abc import Callable
@@ -33,6 +33,6 @@ def names_in(folder: Path) -> set[str]:
 
 
 def change_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    values = json.loads((folder / CARD_FILE).read_text())
+    values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     change(values)
-    (folder / CARD_FILE).write_text(json.dumps(values))
+    (folder / CARD_FILE).write_text(json.dumps(values), encoding="utf-8")

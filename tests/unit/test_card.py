@@ -1,6 +1,7 @@
-"""card.json: what is read is what was written, and what is impossible is named."""
+"""card.json: it survives writing and reading, and errors name an impossible value."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ class TestCard:
     """card.json."""
 
     @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-    def test_a_card_survives_json(self, preset: Any) -> None:
+    def test_a_card_round_trips_through_json(self, preset: Any) -> None:
         card = replace(CARD, preset=preset)
         assert ModelCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
 
-    def test_the_presets_keys_lie_beside_the_cards_own(self) -> None:
+    def test_the_presets_keys_are_at_the_top_level(self) -> None:
         values = CARD.to_dict()
         assert values["format"] == 1
         assert (values["name"], values["input"]["height"], len(values["labels"])) == ("mnist-pde", 28, 10)
@@ -38,7 +39,7 @@ class TestCard:
             "created",
         } < values.keys()
 
-    def test_a_written_card_is_read_back_with_the_files_it_found(self, tmp_path: Path) -> None:
+    def test_a_written_card_lists_the_files_of_the_folder(self, tmp_path: Path) -> None:
         with new_package(tmp_path / "p") as folder:
             written = fill(folder)
         assert set(written.files) == {ONNX_FILE, "saved_model/variables/variables.data-00000-of-00001"}
@@ -109,25 +110,25 @@ class TestCard:
             "a\nb",
         ],
     )
-    def test_names_that_could_leave_the_folder_are_refused(self, package: Path, name: str) -> None:
+    def test_file_names_outside_the_folder_are_rejected(self, package: Path, name: str) -> None:
         change_card(package, lambda card: card["files"].update({name: card["files"][ONNX_FILE]}))
-        with pytest.raises(ModelPackageError, match="a file's name must be a relative path inside the package"):
+        with pytest.raises(ModelPackageError, match=re.escape(repr(name))):
             ModelPackage.read(package)
 
     @pytest.mark.parametrize(
         "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}', b"null", b"[]", b'"card"', b"1"]
     )
-    def test_what_is_no_json_object_is_refused(self, package: Path, content: bytes) -> None:
+    def test_anything_but_a_json_object_is_rejected(self, package: Path, content: bytes) -> None:
         (package / CARD_FILE).write_bytes(content)
-        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}(:| is not JSON:) "):
+        with pytest.raises(ModelPackageError, match=str(package / CARD_FILE)):
             ModelPackage.read(package)
 
-    def test_a_huge_card_is_refused_before_it_is_parsed(self, package: Path) -> None:
+    def test_a_card_larger_than_the_limit_is_rejected(self, package: Path) -> None:
         (package / CARD_FILE).write_bytes(b" " * (MAX_CARD_BYTES + 1))
-        with pytest.raises(ModelPackageError, match=f"is larger than {MAX_CARD_BYTES} bytes"):
+        with pytest.raises(ModelPackageError, match=str(MAX_CARD_BYTES)):
             ModelPackage.read(package)
 
-    def test_a_folder_without_a_card_is_no_package(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_card_is_rejected(self, tmp_path: Path) -> None:
         for folder in (tmp_path, tmp_path / "none"):
-            with pytest.raises(ModelPackageError, match=f"{folder} is no model package: {CARD_FILE}: No such file"):
+            with pytest.raises(ModelPackageError, match=f"{folder} .*{CARD_FILE}"):
                 ModelPackage.read(folder)

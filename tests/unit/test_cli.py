@@ -1,4 +1,4 @@
-"""The command line: output, exit codes, errors on one line."""
+"""The command line: output, exit codes, and errors on one line."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def error_lines(capsys: Captured) -> list[str]:
 class TestPredict:
     """pdeinfer predict."""
 
-    def test_an_image_is_answered_on_one_line(self, images: Path, package_folder: Path, capsys: Captured) -> None:
+    def test_an_image_is_one_line(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         path = images / "a.png"
         assert cli.main(["predict", str(path), "--model", str(package_folder), "--top-k", "2"]) == 0
         with Predictor(package_folder) as predictor:
@@ -53,7 +53,7 @@ class TestPredict:
         expected = f"{path}: {first.label} {first.score:.1%}, {second.label} {second.score:.1%}\n"
         assert capsys.readouterr() == (expected, "")
 
-    def test_json_is_a_line_per_image(self, images: Path, package_folder: Path, capsys: Captured) -> None:
+    def test_json_is_one_object_per_line_and_image(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         paths = [str(images / "a.png"), str(images / "c.png")]
         assert cli.main(["predict", *paths, "--model", str(package_folder), "--json", "--device", "cpu"]) == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -61,7 +61,7 @@ class TestPredict:
             expected = [{"image": path, **predictor.predict(path).to_dict()} for path in paths]
         assert lines == expected
 
-    def test_a_bad_image_is_an_error_line_and_the_others_are_answered(
+    def test_a_bad_image_is_an_error_line_and_the_others_are_classified(
         self, images: Path, package_folder: Path, capsys: Captured
     ) -> None:
         too_long = "x" * 300
@@ -71,11 +71,11 @@ class TestPredict:
         answered = [json.loads(line)["image"] for line in output.out.splitlines()]
         assert answered == [str(images / "a.png"), str(images / "c.png")]
         first, second, third = output.err.splitlines()
-        assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: expected a BMP")
-        assert second.startswith("pdeinfer: error: /no/such.png: expected")
-        assert third.startswith(f"pdeinfer: error: {too_long}: expected")
+        assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: ")
+        assert second.startswith("pdeinfer: error: /no/such.png: ")
+        assert third.startswith(f"pdeinfer: error: {too_long}: ")
 
-    def test_a_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
+    def test_a_file_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
         name = os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")
         shutil.copy(images / "a.png", name)
         command = [sys.executable, "-m", "pdeinfer", "predict", name, "--model", str(package_folder)]
@@ -86,7 +86,9 @@ class TestPredict:
         assert json.loads(result.stdout)["image"] == name
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-    def test_json_is_json_in_every_encoding(self, images: Path, package_folder: Path, encoding: str) -> None:
+    def test_json_does_not_depend_on_the_output_encoding(
+        self, images: Path, package_folder: Path, encoding: str
+    ) -> None:
         name = images / "caf\xe9 \N{GRINNING FACE}.png"
         shutil.copy(images / "a.png", name)
         command = [sys.executable, "-m", "pdeinfer", "predict", name, "--model", str(package_folder), "--json"]
@@ -94,15 +96,13 @@ class TestPredict:
         result = subprocess.run(command, env=environment, capture_output=True, check=True)
         assert json.loads(result.stdout.decode(encoding))["image"] == str(name)
 
-    def test_a_folder_without_images_is_an_error_line(
+    def test_a_folder_without_images_is_exit_code_1(
         self, tmp_path: Path, package_folder: Path, capsys: Captured
     ) -> None:
         assert cli.main(["predict", str(tmp_path), "--model", str(package_folder)]) == 1
         assert error_lines(capsys)[0].endswith("found none")
 
-    def test_more_images_than_a_batch_keep_their_names(
-        self, images: Path, package_folder: Path, capsys: Captured
-    ) -> None:
+    def test_names_match_predictions_across_batches(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         paths = [str(images / name) for name in ("a.png", "c.png", "b.png")] * 30
         assert cli.main(["predict", *paths, "--model", str(package_folder), "--json"]) == 1
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -114,19 +114,17 @@ class TestPredict:
     ) -> None:
         path = str(images / "a.png")
         assert cli.main(["predict", path, "--model", "nope"]) == 2
-        assert error_lines(capsys)[0].startswith("pdeinfer: error: 'nope' is neither a bundled model")
+        (line,) = error_lines(capsys)
+        assert "'nope'" in line
         assert cli.main(["predict", path, "--model", str(package_folder), "--device", "tpu"]) == 2
-        assert error_lines(capsys) == ["pdeinfer: error: device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'tpu'"]
+        (line,) = error_lines(capsys)
+        assert "'tpu'" in line
 
-    def test_a_precision_that_the_package_lacks_is_exit_code_2(
-        self, images: Path, package_folder: Path, capsys: Captured
-    ) -> None:
+    def test_a_missing_precision_is_exit_code_2(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         options = ["--model", str(package_folder), "--precision", "int8"]
         assert cli.main(["predict", str(images / "a.png"), *options]) == 2
-        assert error_lines(capsys) == [
-            "pdeinfer: error: tiny-grey is not there in precision 'int8', only in float32: "
-            "`pdeinfer export --int8 --calibrate DIR` makes it"
-        ]
+        (line,) = error_lines(capsys)
+        assert f"{package_folder} has no int8 file" in line
 
     @pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5"])
     def test_a_wrong_top_k_is_a_usage_error(self, top_k: str, capsys: Captured) -> None:
@@ -146,7 +144,9 @@ class TestPredict:
 class TestList:
     """pdeinfer list."""
 
-    def test_bundled_models_are_listed(self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bundled_models_are_one_row_each(
+        self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         write_tiny_package(tmp_path / "tiny-grey", GREY_PRESET)
         monkeypatch.setattr(zoo, "_MODELS", tmp_path)
         monkeypatch.setattr(zoo, "DEFAULT_MODEL", "tiny-grey")
@@ -158,6 +158,19 @@ class TestList:
         for column in columns[1:]:  # right-aligned below their headings
             assert line[header.index(column) + len(column) - 1] != " "
 
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_missing_fused_operator_is_noted_on_stderr(
+        self, exists: bool, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = tmp_path / "library.so"
+        if exists:
+            library.touch()
+        monkeypatch.setattr("pdeinfer.cli.list.LIBRARY", library)
+        assert cli.main(["list"]) == 0
+        notes = error_lines(capsys)
+        assert len(notes) == (not exists)
+        assert all("fused operator" in note for note in notes)
+
 
 class TestVerify:
     """pdeinfer verify."""
@@ -167,7 +180,7 @@ class TestVerify:
         comparison = Comparison("noise", 1, 64, difference, difference, 64)
         return [ParityReport("Keras", ONNX_FILE, 1e-5, (comparison,))]
 
-    def test_every_check_prints_one_line(
+    def test_each_check_is_one_line(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-7))
@@ -178,14 +191,14 @@ class TestVerify:
         assert rules == "graph rules: ok, 4 nodes in model.onnx"
         assert parity == "parity: ok, model.onnx within 1.0e-07 of Keras"
 
-    def test_a_changed_byte_fails_and_nothing_is_loaded(
+    def test_a_changed_file_fails_and_is_not_loaded(
         self, package_folder: Path, tmp_path: Path, capsys: Captured
     ) -> None:
         folder = Path(shutil.copytree(package_folder, tmp_path / "p"))
         (folder / ONNX_FILE).write_bytes(b"x" * (folder / ONNX_FILE).stat().st_size)
         assert cli.main(["verify", str(folder)]) == 1
         (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith(f"checksums: FAILED, {folder / ONNX_FILE} is damaged: SHA-256")
+        assert line.startswith(f"checksums: FAILED, {folder / ONNX_FILE} is damaged: ")
 
     def test_a_broken_graph_rule_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +208,7 @@ class TestVerify:
         line = capsys.readouterr().out.splitlines()[-1]
         assert line == "graph rules: FAILED, model.onnx: control flow: Loop; data outside"
 
-    def test_a_difference_over_the_tolerance_fails(
+    def test_a_difference_above_the_tolerance_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
@@ -237,16 +250,17 @@ class TestVerify:
             capsys.readouterr().out.splitlines()
         )
 
-    def test_fields_that_are_no_onnx_file_fail(self, tmp_path: Path, capsys: Captured) -> None:
+    def test_a_fields_file_that_is_not_onnx_fails(self, tmp_path: Path, capsys: Captured) -> None:
         folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
-        (folder / FIELDS_FILE).write_bytes(b"no ONNX file")
+        (folder / FIELDS_FILE).write_bytes(b"not an ONNX file")
         write_card(folder, ModelPackage.read(folder).card)
         assert cli.main(["verify", str(folder)]) == 1
         assert "graph rules: FAILED, fields.onnx: not an ONNX file" in capsys.readouterr().out.splitlines()[-1]
 
-    def test_what_is_no_package_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
+    def test_a_folder_that_is_not_a_package_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
         assert cli.main(["verify", str(tmp_path)]) == 2
-        assert "nor a folder with a card.json" in error_lines(capsys)[0]
+        (line,) = error_lines(capsys)
+        assert str(tmp_path) in line
 
 
 class TestExport:
@@ -262,7 +276,7 @@ class TestExport:
             (["--calibrate", "photos"], {"calibrate": Path("photos")}),
         ],
     )
-    def test_the_options_reach_the_exporter_and_the_report_is_printed(
+    def test_options_reach_the_exporter_and_its_reports_are_printed(
         self, options: list[str], given: dict[str, bool], capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
@@ -288,7 +302,7 @@ class TestExport:
         assert capsys.readouterr().out.endswith(f"--model {model}\n")
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
-    def test_a_difference_is_exit_code_1_and_a_wrong_source_2(
+    def test_a_parity_error_is_exit_code_1_and_an_export_error_2(
         self, error: type[Exception], code: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def export_package(*_: object, **__: object) -> None:
@@ -302,7 +316,7 @@ class TestExport:
 class TestServe:
     """pdeinfer serve."""
 
-    def test_the_server_gets_its_arguments_and_gives_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_server_receives_its_arguments_and_returns_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
         received = []
         server = SimpleNamespace(main=lambda arguments: received.append(arguments) or 7)
         monkeypatch.setitem(sys.modules, "serving.process.run", server)
@@ -310,7 +324,7 @@ class TestServe:
         assert received == [["digits-pde", "--port", "9000"]]
 
     @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "pydantic_settings"])
-    def test_what_is_not_installed_is_named_with_the_install_command(self, package: str) -> None:
+    def test_a_missing_dependency_is_named_with_the_install_command(self, package: str) -> None:
         start = "from pdeinfer.cli import main as cli; sys.exit(cli.main(['serve']))"
         program = f"import sys; sys.modules[{package!r}] = None; {start}"
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -329,7 +343,7 @@ class TestServe:
 class TestTrain:
     """pdeinfer train."""
 
-    def test_training_gets_its_arguments_and_gives_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_training_receives_its_arguments_and_returns_the_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
         received = []
         training = SimpleNamespace(main=lambda arguments: received.append(arguments) or 7)
         monkeypatch.setitem(sys.modules, "training.run", training)
@@ -357,7 +371,7 @@ class TestTrain:
 
 
 class TestProcess:
-    """What holds for every command."""
+    """All commands."""
 
     @pytest.mark.parametrize("command", ["list", "predict", "inspect", "verify", "evaluate", "export", "train"])
     def test_help_shows_examples(self, command: str, capsys: Captured) -> None:

@@ -1,4 +1,4 @@
-"""What `import pdeinfer` gives, and what it does not load."""
+"""The public names of `import pdeinfer`, and the modules that it must not load."""
 
 import importlib.metadata
 import subprocess
@@ -10,7 +10,7 @@ import pdeinfer
 from pdeinfer import errors
 
 
-def test_all_lists_exactly_the_public_names_sorted() -> None:
+def test_all_is_sorted_and_lists_exactly_the_public_names() -> None:
     modules = {name for name, value in vars(pdeinfer).items() if type(value) is type(pdeinfer)}
     public = {name for name in vars(pdeinfer) if not name.startswith("_")} - modules
     assert set(pdeinfer.__all__) == public | {"__version__"}
@@ -19,13 +19,13 @@ def test_all_lists_exactly_the_public_names_sorted() -> None:
     )
 
 
-def test_every_error_is_exported_and_a_pdeinfer_error() -> None:
+def test_every_error_is_exported_and_derives_from_pdeinfer_error() -> None:
     tree = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
     assert all(issubclass(value, pdeinfer.PdeinferError) for value in tree.values())
     assert tree.keys() <= set(pdeinfer.__all__)
 
 
-def test_the_version_is_the_installed_packages() -> None:
+def test_the_version_matches_the_installed_distribution() -> None:
     assert pdeinfer.__version__ == importlib.metadata.version("pdeinfer")
 
 
@@ -38,7 +38,7 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 
 
 def test_importing_costs_less_than_importing_what_it_needs() -> None:
-    """Counted in CPU time beside NumPy and Pillow, in one process: 0.4 times theirs, on a slow machine too."""
+    """Measured as CPU time, relative to NumPy and Pillow in the same process: about 0.4."""
     program = """
 import time
 start = time.process_time()

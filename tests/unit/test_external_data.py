@@ -1,4 +1,4 @@
-"""References of an ONNX file to other files are found wherever a tensor can be, and cannot be hidden."""
+"""External data is detected wherever an ONNX file can have a tensor, and cannot be hidden by unusual encodings."""
 
 import numpy as np
 import onnx
@@ -60,29 +60,29 @@ PLACES = list(in_every_place(True))
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_external_data_is_found_wherever_a_tensor_can_be(place: str) -> None:
+def test_external_data_is_detected(place: str) -> None:
     assert has_external_data(in_every_place(True)[place].SerializeToString())
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_data_inside_the_file_is_not_external(place: str) -> None:
+def test_embedded_data_is_not_external(place: str) -> None:
     assert not has_external_data(in_every_place(False)[place].SerializeToString())
 
 
-def test_a_location_alone_and_an_entry_alone_are_both_external() -> None:
+def test_either_field_alone_means_external() -> None:
     for field in ("data_location", "external_data"):
         w = tensor(True)
         w.ClearField(field)
         assert has_external_data(helper.make_model(graph(initializer=[w])).SerializeToString())
 
 
-def test_a_default_location_that_is_written_out_is_not_external() -> None:
+def test_an_explicit_default_location_is_not_external() -> None:
     w = tensor(False)
     w.data_location = TensorProto.DEFAULT
     assert not has_external_data(helper.make_model(graph(initializer=[w])).SerializeToString())
 
 
-def test_numbers_in_overlong_encoding_do_not_hide_it() -> None:
+def test_overlong_varints_do_not_hide_it() -> None:
     # model.graph (7) . initializer (5) . data_location (14) = 1, each key and length with redundant bytes
     content = b"\xf0\x80\x00\x81\x00"
     for key in (5, 7):
@@ -92,20 +92,20 @@ def test_numbers_in_overlong_encoding_do_not_hide_it() -> None:
     assert has_external_data(content)
 
 
-def test_bits_that_a_parser_drops_from_a_key_do_not_hide_it() -> None:
+def test_ignored_bits_of_a_key_do_not_hide_it() -> None:
     content = tensor(True).SerializeToString()
     for key in (5, 7):
         content = _varint(1 << 34 | key << 3 | 2) + _varint(len(content)) + content
     assert has_external_data(content)
 
 
-def test_a_message_in_two_parts_does_not_hide_it() -> None:
+def test_a_message_split_in_two_does_not_hide_it() -> None:
     content = helper.make_model(graph()).SerializeToString() + in_every_place(True)["initializer"].SerializeToString()
     assert onnx.ModelProto.FromString(content).graph.initializer[0].external_data
     assert has_external_data(content)
 
 
-def test_deep_nesting_is_no_recursion() -> None:
+def test_deep_nesting_does_not_recurse() -> None:
     content = b""
     for _ in range(3000):
         for key in (6, 5, 1):  # attribute.g, node.attribute, graph.node
@@ -117,14 +117,14 @@ def test_deep_nesting_is_no_recursion() -> None:
     "content",
     [b"\xff", b"\x08", b"\x3a\x05ab", b"\x09abc", b"\x0b", b"\x0f", b"\x80" * 11, b"ORTM1234", b"\x3a\x01\xff"],
 )
-def test_bytes_that_are_no_protocol_buffer_are_refused(content: bytes) -> None:
+def test_malformed_bytes_are_a_value_error(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"wire type|varint|longer"):
         has_external_data(content)
 
 
 @given(st.binary(max_size=300))
 @settings(deadline=None)
-def test_any_bytes_end_in_an_answer_or_a_value_error(content: bytes) -> None:
+def test_any_bytes_give_a_bool_or_a_value_error(content: bytes) -> None:
     try:
         assert has_external_data(b"\x3a" + _varint(len(content)) + content) in (True, False)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Model packages: what is read is what was written, damage is found, and nothing is ever half there."""
+"""Model packages: reading, checksums, and writing that leaves either a complete package or nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +14,9 @@ from tests.unit.packages import CARD, change_card, fill, names_in
 
 
 class TestFiles:
-    """What is loaded is what was checked."""
+    """Reading the files that a card lists."""
 
-    def test_an_intact_package_passes_and_gives_its_bytes(self, package: Path) -> None:
+    def test_an_intact_file_is_returned(self, package: Path) -> None:
         read = ModelPackage.read(package)
         read.verify_checksums()
         assert read.read_file(ONNX_FILE) == (package / ONNX_FILE).read_bytes()
@@ -26,77 +26,77 @@ class TestFiles:
         [
             (
                 lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
-                "SHA-256 [0-9a-f]{64} expected",
+                "SHA-256 [0-9a-f]{64}",
             ),
-            (lambda content: content[:-1], r"\d+ bytes expected, \d+ found"),
-            (lambda content: content + b"x", r"\d+ bytes expected, \d+ found"),
-            (lambda _: b"", r"\d+ bytes expected, 0 found"),
+            (lambda content: content[:-1], r"\d+ bytes, got \d+"),
+            (lambda content: content + b"x", r"\d+ bytes, got \d+"),
+            (lambda _: b"", r"\d+ bytes, got 0"),
         ],
     )
-    def test_a_changed_file_is_refused(self, package: Path, damage: Callable[[bytes], bytes], problem: str) -> None:
+    def test_a_changed_file_is_rejected(self, package: Path, damage: Callable[[bytes], bytes], problem: str) -> None:
         path = package / ONNX_FILE
         path.write_bytes(damage(path.read_bytes()))
         read = ModelPackage.read(package)
         for check in (lambda: read.read_file(ONNX_FILE), read.verify_checksums):
-            with pytest.raises(ModelPackageError, match=f"{path} is damaged: {problem}"):
+            with pytest.raises(ModelPackageError, match=f"{path}.*{problem}"):
                 check()
 
-    def test_a_size_beyond_every_memory_is_another_than_the_files(self, package: Path) -> None:
+    def test_a_huge_size_in_the_card_does_not_allocate_memory(self, package: Path) -> None:
         change_card(package, lambda card: card["files"][ONNX_FILE].update(bytes=2**63))
-        with pytest.raises(ModelPackageError, match=rf"{2**63} bytes expected, \d+ found"):
+        with pytest.raises(ModelPackageError, match=rf"{2**63} bytes, got \d+"):
             ModelPackage.read(package).read_file(ONNX_FILE)
 
-    def test_a_missing_file_is_refused(self, package: Path) -> None:
+    def test_a_missing_file_is_rejected(self, package: Path) -> None:
         (package / ONNX_FILE).unlink()
-        with pytest.raises(ModelPackageError, match=f"{package / ONNX_FILE} cannot be read: No such file"):
+        with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
             ModelPackage.read(package).read_file(ONNX_FILE)
 
-    def test_a_folder_in_a_files_place_is_refused(self, package: Path) -> None:
+    def test_a_folder_in_place_of_a_file_is_rejected(self, package: Path) -> None:
         (package / ONNX_FILE).unlink()
         (package / ONNX_FILE).mkdir()
-        with pytest.raises(ModelPackageError, match="cannot be read: Is a directory"):
+        with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
             ModelPackage.read(package).verify_checksums()
 
-    def test_a_file_that_the_card_does_not_list_is_not_read(self, package: Path) -> None:
+    def test_an_unlisted_file_is_not_read(self, package: Path) -> None:
         (package / "extra").touch()
-        with pytest.raises(ModelPackageError, match=r"lists no file 'extra', only \['model.onnx'\]"):
+        with pytest.raises(ModelPackageError, match=r"'extra'.*\['model.onnx'\]"):
             ModelPackage.read(package).read_file("extra")
 
     @pytest.mark.parametrize("name", ["extra.onnx", "deep/er/extra", ".hidden"])
-    def test_a_file_that_the_card_does_not_list_fails_the_check(self, package: Path, name: str) -> None:
+    def test_an_unlisted_file_fails_the_check(self, package: Path, name: str) -> None:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).touch()
-        with pytest.raises(ModelPackageError, match=f"holds files that card.json does not list: {name}"):
+        with pytest.raises(ModelPackageError, match=f": {name}$"):
             ModelPackage.read(package).verify_checksums()
 
-    def test_a_link_to_a_folder_outside_fails_the_check(self, package: Path, tmp_path: Path) -> None:
+    def test_a_link_to_a_folder_fails_the_check(self, package: Path, tmp_path: Path) -> None:
         (package / "link").symlink_to(tmp_path)
-        with pytest.raises(ModelPackageError, match="does not list: link"):
+        with pytest.raises(ModelPackageError, match=r": link$"):
             ModelPackage.read(package).verify_checksums()
 
-    def test_a_link_to_a_file_outside_is_refused_even_with_the_right_content(
+    def test_a_link_to_a_file_outside_the_package_is_rejected_even_if_its_content_is_right(
         self, package: Path, tmp_path: Path
     ) -> None:
         outside = tmp_path / "outside.onnx"
         (package / ONNX_FILE).rename(outside)
         (package / ONNX_FILE).symlink_to(outside)
-        with pytest.raises(ModelPackageError, match="is a link to a file outside the package"):
+        with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
             ModelPackage.read(package).read_file(ONNX_FILE)
 
-    def test_a_package_that_is_itself_reached_by_a_link_is_read(self, package: Path, tmp_path: Path) -> None:
+    def test_a_package_behind_a_link_is_read(self, package: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to(package)
         ModelPackage.read(tmp_path / "current").verify_checksums()
 
 
 class TestNewPackage:
-    """Written beside and renamed."""
+    """Packages are written beside their destination and renamed."""
 
     @staticmethod
     def write(output: Path, *, force: bool = False, name: str = "mnist-pde") -> None:
         with new_package(output, force=force) as folder:
             fill(folder, replace(CARD, preset=replace(CARD.preset, name=name)))
 
-    def test_the_package_appears_at_the_end_and_nothing_else_is_left(self, tmp_path: Path) -> None:
+    def test_the_package_appears_when_the_block_ends(self, tmp_path: Path) -> None:
         output = tmp_path / "deep" / "p"
         with new_package(output) as folder:
             fill(folder)
@@ -105,13 +105,13 @@ class TestNewPackage:
         ModelPackage.read(output).verify_checksums()
         assert names_in(output.parent) == {"p"}
 
-    def test_the_folder_has_the_usual_permissions(self, tmp_path: Path) -> None:
+    def test_the_folder_has_the_default_permissions(self, tmp_path: Path) -> None:
         self.write(tmp_path / "p")
         (tmp_path / "usual").mkdir()
         assert (tmp_path / "p").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-    def test_an_error_leaves_nothing(self, tmp_path: Path, error: type[BaseException]) -> None:
+    def test_an_error_leaves_no_files(self, tmp_path: Path, error: type[BaseException]) -> None:
         def write() -> None:
             with new_package(tmp_path / "p") as folder:
                 fill(folder)
@@ -121,17 +121,17 @@ class TestNewPackage:
             write()
         assert names_in(tmp_path) == set()
 
-    def test_a_package_without_a_card_is_not_left(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelPackageError, match=r"needs a card.json"), new_package(tmp_path / "p") as folder:
+    def test_a_package_without_a_card_is_not_created(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=r"card.json"), new_package(tmp_path / "p") as folder:
             (folder / ONNX_FILE).touch()
         assert names_in(tmp_path) == set()
 
-    def test_an_existing_output_is_refused_before_any_work(self, tmp_path: Path) -> None:
+    def test_an_existing_output_is_rejected_before_the_block_runs(self, tmp_path: Path) -> None:
         self.write(tmp_path / "p")
         (tmp_path / "empty").mkdir()
         (tmp_path / "file").touch()
         for name in ("p", "empty", "file"):
-            with pytest.raises(ModelPackageError, match=f"{name} exists; --force replaces it"):
+            with pytest.raises(ModelPackageError, match=f"{name} .*--force"):
                 new_package(tmp_path / name).__enter__()
 
     def test_force_replaces_a_package_completely(self, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ class TestNewPackage:
         self.write(tmp_path / "p", force=True)
         ModelPackage.read(tmp_path / "p").verify_checksums()
 
-    def test_force_replaces_what_a_link_points_to(self, tmp_path: Path) -> None:
+    def test_force_replaces_the_target_of_a_link(self, tmp_path: Path) -> None:
         self.write(tmp_path / "v1", name="old")
         (tmp_path / "current").symlink_to("v1")
         self.write(tmp_path / "current", force=True, name="new")
@@ -159,13 +159,13 @@ class TestNewPackage:
         (tmp_path / "photos" / "cat.png").write_bytes(b"cat")
         (tmp_path / "file").write_bytes(b"text")
         for name in ("photos", "file"):
-            with pytest.raises(ModelPackageError, match=f"{name} is not a model package .*: it is not replaced"):
+            with pytest.raises(ModelPackageError, match=f"{name} .*not a model package"):
                 new_package(tmp_path / name, force=True).__enter__()
         assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
         assert (tmp_path / "file").read_bytes() == b"text"
 
     @pytest.mark.parametrize("force", [False, True])
-    def test_data_that_appears_meanwhile_is_not_deleted(self, tmp_path: Path, force: bool) -> None:
+    def test_files_that_appear_during_the_block_are_not_deleted(self, tmp_path: Path, force: bool) -> None:
         output = tmp_path / "p"
 
         def write() -> None:
@@ -174,7 +174,7 @@ class TestNewPackage:
                 output.mkdir()
                 (output / "cat.png").touch()
 
-        with pytest.raises(ModelPackageError, match=r"p (exists|is not a model package)"):
+        with pytest.raises(ModelPackageError, match=str(output)):
             write()
         assert names_in(tmp_path) == {"p"}
         assert names_in(output) == {"cat.png"}
@@ -193,31 +193,31 @@ class TestNewPackage:
             return rename(path, target)
 
         monkeypatch.setattr(Path, "rename", fail_once)
-        with pytest.raises(ModelPackageError, match="p cannot be written: No space left on device"):
+        with pytest.raises(ModelPackageError, match="No space left on device"):
             self.write(tmp_path / "p", force=True, name="new")
         assert ModelPackage.read(tmp_path / "p").card.preset.name == "old"
         assert names_in(tmp_path) == {"p"}
 
-    def test_an_output_below_a_file_cannot_be_written(self, tmp_path: Path) -> None:
+    def test_an_output_inside_a_file_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(ModelPackageError, match="cannot be written: "):
+        with pytest.raises(ModelPackageError, match="file/p"):
             self.write(tmp_path / "file" / "p")
 
-    def test_a_card_needs_a_network(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelPackageError, match=r"needs a model.onnx"):
+    def test_a_card_without_a_model_file_is_not_written(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=r"model.onnx"):
             write_card(tmp_path, CARD)
 
     @pytest.mark.parametrize("metrics", [{"loss": float("nan")}, {"loss": object()}])
     def test_a_card_that_is_not_json_is_not_written(self, tmp_path: Path, metrics: dict[str, Any]) -> None:
-        with pytest.raises(ModelPackageError, match="cannot be written as JSON"):
+        with pytest.raises(ModelPackageError, match="JSON"):
             fill(tmp_path, replace(CARD, metrics=metrics))
         assert not (tmp_path / CARD_FILE).exists()
 
-    def test_a_card_that_could_not_be_read_is_not_written(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelPackageError, match=f"more than {MAX_CARD_BYTES}"):
+    def test_a_card_larger_than_the_limit_is_not_written(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelPackageError, match=str(MAX_CARD_BYTES)):
             fill(tmp_path, replace(CARD, training={"log": "x" * MAX_CARD_BYTES}))
 
-    def test_a_file_name_that_could_not_be_read_is_not_written(self, tmp_path: Path) -> None:
+    def test_a_file_name_that_a_card_cannot_list_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / ".DS_Store").touch()
-        with pytest.raises(ModelPackageError, match=r"a file's name must be .*not '.DS_Store'"):
+        with pytest.raises(ModelPackageError, match=r"'.DS_Store'"):
             fill(tmp_path)

@@ -1,4 +1,4 @@
-"""Bundled models by name, others by folder."""
+"""Bundled models are loaded by name, other packages by the path of their folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
 
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of two bundled models, b and a, and of a folder that is no model."""
+    """A folder with the bundled models "a" and "b", and a folder that is not a model."""
     models = tmp_path / "models"
     write_tiny_package(models / "b", GREY_PRESET)
     write_tiny_package(models / "a", RGB_PRESET)
@@ -21,7 +21,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return models
 
 
-def test_names_are_the_folders_with_a_card_the_default_first(bundled: Path) -> None:
+def test_the_default_model_is_named_first(bundled: Path) -> None:
     assert zoo.names() == ("a", "b")
     write_tiny_package(bundled / zoo.DEFAULT_MODEL, GREY_PRESET)
     assert zoo.names() == (zoo.DEFAULT_MODEL, "a", "b")
@@ -68,24 +68,24 @@ def test_a_package_is_found_again_by_its_spelling_from_another_folder(
 @pytest.mark.usefixtures("bundled")
 @pytest.mark.parametrize("name", ["c", "", "../models", "__pycache__", "a/../x", "a" * 300])
 def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=rf"'{name}' is neither a bundled model \(a, b\) nor a folder with"):
+    with pytest.raises(ModelNotFoundError, match=rf"'{name}'.*a, b"):
         zoo.load(name)
 
 
-def test_without_bundled_models_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bundled_models_every_name_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "_MODELS", tmp_path / "none")
-    with pytest.raises(ModelNotFoundError, match="there are none"):
+    with pytest.raises(ModelNotFoundError, match="'digits-pde'"):
         zoo.load("digits-pde")
 
 
-def test_a_damaged_card_is_a_damaged_package_and_not_a_missing_one(bundled: Path) -> None:
-    (bundled / "a" / CARD_FILE).write_text("{")
-    with pytest.raises(ModelPackageError, match="is not JSON"):
+def test_a_damaged_card_is_a_model_package_error(bundled: Path) -> None:
+    (bundled / "a" / CARD_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(ModelPackageError, match=str(bundled / "a" / CARD_FILE)):
         zoo.load("a")
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_the_bundled_models_are_intact_and_named_as_their_folders(name: str) -> None:
+def test_bundled_models_are_intact_and_have_the_names_of_their_folders(name: str) -> None:
     package = zoo.load(name)
     package.verify_checksums()
     assert package.card.preset.name == name
