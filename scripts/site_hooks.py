@@ -3,6 +3,7 @@
 A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns.
 """
 
+import html
 import io
 import json
 import os
@@ -25,7 +26,6 @@ _LINK_TO_CODE = re.compile(
     r"\[[^\]]*\]\((?:\.\./)+((?:benchmarks|examples|pdeinfer|results|scripts|serving|tests|training)[\w./-]*)\)"
 )
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-_HTML_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,9 +44,9 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return _GENERATED.sub(lambda line: generate(*line[1].split()), markdown)
 
 
-def on_page_content(html: str, **_: object) -> str:
+def on_page_content(content: str, **_: object) -> str:
     """Replace LaTeX with MathML, which browsers render without a script."""
-    return _FORMULA.sub(lambda formula: _to_mathml(formula[2], is_block=formula[1] == "div"), html)
+    return _FORMULA.sub(lambda formula: _to_mathml(formula[2], is_block=formula[1] == "div"), content)
 
 
 def generate(name: str, *arguments: str) -> str:
@@ -59,13 +59,13 @@ def command_help(*command: str) -> str:
     from pdeinfer.cli.main import main
 
     output = io.StringIO()
-    with patch.dict(os.environ, {"COLUMNS": "100"}), redirect_stdout(output), suppress(SystemExit):
+    with patch.dict(os.environ, {"COLUMNS": "88"}), redirect_stdout(output), suppress(SystemExit):
         main([*command, "--help"])
     return f"```text\n{output.getvalue().strip()}\n```"
 
 
 def settings_table() -> str:
-    """Return a table of the server's settings: flag, environment variable, default, meaning."""
+    """Return a table of the server's settings: flag, default, meaning."""
     from pydantic_core import PydanticUndefined
 
     from serving.settings import Settings
@@ -77,8 +77,8 @@ def settings_table() -> str:
         flag = name.upper() if name == "models" else f"--{name.replace('_', '-')}"
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, (), {}, PydanticUndefined) else f"`{json.dumps(default)}`".replace('"', "")
-        rows.append((f"`{flag}`", f"`PDEINFER_{name.upper()}`", shown, field.description))
-    return _table(("flag", "environment variable", "default", "meaning"), rows)
+        rows.append((f"`{flag}`", shown, html.escape(field.description)))
+    return _table(("flag", "default", "meaning"), rows)
 
 
 def http_operations() -> str:
@@ -98,7 +98,7 @@ def error_codes() -> str:
                     rows.setdefault((status, code), error["message"])
     return _table(
         ("status", "code", "an example of its message"),
-        [(status, f"`{code}`", f"`{message}`") for (status, code), message in sorted(rows.items())],
+        [(status, f"`{code}`", html.escape(message)) for (status, code), message in sorted(rows.items())],
     )
 
 
@@ -121,9 +121,7 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
-    parts = [f"### `{method} {path}`", f"{operation['summary']}."]
-    if description := operation.get("description"):
-        parts.append(description)
+    parts = [f"### `{method} {path}`", operation.get("description") or f"{operation['summary']}."]
     if parameters := operation.get("parameters"):
         rows = [
             (f"`{parameter['name']}`", parameter["in"], _type_name(parameter["schema"]), _description(parameter))
@@ -161,7 +159,5 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _to_mathml(latex: str, *, is_block: bool) -> str:
-    for entity, character in _HTML_ENTITIES.items():
-        latex = latex.replace(entity, character)
-    mathml: str = convert(latex.strip(), display="block" if is_block else "inline")
+    mathml: str = convert(html.unescape(latex).strip(), display="block" if is_block else "inline")
     return f'<div class="formula">{mathml}</div>' if is_block else mathml
