@@ -87,19 +87,32 @@ def http_operations() -> str:
 
 
 def error_codes() -> str:
-    """Return a table of the error codes of the server's OpenAPI document."""
-    rows: dict[tuple[str, str], str] = {}
+    """Return a table of the server's error codes, with a message of each that the OpenAPI document shows."""
+    from serving.http.errors import STATUSES
+
+    messages: dict[str, str] = {}
     for _, _, operation in _operations():
-        for status, answer in operation["responses"].items():
-            examples = answer.get("content", {}).get("application/json", {}).get("examples", {})
-            for code, example in examples.items():
-                error = example["value"]["error"]
-                if isinstance(error, Mapping):
-                    rows.setdefault((status, code), error["message"])
+        for answer in operation["responses"].values():
+            messages |= {code: error["message"] for code, error in _examples(answer).items()}
     return _table(
         ("status", "code", "an example of its message"),
-        [(status, f"`{code}`", html.escape(message)) for (status, code), message in sorted(rows.items())],
+        [(str(status), f"`{code}`", html.escape(messages.get(code, ""))) for code, status in STATUSES.items()],
     )
+
+
+def metrics_table() -> str:
+    """Return a table of the server's metrics: name with labels, and meaning."""
+    from prometheus_client.metrics import MetricWrapperBase
+
+    from serving.telemetry import metrics
+
+    found = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+    rows = []
+    for metric in found:
+        (family,) = metric.describe()
+        suffix = "_total" if family.type == "counter" else ""
+        rows.append((f"`{family.name}{suffix}{{{','.join(metric._labelnames)}}}`", html.escape(family.documentation)))
+    return _table(("metric", "meaning"), rows)
 
 
 GENERATORS: Final[dict[str, Callable[..., str]]] = {
@@ -107,6 +120,7 @@ GENERATORS: Final[dict[str, Callable[..., str]]] = {
     "settings": settings_table,
     "http": http_operations,
     "error-codes": error_codes,
+    "metrics": metrics_table,
 }
 
 
@@ -132,16 +146,18 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         types = ", ".join(f"`{name}`" for name in body["content"])
         parts.append(f"Request body: {types}. {body.get('description', '')}")
     rows = [
-        (status, answer["description"], ", ".join(f"`{code}`" for code in _example_names(answer)))
+        (status, answer["description"], ", ".join(f"`{code}`" for code in _examples(answer)))
         for status, answer in operation["responses"].items()
     ]
     parts.append(_table(("status", "meaning", "codes"), rows))
     return "\n\n".join(parts)
 
 
-def _example_names(answer: Mapping[str, Any]) -> list[str]:
+def _examples(answer: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the errors that an answer of the OpenAPI document shows, by code. Those under /v2 have no code."""
     examples = answer.get("content", {}).get("application/json", {}).get("examples", {})
-    return [code for code, example in examples.items() if isinstance(example["value"].get("error"), Mapping)]
+    errors = {name: example["value"].get("error") for name, example in examples.items()}
+    return {code: error for code, error in errors.items() if isinstance(error, dict)}
 
 
 def _description(parameter: Mapping[str, Any]) -> str:
