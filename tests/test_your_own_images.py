@@ -13,7 +13,7 @@ TUTORIAL = ROOT / "docs" / "your-own-images.md"
 def test_the_tutorial(tmp_path: Path) -> None:
     (script,) = (text for language, text in code_blocks(TUTORIAL) if language == "python")
     (tmp_path / "make_photos.py").write_text(script)
-    (command,) = (text.split() for language, text in code_blocks(TUTORIAL) if language == "sh")
+    _, command = (text.split() for language, text in code_blocks(TUTORIAL) if language == "sh")
     assert command[:2] == ["pdeinfer", "serve"]
     examples = console_examples(TUTORIAL)
     requests = [example for example in examples if example[0].startswith("curl")]
