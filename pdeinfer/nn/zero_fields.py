@@ -1,0 +1,38 @@
+"""Counts the channels of a trained network's PDE layers in which a field has died: it is zero for every image."""
+
+import keras
+import numpy as np
+
+from pdeinfer.nn.global_layer import GlobalLayer
+from pdeinfer.nn.networks import Classifier
+
+
+def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, dict[str, int]]:
+    """Return how many channels of each field are zero at every point of every image.
+
+    A learned field ends in a relu. Where the relu never opens the field contributes nothing, and has no gradient to
+    come back by.
+
+    Args:
+        images: uint8 (N, height, width, channels), of the kind that the network was trained on.
+
+    Returns:
+        For each PDE layer, "layer1", "layer2", ..., the zero channels of "u", "v", "Dx" and "Dy", as far as it learns
+        them, and the layer's "channels".
+    """
+    layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
+    if not layers:
+        return {}
+    inputs = keras.Model(classifier.input, {str(index): layer.input for index, layer in enumerate(layers)})
+    counts = {}
+    for number, (layer, h) in enumerate(zip(layers, inputs.predict(images, verbose=0).values(), strict=True), 1):
+        counts[f"layer{number}"] = {"channels": h.shape[-1]} | {
+            symbol: int((keras.ops.convert_to_numpy(field(h, training=False)) == 0).all(axis=(0, 1, 2)).sum())
+            for symbol, field in _learned_fields(layer)
+        }
+    return counts
+
+
+def _learned_fields(layer: GlobalLayer) -> list[tuple[str, keras.Layer]]:
+    velocity, diffusivity = layer.velocity_fields, layer.diffusivity_fields
+    return [*zip(("u", "v"), velocity, strict=False), *zip(("Dx", "Dy"), diffusivity, strict=False)]
