@@ -28,15 +28,13 @@ from benchmarks.networks import (
 from benchmarks.timing import time_in_turns
 from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.checks.parity import TOLERANCE, Array, ParityReport, compare
-from pdeinfer.checks.variants import HALF_TOLERANCE
-from pdeinfer.export.precisions import to_half
+from pdeinfer.checks.parity import Array, compare
+from pdeinfer.checks.report import Report
 from pdeinfer.spec.presets import Preset
 
 BATCH_SIZES = (1, 256)
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-HALF = "pdeinfer --half"
 
 PRESETS = [pde_preset(1), RESNET, pde_preset(5), pde_preset(10)]
 
@@ -108,7 +106,7 @@ def _measure(networks: Path | None) -> int:
 def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tuple[dict[str, Run], list[str]]:
     """Return the routes for the network in a folder, and why others are left out.
 
-    Those returned give probabilities equal to the first one's, in float16 close to them.
+    The routes returned give probabilities equal to those of the first.
 
     Args:
         device: "cuda", or "cpu" to try this benchmark without a GPU.
@@ -127,8 +125,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
             failures.append(f"{name}: {next(iter(str(error).splitlines()), repr(error))}")
             continue
         report = _compare(next(iter(routes.items()), (name, run)), (name, run), images)
-        # Of float16 it is not asked that every label is the same.
-        if report.max_absolute <= report.tolerance if name.startswith(HALF) else report.passed:
+        if report.passed:
             routes[name] = run
         else:
             failures.append(f"{name}: it differs\n\n{report}")
@@ -137,7 +134,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
     return routes, failures
 
 
-def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Array) -> ParityReport:
+def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Array) -> Report:
     """Return how far apart the probabilities of the two are."""
     (expected_name, expected), (name, found) = reference, candidate
     return compare(
@@ -145,7 +142,6 @@ def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Arr
         (name, lambda _: found()),
         {"smooth noise": images},
         batch_sizes=(len(images),),
-        tolerance=HALF_TOLERANCE if name.startswith(HALF) else TOLERANCE,
     )
 
 
@@ -154,15 +150,12 @@ def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str
 
     Where pdeinfer's function has dilated convolutions, `--inline` slices and concatenates, as the plain file does.
     """
-    import onnx
     import onnxruntime
 
-    function = (folder / FUSABLE_FILE).read_bytes()
     models = {
-        "pdeinfer's function": function,
+        "pdeinfer's function": (folder / FUSABLE_FILE).read_bytes(),
         "pdeinfer --inline": (folder / INLINED_FILE).read_bytes(),
         "tf2onnx": (folder / PLAIN_FILE).read_bytes(),
-        HALF: to_half(onnx.load_model_from_string(function)).SerializeToString(),
     }
     plain, graph = _providers(device, graph=False), _providers(device, graph=True)
     for name, model in models.items():

@@ -10,9 +10,10 @@ from typing import Any
 import keras
 
 from pdeinfer.errors import TrainingError
+from pdeinfer.package.package import KERAS_FILE
+from pdeinfer.spec.training_record import TrainingRecord
 from training.files import replace_file
 from training.history import COLUMNS, Row, best_epoch, read_history, write_history
-from training.settings import Settings
 
 
 class RunFolder:
@@ -25,7 +26,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.best = path / "model.keras"
+        self.best = path / KERAS_FILE
         self.history = path / "history.csv"
 
     def check_is_free(self) -> None:
@@ -39,28 +40,28 @@ class RunFolder:
                 f"{self.path} holds what is left of a training without its run.json: --out DIR names another folder"
             )
 
-    def start(self, settings: Settings) -> None:
-        """Make the folder and record what is started in it.
+    def start(self, record: TrainingRecord) -> None:
+        """Make the folder and write the record of what is started in it.
 
         Raises:
             TrainingError: the folder holds a training already.
         """
         self.check_is_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json("run.json", settings.to_dict())
+        self.write_json("run.json", record.to_dict())
 
-    def settings(self) -> Settings:
-        """Return what the training was started with.
+    def record(self) -> TrainingRecord:
+        """Return the record of the training in the folder.
 
         Raises:
-            TrainingError: there is none to resume, or its record is damaged.
+            TrainingError: there is no training to resume, or its record is damaged.
         """
         try:
-            return Settings.from_dict(json.loads((self.path / "run.json").read_text()))
+            return TrainingRecord.from_dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise TrainingError(f"{self.path}: no training to resume (it has no run.json)") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error!r}") from error
+        except ValueError as error:
+            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file, whole."""

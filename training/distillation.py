@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from pdeinfer.errors import TrainingError
-from pdeinfer.export.original import load_classifier
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.predictor import Predictor

@@ -29,7 +29,7 @@ class Recipe:
         distillation_weight, temperature: as in `training.distillation.DistillationLoss`; only with a teacher.
         validation_fraction: part of the training images that is held out to choose the best epoch; 0: train on all
             images and keep the last epoch.
-        starts: draws of random weights that are tried for an epoch each; see `training.starts`.
+        initializations: random initial weights that are tried for an epoch each; see `training.initialization`.
     """
 
     dataset: DatasetName
@@ -43,7 +43,7 @@ class Recipe:
     crop_padding: int = 0
     flip: bool = False
     validation_fraction: float = 0.1
-    starts: int = 1
+    initializations: int = 1
     mixup: float = 0.0
     distillation_weight: float = 0.0
     temperature: float = 4.0
@@ -67,7 +67,9 @@ class Recipe:
 
 DISTILLATION_WEIGHT = 0.9  # where there is a teacher
 
-_MNIST = Recipe("mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0, starts=8)
+_MNIST = Recipe(
+    "mnist", epochs=60, batch_size=128, optimizer="adam", learning_rate=0.02, clip_norm=5.0, initializations=8
+)
 _CIFAR10 = Recipe(
     "cifar10",
     epochs=150,

@@ -4,9 +4,9 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pdeinfer.backend import import_keras
 from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
@@ -14,10 +14,15 @@ from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
-from pdeinfer.spec.presets import PRESETS, InputSpec
+from pdeinfer.spec.presets import PRESETS, InputSpec, Preset
+from pdeinfer.spec.training_record import Outcome, TrainingRecord
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn
 from training.own_images import VALIDATION_FRACTION, own_name, own_preset
+
+if TYPE_CHECKING:
+    from training.distillation import Teacher  # these import Keras
+    from training.recipes import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         started = (arguments.out / "run.json").exists()
-        advice = f"every finished epoch is kept. To go on: {resume_command(arguments)}" if started else "nothing began."
+        advice = (
+            f"every finished epoch is kept. To resume: {resume_command(arguments)}" if started else "nothing began."
+        )
         print(f"\nInterrupted; {advice}", file=sys.stderr)
         return 130
 
@@ -45,71 +52,70 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.devices import data_parallel, device_name, list_devices
     from training.fit import describe_run, fit, measure, precision, training_splits
     from training.history import read_history
-    from training.initial_weights import inherit
-    from training.starts import choose_start
+    from training.initialization import initialize
+    from training.weight_transfer import transfer_weights
 
     folder = RunFolder(arguments.out)
     if arguments.resume:
-        settings, dataset = _resume(arguments, folder.settings())
+        record, preset, recipe, dataset = _resume(arguments, folder.record())
     else:
         folder.check_is_free()
-        settings, dataset = _begin(arguments)
-    splits = training_splits(dataset, settings.recipe)
-    preset, recipe, seed = settings.classifier, settings.recipe, settings.seed
+        record, preset, recipe, dataset = _begin(arguments)
+    splits = training_splits(dataset, recipe)
+    seed = record.seed
     scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
     device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
     callbacks = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if arguments.tensorboard else []
-    with precision(settings.precision), scope:
+    with precision(record.precision), scope:
         if not arguments.resume:
-            folder.start(settings)
+            folder.start(record)
         print(
-            f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {settings.precision}, "
+            f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {record.precision}, "
             f"on {device} ({keras.backend.backend()}), in {folder.path}"
         )
         keras.utils.set_random_seed(seed)
         if folder.rows():
             model = folder.load_last()
         else:
-            model, losses = choose_start(preset, recipe, splits, seed=seed)
+            model, losses = initialize(preset, recipe, splits, seed=seed)
             if losses:
-                print("validation losses of the starts:", ", ".join(f"{loss:.3f}" for loss in losses))
-            if settings.init_dir is not None:
-                package = ModelPackage.read(settings.init_dir)
-                if package.card.files[KERAS_FILE].sha256 != settings.init["sha256"]:
+                print("validation losses of the initial weights:", ", ".join(f"{loss:.3f}" for loss in losses))
+            if record.init is not None and record.init_dir is not None:
+                package = ModelPackage.read(record.init_dir)
+                if package.card.files[KERAS_FILE].sha256 != record.init["sha256"]:
                     raise TrainingError(f"{package.path} is not the model that {folder.path} was started with")
-                print(inherit(model, package))
-        teacher = settings.teacher_source and _load_teacher(settings)
+                print(transfer_weights(model, package))
+        teacher = None if record.teacher_source is None else _load_teacher(record, preset)
         fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=teacher)
-    metrics = {**settings.to_dict(), **describe_run(folder), "device": device, **measure(folder, dataset.test)}
-    folder.write_json("metrics.json", metrics)
-    accuracy = f"{100 * metrics['test_accuracy']:.2f} % on {metrics['test_images']:,} test images"
+    outcome = Outcome.from_dict({**describe_run(folder), "device": device, **measure(folder, dataset.test)})
+    folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
+    accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
     plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
-    plots.plot_confusion(metrics["confusion"], preset.labels, title, folder.path / "confusion-matrix.png")
-    validated = "validation_accuracy" in metrics
-    kept = f"epoch {metrics['best_epoch']} of {recipe.epochs}{', the best by validation' if validated else ''}"
-    print(f"test accuracy {accuracy}, {metrics['parameters']:,} parameters, {kept}; {metrics['seconds']:.0f} s")
+    plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
+    chosen = "" if outcome.validation_accuracy is None else ", the best by validation"
+    kept = f"epoch {outcome.best_epoch} of {recipe.epochs}{chosen}"
+    print(f"test accuracy {accuracy}, {outcome.parameters:,} parameters, {kept}; {outcome.seconds:.0f} s")
     print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder.path), '--output', f'build/{preset.name}'])}")
     return 0
 
 
-def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
-    """Return the settings of a new training, and its data set."""
+def _begin(arguments: argparse.Namespace) -> tuple[TrainingRecord, Preset, "Recipe", Dataset]:
+    """Return the record of a new training, its network, its recipe and its data set."""
     from training.distillation import load_teacher
     from training.fit import git_commit
-    from training.initial_weights import check_inheritance
     from training.recipes import DISTILLATION_WEIGHT, RECIPES
-    from training.settings import Settings
+    from training.weight_transfer import check_transferable
 
     preset, images, init = PRESETS[arguments.preset], None, None
     package = None if arguments.init is None else zoo.load(arguments.init)
     if package is not None:
-        check_inheritance(preset, package)
+        check_transferable(preset, package)
         init = {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256}
     names = ("epochs", "batch_size", "mixup")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if package is not None:
-        given["starts"] = 1  # the weights are there
+        given["initializations"] = 1  # the weights are given
     if arguments.teacher is not None:
         given["distillation_weight"] = DISTILLATION_WEIGHT
     recipe = replace(RECIPES[arguments.preset], **given)
@@ -123,12 +129,12 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         dataset, unreadable = _read_folder(folder, spec)
         name = own_name(arguments.preset, arguments.data_dir)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
-        images = {**folder.record(), "unreadable": unreadable}
+        images = replace(folder.record(), unreadable=unreadable)
     teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset)[1]
-    settings = Settings(
+    record = TrainingRecord(
         preset=arguments.preset,
         classifier=preset,
-        recipe=recipe,
+        recipe=asdict(recipe),
         seed=arguments.seed or 0,
         precision=arguments.precision or "float32",
         data_dir=arguments.data_dir and str(arguments.data_dir.resolve()),
@@ -139,31 +145,32 @@ def _begin(arguments: argparse.Namespace) -> tuple[Any, Dataset]:
         teacher=teacher,
         teacher_source=arguments.teacher and _absolute(arguments.teacher),
     )
-    return settings, dataset
+    return record, preset, recipe, dataset
 
 
 def _absolute(model: str) -> str:
-    """Return the path of a model in absolute terms; a bundled model's name as it is."""
+    """Return the absolute path of a model, or a bundled model's name as it is."""
     return model if model in zoo.names() else str(Path(model).resolve())
 
 
-def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]:
-    """Return the settings that a training was started with, and its data set.
+def _resume(arguments: argparse.Namespace, record: TrainingRecord) -> tuple[TrainingRecord, Preset, "Recipe", Dataset]:
+    """Return the record that a training was started with, its network, its recipe and its data set.
 
     Raises:
-        TrainingError: other settings are asked for now, or the folder of images holds others.
+        TrainingError: the arguments contradict the record, or the folder of images has changed.
     """
-    if settings.preset != arguments.preset:
-        raise TrainingError(f"{arguments.out} holds a training of {settings.preset}, not of {arguments.preset}")
-    spec, recipe = settings.classifier.input, settings.recipe
+    if record.preset != arguments.preset:
+        raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.preset}")
+    preset, recipe = _network_and_recipe(record, arguments.out)
+    spec = preset.input
     started = {
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "mixup": recipe.mixup,
-        "teacher": settings.teacher_source,
-        "seed": settings.seed,
-        "precision": settings.precision,
-        "image_size": None if settings.images is None else (spec.height, spec.width),
+        "teacher": record.teacher_source,
+        "seed": record.seed,
+        "precision": record.precision,
+        "image_size": None if record.images is None else (spec.height, spec.width),
     }
     given = {name: value for name in started if (value := getattr(arguments, name)) is not None}
     if "teacher" in given:
@@ -171,29 +178,43 @@ def _resume(arguments: argparse.Namespace, settings: Any) -> tuple[Any, Dataset]
     for name, value in given.items():
         if value != started[name]:
             raise TrainingError(
-                f"{arguments.out} was started with {name} {started[name]}, and cannot go on with {value}"
+                f"{arguments.out} was started with {name} {started[name]}, and cannot resume with {value}"
             )
-    data_dir = arguments.data_dir or (settings.data_dir and Path(settings.data_dir))
-    if settings.images is None:
-        return settings, _read_standard(recipe.dataset, data_dir)
+    data_dir = arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
+    if record.images is None:
+        return record, preset, recipe, _read_standard(recipe.dataset, data_dir)
+    if data_dir is None:
+        raise TrainingError(f"{arguments.out} was started on a folder of images: --data-dir must name it")
     folder = find_images(data_dir)
-    if folder.labels != settings.classifier.labels or folder.record()["splits"] != settings.images["splits"]:
+    if folder.labels != preset.labels or folder.record().splits != record.images.splits:
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
     dataset, unreadable = _read_folder(folder, spec)
-    if unreadable != settings.images["unreadable"]:
+    if unreadable != record.images.unreadable:
         raise TrainingError(
-            f"{data_dir}: {unreadable} images cannot be read, and {settings.images['unreadable']} could not when "
+            f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
             f"{arguments.out} was started"
         )
-    return settings, dataset
+    return record, preset, recipe, dataset
 
 
-def _load_teacher(settings: Any) -> Any:
+def _network_and_recipe(record: TrainingRecord, folder: Path) -> tuple[Preset, "Recipe"]:
+    from training.recipes import Recipe
+
+    if record.classifier is None:
+        raise TrainingError(f"{folder / 'run.json'}: not the record of a training: it has no classifier")
+    try:
+        return record.classifier, Recipe(**record.recipe)
+    except TypeError as error:
+        raise TrainingError(f"{folder / 'run.json'}: not the record of a training: recipe: {error}") from error
+
+
+def _load_teacher(record: TrainingRecord, student: Preset) -> "Teacher":
     from training.distillation import load_teacher
 
-    teacher, record = load_teacher(settings.teacher_source, settings.classifier)
-    if record != settings.teacher:
-        raise TrainingError(f"{settings.teacher_source} is not the teacher that the training was started with")
+    source = str(record.teacher_source)
+    teacher, found = load_teacher(source, student)
+    if found != record.teacher:
+        raise TrainingError(f"{source} is not the teacher that the training was started with")
     return teacher
 
 
@@ -208,7 +229,7 @@ def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:
 
 
 def _read_folder(folder: ImageFolder, spec: InputSpec) -> tuple[Dataset, int]:
-    """Return the images of a folder, and how many of them cannot be read; say which these are."""
+    """Return the images of a folder and how many of them cannot be read; name these on stderr."""
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     print(f"{folder.path}: {len(folder):,} images of {len(folder.labels)} classes, read as {size}")
     dataset, errors = folder.read(spec)

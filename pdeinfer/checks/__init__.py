@@ -1,1 +1,1 @@
-"""Comparisons of models: with their original, with each other, and with labels."""
+"""Compares models with their original, with each other, and with labels."""

@@ -146,7 +146,7 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
     """
     package = zoo.load(model)
     card, preset = package.card, package.card.preset
-    test = load_test_split(card.training, preset, data_dir)
+    test = load_test_split(card.training_record, preset, data_dir)
     with Predictor(package, precision=precision) as predictor:
         info = predictor.info()
         predictor.predict_proba(test.images[: info.batch_size])

@@ -3,7 +3,6 @@
 import argparse
 import shlex
 
-from pdeinfer.checks.parity import ParityReport
 from pdeinfer.export import TEST_IMAGES, export_package
 from pdeinfer.package import zoo
 
@@ -19,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
         force=options.force,
     )
     print("\n".join(map(str, reports)))
-    compared = {row.images for report in reports if isinstance(report, ParityReport) for row in report.comparisons}
+    compared = {row.name for report in reports for row in report.comparisons}
     if TEST_IMAGES not in compared:
         print("The data set's test images were not found, so the files were not compared on them.")
     print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.spell_folder(options.output))}")

@@ -2,8 +2,9 @@
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
 from pdeinfer.datasets.recorded import load_test_split, load_training_images
-from pdeinfer.datasets.splits import Array, Dataset, DatasetName, Split, StandardName, hold_out
+from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
 from pdeinfer.datasets.standard import load_dataset
+from pdeinfer.spec.training_record import DatasetName, StandardName
 
 __all__ = [
     "Array",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pdeinfer.images.files import LeftOut, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 
@@ -50,19 +51,20 @@ class ImageFolder:
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 
-    def record(self) -> dict[str, Any]:
-        """Return JSON values that are equal if another search of the folder finds the same files and splits."""
+    def record(self) -> ImagesRecord:
+        """Return a record that is equal if another search of the folder finds the same files and splits."""
         splits = {
-            split: {
-                "files": len(files),
-                "sha256": hashlib.sha256(
+            split: SplitRecord(
+                len(files),
+                hashlib.sha256(
                     "\n".join(file.relative_to(self.path).as_posix() for file, _ in files).encode(errors="replace")
                 ).hexdigest(),
-            }
+            )
             for split, files in self.files.items()
         }
-        held_out_test = {"test_fraction": TEST_FRACTION, "split_seed": SPLIT_SEED} if self.is_test_held_out else {}
-        return {"splits": splits, **held_out_test}
+        if self.is_test_held_out:
+            return ImagesRecord(splits, TEST_FRACTION, SPLIT_SEED)
+        return ImagesRecord(splits)
 
     def read(self, spec: InputSpec) -> tuple[Dataset, list[ImageError]]:
         """Decode every split with `read_split`."""

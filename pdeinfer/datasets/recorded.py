@@ -1,45 +1,46 @@
 """Finds the images of a finished training again, from its record."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 
 from pdeinfer.datasets.image_folder import find_images
-from pdeinfer.datasets.splits import Array, DatasetName, Split
+from pdeinfer.datasets.splits import Array, Split
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.spec.presets import Preset
+from pdeinfer.spec.training_record import TrainingRecord
 
 
-def load_test_split(training: Mapping[str, Any], preset: Preset, data_dir: Path | None) -> Split:
+def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:
     """Load the test images of a network, in its input format; nothing is downloaded.
 
     Args:
-        training: the record of a training: the content of a `run.json`, or a card's `training`.
+        record: of the network's training, from a `run.json` or a card.
         preset: the network's.
         data_dir: the folder with the data set; the digits need none.
 
     Raises:
-        DatasetError: the record names no data set, or the data set is missing, damaged, or does not fit the network or
-            the record.
+        DatasetError: there is no record, or the data set is missing, damaged, or does not fit the network or the
+            record.
     """
-    dataset = _dataset_name(training, preset)
+    if record is None:
+        raise DatasetError(f"{preset.name}: no record of its training names its data set")
+    dataset = record.dataset
     if dataset == "digits":
         return _check(load_dataset("digits", None).test, preset)
     if data_dir is None:
         what = "the folder of images" if dataset == "folder" else f"the folder with the files of {dataset}"
         raise DatasetError(f"{preset.name}: --data-dir must name {what}")
     if dataset == "folder":
-        return _read_folder(training, preset, data_dir, "test")
+        return _read_folder(record, preset, data_dir, "test")
     return _check(load_dataset(dataset, data_dir).test, preset)
 
 
-def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Path) -> Array:
+def load_training_images(record: TrainingRecord | None, preset: Preset, folder: Path) -> Array:
     """Load images for calibrating a network, in its input format; none of its test images is among them.
 
     What `folder` must be depends on the record. If it names "folder", the folder of that training; if it names MNIST or
@@ -48,7 +49,7 @@ def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Pa
     the training images that `find_images` finds.
 
     Args:
-        training, preset: as in `load_test_split`, but the record may be empty.
+        record, preset: as in `load_test_split`.
 
     Returns:
         uint8 (N, height, width, channels), N at least 1.
@@ -57,10 +58,9 @@ def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Pa
         DatasetError: there is no such folder, no image in it, or another data set than the record's.
         ImageError: an image file in `folder` itself cannot be read.
     """
-    recipe = training.get("recipe")
-    dataset = recipe.get("dataset") if isinstance(recipe, Mapping) else None
-    if dataset == "folder":
-        return _read_folder(training, preset, folder, "train").images
+    dataset = None if record is None else record.dataset
+    if record is not None and dataset == "folder":
+        return _read_folder(record, preset, folder, "train").images
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
     if dataset in ("mnist", "cifar10") and holds_files(dataset, folder):
@@ -76,18 +76,6 @@ def load_training_images(training: Mapping[str, Any], preset: Preset, folder: Pa
     return train.images
 
 
-def _dataset_name(training: Mapping[str, Any], preset: Preset) -> DatasetName:
-    recipe = training.get("recipe")
-    found: Any = recipe.get("dataset") if isinstance(recipe, Mapping) else None
-    if found not in get_args(DatasetName):
-        raise DatasetError(
-            f"{preset.name}: the record of its training names no data set: recipe.dataset must be one of "
-            f"{', '.join(get_args(DatasetName))}, not {found!r}"
-        )
-    name: DatasetName = found
-    return name
-
-
 def _check(split: Split, preset: Preset) -> Split:
     spec = preset.input
     shape, classes = (spec.height, spec.width, spec.channels), len(preset.labels)
@@ -99,13 +87,11 @@ def _check(split: Split, preset: Preset) -> Split:
     return split
 
 
-def _read_folder(training: Mapping[str, Any], preset: Preset, data_dir: Path, name: str) -> Split:
+def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
     folder = find_images(data_dir)
-    images = training.get("images")
-    splits = images.get("splits") if isinstance(images, Mapping) else None
-    expected = splits.get("test") if isinstance(splits, Mapping) else None
-    found = folder.record()["splits"]["test"]
-    # Another list of files might turn images that the network has learnt from into test images.
+    expected = None if record.images is None else record.images.splits.get("test")
+    found = folder.record().splits["test"]
+    # With other test images, some of them might be images that the network was trained on.
     if folder.labels != preset.labels or found != expected:
         raise DatasetError(
             f"{data_dir}: expected the test images of the training, {expected}, and the classes "

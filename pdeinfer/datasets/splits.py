@@ -1,13 +1,11 @@
 """Labelled images, and random splits that keep the share of each class."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
-StandardName = Literal["digits", "mnist", "cifar10"]
-DatasetName = Literal[StandardName, "folder"]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pdeinfer.datasets.splits import Array, Dataset, Split, StandardName, hold_out
+from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
 from pdeinfer.errors import DatasetError, MissingDependencyError
+from pdeinfer.spec.training_record import StandardName
 
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
 _CIFAR10_BATCH = 10_000

@@ -1,4 +1,4 @@
-"""From a trained Keras network to a model package: ONNX, SavedModel, and the proof that they are equal."""
+"""Exports a trained Keras network as a model package, and proves the exported files equal to the network."""
 
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.proof import TEST_IMAGES, verify_package

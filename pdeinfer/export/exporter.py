@@ -1,37 +1,28 @@
-"""Turns a trained network into a model package, and proves it equal to the original."""
+"""Turns a trained network into a model package, and proves the package equal to the network."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pdeinfer.checks.parity import synthetic_images
-from pdeinfer.checks.variants import VariantReport, compare_variant
+from pdeinfer.checks.parity import in_batches, synthetic_images
+from pdeinfer.checks.report import Report
+from pdeinfer.checks.variants import compare_variant, open_model
 from pdeinfer.datasets import load_training_images
 from pdeinfer.errors import ParityError
-from pdeinfer.export.fields import pde_layers
 from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
-from pdeinfer.export.precisions import to_half, to_int8
-from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, Report, prove
+from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, prove
+from pdeinfer.export.quantization import to_int8
+from pdeinfer.export.rewrite.fields import pde_layers
 from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import (
-    FIELDS_FILE,
-    KERAS_FILE,
-    MODEL_FILES,
-    ModelPackage,
-    Precision,
-    new_package,
-    write_card,
-)
-from pdeinfer.predictor import Predictor
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, Precision, new_package, write_card
 
 
 def export_package(
@@ -41,98 +32,97 @@ def export_package(
     inline: bool = False,
     saved_model: bool = False,
     calibrate: Path | None = None,
-    half: bool = False,
     force: bool = False,
 ) -> list[Report]:
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
 
-    Files of less precision are not equal to it: how far they are from `model.onnx` is in the reports, and how well they
-    classify the data set's test images, where these are at hand, in the package's card.
+    An int8 file cannot match exactly. The reports say how far it is from `model.onnx`, and the card how well it
+    classifies the data set's test images, if they are at hand.
 
     Args:
         source: the folder of a training, or a `.keras` file.
         output: the package's folder.
-        inline: write the ONNX files without functions, for tools that do not read them: the operators of a PDE layer
+        inline: write ONNX files without functions, for tools that do not read them: the operators of the PDE layers
             stand in the graph itself.
-        saved_model: add a SavedModel to the ONNX file, which every package has.
-        calibrate: add `model.int8.onnx`, for CPUs, its ranges those of the images in this folder (see
+        saved_model: add a TensorFlow SavedModel.
+        calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
             `pdeinfer.datasets.load_training_images`).
-        half: add `model.half.onnx`, for GPUs.
-        force: replace the package that is at `output`.
+        force: replace the package at `output`.
 
     Raises:
         ExportError: `source` is not a network of this package, or cannot be converted.
-        ModelPackageError: `output` exists without `force`, or cannot be written.
-        DatasetError, ImageError: `calibrate` has no training images.
-        ParityError: an exported file differs from the network; its message is the report. Nothing is left then.
+        ModelPackageError: `output` exists and `force` is False, or it cannot be written.
+        DatasetError, ImageError: `calibrate` has no usable training images.
+        ParityError: an exported file differs from the network; the message is the report. Nothing is left behind.
         MissingDependencyError: TensorFlow or tf2onnx is not installed.
         BackendError: Keras runs on another backend than TensorFlow.
     """
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
-        from pdeinfer.nn import count_macs, count_parameters  # Keras is there from here on
-
-        classifier = original.classifier
-        classifier.save(folder / KERAS_FILE)
-        models = {
-            MODEL_FILES[precision]: (model, broken_rules)
-            for precision, model in _models(original, calibrate, half=half, for_onnx_runtime=not inline).items()
-        }
-        if pde_layers(classifier):
-            models[FIELDS_FILE] = (convert_fields(classifier, for_onnx_runtime=not inline), broken_fields_rules)
-        for name, (model, rules) in models.items():
-            write(without_functions(model) if inline else model, classifier.preset, folder / name, rules)
-        if saved_model:
-            write_saved_model(classifier, trace(classifier), folder / SAVED_MODEL)
-        images = synthetic_images(*classifier.input_shape[1:])
+        images = synthetic_images(*original.classifier.input_shape[1:])
         if original.test is not None:
             images[TEST_IMAGES] = original.test.images
-        reports = prove(classifier, folder, images, saved_model=saved_model)
-        _require_passed(reports)
-        card = ModelCard(
-            preset=classifier.preset,
-            parameters=count_parameters(classifier),
-            macs=count_macs(classifier),
-            opset=OPSET,
-            training=original.training,
-            metrics=original.metrics,
-            parity={report.candidate: report.to_dict() for report in reports},
-        )
-        package = ModelPackage(folder, write_card(folder, card))
-        variants = [compare_variant(package, precision, images) for precision in package.precisions[1:]]
-        _require_passed(variants)
-        card = replace(card, variants={report.precision: _measured(report, original, package) for report in variants})
+        precisions = _write_models(original, folder, calibrate, inline=inline)
+        if saved_model:
+            write_saved_model(original.classifier, trace(original.classifier), folder / SAVED_MODEL)
+        reports = prove(original.classifier, folder, images, saved_model=saved_model)
+        variants = {precision: compare_variant(folder, precision, images) for precision in precisions}
+        every_report = [*reports, *variants.values()]
+        if not all(report.passed for report in every_report):
+            raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
+        card = _card(original, folder, reports, variants)
         (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
         write_card(folder, card)
-    return [*reports, *variants]
+    return every_report
 
 
-def _models(original: Original, calibrate: Path | None, *, half: bool, for_onnx_runtime: bool) -> dict[Precision, Any]:
-    """Return the network as an `onnx.ModelProto` in every precision that is wanted."""
+def _write_models(original: Original, folder: Path, calibrate: Path | None, *, inline: bool) -> list[Precision]:
+    """Write `model.keras` and the ONNX files; return the precisions beside float32."""
     classifier = original.classifier
-    images = None
-    if calibrate is not None:
-        images = load_training_images(original.training, classifier.preset, calibrate)
-    model = convert_classifier(classifier, for_onnx_runtime=for_onnx_runtime)
-    models: dict[Precision, Any] = {"float32": model}
-    if half:
-        models["half"] = to_half(model)
-    if images is not None:
-        models["int8"] = to_int8(model, images)
-    return models
+    preset = classifier.preset
+    calibration = None if calibrate is None else load_training_images(original.record, preset, calibrate)
+    classifier.save(folder / KERAS_FILE)
+
+    def write_onnx(name: str, model: Any, rules: Any) -> None:
+        write(without_functions(model) if inline else model, preset, folder / name, rules)
+
+    model = convert_classifier(classifier, for_onnx_runtime=not inline)
+    write_onnx(MODEL_FILES["float32"], model, broken_rules)
+    if pde_layers(classifier):
+        write_onnx(FIELDS_FILE, convert_fields(classifier, for_onnx_runtime=not inline), broken_fields_rules)
+    if calibration is None:
+        return []
+    write_onnx(MODEL_FILES["int8"], to_int8(model, calibration), broken_rules)
+    return ["int8"]
 
 
-def _require_passed(reports: Sequence[Report]) -> None:
-    if not all(report.passed for report in reports):
-        raise ParityError("the export differs from the network:\n" + "\n".join(map(str, reports)))
+def _card(original: Original, folder: Path, reports: Sequence[Report], variants: dict[Precision, Report]) -> ModelCard:
+    from pdeinfer.nn import count_macs, count_parameters  # imports Keras
+
+    classifier, record = original.classifier, original.record
+    training, metrics = ({}, {}) if record is None else record.to_card()
+    return ModelCard(
+        preset=classifier.preset,
+        parameters=count_parameters(classifier),
+        macs=count_macs(classifier),
+        opset=OPSET,
+        training=training,
+        metrics=metrics,
+        parity={report.candidate: report.to_dict() for report in reports},
+        variants={
+            precision: {"parity": report.to_dict(), **_accuracy(original, folder, precision)}
+            for precision, report in variants.items()
+        },
+    )
 
 
-def _measured(report: VariantReport, original: Original, package: ModelPackage) -> dict[str, Any]:
-    """Return what the card says of a file of less precision."""
-    values: dict[str, Any] = {"parity": report.to_dict()}
-    if original.test is not None:
-        with Predictor(package, precision=report.precision, device="cpu") as predictor:
-            predicted = predictor.predict_proba(original.test.images).argmax(axis=1)
-        accuracy = float(np.mean(predicted == original.test.labels))
-        values |= {"test_accuracy": accuracy, "test_images": len(original.test)}
-    return values
+def _accuracy(original: Original, folder: Path, precision: Precision) -> dict[str, Any]:
+    """Return what the card says of how well a file classifies the test images, if they are at hand."""
+    if original.test is None:
+        return {}
+    _, classify = open_model(folder, precision)
+    predicted = in_batches(classify, original.test.images, 64).argmax(axis=1)
+    return {
+        "test_accuracy": float(np.mean(predicted == original.test.labels)),
+        "test_images": len(original.test),
+    }

@@ -1,4 +1,4 @@
-"""Writes an ONNX file: converted by tf2onnx, described, and checked against the rules of `rules.py`."""
+"""Converts a traced function with tf2onnx, and writes an ONNX file that keeps the rules of `rules`."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ OPSET = 18  # the newest that tf2onnx 1.17 writes
 
 
 def convert(function: Any, preset: Preset, nchw_inputs: Sequence[str] = ()) -> Any:
-    """Convert a traced function (see `traced.trace`) to an `onnx.ModelProto`.
+    """Convert a traced function (see `rewrite.traced`) to an `onnx.ModelProto`.
 
-    Labels and preset are in the model's metadata, as JSON, under "labels" and "preset".
+    The model's metadata holds the labels and the preset as JSON, under "labels" and "preset".
 
     Args:
-        nchw_inputs: the inputs that are (N, C, H, W) in the model, not (N, H, W, C) as in TensorFlow.
+        nchw_inputs: the inputs that become (N, C, H, W) in the model; in TensorFlow they are (N, H, W, C).
 
     Raises:
-        ExportError: tf2onnx cannot convert it.
+        ExportError: tf2onnx cannot convert the function.
         MissingDependencyError: tf2onnx is not installed.
     """
     try:
@@ -45,7 +45,7 @@ def convert(function: Any, preset: Preset, nchw_inputs: Sequence[str] = ()) -> A
         raise ExportError(f"{preset.name}: tf2onnx cannot convert it: {error}") from error
     model.producer_name, model.producer_version = "pdeinfer", __version__
     model.graph.name = preset.name
-    # tf2onnx names the free dimension differently on each side, and imports a domain that nothing uses.
+    # tf2onnx gives the batch dimension different names at input and output, and imports a domain that nothing uses.
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     _keep_batch(model.graph)
@@ -57,7 +57,7 @@ def convert(function: Any, preset: Preset, nchw_inputs: Sequence[str] = ()) -> A
 
 
 def _keep_batch(graph: Any) -> None:
-    """Have every Reshape copy the batch size, 0, where tf2onnx has it computed, -1, and its name is lost."""
+    """Let every Reshape copy the batch size (0). tf2onnx lets it be inferred (-1), which loses the dimension's name."""
     from onnx import numpy_helper
 
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
@@ -72,7 +72,7 @@ def write(model: Any, preset: Preset, path: Path, broken_rules: Callable[[Any, P
     """Write an `onnx.ModelProto` as a self-contained file.
 
     Args:
-        broken_rules: which rules of `rules.py` it must keep.
+        broken_rules: returns the rules of `rules` that the model breaks.
 
     Raises:
         ExportError: it breaks one.

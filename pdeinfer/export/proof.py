@@ -1,47 +1,44 @@
-"""Proves the files of a model package equal to the Keras network they came from."""
+"""Proves the files of a model package equal to the Keras network that they came from."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.checks.fields_report import FieldsReport, compare_fields
-from pdeinfer.checks.parity import Array, Classify, ParityReport, compare, synthetic_images
-from pdeinfer.checks.variants import VariantReport, compare_variant
+from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
+from pdeinfer.checks.report import Report
+from pdeinfer.checks.variants import compare_variant
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.export.fields import exported_fields, original_fields
-from pdeinfer.export.original import load_classifier
+from pdeinfer.export.fields_proof import prove_fields
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, KERAS_FILE, ONNX_FILE, OUTPUT_NAME, ModelPackage
 from pdeinfer.runtime.session import Session, create_session
 
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"
 
-Report: TypeAlias = ParityReport | FieldsReport | VariantReport
-
 
 def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_model: bool) -> list[Report]:
-    """Compare the exported files in `folder` with the network, and report.
+    """Compare the exported files in `folder` with the network.
 
-    The reference is the Keras network on TensorFlow, on the CPU: a GPU rounds otherwise. ONNX Runtime runs with the
-    options that `Predictor` uses, with standard operators alone and, where this machine has it, with the fused operator
-    of the PDE layers.
+    The reference is the Keras network on TensorFlow, on the CPU: GPUs round differently. ONNX Runtime runs with the
+    options that `Predictor` uses: once with standard operators alone and, where this machine has it, once with the
+    fused operator of the PDE layers.
 
     Args:
         images: sets of images, uint8 (N, height, width, channels), by name; for the fields, the first 16 of each.
-        saved_model: compare the SavedModel too. It is run for that, and it is a program that may do anything: only one
-            that was written here.
+        saved_model: also compare the SavedModel. This runs it, and a SavedModel is a program that may do anything: pass
+            True only for one that was just written.
 
     Raises:
         ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
     """
     import tensorflow as tf
 
-    answers: dict[bytes, Array] = {}  # every candidate is asked the same
+    answers: dict[bytes, Array] = {}  # every candidate is compared on the same images
 
     def original(batch: Array) -> Array:
         key = hashlib.sha256(batch.tobytes()).digest()
@@ -54,64 +51,46 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     if saved_model:
         candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
     name = f"Keras on TensorFlow {tf.__version__}"
-    reports: list[Report] = [compare((name, original), candidate, images) for candidate in candidates]
+    reports = [compare((name, original), candidate, images) for candidate in candidates]
     if (folder / FIELDS_FILE).is_file():
         some_images = np.concatenate([batch[:16] for batch in images.values()])
         reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))
     return reports
 
 
-def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) -> FieldsReport:
-    """Compare a `fields.onnx` with the network, which the report calls `name`, on images (N, H, W, C), and report.
-
-    Raises:
-        ParityError, ModelPackageError: the file lacks fields, or has others.
-    """
-    session = create_session(fields_file, "cpu", fused=False)  # as `inspect` does
-    return compare_fields(
-        (name, lambda batch: original_fields(classifier, batch)),
-        (
-            f"{FIELDS_FILE} on ONNX Runtime {session.version}",
-            lambda batch: exported_fields(classifier, session.run_all({"image": batch})),
-        ),
-        images,
-    )
-
-
 def verify_package(package: ModelPackage) -> list[Report]:
-    """Prove an existing package again, against the `model.keras` in it: its ONNX files, and its card.
+    """Prove the ONNX files and the card of an existing package again, against its `model.keras`.
 
-    Its files of less precision are compared with `model.onnx`.
-
-    A SavedModel in it is not loaded: unlike the other files, it is a program.
+    Reduced-precision files are compared with `model.onnx`. A SavedModel is not loaded: unlike the other files, it is a
+    program.
 
     Raises:
-        ModelPackageError: it has no `model.keras`, or its card says otherwise.
+        ModelPackageError: the package has no `model.keras`, or its card contradicts it.
+        ExportError: its `model.keras` is damaged or holds another network.
         MissingDependencyError: TensorFlow is not installed.
         BackendError: Keras runs on another backend.
     """
     if KERAS_FILE not in package.card.files:
         raise ModelPackageError(f"{package.path} has no {KERAS_FILE} to compare with")
     require_tensorflow()
-    classifier = load_classifier(package.path / KERAS_FILE)
-    from pdeinfer.nn import count_macs, count_parameters  # Keras is there from here on
+    from pdeinfer.nn import count_macs, count_parameters  # imports Keras
+    from pdeinfer.nn.loading import load_classifier
 
+    classifier = load_classifier(package.path / KERAS_FILE)
     for name, expected, found in (
         ("preset", classifier.preset, package.card.preset),
         ("parameters", count_parameters(classifier), package.card.parameters),
         ("macs", count_macs(classifier), package.card.macs),
     ):
         if found != expected:
-            raise ModelPackageError(
-                f"the card's {name} is not that of {KERAS_FILE}: {expected} expected, {found} found"
-            )
+            raise ModelPackageError(f"{name} in the card: expected {expected}, as {KERAS_FILE} has, got {found}")
     images = synthetic_images(*classifier.input_shape[1:])
-    variants = [compare_variant(package, precision, images) for precision in package.precisions[1:]]
+    variants = [compare_variant(package.path, precision, images) for precision in package.precisions[1:]]
     return [*prove(classifier, package.path, images, saved_model=False), *variants]
 
 
 def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:
-    """Return the ways in which this machine runs the package's ONNX file on a CPU."""
+    """Return the ways in which this machine runs the package's `model.onnx` on a CPU."""
     model = (folder / ONNX_FILE).read_bytes()
     candidates = [_candidate("", create_session(model, "cpu", fused=False))]
     session = create_session(model, "cpu")
@@ -122,4 +101,4 @@ def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:
 
 def _candidate(operators: str, session: Session) -> tuple[str, Classify]:
     name = f"{ONNX_FILE} on ONNX Runtime {session.version}{operators}"
-    return name, lambda images: session.run("probabilities", {"image": images})
+    return name, lambda images: session.run(OUTPUT_NAME, {INPUT_NAME: images})

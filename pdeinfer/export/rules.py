@@ -7,6 +7,7 @@ from typing import Any
 
 from pdeinfer.errors import PresetError
 from pdeinfer.export.rewrite.function import DOMAIN, NAME
+from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from pdeinfer.runtime.external_data import has_external_data
 from pdeinfer.spec.presets import Preset
 
@@ -15,23 +16,26 @@ _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 def broken_rules(model: Any, preset: Preset) -> list[str]:
-    """Return what is wrong with an `onnx.ModelProto` as the `model.onnx` of a preset: nothing, if all is well.
+    """Return the rules that an `onnx.ModelProto` breaks as the `model.onnx` of a preset; an empty list if none.
 
-    It passes `onnx.checker`; it has one input, `image`, uint8 (batch, height, width, channels), and one output,
-    `probabilities`, float32 (batch, classes), batch alone being free; standard operators only, and the function
-    `pdeinfer.GlobalLayer` as the file itself defines it in them; no control flow; and no data outside of the file.
+    - `onnx.checker` accepts it.
+    - Its one input is `image`, uint8 (batch, height, width, channels); its one output is `probabilities`, float32
+      (batch, classes). Only the batch size is free.
+    - It uses standard operators alone, and at most one function, `pdeinfer.GlobalLayer`, which it defines itself.
+    - It has no control flow, and no data outside the file.
+    - Its metadata describes the preset.
     """
-    expected = [("probabilities", "FLOAT", ["batch", len(preset.labels)])]
+    expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]
     found = [_signature(value) for value in model.graph.output]
     broken = [] if found == expected else [f"outputs: expected {expected}, got {found}"]
     return broken + _broken_rules_of_any(model, preset)
 
 
 def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
-    """Return what is wrong with an `onnx.ModelProto` as the `fields.onnx` of a preset: nothing, if all is well.
+    """Return the rules that an `onnx.ModelProto` breaks as the `fields.onnx` of a preset; an empty list if none.
 
-    The rules are those of `model.onnx`, but the outputs are fields of the PDE layers, named as in
-    `pdeinfer.export.fields`, float32 (batch, height, width, channels).
+    The rules are those of `model.onnx`, except that the outputs are fields of the PDE layers, float32 (batch, height,
+    width, channels), named as in `pdeinfer.export.rewrite.fields`.
     """
     broken = _broken_rules_of_any(model, preset)
     for name, kind, shape in map(_signature, model.graph.output):
@@ -45,12 +49,12 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
 
 
 def metadata(preset: Preset) -> dict[str, str]:
-    """Return what the metadata of a preset's ONNX files says, as JSON."""
+    """Return the metadata of a preset's ONNX files: JSON by key."""
     return {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())}
 
 
 def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
-    """Return which of the rules that every ONNX file keeps are broken."""
+    """Return the rules that the file breaks, of those common to every ONNX file."""
     import onnx
 
     broken = []
@@ -59,7 +63,7 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         broken.append(f"onnx.checker: {str(error).strip().splitlines()[0]}")
     spec = preset.input
-    expected = [("image", "UINT8", ["batch", spec.height, spec.width, spec.channels])]
+    expected = [(INPUT_NAME, "UINT8", ["batch", spec.height, spec.width, spec.channels])]
     found = [_signature(value) for value in model.graph.input]
     if found != expected:
         broken.append(f"inputs: expected {expected}, got {found}")
@@ -78,12 +82,12 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
     if foreign:
         broken.append(f"operators that are not ONNX's own: {', '.join(map('.'.join, sorted(foreign)))}")
     if has_external_data(model.SerializeToString()):
-        broken.append("data outside of the file")
+        broken.append("data outside the file")
     return broken
 
 
 def _is_same(key: str, text: str | None, preset: Preset) -> bool:
-    """Return whether metadata describes the preset; an older file leaves out values that had no other choice then."""
+    """Return whether metadata describes the preset, in the form of this version or of an older one."""
     try:
         value = json.loads(text or "")
         return bool(Preset.from_dict(value) == preset if key == "preset" else value == list(preset.labels))

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 
 
 def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:
     """Write a traced function (see `traced.trace`) of `classifier` as a SavedModel.
 
     Its one signature, `serving_default`, takes `image` and returns `probabilities`. It holds plain TensorFlow
-    operations and variables, so that reading it needs neither Keras nor this package.
+    operations and variables: reading it needs neither Keras nor pdeinfer.
     """
     import tensorflow as tf
 
@@ -29,6 +30,6 @@ def read_saved_model(folder: Path) -> Classify:
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
 
     def classify(images: Array) -> Array:
-        return np.asarray(signature(image=tf.constant(images))["probabilities"])
+        return np.asarray(signature(**{INPUT_NAME: tf.constant(images)})[OUTPUT_NAME])
 
     return classify

@@ -174,7 +174,7 @@ def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[La
     """Return the layers that the outputs of `fields.onnx` describe, with the levels computed.
 
     Args:
-        outputs: by the names that `pdeinfer.export.fields` gives them, (..., H, W, C); any leading axes are a batch.
+        outputs: (..., H, W, C) by the names of `pdeinfer.export.rewrite.fields`; any leading axes are a batch.
         spec: what the layers are.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pdeinfer.errors import ModelPackageError, PresetError
 from pdeinfer.spec.presets import Preset
+from pdeinfer.spec.training_record import TrainingRecord
 from pdeinfer.version import __version__
 
 FORMAT = 1
@@ -78,6 +79,20 @@ class ModelCard:
         for name in self.files:
             if not _FILE_NAME.fullmatch(name) or name == CARD_FILE:
                 raise ModelPackageError(f"a file's name must be a relative path inside the package, not {name!r}")
+
+    @property
+    def training_record(self) -> TrainingRecord | None:
+        """The record in `training` and `metrics`; None where the card has none.
+
+        Raises:
+            ModelPackageError: `training` holds something else.
+        """
+        if not self.training:
+            return None
+        try:
+            return TrainingRecord.from_dict({**self.training, **self.metrics})
+        except ValueError as error:
+            raise ModelPackageError(f"training: not the record of a training: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values, with the preset's keys beside its own; `from_dict` is the inverse."""

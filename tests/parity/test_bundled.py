@@ -14,14 +14,14 @@ from pdeinfer.checks import evaluation
 from pdeinfer.checks.parity import TOLERANCE, Array, compare
 from pdeinfer.datasets import DatasetName, Split, load_dataset
 from pdeinfer.export import verify_package
-from pdeinfer.export.original import load_classifier
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, Precision
 
 DATA_DIR = Path(os.environ["PDEINFER_DATA_DIR"]) if os.environ.get("PDEINFER_DATA_DIR") else None
 
 
-def held_out(package: ModelPackage) -> Split:
+def load_test(package: ModelPackage) -> Split:
     return load_test_images(package.card.training["recipe"]["dataset"])
 
 
@@ -51,7 +51,7 @@ def test_a_bundled_file_has_the_accuracy_of_its_card_at_most_0_3_points_below_fl
 ) -> None:
     monkeypatch.setattr(evaluation, "PASSES", 1)  # the further ones are there for its speed
     package = zoo.load(name)
-    held_out(package)  # or the test is skipped
+    load_test(package)  # or the test is skipped
     found = evaluation.evaluate(name, DATA_DIR, precision)
     assert found.equals_card
     assert found.accuracy >= package.card.metrics["test_accuracy"] - 0.003
@@ -62,7 +62,7 @@ def test_a_bundled_model_equals_keras_on_test_images(name: str) -> None:
     import tensorflow as tf
 
     package = zoo.load(name)
-    images = held_out(package).images[:1000]  # export compared them all; of the large networks that takes minutes
+    images = load_test(package).images[:1000]  # export compared them all; of the large networks that takes minutes
     classifier = load_classifier(package.path / KERAS_FILE)
 
     @tf.function(autograph=False)  # as Keras's own `predict` runs it, and quicker than step by step
@@ -75,13 +75,13 @@ def test_a_bundled_model_equals_keras_on_test_images(name: str) -> None:
     with Predictor(package, batch_size=500) as predictor:
         report = compare(("Keras", original), (name, predictor.predict_proba), {"test": images}, batch_sizes=(500,))
     assert report.comparisons[0].top1_equal == len(images)
-    assert report.max_absolute <= TOLERANCE
+    assert report.max_difference <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_png_of_a_test_image_gets_the_answer_of_its_pixels(name: str) -> None:
     package = zoo.load(name)
-    images = held_out(package).images[:20]
+    images = load_test(package).images[:20]
     with Predictor(package) as predictor:
         expected = predictor.predict_proba(images)
         for image, probabilities in zip(images, expected, strict=True):

@@ -17,6 +17,7 @@ import pytest
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, Predictor, Preset
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_rules, export_package, verify_package
+from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE
 from pdeinfer.runtime.kernel import register_kernel
 from tests.parity.conftest import train_a_step
@@ -76,7 +77,7 @@ def test_every_network_exports_and_equals_the_original(
 
 
 @pytest.mark.parametrize("name", STEPPED)
-def test_a_further_network_trains_a_step_of_its_recipe_exports_and_equals_the_original(
+def test_a_network_trained_for_a_step_exports_and_equals_the_original(
     name: str, saved_network: Callable[..., Path], tmp_path: Path
 ) -> None:
     import keras
@@ -91,7 +92,7 @@ def test_a_further_network_trains_a_step_of_its_recipe_exports_and_equals_the_or
     assert ModelPackage.read(tmp_path / "package").card.preset == PRESETS[name]
 
 
-def test_the_onnx_file_keeps_the_rules_and_says_what_it_is(digits_package: Path) -> None:
+def test_the_onnx_file_keeps_the_rules_and_describes_itself(digits_package: Path) -> None:
     model = onnx.load(digits_package / ONNX_FILE)
     assert broken_rules(model, DIGITS) == []
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18), ("pdeinfer", 2)]
@@ -122,11 +123,11 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     [
         ({"labels": list("0127456389")}, "graph rules: FAILED, model.onnx: metadata: labels must be"),
         ({"opset": 5}, "graph rules: FAILED, model.onnx: opset: 5 expected, 18 found"),
-        ({"parameters": 1}, "parity: FAILED, the card's parameters is not that of model.keras: 5490 expected, 1 found"),
-        ({"macs": 1}, "parity: FAILED, the card's macs is not that of model.keras: 172704 expected, 1 found"),
+        ({"parameters": 1}, "parity: FAILED, parameters in the card: expected 5490, as model.keras has, got 1"),
+        ({"macs": 1}, "parity: FAILED, macs in the card: expected 172704, as model.keras has, got 1"),
     ],
 )
-def test_a_card_that_says_what_is_not_so_is_refused(
+def test_a_card_that_contradicts_its_files_is_refused(
     changes: dict[str, Any], message: str, digits_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(digits_package, tmp_path / "package")
@@ -231,13 +232,15 @@ def test_a_finished_training_gives_its_accuracy_and_its_test_images(tmp_path: Pa
     assert "data_dir" not in card.training
 
 
-def test_what_was_measured_of_another_network_is_not_in_the_card(
+def test_measurements_of_another_network_stay_out_of_the_card(
     saved_network: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
     shutil.copyfile(saved_network(DIGITS), run / "last-3.keras")
-    (run / "metrics.json").write_text(json.dumps({"test_accuracy": 0.99, "seed": 3, "model_sha256": "0" * 64}))
+    card = zoo.load("digits-pde").card
+    record = {**card.training, **card.metrics, "model_sha256": "0" * 64}
+    (run / "metrics.json").write_text(json.dumps(record))
     assert main(["export", str(run / "last-3.keras"), "--output", str(tmp_path / "package")]) == 0
     card = ModelPackage.read(tmp_path / "package").card
     assert (card.metrics, card.training) == ({}, {})
@@ -290,7 +293,7 @@ def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:
     return {
         "another-input-name": (rename_input, "inputs: expected [('image', 'UINT8', ['batch', 8, 8, 1])]"),
         "fixed-batch": (fix_batch, "inputs: expected"),
-        "external-data": (external, "data outside of the file"),
+        "external-data": (external, "data outside the file"),
         "loop": (loop, "control flow: Loop"),
         "foreign-operator": (foreign_operator, "operators that are not ONNX's own: com.example.Anything"),
         "undefined-function": (undefined_function, "operators that are not ONNX's own: pdeinfer.GlobalLayer"),

@@ -22,15 +22,15 @@ from pdeinfer import (
     Preset,
     ResidualNetwork,
 )
-from pdeinfer.checks.fields_report import TOLERANCE, FieldsReport, compare_fields
+from pdeinfer.checks.fields import TOLERANCE, compare_fields
 from pdeinfer.checks.parity import Array
+from pdeinfer.checks.report import Report
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
-from pdeinfer.export.fields import original_fields
+from pdeinfer.export.fields_proof import original_fields, prove_fields
 from pdeinfer.export.onnx_file import OPSET, write
-from pdeinfer.export.original import load_classifier
-from pdeinfer.export.proof import prove_fields
 from pdeinfer.export.rewrite.graph import convert_fields
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
 from tests.references import naive_solve
@@ -91,7 +91,7 @@ def assert_close(actual: Array, expected: Array) -> None:
     assert np.abs(actual - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
 
 
-def test_inspect_gives_the_values_of_the_keras_layers(package: ModelPackage) -> None:
+def test_inspect_equals_the_keras_layers(package: ModelPackage) -> None:
     spec = package.card.preset.input
     image = np.random.default_rng(1).integers(0, 256, (spec.height, spec.width, spec.channels), dtype=np.uint8)
     layers = pdeinfer.inspect(image, package)
@@ -105,7 +105,7 @@ def test_inspect_gives_the_values_of_the_keras_layers(package: ModelPackage) -> 
     assert {name.partition("/")[0] for name in expected} == {layer.name for layer in layers}
 
 
-def test_the_levels_and_gradients_are_those_of_the_naive_reference(package: ModelPackage) -> None:
+def test_levels_and_gradients_equal_the_naive_reference(package: ModelPackage) -> None:
     for layer in pdeinfer.inspect(IMAGE, package):
         # (1, H, W, 2): channels do not depend on each other, and the reference is slow
         start, *rest = (
@@ -129,7 +129,7 @@ def test_the_levels_and_gradients_are_those_of_the_naive_reference(package: Mode
                 assert_close(v_y[y, x, :2], (v[0, (y + 1) % height, x] - v[0, (y - 1) % height, x]) / 2)
 
 
-def test_absent_constant_and_shared_fields_are_what_the_preset_says(package: ModelPackage) -> None:
+def test_absent_constant_and_shared_fields_match_the_preset(package: ModelPackage) -> None:
     for layer in pdeinfer.inspect(IMAGE, package):
         spec = layer.spec
         assert layer.levels.shape[0] == spec.num_steps + 1
@@ -178,7 +178,7 @@ def drop(name: str) -> Callable[[onnx.ModelProto], None]:
     return drop_output
 
 
-def prove_damaged(package: ModelPackage, damage: Callable[[onnx.ModelProto], None]) -> FieldsReport:
+def prove_damaged(package: ModelPackage, damage: Callable[[onnx.ModelProto], None]) -> Report:
     model = onnx.load_model_from_string(package.read_file(FIELDS_FILE))
     damage(model)
     classifier = load_classifier(package.path / KERAS_FILE)
@@ -187,7 +187,7 @@ def prove_damaged(package: ModelPackage, damage: Callable[[onnx.ModelProto], Non
 
 
 @pytest.mark.parametrize("damage", [weaken_a_kernel, exchange_u_and_v])
-def test_wrong_fields_are_not_proven(damage: Callable[[onnx.ModelProto], None], digits: ModelPackage) -> None:
+def test_wrong_fields_fail_the_proof(damage: Callable[[onnx.ModelProto], None], digits: ModelPackage) -> None:
     assert prove_damaged(digits, lambda _: None).passed
     assert not prove_damaged(digits, damage).passed
 
@@ -216,7 +216,7 @@ def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_layer_that_does_something_else_than_its_levels_is_found(
+def test_a_layer_whose_output_differs_from_its_levels_is_found(
     digits: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pdeinfer.nn import GlobalLayer
@@ -224,7 +224,7 @@ def test_a_layer_that_does_something_else_than_its_levels_is_found(
     call = GlobalLayer.call
     monkeypatch.setattr(GlobalLayer, "call", lambda self, h, training=False: call(self, h, training) * 1.001)
     report = prove_damaged(digits, lambda _: None)
-    wrong = [row.field for row in report.comparisons if row.max_relative > TOLERANCE]
+    wrong = [row.name for row in report.comparisons if row.max_relative > TOLERANCE]
     assert wrong == ["layer1/output"]
 
 

@@ -16,10 +16,10 @@ from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset
 from pdeinfer.checks.parity import TOLERANCE
 from pdeinfer.cli.main import main
 from pdeinfer.export.onnx_file import convert
-from pdeinfer.export.original import load_classifier
 from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
 from pdeinfer.export.rewrite.operands import OPERANDS, operand_name
 from pdeinfer.export.rewrite.traced import trace
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime.session import create_session
 

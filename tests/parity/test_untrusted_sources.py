@@ -1,4 +1,4 @@
-"""Export of files that others made or changed: refused in one line that names them, and nothing is written."""
+"""Exporting foreign or edited files fails with one line that names the file, and writes nothing."""
 
 import json
 import shutil
@@ -96,7 +96,7 @@ def test_a_foreign_file_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda config: config.update(module="builtins", class_name="eval"), "it holds ('builtins', 'eval', "),
+        (lambda config: config.update(module="builtins", class_name="eval"), "got ('builtins', 'eval', "),
         (lambda config: config.update(registered_name="pdeinfer>GlobalLayer"), "'Classifier', 'pdeinfer>GlobalLayer')"),
         (lambda config: config["config"]["preset"].update(labels=["one"]), "labels must be at least two"),
         (lambda config: config["config"]["preset"]["network"].update(widths=[4, 8]), "cannot be loaded"),
@@ -119,10 +119,10 @@ def test_an_edited_file_is_refused(
     "record",
     [{"name": "mine"}, {"recipe": None}, {"recipe": {"dataset": "imagenet"}, "seed": 0, "precision": "float32"}],
 )
-def test_a_file_that_is_no_record_of_a_training_is_not_taken_for_one(
+def test_another_run_json_is_refused(
     record: dict[str, Any], saved_network: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = Path(shutil.copy(saved_network(DIGITS), tmp_path))
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(ExportError, match=r"run\.json: not the record of a training: expected its recipe"):
+    with pytest.raises(ExportError, match=r"run\.json: not the record of a training: "):
         export_package(source, tmp_path / "package")

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 import pdeinfer.export
-from pdeinfer.checks.parity import Comparison, ParityReport
+from pdeinfer.checks.report import Comparison, Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ParityError
 from pdeinfer.package import zoo
@@ -176,9 +176,9 @@ class TestVerify:
     """pdeinfer verify."""
 
     @staticmethod
-    def parity(difference: float) -> list[ParityReport]:
-        comparison = Comparison("noise", 1, 64, difference, difference, 64)
-        return [ParityReport("Keras", ONNX_FILE, 1e-5, (comparison,))]
+    def parity(difference: float) -> list[Report]:
+        comparison = Comparison("noise", 64, difference, difference, batch_size=1, top1_equal=64)
+        return [Report("probabilities", "Keras", ONNX_FILE, 1e-5, (comparison,))]
 
     def test_each_check_is_one_line(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
@@ -281,15 +281,15 @@ class TestExport:
     ) -> None:
         calls = []
 
-        def export_package(*args: object, **kwargs: object) -> list[str]:
+        def export_package(*args: object, **kwargs: object) -> list[Report]:
             calls.append((args, kwargs))
-            return ["the report"]
+            return [Report("probabilities", "Keras", "the report", None, ())]
 
         monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
         expected = {"inline": False, "saved_model": False, "calibrate": None, "force": False, **given}
         assert calls == [((Path("runs/x"), Path("build/x")), expected)]
-        assert capsys.readouterr().out.startswith("the report\n")
+        assert capsys.readouterr().out.startswith("the report against Keras\n")
 
     @pytest.mark.parametrize(
         ("output", "model"), [("build/x", "build/x"), (zoo.DEFAULT_MODEL, f"./{zoo.DEFAULT_MODEL}")]

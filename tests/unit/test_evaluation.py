@@ -38,9 +38,13 @@ EVALUATION = Evaluation(
 def write_package(folder: Path, **card: object) -> Path:
     """Write a package of the tiny network for the digits, whose card has these values."""
     write_tiny_package(folder, GREY_PRESET)
-    values = {"training": {"recipe": {"dataset": "digits"}}, **card}
+    values = {"training": training_on("digits"), **card}
     write_card(folder, replace(ModelPackage.read(folder).card, **values))
     return folder
+
+
+def training_on(dataset: str) -> dict[str, object]:
+    return {"preset": "digits-pde", "recipe": {"dataset": dataset}, "seed": 0, "precision": "float32"}
 
 
 @pytest.fixture
@@ -135,8 +139,8 @@ def test_of_many_classes_the_most_frequent_confusions_are_printed() -> None:
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ({"training": {}}, "tiny-grey: the record of its training names no data set"),
-        ({"training": {"recipe": {"dataset": "mnist"}}}, "tiny-grey: --data-dir must name the folder with the files"),
+        ({"training": {}}, "tiny-grey: no record of its training names its data set"),
+        ({"training": training_on("mnist")}, "tiny-grey: --data-dir must name the folder with the files"),
     ],
 )
 def test_a_data_set_that_is_not_known_or_not_at_hand_is_exit_code_2(

@@ -8,10 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.datasets import Dataset, Split, find_images, load_test_split, load_training_images, recorded
+from pdeinfer.datasets import Dataset, DatasetName, Split, find_images, load_test_split, load_training_images, recorded
 from pdeinfer.errors import DatasetError, ImageError
 from pdeinfer.images.convert import to_array
 from pdeinfer.spec.presets import PRESETS, Preset
+from pdeinfer.spec.training_record import ImagesRecord, TrainingRecord
 
 PRESET = PRESETS["digits-pde"]
 SPEC = PRESET.input
@@ -68,7 +69,7 @@ def test_the_folders_of_the_splits_are_taken_as_they_are(split: Path) -> None:
     for name, count in (("train", 4), ("val", 3), ("test", 2)):
         assert [label for _, label in found.files[name]] == [0] * count + [1] * count
         assert all(file.is_relative_to(split / name / found.labels[label]) for file, label in found.files[name])
-    assert "split_seed" not in found.record()
+    assert found.record().split_seed is None
 
 
 def test_images_are_decoded_as_for_prediction(flat: Path) -> None:
@@ -194,12 +195,16 @@ def test_a_class_of_which_no_image_can_be_read_is_an_error_that_says_why(split: 
         find_images(split).read(SPEC)
 
 
+def record_of(dataset: DatasetName, images: ImagesRecord | None = None) -> TrainingRecord:
+    return TrainingRecord(preset="", recipe={"dataset": dataset}, seed=0, precision="float32", images=images)
+
+
 class TestRecorded:
     """The test images of a training, found again from its record."""
 
     @staticmethod
-    def record(folder: Path) -> dict[str, object]:
-        return {"recipe": {"dataset": "folder"}, "images": find_images(folder).record()}
+    def record(folder: Path) -> TrainingRecord:
+        return record_of("folder", find_images(folder).record())
 
     def test_the_same_folder_gives_the_same_test_images(self, flat: Path) -> None:
         test = load_test_split(self.record(flat), preset_of(("cat", "dog")), flat)
@@ -227,26 +232,24 @@ class TestRecorded:
         with pytest.raises(DatasetError, match="the classes cat, cow, got"):
             load_test_split(self.record(flat), preset_of(("cat", "cow")), flat)
 
-    @pytest.mark.parametrize("record", [{}, {"recipe": None}, {"recipe": {"dataset": "imagenet"}}])
-    def test_a_record_without_a_data_set_is_an_error(self, record: dict[str, object]) -> None:
-        with pytest.raises(DatasetError, match="digits-pde: the record of its training names no data set"):
-            load_test_split(record, PRESET, None)
+    def test_a_network_without_a_record_is_an_error(self) -> None:
+        with pytest.raises(DatasetError, match="digits-pde: no record of its training"):
+            load_test_split(None, PRESET, None)
 
-    @pytest.mark.parametrize("record", [None, {}, {"splits": 3}])
-    def test_a_record_without_its_images_is_an_error(self, flat: Path, record: object) -> None:
+    def test_a_record_without_its_images_is_an_error(self, flat: Path) -> None:
         with pytest.raises(DatasetError, match="expected the test images of the training, None"):
-            load_test_split({"recipe": {"dataset": "folder"}, "images": record}, preset_of(("cat", "dog")), flat)
+            load_test_split(record_of("folder"), preset_of(("cat", "dog")), flat)
 
     @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "folder"])
-    def test_nothing_is_downloaded(self, dataset: str) -> None:
+    def test_nothing_is_downloaded(self, dataset: DatasetName) -> None:
         with pytest.raises(DatasetError, match="digits-pde: --data-dir must name the folder"):
-            load_test_split({"recipe": {"dataset": dataset}}, PRESET, None)
+            load_test_split(record_of(dataset), PRESET, None)
 
     def test_images_that_the_network_does_not_take_are_an_error(self) -> None:
         with pytest.raises(DatasetError, match=r"expected images of shape \(28, 28, 1\) and 10 classes"):
-            load_test_split({"recipe": {"dataset": "digits"}}, PRESETS["mnist-pde"], None)
+            load_test_split(record_of("digits"), PRESETS["mnist-pde"], None)
         with pytest.raises(DatasetError, match=r"and 2 classes, got a data set of \(8, 8, 1\) and 10"):
-            load_test_split({"recipe": {"dataset": "digits"}}, preset_of(("no", "yes")), None)
+            load_test_split(record_of("digits"), preset_of(("no", "yes")), None)
 
 
 class TestTrainingImages:
@@ -267,27 +270,29 @@ class TestTrainingImages:
 
     @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
     def test_of_a_standard_data_set_they_are_the_training_images(
-        self, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, dataset: DatasetName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         train, test = (Split(np.full((2, 8, 8, 1), value, np.uint8), np.zeros(2, np.int64)) for value in (1, 2))
         monkeypatch.setattr(recorded, "load_dataset", lambda *_: Dataset(train, test))
-        found = load_training_images({"recipe": {"dataset": dataset}}, PRESET, tmp_path)
+        found = load_training_images(record_of(dataset), PRESET, tmp_path)
         assert np.array_equal(found, train.images)
         write_images(tmp_path, 1)  # a picture beside them is none of them
         for name in ("t10k-labels-idx1-ubyte.gz", "test_batch.bin"):
             (tmp_path / "files").mkdir(exist_ok=True)
             (tmp_path / "files" / name).touch()
-        found = load_training_images({"recipe": {"dataset": dataset}}, PRESET, tmp_path)
+        found = load_training_images(record_of(dataset), PRESET, tmp_path)
         assert np.array_equal(found, train.images)
 
-    @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "digits"}}])
+    @pytest.mark.parametrize("dataset", [None, "digits"])
     def test_without_a_recorded_folder_classes_give_their_training_images(
-        self, record: dict[str, object], flat: Path
+        self, dataset: DatasetName | None, flat: Path
     ) -> None:
+        record = None if dataset is None else record_of(dataset)
         assert len(load_training_images(record, PRESET, flat)) == 12  # and 3 to test
 
-    @pytest.mark.parametrize("record", [{}, {"recipe": {"dataset": "cifar10"}}])
-    def test_image_files_are_all_taken(self, record: dict[str, object], flat: Path) -> None:
+    @pytest.mark.parametrize("dataset", [None, "cifar10"])
+    def test_image_files_are_all_taken(self, dataset: DatasetName | None, flat: Path) -> None:
+        record = None if dataset is None else record_of(dataset)
         files = sorted((flat / "dog").iterdir())
         (flat / "dog" / "._00.png").write_bytes(b"what macOS leaves there")
         found = load_training_images(record, PRESET, flat / "dog")
@@ -296,11 +301,11 @@ class TestTrainingImages:
     def test_an_image_that_cannot_be_read_is_named(self, flat: Path) -> None:
         (flat / "dog" / "broken.png").write_bytes(b"x")
         with pytest.raises(ImageError, match=r"broken.png: expected a BMP"):
-            load_training_images({}, PRESET, flat / "dog")
+            load_training_images(None, PRESET, flat / "dog")
 
     def test_a_folder_without_images_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("")
         with pytest.raises(DatasetError, match=r"expected images \(.bmp .*\), or a folder of them for each class$"):
-            load_training_images({}, PRESET, tmp_path)
+            load_training_images(None, PRESET, tmp_path)
         with pytest.raises(DatasetError, match=r"none: expected a folder of images$"):
-            load_training_images({}, PRESET, tmp_path / "none")
+            load_training_images(None, PRESET, tmp_path / "none")

@@ -26,7 +26,7 @@ def test_an_implementation_equals_itself_on_every_batch_size() -> None:
         (7, 16, 16),
         (64, 100, 100),
     ]
-    assert report.max_absolute == 0
+    assert report.max_difference == 0
     assert str(report).endswith("  equal")
 
 
@@ -47,7 +47,7 @@ def test_a_difference_above_the_tolerance_fails_and_is_reported() -> None:
 
     report = compare(("a", classify), ("b", shifted), IMAGES)
     assert not report.passed
-    assert report.max_absolute == pytest.approx(3e-5, rel=1e-2)
+    assert report.max_difference == pytest.approx(3e-5, rel=1e-2)
     assert "3.0e-05" in str(report)
     assert str(report).endswith("NOT EQUAL")
     assert compare(("a", classify), ("b", shifted), IMAGES, tolerance=1e-4).passed
@@ -60,7 +60,7 @@ def test_another_most_probable_class_fails_however_small_the_difference() -> Non
     report = compare(
         ("a", lambda x: tie(1e-9).repeat(len(x), 0)), ("b", lambda x: tie(-1e-9).repeat(len(x), 0)), IMAGES
     )
-    assert report.max_absolute < 1e-8
+    assert report.max_difference < 1e-8
     assert not report.passed
 
 

@@ -1,4 +1,4 @@
-"""The body of an ONNX function in ONNX's text format, node by node, and the stencils it is made of, in two ways."""
+"""Writes the body of an ONNX function in ONNX's text format, with two implementations of the stencils."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ AXES: tuple[Axis, Axis] = ("y", "x")  # the order of their terms
 
 
 class Body(ABC):
-    """The nodes of a function; an expression that occurs again is the node that is there already.
+    """The nodes of a function; an expression that occurs again reuses its node.
 
-    Everything goes by its name. Values are (N, C, H, W); factors are scalars, or a number for each channel, as
+    Methods take and return names. Values are (N, C, H, W). Factors are scalars, or one number per channel as
     `channel_factor` returns it. The function's attributes are those of `function.call_attributes`.
     """
 
@@ -34,7 +34,7 @@ class Body(ABC):
         return self.node(f"Constant <value_ints = {list(values)}> ()")
 
     def sum(self, *terms: str) -> str:
-        """Return the sum, term after term: a convolution takes the sum that is added to it in."""
+        """Return the sum, term after term: ONNX Runtime fuses a convolution with the sum that follows it."""
         total, *rest = terms
         for term in rest:
             total = self.node(f"Add({total}, {term})")
@@ -75,13 +75,13 @@ class Body(ABC):
 
 
 class BlockedBody(Body):
-    """For ONNX Runtime on CPUs, where blocks of `BLOCK` channels lie together.
+    """For ONNX Runtime on CPUs, whose blocked layout stores blocks of `BLOCK` channels together.
 
-    That layout has convolutions, products and sums of values, and nothing else; so values are shifted and scaled by
-    depthwise convolutions alone, and factors are their kernels, (C, 1, 1, 1).
+    Only convolutions, sums and products of values run in that layout. Depthwise convolutions therefore do all shifting
+    and scaling, and factors are their kernels, (C, 1, 1, 1).
     """
 
-    BLOCK = 8  # or 16, a matter of the CPU
+    BLOCK = 8  # 16 on some CPUs
 
     def channel_factor(self, vector: str) -> str:
         return self.node(f"Reshape({vector}, {self.integers(-1, 1, 1, 1)})")
@@ -100,8 +100,8 @@ class BlockedBody(Body):
         return self._stencil(value, axis, factor, (1, own, 1), bias)
 
     def _stencil(self, value: str, axis: Axis, factor: str, taps: tuple[float, float, float], bias: str = "") -> str:
-        # A value is extended once for all of its stencils along an axis, as padded columns are slow: the length as
-        # dilation gives it between its last element and its first. A middle tap of 0 is left out by a dilation of 2.
+        # Padded columns are slow: a value is extended periodically once per axis, for all of its stencils, by a
+        # convolution whose dilation is the length of the axis. A dilation of 2 skips a middle tap of 0.
         extended = self.convolve(
             value,
             self.product(self.one(), self._taps((1, 1, 1), axis)),
@@ -119,7 +119,7 @@ class BlockedBody(Body):
 
 
 class SlicedBody(Body):
-    """For other runtimes, and other numbers of channels, of which a depthwise convolution would make whole blocks."""
+    """For other runtimes, and for numbers of channels that do not fill whole blocks."""
 
     def channel_factor(self, vector: str) -> str:
         return self.node(f"Reshape({vector}, {self.integers(1, -1, 1, 1)})")

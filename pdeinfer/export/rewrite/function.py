@@ -1,15 +1,15 @@
-"""The ONNX function `pdeinfer.GlobalLayer`: a PDE layer, its final affine map and relu included.
+"""The ONNX function `pdeinfer.GlobalLayer`: a PDE layer with its final batch normalisation and relu.
 
-In terms of the operands of `operands.py` the scheme (see `pdeinfer.pde`) is, with L = 1 + 2 Bx + 2 By, s = 2 dt, f the
-layer's input and neighbours as in `function_body.py`,
+With the operands of `operands`, the differences and neighbours of `body`, L = 1 + 2 Bx + 2 By, s = 2 dt and f the
+layer's input, the scheme (see `pdeinfer.pde`) is
 
     H[k+1] = (Ax difference_x(H[k]) + Ay difference_y(H[k]) + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])
               + E H[k] + 2 H[k-1] + s f) / L - H[k-1]
     E = difference_x(Ax) + difference_y(Ay)
 
-The body is the formulation that ran fastest of those that were tried (docs/decisions/0008). A convolution of ONNX
-Runtime takes the sum after it in, so what is added last is a convolution, and nothing is subtracted. All that depends
-on weights alone is computed when the file is loaded.
+Of the formulations that were tried, this one ran fastest (docs/decisions/0008). ONNX Runtime fuses a convolution with
+the sum that follows it, so a convolution is added last and nothing is subtracted. What depends on weights alone is
+computed when the file is loaded.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ from pdeinfer.spec.pde_spec import PdeSpec
 
 DOMAIN = "pdeinfer"
 NAME = "GlobalLayer"
-VERSION = 2  # in the first the output was (N, H, W, C)
+VERSION = 2  # version 1 returned (N, H, W, C)
 
 
 def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
-    """Return the `onnx.FunctionProto` of PDE layers of a kind; the calls of it differ by weights and attributes.
+    """Return the `onnx.FunctionProto` of every PDE layer with this spec; its calls differ in operands and attributes.
 
     Args:
-        blocked: whether it is made for ONNX Runtime's blocked layout (see `function_body`).
+        blocked: write it for ONNX Runtime's blocked layout (see `body.BlockedBody`).
     """
     import onnx.parser
 
@@ -41,7 +41,7 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
 
 
 def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
-    """Return the attributes of a call: the operator's own, `num_steps` and `source`, and those that the body needs."""
+    """Return the attributes of a call: `num_steps` and `source`, which the operator reads, and those of the body."""
     return {
         "num_steps": spec.num_steps,
         "source": 0.0 if spec.source is None else 2 * spec.dt,
@@ -54,13 +54,14 @@ def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> di
 
 
 class _Layer:
-    """A PDE layer's nodes: what does not depend on the step, and the steps."""
+    """Writes the nodes of a PDE layer: first what does not depend on the step, then the steps."""
 
     def __init__(self, body: Body, spec: PdeSpec) -> None:
         self._body, self._spec = body, spec
         self._source = self._transposed("h")
         self._scale, self._one = body.channel_factor("scale"), body.one()
-        # One step takes the final affine map in: scale in all kernels, shift as the biases of terms that add up to L.
+        # With one step, the final affine map is folded in: scale into all kernels, shift into the biases of terms that
+        # add up to L.
         self._is_single = spec.num_steps == 1
         self._factor, self._shift = (self._scale, "shift") if self._is_single else (self._one, "")
         self._previous = body.constant(1)  # the factor of H[k-1] beside s f
@@ -83,7 +84,7 @@ class _Layer:
             self._divergence = body.sum(*differences)
 
     def result(self) -> str:
-        """Add the layer's steps and return what comes of them, `relu(scale H[K] + shift)`."""
+        """Write the steps; return the name of `relu(scale H[K] + shift)`."""
         body = self._body
         h = self._source if self._spec.start == "input" else self._transposed("start")
         if self._is_single:
@@ -99,17 +100,17 @@ class _Layer:
         return self._body.sum(*self._terms(h), *self._local_terms(previous, self._previous))
 
     def _divided_step(self, h: str, previous: str) -> str:
-        """Take a step where L is a field."""
+        """Write a step for an L that is a field."""
         body = self._body
         total = body.sum(*self._terms(h), *self._local_terms(previous, body.constant(2)))
-        # The convolution brings it into the blocked layout.
+        # The convolution converts it to the blocked layout.
         inverse = body.affine(body.node(f"Reciprocal({self._denominator})"), self._one)
         return body.sum(body.product(total, inverse), self._scaled(previous, body.constant(-1)))
 
     def _terms(self, h: str, own: float = 0) -> list[str]:
         """Return the terms of velocity and diffusion.
 
-        With own = -1 those of diffusion are `2 B (neighbours - h)`, for one step, where H[k-1] is H[k].
+        With own = -1, the terms of diffusion are `2 B (neighbours - h)`: for a single step, where H[k-1] is H[k].
         """
         body, factor = self._body, self._factor
         terms = []
@@ -124,7 +125,7 @@ class _Layer:
         return terms
 
     def _local_terms(self, previous: str, factor: str) -> list[str]:
-        """Return the terms `factor * previous` and s f, one where both are the same value."""
+        """Return the terms `factor * previous` and s f, or their sum as one term where both have the same value."""
         factors = {previous: factor}
         if self._spec.source is not None:
             s = self._body.node("Constant <value_float: float = @source> ()")

@@ -1,4 +1,4 @@
-"""Converts a network: tf2onnx all but its normalisation and its PDE layers, which are joined to what it made of it."""
+"""Joins the calls of the PDE layers, and the normalisation, to what tf2onnx made of the rest of a network."""
 
 from graphlib import TopologicalSorter
 from typing import Any
@@ -10,30 +10,33 @@ from pdeinfer.export.rewrite.body import BlockedBody
 from pdeinfer.export.rewrite.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.rewrite.operands import OPERANDS, folded_operands, operand_name
 from pdeinfer.export.rewrite.traced import NORMALIZED, Cut, trace_around_layers, trace_fields_around_layers
+from pdeinfer.package.package import INPUT_NAME
 
 
 def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
-    """Return a network as an `onnx.ModelProto`, from raw pixels to probabilities.
+    """Convert a network to an `onnx.ModelProto`, from raw pixels to probabilities.
 
     Args:
-        for_onnx_runtime: have PDE layers of those operators that ONNX Runtime, and it alone, runs best.
+        for_onnx_runtime: build the PDE layers from the operators that ONNX Runtime runs fastest; other runtimes run
+            them more slowly than those that False gives.
 
     Raises:
-        ExportError, MissingDependencyError: as `onnx_file.convert` does.
+        ExportError: tf2onnx cannot convert the network.
+        MissingDependencyError: tf2onnx is not installed.
     """
     return _convert(classifier, trace_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
 
 
 def convert_fields(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
-    """Return the fields of a network's PDE layers (see `fields.py`) as an `onnx.ModelProto`, from raw pixels on.
+    """Convert the fields of a network's PDE layers (see `rewrite.fields`) to an `onnx.ModelProto`, from raw pixels on.
 
-    Args, Raises: as `convert_classifier`.
+    Arguments and errors are those of `convert_classifier`.
     """
     return _convert(classifier, trace_fields_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
 
 
 def without_functions(model: Any) -> Any:
-    """Return the model with the operators of the PDE layers in the graph itself, not in a function that it calls."""
+    """Inline the calls of the PDE layers: return a model with their operators in the graph itself."""
     import onnx.inliner
 
     model = onnx.inliner.inline_local_functions(model)
@@ -42,8 +45,8 @@ def without_functions(model: Any) -> Any:
     return model
 
 
-def sort_nodes(graph: Any) -> None:
-    """Put the nodes of a graph in an order in which each comes after those that it needs."""
+def _sort_nodes(graph: Any) -> None:
+    """Sort the nodes of a graph topologically, as ONNX requires."""
     nodes = list(graph.node)
     makers = {name: index for index, node in enumerate(nodes) for name in node.output}
     needed = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(nodes)}
@@ -52,14 +55,14 @@ def sort_nodes(graph: Any) -> None:
 
 
 def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
-    """Convert a cut network, and join its inputs but the image, and its outputs that are operands, by what was cut."""
+    """Convert a cut network, then join its loose inputs and outputs by what was cut out."""
     import onnx
 
     function, layers = cut
     model = convert(function, classifier.preset, [NORMALIZED, *layers])
     graph, image_spec = model.graph, classifier.preset.input
     shape = ["batch", image_spec.height, image_spec.width, image_spec.channels]
-    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, shape)
+    image = onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.UINT8, shape)
     operands = {operand_name(name, key) for name in layers for key in OPERANDS}
     traced = operands & {value.name for value in graph.output}
     outputs = [value for value in graph.output if value.name not in traced]
@@ -70,20 +73,20 @@ def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
     for name, layer in layers.items():
         _call(graph, name, layer, traced)
     if layers:
-        (spec,) = {layer.spec for layer in layers.values()}  # the PDE layers of a network are of one kind
+        (spec,) = {layer.spec for layer in layers.values()}  # the PDE layers of a network share one spec
         has_blocks = all(layer.output.shape[-1] % BlockedBody.BLOCK == 0 for layer in layers.values())
         model.functions.append(global_layer_function(spec, OPSET, blocked=for_onnx_runtime and has_blocks))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     _pool_globally(graph)
-    sort_nodes(graph)
+    _sort_nodes(graph)
     return model
 
 
 def _normalize(graph: Any, rescaling: Any) -> None:
     """Add `image * scale + offset`, (N, H, W, C) -> (N, C, H, W).
 
-    The transposition is first: along a last axis of three, factors of a channel each are slow to apply, in ONNX Runtime
-    five times as slow.
+    The transposition comes first: ONNX Runtime takes five times as long to apply one factor per channel along a last
+    axis of length three.
     """
     import onnx
 
@@ -93,7 +96,7 @@ def _normalize(graph: Any, rescaling: Any) -> None:
     node = onnx.helper.make_node
     graph.node.extend(
         [
-            node("Transpose", ["image"], ["image/transposed"], perm=[0, 3, 1, 2]),
+            node("Transpose", [INPUT_NAME], ["image/transposed"], perm=[0, 3, 1, 2]),
             node("Cast", ["image/transposed"], ["image/float"], to=onnx.TensorProto.FLOAT),
             node("Mul", ["image/float", "image/scale"], ["image/scaled"]),
             node("Add", ["image/scaled", "image/offset"], [NORMALIZED]),
@@ -102,7 +105,7 @@ def _normalize(graph: Any, rescaling: Any) -> None:
 
 
 def _pool_globally(graph: Any) -> None:
-    """Have the mean over all pixels be a GlobalAveragePool, which ONNX Runtime has for its blocked layout."""
+    """Replace the mean over all pixels by a GlobalAveragePool, which ONNX Runtime runs in its blocked layout."""
     import onnx
 
     makers = {name: node for node in graph.node for name in node.output}
@@ -121,7 +124,7 @@ def _pool_globally(graph: Any) -> None:
 
 
 def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
-    """Add the call of a PDE layer, whose output has the layer's name, with its weights."""
+    """Add the call of a PDE layer with its weights; its output has the layer's name."""
     import onnx
 
     folded = folded_operands(layer)
@@ -129,7 +132,7 @@ def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
     graph.initializer.extend(onnx.numpy_helper.from_array(array, names[key]) for key, array in folded.items())
     operands = {key: value for key, value in names.items() if key in folded or value in traced}
     for field in ("courant", "diffusion"):
-        if f"{field}_x" in operands:  # one for both, where there is but one
+        if f"{field}_x" in operands:  # one operand may serve both directions
             operands.setdefault(f"{field}_y", operands[f"{field}_x"])
     inputs = [operands.get(key, "") for key in OPERANDS]
     while not inputs[-1]:

@@ -1,20 +1,24 @@
-"""The operands of the operator `pdeinfer.GlobalLayer` that a PDE layer's call takes: folded weights, and traced maps.
+"""The operands of a call of `pdeinfer.GlobalLayer`: weights, folded, and maps that other operators compute.
 
-In terms of a layer's input h, each of its four numbers, the Courant numbers Ax and Ay and the diffusion numbers Bx and
-By (see `pdeinfer.pde`), is absent, or a value alone: a map (N, H, W, C) or a constant (1, 1, 1, 1); or, with a bias
-(C,), the value is a depthwise kernel (C, 1, 3, 3), and the number `relu(conv(h) + bias)`.
+A PDE layer has four numbers: the Courant numbers Ax and Ay and the diffusion numbers Bx and By (see `pdeinfer.pde`).
+Each takes one of these forms:
+
+    no operand                          0
+    a value (N, H, W, C)                a map
+    a value (1, 1, 1, 1)                a constant
+    a value (C, 1, 3, 3), a bias (C,)   `relu(conv(h) + bias)` of the layer's input h, the value being the kernel
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pdeinfer import pde
-from pdeinfer.checks.parity import Array
 from pdeinfer.spec.pde_spec import PeronaMalik
 
-# By position, as the operator takes them.
+# By position.
 OPERANDS = (
     "h",
     *("courant_x", "courant_x_bias", "courant_y", "courant_y_bias"),
@@ -25,14 +29,14 @@ OPERANDS = (
 
 
 def operand_name(layer: str, operand: str) -> str:
-    """Return the name that a graph has for an operand of a PDE layer."""
+    """Return the name of a PDE layer's operand in the graph."""
     return f"{layer}/operands/{operand}"
 
 
 def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
-    """Return those operands of a PDE layer, by name, that are computed from its input by other operators than its own.
+    """Return the operands of a PDE layer, by name, that other operators compute from its input h.
 
-    Where the Courant or diffusion numbers of both directions are one map, it is given once, as that of x.
+    A map that serves both directions is given once, as that of x.
     """
     spec, traced = layer.spec, {"h": h}
     if isinstance(spec.velocity, str) and spec.velocity != "depthwise":
@@ -44,13 +48,13 @@ def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
     return traced
 
 
-def folded_operands(layer: Any) -> dict[str, Array]:
-    """Return the other operands of a PDE layer by name, float32: its weights, with all that is constant folded in.
+def folded_operands(layer: Any) -> dict[str, NDArray[np.float32]]:
+    """Return the operands of a PDE layer, by name, that are weights: float32, with every constant folded in.
 
-    A relu is positively homogeneous: not only a batch normalisation but also dt goes into a number's convolution.
+    As relu(dt x) = dt relu(x), the time step goes into a number's convolution like the batch normalisation does.
     """
     spec = layer.spec
-    folded: dict[str, Array] = {}
+    folded: dict[str, NDArray[Any]] = {}
     fields: dict[str, Any] = {}
     if spec.velocity == "depthwise":
         fields |= dict(zip(("courant_x", "courant_y"), layer.velocity_fields, strict=True))
@@ -72,8 +76,8 @@ def _maps(name: str, fields: tuple[Any, Any], numbers: Callable[..., tuple[Any, 
     return {f"{name}_x": x} if fields[0] is fields[1] else {f"{name}_x": x, f"{name}_y": y}
 
 
-def _affine(norm: Any) -> tuple[Array, Array]:
-    """Return what a trained batch normalisation does, `scale * h + shift`: two float64 arrays (C,)."""
+def _affine(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and shift, float64 (C,) each: a trained batch normalisation computes `scale * h + shift`."""
     gamma, beta, mean, variance = (
         np.asarray(weight, np.float64) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
     )

@@ -1,52 +1,54 @@
-"""The functions that are exported: raw pixels in, probabilities or fields out."""
+"""Traces a network as a `tf.function`: whole, or with its normalisation and PDE layers cut out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pdeinfer.export.fields import needed_fields, pde_layers
+from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
 from pdeinfer.export.rewrite.operands import operand_name, traced_operands
+from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 
 NORMALIZED = "normalized"
 
 
 class Cut(NamedTuple):
-    """A `tf.function` of a network without its normalisation and some PDE layers, and these layers by name."""
+    """A `tf.function` of a network with its normalisation and PDE layers cut out, and these layers by name."""
 
     function: Any
     layers: Mapping[str, Any]
 
 
 def trace(classifier: Any) -> Any:
-    """Return a `tf.function` of one argument, `image`, uint8 (batch, height, width, channels) with only batch free.
+    """Return a `tf.function` of the whole network.
 
-    It returns `{"probabilities": float32 (batch, classes)}`. The K steps of every PDE layer are unrolled by tracing.
+    Its argument is `image`, uint8 (batch, height, width, channels), with only the batch size free; its result is
+    `{"probabilities": float32 (batch, classes)}`. Tracing unrolls the K steps of every PDE layer.
     """
     import keras
     import tensorflow as tf
 
     spec = classifier.preset.input
-    image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="image")
+    image = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name=INPUT_NAME)
 
     def classify(image: Any) -> dict[str, Any]:
-        return {"probabilities": keras.ops.softmax(classifier(image, training=False))}
+        return {OUTPUT_NAME: keras.ops.softmax(classifier(image, training=False))}
 
     return tf.function(classify, input_signature=[image], autograph=False)
 
 
 def trace_around_layers(classifier: Any) -> Cut:
-    """Return what `trace` does with the normalisation and the PDE layers cut out (see `_trace_around`)."""
+    """Return the function of `trace` with the normalisation and the PDE layers cut out (see `_trace_around`)."""
     import keras
 
     def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"probabilities": keras.ops.softmax(values["logits"])}
+        return {OUTPUT_NAME: keras.ops.softmax(values["logits"])}
 
     return _trace_around(classifier, pde_layers(classifier), {"logits": classifier.output}, outputs)
 
 
 def trace_fields_around_layers(classifier: Any) -> Cut:
-    """Return a `tf.function` of the fields of the PDE layers, named as in `fields.py`, cut likewise.
+    """Return a `tf.function` of the fields of the PDE layers, named as in `rewrite.fields`, cut in the same way.
 
-    No field depends on what the last layer returns: that layer is neither an argument, nor has it operands.
+    No field depends on what the last PDE layer returns, and so that layer is neither an argument nor called.
     """
     layers = pde_layers(classifier)
     *first, last = layers
@@ -69,14 +71,14 @@ def _trace_around(
 ) -> Cut:
     """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
 
-    Cutting a functional Keras model needs no operator that TensorFlow and tf2onnx would have to leave alone: what a
-    layer returns is an argument, "normalized", "layer1", "layer2", ..., and what a PDE layer takes, its
-    `operands.traced_operands`, is returned beside the outputs, under its `operands.operand_name`.
+    What a layer returns becomes an argument, "normalized", "layer1", "layer2", ...; what a PDE layer takes, its
+    `operands.traced_operands`, becomes a result beside the outputs, under its `operands.operand_name`. A functional
+    Keras model can be cut like this without a placeholder operator that TensorFlow and tf2onnx would have to preserve.
 
     Args:
-        layers: the PDE layers that are cut out, by name.
+        layers: the PDE layers to cut out, by name.
         results: further tensors of the network, by name.
-        outputs: makes the outputs of the values of `results`, and of the inputs of the layers, by their names.
+        outputs: computes the outputs from the values of `results` and the inputs of the layers, by name.
     """
     import keras
     import tensorflow as tf

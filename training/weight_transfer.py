@@ -1,4 +1,4 @@
-"""Weights of a trained model, taken over by a network that is yet to be trained."""
+"""Copies the weights of a trained model into a network that is yet to be trained."""
 
 import re
 from collections import Counter
@@ -8,38 +8,38 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.errors import TrainingError
-from pdeinfer.export.original import load_classifier
 from pdeinfer.nn import Classifier
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import Network, Preset, ResidualNetwork
 
 
 @dataclass(frozen=True)
-class Inheritance:
-    """What a network took over from another one.
+class WeightTransfer:
+    """What a network took over from a trained one.
 
     Attributes:
-        model: the other one's name.
-        taken: how many of the `total` weights, the statistics of the normalisations among them.
-        anew: the names of the layers that have random weights still, all or some.
+        model: the trained model's name.
+        copied: how many of the `total` weights were copied; both count the statistics of the normalisations.
+        random_layers: the names of the layers with weights that are still random, all or some.
     """
 
     model: str
-    taken: int
+    copied: int
     total: int
-    anew: tuple[str, ...]
+    random_layers: tuple[str, ...]
 
     def __str__(self) -> str:
-        anew = f"random still: {', '.join(self.anew)}" if self.anew else "none is random"
-        return f"{self.taken:,} of {self.total:,} weights are those of {self.model}; {anew}"
+        still = f"random: {', '.join(self.random_layers)}" if self.random_layers else "no layer is random"
+        return f"copied {self.copied:,} of {self.total:,} weights from {self.model}; {still}"
 
 
-def check_inheritance(preset: Preset, package: ModelPackage) -> None:
-    """Raise TrainingError unless a network of `preset` can take over the weights of the package's.
+def check_transferable(preset: Preset, package: ModelPackage) -> None:
+    """Raise TrainingError unless a network of `preset` can start from the package's weights.
 
-    Both must be of the same kind, widths and blocks. The images, the classes and what is inside of the PDE layers may
-    differ.
+    Both networks must have the same kind, widths and blocks. The images, the classes and what is inside the PDE layers
+    may differ.
     """
     if KERAS_FILE not in package.card.files:
         raise TrainingError(f"{package.path} has no {KERAS_FILE} to start from")
@@ -50,20 +50,20 @@ def check_inheritance(preset: Preset, package: ModelPackage) -> None:
         )
 
 
-def inherit(classifier: Classifier, package: ModelPackage) -> Inheritance:
-    """Give a network every weight of the package's whose place and shape are the same.
+def transfer_weights(classifier: Classifier, package: ModelPackage) -> WeightTransfer:
+    """Copy every weight of the package's network that has a counterpart of the same shape in `classifier`.
 
-    The last layer starts anew where the labels differ.
+    The last layer stays random where the labels differ.
 
     Raises:
-        TrainingError: as `check_inheritance` does.
+        TrainingError: the networks do not match; see `check_transferable`.
         ModelPackageError, ExportError: the package's `model.keras` is damaged.
     """
     preset, other = classifier.preset, package.card.preset
-    check_inheritance(preset, package)
+    check_transferable(preset, package)
     package.read_file(KERAS_FILE)  # compares the checksum
     original = load_classifier(package.path / KERAS_FILE)
-    taken, anew = 0, []
+    copied, random_layers = 0, []
     for layer, source in zip(classifier.layers, original.layers, strict=True):
         weights, sources = _weights_by_place(layer), _weights_by_place(source)
         if layer.name == "logits" and preset.labels != other.labels:
@@ -71,22 +71,22 @@ def inherit(classifier: Classifier, package: ModelPackage) -> Inheritance:
         fitting = {place for place in weights if place in sources and weights[place].shape == sources[place].shape}
         for place in fitting:
             weights[place].assign(sources[place])
-            taken += int(np.prod(weights[place].shape))
+            copied += int(np.prod(weights[place].shape))
         if fitting != weights.keys():
-            anew.append(layer.name)
+            random_layers.append(layer.name)
     total = sum(int(np.prod(weight.shape)) for weight in classifier.weights)
-    return Inheritance(other.name, taken, total, tuple(anew))
+    return WeightTransfer(other.name, copied, total, tuple(random_layers))
 
 
 def _skeleton(network: Network) -> Network:
-    """Return the network with the same PDE layers as any other."""
+    """Return the network with its PDE layers, if any, replaced by default ones."""
     if isinstance(network, ResidualNetwork):
         return replace(network, pde=network.pde and PdeSpec())
     return replace(network, feature=PdeSpec()) if isinstance(network.feature, PdeSpec) else network
 
 
 def _weights_by_place(layer: Any) -> dict[tuple[str, int], Any]:
-    """Return the layer's weights by their paths, without the numbers, and which of an equal path each one is."""
+    """Return the layer's weights by path, without the numbers in it, and by position among those of the same path."""
     seen: Counter[str] = Counter()
     weights = {}
     for weight in layer.weights:

@@ -1,4 +1,4 @@
-"""A network that takes over the weights of a trained one."""
+"""Starting a network from the weights of a trained one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.conftest import write_tiny_package
 from tests.parity.conftest import randomize
 from training import run
 from training.arguments import parse_arguments
-from training.initial_weights import inherit
 from training.recipes import RECIPES
+from training.weight_transfer import transfer_weights
 
 DIGITS = PRESETS["digits-pde"]
 
@@ -47,41 +47,41 @@ def with_pde(**changes: Any) -> Preset:
 @pytest.mark.parametrize(
     "preset", [DIGITS, PRESETS["mnist-pde"], with_pde(velocity="residual", start="residual")], ids=lambda p: p.name
 )
-def test_the_same_network_takes_over_everything(preset: Preset, tmp_path: Path) -> None:
+def test_an_equal_network_gets_every_weight(preset: Preset, tmp_path: Path) -> None:
     source = classifier(preset, seed=1)
     network = classifier(preset, seed=2)
-    inheritance = inherit(network, package_of(source, tmp_path / "p"))
+    transfer = transfer_weights(network, package_of(source, tmp_path / "p"))
     for weight, expected in zip(network.weights, source.weights, strict=True):
         assert np.array_equal(weight, expected), weight.path
-    assert inheritance.anew == ()
-    assert inheritance.taken == inheritance.total == sum(np.asarray(weight).size for weight in network.weights)
-    assert str(inheritance).endswith(f"weights are those of {preset.name}; none is random")
+    assert transfer.random_layers == ()
+    assert transfer.copied == transfer.total == sum(np.asarray(weight).size for weight in network.weights)
+    assert str(transfer).endswith(f"weights from {preset.name}; no layer is random")
 
 
-def test_other_classes_and_sizes_start_the_last_layer_anew(tmp_path: Path) -> None:
+def test_other_labels_leave_the_last_layer_random(tmp_path: Path) -> None:
     source = classifier(DIGITS, seed=1)
     labels = tuple("abcdefghij")  # as many as the digits: the shapes alone would fit
     network = classifier(replace(DIGITS, labels=labels, input=replace(DIGITS.input, height=20)), seed=2)
     before = values(network, "logits")
-    inheritance = inherit(network, package_of(source, tmp_path / "p"))
-    assert inheritance.anew == ("logits",)
-    assert inheritance.total - inheritance.taken == 16 * 10 + 10
+    transfer = transfer_weights(network, package_of(source, tmp_path / "p"))
+    assert transfer.random_layers == ("logits",)
+    assert transfer.total - transfer.copied == 16 * 10 + 10
     for weight, expected in zip(values(network, "logits"), before, strict=True):
         assert np.array_equal(weight, expected)
     for weight, expected in zip(network.weights[:-2], source.weights[:-2], strict=True):
         assert np.array_equal(weight, expected), weight.path
 
 
-def test_a_pde_layer_takes_over_the_fields_that_it_has(tmp_path: Path) -> None:
+def test_a_pde_layer_gets_the_weights_of_the_fields_it_has(tmp_path: Path) -> None:
     source = classifier(with_pde(num_steps=1, velocity=None), seed=1)
     network = classifier(DIGITS, seed=2)
-    inheritance = inherit(network, package_of(source, tmp_path / "p"))
+    transfer = transfer_weights(network, package_of(source, tmp_path / "p"))
     (layer,) = (layer for layer in network.layers if "global_layer" in layer.name)
     (other,) = (layer for layer in source.layers if "global_layer" in layer.name)
-    assert inheritance.anew == (layer.name,)
+    assert transfer.random_layers == (layer.name,)
     for field, expected in zip(layer.diffusivity_fields, other.diffusivity_fields, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(field.weights, expected.weights, strict=True))
-    assert inheritance.total - inheritance.taken == sum(
+    assert transfer.total - transfer.copied == sum(
         np.asarray(weight).size for field in layer.velocity_fields for weight in field.weights
     )
 
@@ -96,25 +96,25 @@ def test_a_pde_layer_takes_over_the_fields_that_it_has(tmp_path: Path) -> None:
     ],
     ids=lambda preset: preset.name,
 )
-def test_another_network_is_refused_before_it_is_loaded(other: Preset, tmp_path: Path) -> None:
+def test_another_kind_of_network_is_refused_before_it_is_loaded(other: Preset, tmp_path: Path) -> None:
     package = ModelPackage.read(write_tiny_package(tmp_path / "p", other))
     package.card.files[KERAS_FILE] = package.card.files["model.onnx"]
     with pytest.raises(TrainingError, match=f"digits-pde cannot start from {other.name}: expected ResidualNetwork"):
-        inherit(classifier(DIGITS, seed=2), package)
+        transfer_weights(classifier(DIGITS, seed=2), package)
 
 
-def test_a_package_without_its_original_or_with_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_original_is_refused(tmp_path: Path) -> None:
     network = classifier(DIGITS, seed=2)
     with pytest.raises(TrainingError, match=r"has no model\.keras to start from"):
-        inherit(network, ModelPackage.read(write_tiny_package(tmp_path / "without", DIGITS)))
+        transfer_weights(network, ModelPackage.read(write_tiny_package(tmp_path / "without", DIGITS)))
     package = package_of(network, tmp_path / "damaged")
     (package.path / KERAS_FILE).write_bytes(b"x" * package.card.files[KERAS_FILE].bytes)
     with pytest.raises(ModelPackageError, match="is damaged"):
-        inherit(network, package)
+        transfer_weights(network, package)
 
 
-def test_where_weights_are_given_no_starts_are_tried_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_weights_rule_out_trying_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_read_standard", lambda *_: None)
-    assert RECIPES["mnist-pde"].starts > 1
-    settings, _ = run._begin(parse_arguments(["mnist-pde", "--init", "mnist-pde"]))
-    assert settings.recipe.starts == 1
+    assert RECIPES["mnist-pde"].initializations > 1
+    record, _, recipe, _ = run._begin(parse_arguments(["mnist-pde", "--init", "mnist-pde"]))
+    assert recipe.initializations == record.recipe["initializations"] == 1

@@ -1,4 +1,4 @@
-"""Chooses the random weights that a network's training starts with."""
+"""Chooses the random weights that a training starts from."""
 
 from dataclasses import replace
 
@@ -12,26 +12,26 @@ from training.fit import compile_model, evaluation_data
 from training.recipes import Recipe
 
 
-def choose_start(
+def initialize(
     preset: Preset, recipe: Recipe, splits: tuple[Split, Split], *, seed: int
 ) -> tuple[Classifier, list[float]]:
-    """Return a new network with random weights: of `recipe.starts` draws, the one that learns best in one epoch.
+    """Return a new network with the best of `recipe.initializations` random initial weights.
 
-    The networks of a single channel need it: with a handful of 3x3 kernels, the draw decides how far the training gets.
-    Each draw is trained for an epoch whose learning rate falls from the recipe's peak to 0, and judged by the loss on
-    the validation images. The returned weights are the drawn ones.
+    The networks of a single channel need it: with a handful of 3x3 kernels, the initial weights decide how far the
+    training gets. Each candidate is trained for one epoch, with a learning rate that falls from the recipe's peak to 0,
+    and judged by its loss on the validation images. The returned network has the candidate's untrained weights.
 
     Args:
-        splits: images to learn from, and validation images.
-        seed: of the batches; Keras's own seed decides the draws.
+        splits: training and validation images.
+        seed: of the batches; Keras's own seed decides the weights.
 
-    Returns: the network, and the validation loss of each draw; none where there is one draw alone.
+    Returns: the network, and the validation loss of each candidate; no losses where there is only one.
     """
     model = Classifier(preset)
-    if recipe.starts == 1:
+    if recipe.initializations == 1:
         return model, []
-    candidates = [Classifier(preset) for _ in range(recipe.starts)]
-    draws = [candidate.get_weights() for candidate in candidates]
+    candidates = [Classifier(preset) for _ in range(recipe.initializations)]
+    initial_weights = [candidate.get_weights() for candidate in candidates]
     train, validation = splits
     batches = Batches(train, classes=len(preset.labels), batch_size=recipe.batch_size, seed=seed)
     images, labels, batch_size = evaluation_data(validation, len(preset.labels))
@@ -41,5 +41,5 @@ def choose_start(
         candidate.fit(batches, shuffle=False, verbose=0)
         loss, _accuracy = candidate.evaluate(images, labels, batch_size=batch_size, verbose=0)
         losses.append(loss)
-    model.set_weights(draws[int(np.nan_to_num(losses, nan=np.inf).argmin())])
+    model.set_weights(initial_weights[int(np.nan_to_num(losses, nan=np.inf).argmin())])
     return model, losses

@@ -1,4 +1,4 @@
-"""The random weights that a training starts with are the best of several draws."""
+"""A training starts from the best of several random initial weights."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,21 +12,21 @@ import pytest
 from pdeinfer.datasets import hold_out, load_dataset
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS, ResidualNetwork
+from training.initialization import initialize
 from training.recipes import RECIPES
-from training.starts import choose_start
 
 PRESET = replace(PRESETS["digits-pde"], network=ResidualNetwork((4, 4)))
 
 
-def choose(starts: int) -> tuple[Classifier, list[float], list[Classifier]]:
-    """Return the chosen network and the losses, and the draws as they were."""
-    recipe = replace(RECIPES["digits-pde"], starts=starts)
+def choose(count: int) -> tuple[Classifier, list[float], list[Classifier]]:
+    """Return the chosen network, the losses, and the candidates as they were initialized."""
+    recipe = replace(RECIPES["digits-pde"], initializations=count)
     splits = hold_out(load_dataset("digits", None).train, 0.1)
     keras.utils.set_random_seed(3)
-    chosen, losses = choose_start(PRESET, recipe, splits, seed=3)
+    chosen, losses = initialize(PRESET, recipe, splits, seed=3)
     keras.utils.set_random_seed(3)
-    _, *draws = [Classifier(PRESET) for _ in range(1 + starts)]  # the first one is the network that is returned
-    return chosen, losses, draws
+    _, *candidates = [Classifier(PRESET) for _ in range(1 + count)]  # the first is the network that is returned
+    return chosen, losses, candidates
 
 
 def assert_equal(network: Classifier, expected: Classifier) -> None:
@@ -34,14 +34,14 @@ def assert_equal(network: Classifier, expected: Classifier) -> None:
         np.testing.assert_array_equal(weight, other)
 
 
-def test_the_draw_of_lowest_validation_loss_is_returned_untrained() -> None:
-    chosen, losses, draws = choose(2)
+def test_the_weights_of_lowest_validation_loss_are_returned_untrained() -> None:
+    chosen, losses, candidates = choose(2)
     assert len(losses) == len(set(losses)) == 2
-    assert_equal(chosen, draws[int(np.argmin(losses))])
+    assert_equal(chosen, candidates[int(np.argmin(losses))])
 
 
 @pytest.mark.parametrize(("losses", "lowest"), [((2.0, 1.0, 3.0), 1), ((nan, 2.0, 3.0), 1), ((nan, nan, 3.0), 2)])
-def test_the_lowest_may_be_any_of_them_and_what_is_not_a_number_is_none(
+def test_a_loss_of_nan_is_never_the_lowest(
     losses: Sequence[float], lowest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(network: Classifier, *_: Any, **__: Any) -> None:
@@ -50,5 +50,5 @@ def test_the_lowest_may_be_any_of_them_and_what_is_not_a_number_is_none(
     measured = iter(losses)
     monkeypatch.setattr(Classifier, "fit", fit)
     monkeypatch.setattr(Classifier, "evaluate", lambda *_, **__: (next(measured), 0.5))
-    chosen, _, draws = choose(3)
-    assert_equal(chosen, draws[lowest])
+    chosen, _, candidates = choose(3)
+    assert_equal(chosen, candidates[lowest])

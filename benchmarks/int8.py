@@ -1,4 +1,4 @@
-"""A model in less precision: how well it classifies its test images, and how fast, beside `model.onnx`."""
+"""Measures a model's int8 file beside its `model.onnx`: accuracy on the test images, and speed."""
 
 import argparse
 import shutil
@@ -15,7 +15,7 @@ from benchmarks.timing import time_in_turns
 from pdeinfer import ModelPackage, PdeinferError, Predictor
 from pdeinfer.checks.parity import Array
 from pdeinfer.datasets import Split, load_test_split, load_training_images
-from pdeinfer.export.precisions import to_half, to_int8
+from pdeinfer.export.quantization import to_int8
 from pdeinfer.package import zoo
 from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, write_card
 
@@ -25,35 +25,34 @@ ROUNDS = 51
 
 def main() -> int:
     """Run the benchmark; return the exit code: 0, or 2 where a model or its data set cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precisions", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.int8", description=__doc__)
     parser.add_argument("model", nargs="?", default="cifar10-global", help="bundled model or package (%(default)s)")
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="folder with the model's data set")
     options = parser.parse_args()
     try:
         package = zoo.load(options.model)
         card = package.card
-        test = load_test_split(card.training, card.preset, options.data_dir)
-        training_images = load_training_images(card.training, card.preset, options.data_dir)
+        test = load_test_split(card.training_record, card.preset, options.data_dir)
+        training_images = load_training_images(card.training_record, card.preset, options.data_dir)
         print(machine())
         with tempfile.TemporaryDirectory() as folder:
-            print_rows(with_variants(package, training_images, Path(folder) / card.preset.name), test)
+            print_rows(with_int8(package, training_images, Path(folder) / card.preset.name), test)
     except PdeinferError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def with_variants(package: ModelPackage, training_images: Array, folder: Path) -> ModelPackage:
-    """Copy a package to `folder`, and add its files of less precision."""
+def with_int8(package: ModelPackage, training_images: Array, folder: Path) -> ModelPackage:
+    """Copy a package to `folder` and add its int8 file."""
     shutil.copytree(package.path, folder)
     model = onnx.load(folder / ONNX_FILE)
-    (folder / MODEL_FILES["half"]).write_bytes(to_half(model).SerializeToString())
     (folder / MODEL_FILES["int8"]).write_bytes(to_int8(model, training_images).SerializeToString())
     return ModelPackage(folder, write_card(folder, package.card))
 
 
 def print_rows(package: ModelPackage, test: Split) -> None:
-    """Measure and print a row for each precision, timed in turns on one thread."""
+    """Measure both precisions, timed in turns on one thread, and print a row for each."""
     predictors = {
         precision: Predictor(package, precision=precision, device="cpu", threads=1, batch_size=max(BATCH_SIZES))
         for precision in package.precisions

@@ -1,16 +1,16 @@
-"""The accuracies that others published, to compare with."""
+"""The published accuracies that the results are compared with."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Published:
-    """Test accuracies in percent; None where there is none.
+    """Test accuracies in percent; None where none was published.
 
     Attributes:
         paper: Kag & Saligrama, CVPR 2022, tables 2 and 3.
         article: "Constraining Neural Network activations with Partial Differential Equations", the TensorFlow
-            reproduction that this project began with. article_confusion: its share of 3s and 5s confused.
+            reproduction that this project began with. article_confusion: its share of 3s and 5s confused, in percent.
     """
 
     paper: float | None
@@ -31,5 +31,5 @@ PUBLISHED: dict[str, Published] = {
     "cifar10-global-no-diffusion": Published(None, 88.03),
 }
 
-# The networks of which the article shows the confusion matrices.
+# The networks whose confusion matrices the article shows.
 WITH_CONFUSION = [preset for preset, published in PUBLISHED.items() if published.article_confusion is not None]

@@ -1,0 +1,72 @@
+"""Proves a package's `fields.onnx` equal to what the PDE layers of the Keras network compute."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pdeinfer.checks.fields import compare_fields
+from pdeinfer.checks.parity import Array
+from pdeinfer.checks.report import Report
+from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
+from pdeinfer.inspection.fields import layer_fields
+from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME
+from pdeinfer.runtime.session import create_session
+
+
+def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) -> Report:
+    """Compare a `fields.onnx` with the network, which the report calls `name`, on uint8 images (N, H, W, C).
+
+    Raises:
+        ParityError, ModelPackageError: the file lacks fields, or has others.
+    """
+    session = create_session(fields_file, "cpu", fused=False)  # as `pdeinfer.inspect` runs it
+    return compare_fields(
+        (name, lambda batch: original_fields(classifier, batch)),
+        (
+            f"{FIELDS_FILE} on ONNX Runtime {session.version}",
+            lambda batch: exported_fields(classifier, session.run_all({INPUT_NAME: batch})),
+        ),
+        images,
+    )
+
+
+def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
+    """Compute the arrays of the PDE layers with Keras alone, for images, uint8 (N, height, width, channels).
+
+    Beside the arrays of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and "layer1/output", what
+    the layer returns inside the network.
+    """
+    import keras
+
+    layers = pde_layers(classifier)
+    around = keras.Model(classifier.input, {name: (layer.input, layer.output) for name, layer in layers.items()})
+    arrays = {}
+    with keras.device("cpu:0"):  # GPUs round differently
+        for name, (h, output) in around(images, training=False).items():
+            layer = layers[name]
+            named = {
+                **needed_fields(layer, h),
+                "levels": keras.ops.stack(layer.compute_levels(h), axis=1),
+                "output": output,
+            }
+            arrays.update({f"{name}/{symbol}": np.asarray(array) for symbol, array in named.items()})
+    return arrays
+
+
+def exported_fields(classifier: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the same arrays from the outputs of `fields.onnx`.
+
+    The levels are computed as `pdeinfer.inspect` does. "layer1/output" is `relu(BatchNorm(H[K]))` of the last level,
+    with the layer's own normalisation.
+    """
+    import keras
+
+    arrays = dict(outputs)
+    layers = pde_layers(classifier)
+    spec = next(iter(layers.values())).spec  # the PDE layers of a network share one spec
+    for fields in layer_fields(outputs, spec):
+        arrays[f"{fields.name}/levels"] = np.moveaxis(fields.levels, 0, 1)
+        normalized = layers[fields.name].norm(fields.levels[-1], training=False)
+        arrays[f"{fields.name}/output"] = np.asarray(keras.ops.relu(normalized))
+    return arrays

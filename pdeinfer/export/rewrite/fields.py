@@ -1,0 +1,38 @@
+"""The arrays of the PDE layers that `fields.onnx` holds, for `pdeinfer inspect`.
+
+They are named after their layer, "layer1", "layer2", ... in the order of the network, and have the shape (N, H, W, C):
+
+    layer1/start              H[0]
+    layer1/source             f
+    layer1/u, layer1/v        velocity
+    layer1/Dx, layer1/Dy      diffusivity
+
+An array that is absent, constant or equal to an earlier one is left out: no f that is H[0], no v that is u, no Dy that
+is Dx. `pdeinfer.inspection.fields` computes the levels H[1], ..., H[K] from them.
+"""
+
+from typing import Any
+
+
+def pde_layers(classifier: Any) -> dict[str, Any]:
+    """Return the PDE layers of a network by name, in the order of the network."""
+    from pdeinfer.nn import GlobalLayer
+
+    layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
+    return {f"layer{number}": layer for number, layer in enumerate(layers, 1)}
+
+
+def needed_fields(layer: Any, h: Any) -> dict[str, Any]:
+    """Return the arrays of a PDE layer with the input h that `fields.onnx` holds, by symbol."""
+    pairs = {
+        ("start", "source"): (layer.compute_start(h), None if layer.spec.source is None else h),
+        ("u", "v"): layer.compute_velocity(h) or (None, None),
+        ("Dx", "Dy"): layer.compute_diffusivity(h) or (None, None),
+    }
+    fields = {}
+    for (first_symbol, second_symbol), (first, second) in pairs.items():
+        if first is not None and not isinstance(first, float | int):
+            fields[first_symbol] = first
+            if second is not None and second is not first:
+                fields[second_symbol] = second
+    return fields

@@ -1,0 +1,220 @@
+"""The record of a training: what it was started with and, once it has finished, what came of it.
+
+Training writes it as `run.json` (the start) and `metrics.json` (start and outcome), both one flat JSON object. A model
+card holds the same values as two objects, `training` and `metrics`; `results/` holds `metrics.json` without the paths
+of the machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from pdeinfer.spec.presets import Preset
+
+StandardName: TypeAlias = Literal["digits", "mnist", "cifar10"]
+DatasetName: TypeAlias = Literal[StandardName, "folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """One split of a folder of images: its number of files, and the SHA-256 of their sorted relative paths."""
+
+    files: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesRecord:
+    """A folder of images that a network was trained on.
+
+    Attributes:
+        splits: by name: "train", "test" and perhaps "val".
+        test_fraction, split_seed: how "test" was drawn; None where the folder has a test split of its own.
+        unreadable: images that could not be read and were left out; None where this was not recorded.
+    """
+
+    splits: Mapping[str, SplitRecord]
+    test_fraction: float | None = None
+    split_seed: int | None = None
+    unreadable: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ImagesRecord":
+        """Return the record that JSON values describe; unknown keys are ignored.
+
+        Raises:
+            ValueError: a value is missing or of another kind.
+        """
+        splits = _expect(values.get("splits"), Mapping, "images.splits")
+        return cls(
+            splits={
+                name: _build(SplitRecord, _known(SplitRecord, _expect(split, Mapping, f"images.splits.{name}")))
+                for name, split in splits.items()
+            },
+            **{name: values.get(name) for name in ("test_fraction", "split_seed", "unreadable")},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a finished training.
+
+    Attributes:
+        model_sha256: the checksum of the `model.keras` that was measured; a card leaves it out.
+        best_epoch: the epoch whose weights were kept. seconds: of all epochs.
+        device: "cpu", "gpu:0", "2 x gpu". versions: by package; "backend" is e.g. "jax 0.11.2".
+        parameters: the number of trainable parameters.
+        validation_accuracy: at the best epoch, 0..1; None where no images were held out for validation.
+        test_accuracy: 0..1. test_loss: cross-entropy. test_images: their number.
+        confusion: test images by true class (rows) and predicted class (columns); None where a card leaves it out.
+    """
+
+    best_epoch: int
+    seconds: float
+    device: str
+    versions: Mapping[str, str]
+    parameters: int
+    test_accuracy: float
+    test_loss: float
+    test_images: int
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    validation_accuracy: float | None = None
+    model_sha256: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Outcome":
+        """Return the outcome in the JSON values of a finished training.
+
+        Raises:
+            ValueError: a value is missing.
+        """
+        known = _known(cls, values)
+        if known.get("confusion") is not None:
+            known["confusion"] = tuple(map(tuple, known["confusion"]))
+        outcome: Outcome = _build(cls, known)
+        return outcome
+
+
+# What a card calls `metrics`; the rest of an outcome is in its `training`.
+_CARD_METRICS = ("test_accuracy", "test_loss", "test_images", "validation_accuracy", "confusion")
+_RENAMED = {"starts": "initializations"}  # keys of older recipes
+_PATHS = ("data_dir", "init_dir", "teacher_source")
+_MAX_CARD_CLASSES = 100  # the confusion matrix of more classes might not fit into a card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What a training was started with and, once it has finished, what came of it.
+
+    Attributes:
+        preset: the name of the preset asked for.
+        classifier: the network that is trained: the preset or, for a folder of images, one with its network; None in a
+            card, which holds it beside the record.
+        recipe: the values of `training.recipes.Recipe`.
+        seed: of weights, shuffling and augmentation. precision: a Keras dtype policy.
+        data_dir: the folder of the data set; None for a download.
+        images: the folder of images; None for a standard data set.
+        init: the model whose weights the training started from, by "model" (its name) and "sha256"; or None.
+        init_dir: the package of that model.
+        git_commit: of the code, where it is known.
+        teacher: the model that the network was distilled from, by "model" and "sha256"; or None.
+        teacher_source: a bundled model's name, or the path of the teacher's package or file.
+        outcome: None until the training has finished.
+    """
+
+    preset: str
+    recipe: Mapping[str, Any]
+    seed: int
+    precision: str
+    classifier: Preset | None = None
+    data_dir: str | None = None
+    images: ImagesRecord | None = None
+    init: Mapping[str, str] | None = None
+    init_dir: str | None = None
+    git_commit: str | None = None
+    teacher: Mapping[str, str] | None = None
+    teacher_source: str | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def dataset(self) -> DatasetName:
+        """The data set: a standard one, or "folder"."""
+        name: DatasetName = self.recipe["dataset"]
+        return name
+
+    def measured(self, sha256: str) -> bool:
+        """Return whether the outcome was measured of the `model.keras` with this checksum."""
+        return self.outcome is not None and self.outcome.model_sha256 == sha256
+
+    def without_paths(self) -> "TrainingRecord":
+        """Return the record without the paths of the machine, for publication."""
+        return replace(self, data_dir=None, init_dir=None, teacher_source=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as the JSON values of `run.json` or, with an outcome, of `metrics.json`."""
+        values = asdict(self)
+        outcome = values.pop("outcome") or {}
+        if self.classifier is not None:
+            values["classifier"] = self.classifier.to_dict()
+        if self.images is not None:
+            values["images"] = _without_none(values["images"])
+        return {**values, **_without_none(outcome)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "TrainingRecord":
+        """Return the record that the JSON values of a `run.json` or `metrics.json`, new or old, describe.
+
+        Values with a `best_epoch` and a `test_accuracy` are those of a finished training. Unknown keys are ignored.
+
+        Raises:
+            ValueError: a value is missing or of another kind.
+        """
+        known = _known(cls, _expect(values, Mapping, "the record"))
+        recipe = {
+            _RENAMED.get(name, name): value for name, value in _expect(known.get("recipe"), Mapping, "recipe").items()
+        }
+        if recipe.get("dataset") not in get_args(DatasetName):
+            raise ValueError(
+                f"recipe.dataset: expected one of {', '.join(get_args(DatasetName))}, got {recipe.get('dataset')!r}"
+            )
+        known["recipe"] = recipe
+        if known.get("classifier") is not None:
+            known["classifier"] = Preset.from_dict(_expect(known["classifier"], Mapping, "classifier"))
+        if known.get("images") is not None:
+            known["images"] = ImagesRecord.from_dict(_expect(known["images"], Mapping, "images"))
+        known["outcome"] = Outcome.from_dict(values) if {"best_epoch", "test_accuracy"} <= values.keys() else None
+        record: TrainingRecord = _build(cls, known)
+        return record
+
+    def to_card(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the `training` and the `metrics` of a card: no paths, and no checksum, which the card has already."""
+        values = self.without_paths().to_dict()
+        for name in ("classifier", "model_sha256", *_PATHS):
+            values.pop(name, None)
+        metrics = {name: values.pop(name) for name in _CARD_METRICS if name in values}
+        if len(metrics.get("confusion", ())) > _MAX_CARD_CLASSES:
+            del metrics["confusion"]
+        return values, metrics
+
+
+def _known(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values whose keys are fields of the class."""
+    names = {entry.name for entry in fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _build(cls: Any, known: Mapping[str, Any]) -> Any:
+    try:
+        return cls(**known)
+    except TypeError as error:  # names the missing arguments
+        raise ValueError(str(error).partition("__init__() ")[2] or str(error)) from error
+
+
+def _expect(value: object, kind: Any, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,239 @@
+"""The results page is what its command makes of the runs in `results/`."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from benchmarks.results import report
+from benchmarks.results.figures import plot_learning_curves
+from benchmarks.results.runs import Group, add_run, read_groups, studies_of_num_steps
+from pdeinfer.spec.presets import PRESETS
+from training.history import COLUMNS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+
+
+@pytest.mark.slow
+def test_the_committed_page_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert report.main(["--page", str(tmp_path / "results.md")]) == 0
+    assert (tmp_path / "results.md").read_text() == PAGE.read_text()
+    pictures = {path.name for path in (tmp_path / "results").iterdir()}
+    assert pictures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
+    for name in pictures:
+        assert f"(results/{name})" in PAGE.read_text()
+        written, committed = (
+            np.asarray(PIL.Image.open(folder / "results" / name).convert("RGB"), int)
+            for folder in (tmp_path, PAGE.parent)
+        )
+        assert written.shape == committed.shape
+        # A digit of a title is some 100 pixels of a million; other processors round fields differently.
+        assert np.mean(np.abs(written - committed).max(axis=-1) > 48) < 2e-5
+
+
+def test_every_committed_run_agrees_with_its_history_and_confusion_matrix() -> None:
+    groups = read_groups(ROOT / "results")
+    assert groups
+    for run in (run for group in groups for run in group.runs):
+        outcome = run.outcome
+        right = sum(row[index] for index, row in enumerate(run.confusion))
+        assert outcome.test_accuracy == pytest.approx(right / outcome.test_images)
+        assert outcome.test_images == sum(map(sum, run.confusion))
+        if outcome.validation_accuracy is None:
+            assert outcome.best_epoch == len(run.history)
+        else:
+            assert outcome.validation_accuracy == max(row["val_accuracy"] for row in run.history)
+        assert len(run.history) == run.record.recipe["epochs"]
+        assert outcome.seconds == pytest.approx(sum(row["seconds"] for row in run.history), abs=0.1)
+
+
+def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
+    accuracies = [0.91, 0.92, 0.96]
+    for seed, accuracy in enumerate(accuracies):
+        write_run(tmp_path / "runs" / str(seed), seed=seed, test_accuracy=accuracy)
+        add_run(tmp_path / "runs" / str(seed), tmp_path / "results")
+    (row,) = rows(read_groups(tmp_path / "results"))
+    mean, spread = statistics.fmean(accuracies) * 100, statistics.stdev(accuracies) * 100
+    assert row[:4] == ["`mnist-cnn`", "7 epochs", "522", "14,602"]
+    assert row[4:] == [f"**{mean:.2f} ± {spread:.2f}**", "3", "2 (cpu)", "92.01", "91.50", "15.00 ± 0.00", "2.53"]
+
+
+def test_minutes_are_told_for_each_device(tmp_path: Path) -> None:
+    for seed, (device, seconds) in enumerate([("gpu:0", 240.0), ("cpu", 600.0), ("gpu:0", 480.0), ("gpu:0", 360.0)]):
+        write_run(tmp_path / "mnist-cnn" / str(seed), seed=seed, device=device, seconds=seconds)
+    (row,) = rows(read_groups(tmp_path))
+    assert row[6] == "10 (cpu), 6 (gpu:0)"
+
+
+def test_runs_of_two_recipes_stand_side_by_side_and_share_no_mean(tmp_path: Path) -> None:
+    for number, (accuracy, epochs, seed) in enumerate([(0.91, 40, 1), (0.92, 40, 2), (0.96, 150, 1)]):
+        write_run(tmp_path / "runs" / str(number), seed=seed, test_accuracy=accuracy, recipe=recipe(epochs))
+        add_run(tmp_path / "runs" / str(number), tmp_path / "results")
+    names = {folder.name for folder in (tmp_path / "results" / "mnist-cnn").iterdir()}
+    assert names == {"40-epochs-seed-1", "40-epochs-seed-2", "150-epochs-seed-1"}
+    found = rows(read_groups(tmp_path / "results"))
+    assert [(row[1], row[4], row[5]) for row in found] == [
+        ("40 epochs", "**91.50 ± 0.71**", "2"),
+        ("150 epochs", "**96.00**", "1"),
+    ]
+
+
+def test_a_distilled_run_has_a_row_of_its_own_that_says_so(tmp_path: Path) -> None:
+    options = {"mixup": 0.2, "distillation_weight": 0.9, "temperature": 4.0}
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
+    write_run(tmp_path / "mnist-cnn" / "b", seed=0, recipe=recipe(7) | options)
+    assert [row[1] for row in rows(read_groups(tmp_path))] == ["7 epochs", "7 epochs, mixup 0.2, distilled"]
+
+
+def test_values_that_change_nothing_do_not_split_a_row(tmp_path: Path) -> None:
+    older = recipe(7) | {"starts": 1}
+    newer = recipe(7) | {"initializations": 1, "mixup": 0.0, "distillation_weight": 0.0, "temperature": 4.0}
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0, recipe=older)
+    write_run(tmp_path / "mnist-cnn" / "b", seed=1, recipe=newer)
+    (group,) = read_groups(tmp_path)
+    assert len(group.runs) == 2
+
+
+def test_runs_of_an_earlier_network_are_marked_and_have_its_costs(tmp_path: Path) -> None:
+    earlier = PRESETS["mnist-cnn"].to_dict()
+    earlier["network"] |= {"pool_size": 7}
+    write_run(tmp_path / "mnist-cnn" / "earlier", seed=0, classifier=earlier)
+    write_run(tmp_path / "mnist-cnn" / "today", seed=0)
+    groups = read_groups(tmp_path)
+    costs = {group.preset: ((200, 300) if group.is_earlier else (522, 14_602)) for group in groups}
+    page = report.render(groups, costs, "pictures", [])
+    found = [line.split(" | ")[:4:2] for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
+    assert sorted(found) == [["| `mnist-cnn`", "522"], ["| `mnist-cnn` (earlier network)", "200"]]
+
+
+def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path: Path) -> None:
+    presets = ("mnist-cnn", "mnist-pde", "mnist-pde-k10", "mnist-pde-k2", "cifar10-global")
+    for preset in presets:
+        write_run(tmp_path / preset / "a", seed=0, preset=preset)
+    write_run(tmp_path / "mnist-pde" / "b", seed=0, preset="mnist-pde", recipe=recipe(99))
+    groups = read_groups(tmp_path)
+    (study,) = studies_of_num_steps(groups)
+    found = [(num_steps, group.name, group.epochs) for num_steps, group in study.items()]
+    assert found == [(2, "mnist-pde-k2", 7), (5, "mnist-pde", 7), (10, "mnist-pde-k10", 7)]
+    costs = dict.fromkeys((group.preset for group in groups), (0, 0))
+    assert "](pictures/time-steps.png)" in report.render(groups, costs, "pictures", [])
+
+
+def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
+    history = tmp_path / "mnist-cnn" / "a" / "history.csv"
+    history.write_text(f"{','.join(COLUMNS)}\n1,0.5,0.25,,,0.01,3\n2,0.4,0.75,,,0.01,3\n")
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda _, *data, label: drawn.append((*data, label)))
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
+    plot_learning_curves(read_groups(tmp_path), tmp_path / "curves.png")
+    assert drawn == [([1, 2], [25, 75], "--", "mnist-cnn, 7 epochs, training")]
+    assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_adding_a_run_leaves_out_the_paths_of_the_machine(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", seed=4, data_dir="/home/somebody/data", teacher_source="/home/somebody/teacher")
+    target = add_run(tmp_path / "run", tmp_path / "results")
+    assert target == tmp_path / "results" / "mnist-cnn" / "7-epochs-seed-4"
+    assert "somebody" not in (target / "metrics.json").read_text()
+    assert (target / "history.csv").read_text() == (tmp_path / "run" / "history.csv").read_text()
+
+
+def test_only_a_run_of_the_same_network_recipe_and_seed_is_replaced(tmp_path: Path) -> None:
+    earlier = PRESETS["mnist-cnn"].to_dict()
+    earlier["network"] |= {"pool_size": 7}
+    for name, changes in {
+        "earlier": {"classifier": earlier},
+        "today": {},
+        "again": {"test_accuracy": 0.95},
+    }.items():
+        write_run(tmp_path / name, seed=0, **changes)
+        add_run(tmp_path / name, tmp_path / "results")
+    assert sorted(run.accuracy for group in read_groups(tmp_path / "results") for run in group.runs) == [90, 95]
+
+
+def test_a_training_on_a_folder_of_images_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "photos", seed=1, images={"splits": {"test": {"files": 2}}})
+    assert report.main(["--results", str(tmp_path / "results"), "--add", str(tmp_path / "photos")]) == 2
+    assert "on a folder of images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "history.csv", "confusion", "classifier", "best_epoch"])
+def test_an_unfinished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str) -> None:
+    write_run(tmp_path / "run", seed=0)
+    if missing.endswith((".json", ".csv")):
+        (tmp_path / "run" / missing).unlink()
+    else:
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        del metrics[missing]
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    assert report.main(["--results", str(tmp_path / "results"), "--add", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("report: error: ")
+    assert str(tmp_path / "run") in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_without_metrics_is_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
+    shutil.copytree(tmp_path / "mnist-cnn" / "a", tmp_path / "mnist-cnn" / "b")
+    (tmp_path / "mnist-cnn" / "b" / "metrics.json").unlink()
+    (group,) = read_groups(tmp_path)
+    assert len(group.runs) == 1
+
+
+def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]) == 2
+    assert "--add RUN adds one" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def rows(groups: list[Group]) -> list[list[str]]:
+    """Return the cells of the rows of MNIST networks."""
+    costs = dict.fromkeys((group.preset for group in groups), (522, 14_602))
+    page = report.render(groups, costs, "pictures", [])
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `mnist-")
+    ]
+
+
+def recipe(epochs: int) -> dict[str, Any]:
+    return {"dataset": "mnist", "epochs": epochs}
+
+
+def write_run(folder: Path, seed: int, preset: str = "mnist-cnn", **changes: object) -> None:
+    """Write a run in which 15 % of the 3s and 5s are taken for each other."""
+    confusion = [[10 if row == column else 0 for column in range(10)] for row in range(10)]
+    confusion[3][3], confusion[3][5] = 8, 2
+    confusion[5][5], confusion[5][3] = 9, 1
+    metrics = {
+        "preset": preset,
+        "classifier": PRESETS[preset].to_dict(),
+        "seed": seed,
+        "precision": "float32",
+        "recipe": recipe(7),
+        "device": "cpu",
+        "versions": {"backend": "tensorflow"},
+        "seconds": 120.0,
+        "best_epoch": 1,
+        "parameters": 522,
+        "test_accuracy": 0.9,
+        "test_loss": 0.3,
+        "test_images": 100,
+        "confusion": confusion,
+        **changes,
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "history.csv").write_text(f"{','.join(COLUMNS)}\n1{',0.5' * 6}\n")
