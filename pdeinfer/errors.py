@@ -87,9 +87,9 @@ class MissingDependencyError(PdeinferError, ImportError):
         package: str,
         extra: str | None,
         purpose: str,
-        *,
         problem: str = "which is not installed",
         cure: str | None = None,
     ) -> None:
         wanted = f"'pdeinfer[{extra}]'" if extra else package
         super().__init__(f"{purpose} needs {package}, {problem}: {cure or f'pip install {wanted}'}", name=package)
+        self.args = (package, extra, purpose, problem, cure)  # what pickle passes to __init__

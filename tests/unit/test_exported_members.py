@@ -1,6 +1,7 @@
 """The public names of `import pdeinfer`, and the modules that it must not load."""
 
 import importlib.metadata
+import pickle
 import subprocess
 import sys
 
@@ -23,6 +24,27 @@ def test_every_error_is_exported_and_derives_from_pdeinfer_error() -> None:
     tree = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
     assert all(issubclass(value, pdeinfer.PdeinferError) for value in tree.values())
     assert tree.keys() <= set(pdeinfer.__all__)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ImageTooLargeError("too large", 5),
+        errors.MissingDependencyError("onnxruntime", "cpu", "predicting"),
+        errors.MissingDependencyError("jax", None, "training", "which is broken", "cure"),
+        *(
+            error("why")
+            for error in vars(errors).values()
+            if isinstance(error, type) and error is not errors.MissingDependencyError
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_pickling_between_processes(error: errors.PdeinferError) -> None:
+    restored = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    assert type(restored) is type(error)
+    assert str(restored) == str(error)
+    assert vars(restored) == vars(error)
 
 
 def test_the_version_matches_the_installed_distribution() -> None:
