@@ -139,9 +139,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         default=256, ge=1, description="most images that a model has admitted and not classified; more get a 503"
     )
-    precision: Precision = Field(
-        default="float32", description="float32, or half or int8 where a model's package has such a file"
-    )
+    precision: Precision = Field(default="float32", description="float32, or int8 for packages that have an int8 file")
     per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
         description='the four settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',

@@ -32,8 +32,9 @@ ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"
 KERAS_FILE = "model.keras"
 
-Precision: TypeAlias = Literal["float32", "half", "int8"]
-MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "half": "model.half.onnx", "int8": "model.int8.onnx"}
+# Older packages may also have model.half.onnx, which is listed and checked but no longer used.
+Precision: TypeAlias = Literal["float32", "int8"]
+MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "int8": "model.int8.onnx"}
 
 MAX_CARD_BYTES = 1 << 20
 

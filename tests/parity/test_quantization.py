@@ -12,17 +12,16 @@ import PIL.Image
 import pytest
 from onnx import numpy_helper
 
-from pdeinfer import PRESETS, ModelPackage, ModelPackageError, PdeSpec, PeronaMalik, Predictor
+from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Predictor
 from pdeinfer.checks.evaluation import evaluate
 from pdeinfer.checks.parity import Array, synthetic_images
-from pdeinfer.checks.variants import compare_variant
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
 from pdeinfer.export import broken_rules, export_package
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
 from pdeinfer.package import zoo
-from pdeinfer.package.package import KERAS_FILE, MODEL_FILES, ONNX_FILE, write_card
+from pdeinfer.package.package import KERAS_FILE, MODEL_FILES, ONNX_FILE
 from pdeinfer.runtime.session import create_session
 
 Captured = pytest.CaptureFixture[str]
@@ -166,20 +165,6 @@ def test_a_package_with_an_int8_file_verifies(package: ModelPackage, capsys: Cap
     assert "model.int8.onnx on ONNX Runtime" in parity
 
 
-def test_a_file_of_an_earlier_version_in_half_precision_still_loads_and_verifies(
-    package: ModelPackage, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(package.path, tmp_path / "older"))
-    shutil.copyfile(folder / ONNX_FILE, folder / MODEL_FILES["half"])
-    write_card(folder, replace(package.card, variants={"half": {"test_accuracy": 0.97}}))
-    older = ModelPackage.read(folder)
-    assert older.precisions == ("float32", "half", "int8")
-    with Predictor(older, precision="half") as predictor:
-        assert predictor.info().precision == "half"
-    report = compare_variant(folder, "half", {"smooth noise": smooth_images(package.card.preset.input)})
-    assert (report.passed, report.max_difference) == (True, 0)
-
-
 @pytest.mark.parametrize("missing", [True, False])
 def test_calibration_without_images_is_one_line_and_leaves_nothing(
     missing: bool, run: Path, tmp_path: Path, capsys: Captured
@@ -192,10 +177,3 @@ def test_calibration_without_images_is_one_line_and_leaves_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pdeinfer: error: {images}: expected ")
     assert [entry.name for entry in tmp_path.iterdir()] == ([] if missing else ["images"])
-
-
-def test_a_precision_that_is_unknown_or_missing_is_an_error(package_folder: Path) -> None:
-    with pytest.raises(ModelPackageError, match="int8"):
-        Predictor(package_folder, precision="int8")
-    with pytest.raises(ValueError, match="int4"):
-        Predictor(package_folder, precision="int4")  # type: ignore[arg-type]

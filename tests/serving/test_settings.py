@@ -75,10 +75,10 @@ def test_one_model_may_be_batched_in_another_way() -> None:
 
 
 def test_one_model_may_have_another_precision() -> None:
-    settings = parse_settings(["--precision=half", '--per-model={"cifar10-global": {"precision": "int8"}}'])
+    settings = parse_settings(["--precision=int8", '--per-model={"digits-pde": {"precision": "float32"}}'])
 
     assert settings.precision_of("cifar10-global") == "int8"
-    assert settings.precision_of("digits-pde") == "half"
+    assert settings.precision_of("digits-pde") == "float32"
     assert parse_settings([]).precision_of("digits-pde") == "float32"
 
 

@@ -126,6 +126,16 @@ class TestAnswers:
         for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, IMAGES[0, ..., 0]):
             assert predictor.predict(source) == expected
 
+    @pytest.mark.parametrize("buffering", [0, -1])
+    def test_a_file_object_that_cannot_seek_is_an_image(self, predictor: Predictor, buffering: int) -> None:
+        content = io.BytesIO()
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(content, "PNG")
+        read, write = os.pipe()
+        os.write(write, content.getvalue())
+        os.close(write)
+        with os.fdopen(read, "rb", buffering) as pipe:
+            assert predictor.predict(pipe) == predictor.predict(IMAGES[0])
+
     def test_other_sizes_and_modes_are_converted(self, rgb_package_folder: Path) -> None:
         with Predictor(rgb_package_folder) as predictor:
             small = predictor.predict(np.full((8, 8), 100, np.uint8))
@@ -306,7 +316,7 @@ class TestErrors:
 
 
 class TestLife:
-    """info, close, threads."""
+    """info, packages and precisions, close, threads."""
 
     def test_info_describes_what_runs(self, package_folder: Path) -> None:
         with Predictor(str(package_folder), device="cpu", threads=2, batch_size=7) as predictor:
@@ -319,6 +329,25 @@ class TestLife:
     def test_a_model_package_object_is_accepted(self, package_folder: Path) -> None:
         with Predictor(ModelPackage.read(package_folder)) as predictor:
             assert predictor.info().path == package_folder
+
+    def test_a_package_of_an_earlier_version_with_a_half_precision_file_loads_without_it(
+        self, package_folder: Path, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree(package_folder, tmp_path / "older"))
+        shutil.copyfile(folder / ONNX_FILE, folder / "model.half.onnx")
+        write_card(folder, replace(ModelPackage.read(package_folder).card, variants={"half": {"test_accuracy": 0.97}}))
+        older = ModelPackage.read(folder)
+        older.verify_checksums()
+        assert older.precisions == ("float32",)
+        with Predictor(older) as predictor, Predictor(package_folder) as expected:
+            assert np.array_equal(predictor.predict_proba(IMAGES), expected.predict_proba(IMAGES))
+
+    @pytest.mark.parametrize(("precision", "error"), [("int8", ModelPackageError), ("half", ValueError)])
+    def test_a_missing_and_an_unknown_precision_are_named(
+        self, package_folder: Path, precision: Any, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error, match=precision):
+            Predictor(package_folder, precision=precision)
 
     def test_a_closed_predictor_raises_predictor_closed_error(self, package_folder: Path) -> None:
         with Predictor(package_folder) as predictor:
