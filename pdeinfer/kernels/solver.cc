@@ -336,7 +336,7 @@ class Block {
     Vector* const next = levels_[1].row(kOnly && !is_short_ ? 0 : row);
     const float source = layer_.source;
     const int64_t width = width_;
-    // A row's values are loaded once, and handed from point to point.
+    // Each value of a row is loaded once and passed on to the next point.
     Vector west = here[-1], centre = here[0];
     Vector ax_west = numbers[-1].values[kCourantX], ax = numbers[0].values[kCourantX];
     for (int64_t x = 0; x < width; ++x) {
@@ -428,7 +428,7 @@ class Block {
     if (first < count) finish_points(count - first, output + first, [&](int64_t i) { return point(first + i); });
   }
 
-  // Writes the output of `count` points, which point(0), point(1), ... point to.
+  // Writes the output of `count` points, at point(0), point(1), ...
   template <typename Point>
   INLINED void finish_points(int64_t count, float* output, Point point) const {
     const Vector scale = weights_.scale, shift = weights_.shift;
@@ -447,10 +447,10 @@ class Block {
   const Lanes lanes_;
   const int64_t height_, width_, first_row_;
   const bool is_streamed_;
-  const bool is_short_;          // a row is shorter than the lanes are many: the output is written row after row as one
-  const int64_t stages_;         // of the first sweep
-  int64_t band_height_, offset_;  // the image's row less the grids'
-  Vector* zeros_;                // beyond the first and the last row, for the convolutions
+  const bool is_short_;          // rows are shorter than LANES: the output treats all rows as one
+  const int64_t stages_;         // in the first sweep
+  int64_t band_height_, offset_;  // offset_: the image's row minus the grids' row
+  Vector* zeros_;                // the row outside the image, for the convolutions
   Grid<Numbers> numbers_;
   Grid<Rest> rest_;
   Grid<Vector> input_, levels_[2];  // H[k] is in levels_[k % 2]

@@ -1,4 +1,4 @@
-"""The operator's library, as built; and each instruction set that it has a solver for."""
+"""Fixtures: the compiled library, and each instruction set that it has a solver for."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def library() -> None:
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The instruction set in use."""
+    """Select an instruction set; skip the test if this CPU lacks it."""
     monkeypatch.setenv("PDEINFER_KERNEL", request.param)
     model = make_layer("neither", (1, 1, 1, 1)).model()
     if create_session(model.SerializeToString(), "cpu", 1).pde_layers != "fused":

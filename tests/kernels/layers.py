@@ -1,4 +1,4 @@
-"""PDE layers for the tests: as an ONNX model that calls pdeinfer.GlobalLayer, and naively in float64."""
+"""PDE layers for the tests: as an ONNX model that calls pdeinfer.GlobalLayer, and as a naive float64 reference."""
 
 from dataclasses import dataclass, field
 
@@ -15,14 +15,14 @@ INPUTS = ["h", *(f"{name}{part}" for name in NAMES for part in ("", "_bias")), "
 
 @dataclass
 class PdeLayer:
-    """A layer and its input: `tensors` by their names in INPUTS, absent where the layer has none."""
+    """A layer and its input; `tensors` maps names of INPUTS to values and omits absent ones."""
 
     num_steps: int
     source: float
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def model(self, constant: tuple[str, ...] | None = None) -> onnx.ModelProto:
-        """Return the model `result = GlobalLayer(...)`: `constant` names its initializers, by default all weights."""
+        """Return the model `result = GlobalLayer(...)`; `constant` names the initializers, by default all weights."""
         if constant is None:
             constant = tuple(name for name in self.tensors if name.endswith("_bias") or self.tensors[name].ndim == 1)
             constant += tuple(name.removesuffix("_bias") for name in constant)
@@ -50,7 +50,7 @@ class PdeLayer:
         return {value.name: self.tensors[value.name] for value in model.graph.input}
 
     def reference(self) -> NDArray[np.float64]:
-        """Return the result (N, C, H, W), from the formulas in float64, NaN wherever one has an influence."""
+        """Return the result (N, C, H, W) in float64; NaN spreads to every point that depends on it."""
         tensors = {name: value.astype(np.float64) for name, value in self.tensors.items()}
         h = tensors["h"]
         u, v, diffusivity_x, diffusivity_y = (self._coefficient(name, tensors) for name in NAMES)
@@ -83,7 +83,7 @@ class PdeLayer:
         return np.broadcast_to(tensors.get(name, np.zeros(())), h.shape)
 
     def _function(self) -> onnx.FunctionProto:
-        """Return the same in standard operators, as they come: with neighbours by Slice and Concat."""
+        """Return the layer as an ONNX function of standard operators, with Slice and Concat for the neighbours."""
         body = _Body()
         coefficients = {}
         for name in NAMES:
@@ -135,7 +135,7 @@ class _Body:
         return self.add("Constant", value_float=value)
 
     def roll(self, value: str, shift: int, axis: int) -> str:
-        """As numpy.roll, by 1 or -1."""
+        """Add numpy.roll by 1 or -1."""
         first, cut, last = ([-(2**31)], [-shift], [2**31 - 1])
         bounds = [self.add("Constant", value_ints=ints) for ints in (first, cut, last, [axis])]
         head = self.add("Slice", value, bounds[0], bounds[1], bounds[3])
@@ -143,7 +143,7 @@ class _Body:
         return self.add("Concat", tail, head, axis=axis)
 
     def difference(self, value: str, axis: int) -> str:
-        """The next value along the axis minus the one before."""
+        """Add the next value along the axis minus the previous one."""
         return self.add("Sub", self.roll(value, -1, axis), self.roll(value, 1, axis))
 
 
@@ -168,7 +168,7 @@ def make_layer(
     start: bool = False,
     seed: int = 0,
 ) -> PdeLayer:
-    """Return a layer with random weights, as tame as trained ones, and a random input of a shape (N, H, W, C)."""
+    """Return a layer with random weights of realistic size and a random input of shape (N, H, W, C)."""
     rng = np.random.default_rng(seed)
     channels = shape[3]
     layer = PdeLayer(num_steps, source)

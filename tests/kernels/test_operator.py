@@ -1,4 +1,4 @@
-"""The fused operator against the same layer naively in float64, and against its function in standard operators."""
+"""The fused operator, compared with a naive float64 reference and with its ONNX function in standard operators."""
 
 import resource
 from functools import cache
@@ -16,10 +16,10 @@ from pdeinfer.runtime import kernel
 from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import STRUCTURES, PdeLayer, make_layer
 
-# The largest error relative to the largest value; 3.4e-7 was seen at these shapes.
+# The largest error, relative to the largest value. Measured at these shapes: 3.4e-7.
 TOLERANCE = 1e-6
 
-# Sides of 1 and 2, where a point is its own neighbour; one channel, and counts around each solver's 4, 8 and 16 lanes.
+# Sides of 1 and 2, where a point is its own neighbour; channel counts of 1 and around the solvers' 4, 8 and 16 lanes.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 1, 5, 3),
@@ -31,7 +31,7 @@ SHAPES = [
     (1, 3, 8, 33),
 ]
 
-# More than fits the cache, in several bands of rows and in one, with fewer rows than stages, and with hardly more.
+# Larger than the cache: several bands, one band, fewer rows than stages, slightly more rows than stages.
 LARGE_SHAPES = [(1, 400, 25, 17), (2, 50, 170, 4), (1, 3, 3000, 5), (1, 9, 1000, 3), (1, 9000, 1, 4)]
 
 
@@ -53,7 +53,7 @@ def run_function(layer: PdeLayer, monkeypatch: pytest.MonkeyPatch) -> NDArray[np
 
 @cache
 def reference(*layer: Any, **options: Any) -> NDArray[np.float64]:
-    """The reference of `make_layer` with these arguments: a slow one, which every solver is compared with."""
+    """Return the reference of `make_layer` with these arguments, cached because it is slow."""
     return make_layer(*layer, **options).reference()
 
 
@@ -67,7 +67,7 @@ def error(result: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
 class TestEverySolver:
     @pytest.mark.parametrize("structure", STRUCTURES)
     @pytest.mark.parametrize("num_steps", [1, 4])
-    def test_every_structure_equals_the_reference_at_odd_shapes(self, structure: str, num_steps: int) -> None:
+    def test_every_structure_equals_the_reference_at_unusual_shapes(self, structure: str, num_steps: int) -> None:
         for shape in SHAPES:
             result = run(make_layer(structure, shape, num_steps))
             assert error(result, reference(structure, shape, num_steps)) < TOLERANCE, shape
@@ -84,7 +84,7 @@ class TestEverySolver:
         assert error(run(make_layer(*layer, source=0.0)), reference(*layer, source=0.0)) < TOLERANCE
 
     @pytest.mark.parametrize("structure", STRUCTURES)
-    def test_it_equals_its_function(self, structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_operator_equals_its_function(self, structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
         layer = make_layer(structure, (2, 5, 4, 24), 5)
         function = run_function(layer, monkeypatch)
         assert error(function, reference(structure, (2, 5, 4, 24), 5)) < TOLERANCE
@@ -99,13 +99,13 @@ class TestEverySolver:
             layer = make_layer(structure, shape, num_steps, start=num_steps == 2)
             assert error(run(layer), run_function(layer, monkeypatch).astype(np.float64)) < 2 * TOLERANCE, shape
 
-    def test_two_threads_give_the_same_bits(self) -> None:
+    def test_results_do_not_depend_on_the_number_of_threads(self) -> None:
         for shape in ((1, 16, 16, 40), (12, 8, 8, 9), LARGE_SHAPES[0]):
             layer = make_layer("convolutions", shape, 3)
             assert np.array_equal(run(layer, 1), run(layer, 2))
 
     @pytest.mark.parametrize("channels", [1, 3, 16])
-    def test_an_image_has_the_same_result_in_every_batch(self, channels: int) -> None:
+    def test_results_do_not_depend_on_the_batch(self, channels: int) -> None:
         layer = make_layer("convolutions", (7, 8, 8, channels), 2)
         batch = run(layer)
         for index in range(7):
@@ -113,7 +113,7 @@ class TestEverySolver:
             assert np.array_equal(run(alone)[0], batch[index])
 
     @pytest.mark.parametrize("structure", STRUCTURES)
-    def test_images_of_few_channels_that_are_solved_together_equal_the_reference(self, structure: str) -> None:
+    def test_images_with_few_channels_equal_the_reference(self, structure: str) -> None:
         for shape in [(19, 3, 4, 1), (9, 4, 3, 2), (6, 3, 5, 3)]:
             for start in (False, True):
                 layer = make_layer(structure, shape, 2, start=start)
@@ -125,7 +125,7 @@ class TestEverySolver:
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("num_steps", [1, 2])
-    def test_what_is_not_finite_spreads_as_far_as_in_the_reference(self, value: float, num_steps: int) -> None:
+    def test_non_finite_values_spread_as_in_the_reference(self, value: float, num_steps: int) -> None:
         layer = make_layer("convolutions", (1, 9, 10, 5), num_steps)
         layer.tensors["h"][0, 3, 4, 2] = value
         result, expected = run(layer), layer.reference()
@@ -149,7 +149,7 @@ class TestEverySolver:
         assert np.array_equal(run(layer, model=layer.model(constant=())), run(layer))
 
 
-def test_the_optimised_graph_has_the_operator_and_no_transpose(tmp_path: Path) -> None:
+def test_the_optimized_graph_has_the_operator_and_no_transpose(tmp_path: Path) -> None:
     layer = make_layer("convolutions", (1, 8, 8, 16))
     layer.tensors.pop("h")
     model = PdeLayer(1, 0.4, {"h": np.zeros((1, 8, 8, 16), np.float32), **layer.tensors}).model()
@@ -177,10 +177,10 @@ def test_the_optimised_graph_has_the_operator_and_no_transpose(tmp_path: Path) -
     operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert operators.count("GlobalLayer") == 1
     assert not {"Transpose", "Reshape"} & set(operators)
-    assert session.get_outputs()[0].shape == ["batch", 16, 8, 8]  # the operator has told it
+    assert session.get_outputs()[0].shape == ["batch", 16, 8, 8]  # inferred by the operator
 
 
-def test_scratch_memory_is_kept_from_run_to_run() -> None:
+def test_scratch_memory_is_reused_between_runs() -> None:
     layer = make_layer("convolutions", (1, 32, 32, 16), 5)
     model = layer.model()
     session = create_session(model.SerializeToString(), "cpu", 1)
@@ -197,7 +197,7 @@ def test_scratch_memory_is_kept_from_run_to_run() -> None:
 
 
 class TestMalformed:
-    """Errors of ONNX Runtime, which name the input."""
+    """Malformed nodes raise errors that name the input."""
 
     @pytest.mark.parametrize(
         ("shape", "message"),
@@ -207,7 +207,7 @@ class TestMalformed:
             ((1, 4, 5, 7), r"scale must be \(7\), not \(6\)"),
         ],
     )
-    def test_an_input_of_another_shape_is_an_error(self, shape: tuple[int, ...], message: str) -> None:
+    def test_an_input_with_a_wrong_shape_is_an_error(self, shape: tuple[int, ...], message: str) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6))
         layer.tensors["h"] = np.ones(shape, np.float32)
         expect_error(layer, message)
@@ -224,7 +224,7 @@ class TestMalformed:
         ],
     )
     @pytest.mark.parametrize("constant", [None, ()])
-    def test_a_weight_of_another_shape_is_an_error(
+    def test_a_weight_with_a_wrong_shape_is_an_error(
         self, name: str, shape: tuple[int, ...], message: str, constant: tuple[str, ...] | None
     ) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6), start=True)
@@ -232,7 +232,7 @@ class TestMalformed:
         expect_error(layer, message, constant)
 
     @pytest.mark.parametrize("shape", [(2, 4, 5, 6), (1, 4, 5, 1), (1,)])
-    def test_a_map_of_another_shape_than_the_input_is_an_error(self, shape: tuple[int, ...]) -> None:
+    def test_a_map_with_another_shape_than_the_input_is_an_error(self, shape: tuple[int, ...]) -> None:
         layer = make_layer("maps", (1, 4, 5, 6))
         layer.tensors["diffusion_y"] = np.ones(shape, np.float32)
         expect_error(layer, r"diffusion_y must be \(1, 4, 5, 6\), not ")
@@ -243,20 +243,20 @@ class TestMalformed:
         model.graph.node[0].input[1] = ""
         expect_error(layer, r"courant_x must be \(6, 1, 3, 3\), not absent", model=model)
 
-    def test_more_steps_than_rows_of_nothing_leave_nothing_but_the_shift(self) -> None:
+    def test_zeros_stay_zero_over_many_steps(self) -> None:
         layer = make_layer("convolutions", (1, 90, 100, 17), 200)
         layer.tensors["h"] *= 0
         expected = np.maximum(layer.tensors["shift"], 0).reshape(1, 17, 1, 1)
         assert np.array_equal(run(layer), np.broadcast_to(expected, (1, 17, 90, 100)))
 
     @pytest.mark.parametrize("num_steps", [0, -1, 1001, 2**62])
-    def test_no_steps_and_very_many_are_an_error(self, num_steps: int) -> None:
+    def test_a_number_of_steps_outside_1_to_1000_is_an_error(self, num_steps: int) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6))
         model = layer.model()
         model.graph.node[0].attribute[0].i = num_steps
         expect_error(layer, f"num_steps must be 1 to 1000, not {num_steps}", model=model)
 
-    def test_an_instruction_set_that_is_unknown_by_then_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_instruction_set_that_becomes_unknown_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         assert kernel.register_kernel(options)
