@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pdeinfer.package import zoo
-from tests.documents import ROOT, Example, code_blocks, console_examples, run_examples, serve
+from tests.documents import ROOT, code_blocks, console_examples, run_examples, serve
 
 README = ROOT / "README.md"
 FIRST_PREDICTION = ROOT / "docs/first-prediction.md"
+TRAIN = ROOT / "docs/train.md"
 EXPORT = ROOT / "docs/export.md"
 # How the commands in `sh` blocks begin. tests/packaging runs them; `pdeinfer serve` is the fixture `port`.
 SET_UP = (
@@ -23,7 +24,7 @@ SET_UP = (
     "docker run --rm",
     "pdeinfer serve",
 )
-TRAINING = ("pdeinfer train", "pdeinfer export", "pdeinfer verify")
+TRAINING = ("pdeinfer train", "pdeinfer export", "pdeinfer verify", "pdeinfer evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,12 @@ def test_commands_have_their_output(folder: Path, port: int) -> None:
 
 @pytest.mark.slow
 def test_training_and_export_have_their_output(folder: Path) -> None:
-    examples = [example for example in console_examples(README) if example[0].startswith(TRAINING)]
-    assert [command.split()[1] for command, _ in examples] == ["train", "export", "verify"]
-    run_examples(examples, folder)
-    run_examples(_without_what_ran(console_examples(EXPORT), examples), folder)
-
-
-def _without_what_ran(examples: list[Example], ran: list[Example]) -> list[Example]:
-    """Return the examples but for the trainings and exports that another document had run in the same folder."""
-    commands = {command for command, _ in ran if not command.startswith("pdeinfer verify")}
-    return [example for example in examples if example[0] not in commands]
+    ran: set[str] = set()
+    for document in (TRAIN, EXPORT, README):
+        examples = [example for example in console_examples(document) if example[0].startswith(TRAINING)]
+        run_examples([example for example in examples if example[0] not in ran], folder)
+        ran |= {command for command, _ in examples}
+    assert {command.split()[1] for command in ran} == {"train", "export", "verify", "evaluate"}
 
 
 def test_set_up_commands_are_ones_that_other_tests_run() -> None:
