@@ -36,7 +36,7 @@ COPY --from=build /opt/pdeinfer /opt/pdeinfer
 ENV PATH=/opt/pdeinfer/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 8000
-# 401: it serves, and its probes need a key (--probes-need-key).
+# 401 means that the server is up and its probes need a key (--probes-need-key).
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8000, timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status not in (200, 401))"]
 ENTRYPOINT ["pdeinfer", "serve", "--host", "0.0.0.0", "--port", "8000"]

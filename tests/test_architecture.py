@@ -26,6 +26,15 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cli"},
         {"__main__"},
     ],
+    "serving": [
+        {"errors", "settings", "telemetry"},
+        {"engine"},
+        {"http", "middleware"},
+        {"app"},
+        {"__init__"},
+        {"process"},
+        {"__main__"},
+    ],
 }
 HTTP_LIBRARIES = {"fastapi", "starlette", "uvicorn", "httptools", "multipart"}
 
