@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.bars import BAR_NOT_MET
+from benchmarks.targets import TARGET_MISSED
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/performance.md"
@@ -91,7 +91,7 @@ def write_page(description: str | None, page: Path, introduction: str, sections:
     """Run the command of every section, keep its output and write the page; change nothing where one fails.
 
     Returns:
-        The largest exit code: 0, BAR_NOT_MET where a bar was not met, or the code of a command that failed.
+        The largest exit code: 0, TARGET_MISSED if a target was missed, or the code of a command that failed.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true", help="write the page from the kept outputs, without measuring")
@@ -103,7 +103,7 @@ def write_page(description: str | None, page: Path, introduction: str, sections:
             run = subprocess.run(  # noqa: S603  # our own
                 [sys.executable, *section.arguments], check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True
             )
-            if run.returncode not in (0, BAR_NOT_MET):
+            if run.returncode not in (0, TARGET_MISSED):
                 print(f"benchmark: {command} failed; {page} is left as it was", file=sys.stderr)
                 return run.returncode
             outputs[section.output] = run.stdout

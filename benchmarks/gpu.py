@@ -1,6 +1,7 @@
-"""Latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch; float32 is nowhere TF32.
+"""Measures latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch, without TF32.
 
-It needs no TensorFlow where `python -m benchmarks.gpu --write FOLDER`, on any machine, wrote the networks.
+The machine with the device needs no TensorFlow if `python -m benchmarks.gpu --write FOLDER` wrote the networks on
+another one.
 """
 
 import argparse
@@ -38,11 +39,11 @@ TENSORRT = "TensorrtExecutionProvider"
 
 PRESETS = [pde_preset(1), RESNET, pde_preset(5), pde_preset(10)]
 
-Run: TypeAlias = Callable[[], Array]  # classifies one batch, whose images and size are fixed
+Run: TypeAlias = Callable[[], Array]  # classifies one fixed batch
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; return the exit code: 0, 1 where a route was left out, or 2 where nothing can be measured."""
+    """Run the benchmark; return the exit code: 0, 1 if a route was left out, or 2 if nothing can be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--write", type=Path, metavar="FOLDER", help="write the networks into a new folder, and stop")
@@ -88,7 +89,7 @@ def _measure(networks: Path | None) -> int:
             require_tensorflow()
             import tensorflow as tf
 
-            tf.config.set_visible_devices([], "GPU")  # it makes the networks, and would take the GPU's memory
+            tf.config.set_visible_devices([], "GPU")  # it would take all of the GPU's memory
             networks = Path(scratch)
             write_networks(PRESETS, networks, BATCH_SIZES[-1])
         for preset in PRESETS:
@@ -104,7 +105,7 @@ def _measure(networks: Path | None) -> int:
 
 
 def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tuple[dict[str, Run], list[str]]:
-    """Return the routes for the network in a folder, and why others are left out.
+    """Return the routes that can run the network in a folder, and a line per route that is left out.
 
     The routes returned give probabilities equal to those of the first.
 
@@ -112,7 +113,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
         device: "cuda", or "cpu" to try this benchmark without a GPU.
 
     Raises:
-        DeviceError: all are left out.
+        DeviceError: every route is left out.
     """
     images = np.load(folder / IMAGES_FILE)[:size]
     routes: dict[str, Run] = {}
@@ -135,7 +136,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
 
 
 def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Array) -> Report:
-    """Return how far apart the probabilities of the two are."""
+    """Compare the probabilities of two routes."""
     (expected_name, expected), (name, found) = reference, candidate
     return compare(
         (expected_name, lambda _: expected()),
@@ -146,9 +147,9 @@ def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Arr
 
 
 def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Yield what makes the runs of ONNX Runtime: from the CPU's memory, and from buffers on the device, as CUDA graph.
+    """Yield functions that make the runs of ONNX Runtime, from host memory and from bound buffers with a CUDA graph.
 
-    Where pdeinfer's function has dilated convolutions, `--inline` slices and concatenates, as the plain file does.
+    The function of `pdeinfer export` uses dilated convolutions; `--inline` slices and concatenates, as tf2onnx does.
     """
     import onnxruntime
 
@@ -178,7 +179,7 @@ def _session(model: bytes, providers: list[Any]) -> Any:
     """Return a session on the first of the providers.
 
     Raises:
-        DeviceError: it cannot be used; ONNX Runtime would go on with the next, or with the CPU's.
+        DeviceError: it cannot be used; ONNX Runtime alone would fall back to the next provider.
     """
     import onnxruntime
 
@@ -209,13 +210,13 @@ def _bound_run(model: bytes, providers: list[Any], images: Array, device: str) -
 
     def run() -> Array:
         session.run_with_iobinding(binding)
-        return np.array(output.numpy())  # in the CPU's memory it is the buffer itself
+        return np.array(output.numpy())  # a copy: on a CPU, numpy() returns the buffer itself
 
     return run
 
 
 def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Yield what makes the runs of PyTorch, with the images on the device."""
+    """Yield functions that make the runs of PyTorch, with the images on the device."""
     import torch
 
     from benchmarks.torch_network import Network
@@ -231,7 +232,7 @@ def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> I
         return run
 
     yield "PyTorch", partial(make, lambda network: network)
-    # As a CUDA graph; "max-autotune" would search for minutes, mostly among kernels of matrix products in TF32.
+    # As a CUDA graph. "max-autotune" would search for minutes, mostly among TF32 kernels.
     yield "torch.compile", partial(make, partial(torch.compile, dynamic=False, mode="reduce-overhead"))
 
 

@@ -24,7 +24,7 @@ ROUNDS = 51
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code: 0, or 2 where a model or its data set cannot be used."""
+    """Run the benchmark; return the exit code: 0, or 2 if the model or its data set cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.int8", description=__doc__)
     parser.add_argument("model", nargs="?", default="cifar10-global", help="bundled model or package (%(default)s)")
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="folder with the model's data set")
@@ -75,10 +75,8 @@ def print_rows(package: ModelPackage, test: Split) -> None:
             row += [milliseconds(times[name]), f"{times['float32'].median / times[name].median:.2f}"]
         rows.append(row)
     pde_layers = ", ".join(sorted({predictor.info().pde_layers for predictor in predictors.values()}))
-    print(
-        f"{package.card.preset.name}, PDE layers {pde_layers}, {len(test):,} test images; milliseconds a batch, median"
-    )
-    print("(quartiles), and how many times as fast as float32:\n")
+    print(f"{package.card.preset.name}, PDE layers {pde_layers}, {len(test):,} test images.")
+    print("Milliseconds per batch as median (quartiles), and speed relative to float32:\n")
     columns = [column for size in BATCH_SIZES for column in (f"batch {size}", "x float32")]
     print(table(["precision", "bytes", "accuracy", "labels as float32", "max difference", *columns], rows))
 

@@ -1,9 +1,9 @@
-"""What the largest image that the server takes costs to decode, by format: seconds of one thread, and memory.
+"""Measures what the largest image that the server accepts costs to decode, by format: seconds and memory.
 
     python -m benchmarks.largest_images [MEGAPIXELS]
 
-Each file is of one colour, the smallest there is for its size: what an attacker would send. Each is decoded three
-times, in a process of its own: the shortest time, the most memory.
+Each image has one colour, which gives the smallest file for its size: what an attacker would send. Each is decoded
+three times on one thread, in new processes; the table shows the shortest time and the most memory.
 """
 
 import json
@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[str, str, dict[str, object]]] = {
 
 
 def main() -> int:
-    """Print a row for each format."""
+    """Measure and print a row per format."""
     pixels = int(float(sys.argv[1]) * 10**6) if len(sys.argv) > 1 else Settings().max_image_pixels
     side = int(pixels**0.5)
     print("\n".join(describe()))
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def measure_in_new_process(name: str, side: int) -> dict[str, float]:
-    """Return the bytes of a file, and the seconds and megabytes that decoding it takes."""
+    """Return the size of a file in bytes, and the seconds and megabytes that decoding it takes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         for function in ("write", "decode"):
@@ -71,7 +71,7 @@ def write(name: str, side: int, path: str) -> None:
 
 def decode(_: str, side: int, path: str) -> None:
     content = Path(path).read_bytes()
-    to_array(PIL.Image.new("RGB", (8, 8)), PRESETS["digits-pde"].input)  # imports what is imported at the first call
+    to_array(PIL.Image.new("RGB", (8, 8)), PRESETS["digits-pde"].input)  # imports what the first call imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     to_array(content, PRESETS["digits-pde"].input, max_pixels=side * side)

@@ -1,4 +1,4 @@
-"""What a measurement was made on: the processor, and the versions of what ran."""
+"""Describes what a measurement ran on: processor and versions."""
 
 import importlib.metadata
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pdeinfer.runtime.cpus import available_cpus
 
-# What a processor computes with, the widest first: speed depends on it more than on its name.
+# Vector instructions, the widest first: speed depends on them more than on the processor's name.
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 
 PACKAGES = ("pdeinfer", "onnxruntime", "numpy", "keras", "tensorflow")
 
 
 def describe(*peers: str) -> list[str]:
-    """Return lines on the command, the hardware and the versions, also those of packages compared with."""
+    """Return lines on the command, the hardware and the versions, including those of `peers`."""
     versions = [f"Python {platform.python_version()}"]
     for package in (*PACKAGES, *peers):
         try:

@@ -1,4 +1,4 @@
-"""Prints what a benchmark found as Markdown, which reads as well in a terminal."""
+"""Formats results as Markdown that is also readable in a terminal."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from benchmarks.timing import Timing
 
 
 def machine(*peers: str) -> str:
-    """Return what a benchmark ran on as a block of code."""
+    """Return a code block that describes the machine; see `machine.describe`."""
     return "\n".join(["```text", *describe(*peers), "```", ""])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; all columns but the first are aligned to the right."""
+    """Return a table with its first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         header,
@@ -23,7 +23,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def milliseconds(timing: Timing) -> str:
-    """Return the median and the quartiles of a timing."""
+    """Return median and quartiles in milliseconds: "1.234 (1.000-2.000)"."""
     median, lower, upper = (
         f"{1000 * value:.{3 if timing.median < 0.01 else 1}f}"
         for value in (timing.median, timing.lower_quartile, timing.upper_quartile)

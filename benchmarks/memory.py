@@ -1,4 +1,4 @@
-"""The most memory that a new process takes for a route: its imports, the network, and batches of 1 and of 64."""
+"""Measures the peak memory of a new process per route: imports, one network, and batches of 1 and 64."""
 
 import multiprocessing
 import sys
@@ -43,7 +43,7 @@ def _peak(preset: Preset, folder: Path, route: str) -> str:
 
 
 def peak_memory(preset: Preset, folder: Path, route: str) -> float:
-    """Return the most memory, in MiB, that this process has had, after it has run a network of `networks.py`."""
+    """Run a network of `networks`; return the peak memory of this process in MiB."""
     classify = ROUTES[route].open(preset, folder, 1)
     images = np.load(folder / IMAGES_FILE)
     for size in BATCH_SIZES:

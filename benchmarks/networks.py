@@ -1,4 +1,4 @@
-"""The networks that are compared, in the files that each route loads."""
+"""Writes the networks that are compared, in the files that each route loads."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,24 +9,24 @@ import numpy as np
 
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.parity import synthetic_images
-from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS, Preset
 
 RESNET = PRESETS["cifar10-resnet32"]
 
-FUSABLE_FILE = "model.onnx"  # as pdeinfer exports it
-INLINED_FILE = "inlined.onnx"  # as `pdeinfer export --inline` does
-PLAIN_FILE = "plain.onnx"  # as tf2onnx alone converts it
+FUSABLE_FILE = "model.onnx"  # as `pdeinfer export` writes it
+INLINED_FILE = "inlined.onnx"  # as `pdeinfer export --inline` writes it
+PLAIN_FILE = "plain.onnx"  # as tf2onnx alone converts the network
 KERAS_FILE = "model.keras"
-WEIGHTS_FILE = "weights.npz"  # of PyTorch's network
+WEIGHTS_FILE = "weights.npz"  # for PyTorch
 IMAGES_FILE = "images.npy"  # uint8 (64, height, width, channels)
 
 
 def pde_preset(num_steps: int) -> Preset:
     """Return `cifar10-global` with K = `num_steps`."""
     preset = PRESETS["cifar10-global"]
+    network = preset.network
     return replace(
-        preset, name=f"global-k{num_steps}", network=replace(preset.network, pde=PdeSpec(num_steps=num_steps))
+        preset, name=f"global-k{num_steps}", network=replace(network, pde=replace(network.pde, num_steps=num_steps))
     )
 
 
@@ -36,10 +36,9 @@ def with_side(preset: Preset, side: int) -> Preset:
 
 
 def write_networks(presets: Iterable[Preset], folder: Path, count: int = 64) -> dict[Preset, Path]:
-    """Write each preset's network and images into a folder of its own, and return the folders by preset.
+    """Write each preset's network and images into a folder of its own; return the folders by preset.
 
-    The weights are random, the same in every run, but tame as those of a trained network: see `settle`. They do not
-    depend on the size of the images.
+    The weights are random, equal in every run and for every image size, and made realistic by `stabilize`.
 
     Args:
         count: images.
@@ -62,11 +61,11 @@ def smooth_images(height: int, width: int, channels: int, count: int) -> np.ndar
     return coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width]
 
 
-def settle(classifier: Any) -> None:
-    """Make the random weights of a network tame.
+def stabilize(classifier: Any) -> None:
+    """Give random weights the stability of trained ones.
 
-    The batch normalisations get the statistics of 64 images, so that values neither vanish nor grow from layer to
-    layer, and the velocities are slow, so that they do not grow from step to step: rounding errors would with them.
+    The batch normalisations get the statistics of 64 images: values neither vanish nor grow from layer to layer. The
+    velocities are scaled down: otherwise values, and rounding errors with them, would grow from step to step.
     """
     import keras
 
@@ -75,7 +74,7 @@ def settle(classifier: Any) -> None:
             variable.assign(0.1 * variable)
     for layer in classifier._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # its statistics become those of the next batch
+            layer.momentum = 0.0  # the next batch sets its statistics
     images = synthetic_images(*classifier.input_shape[1:])
     classifier(np.concatenate([batch[:16] for batch in images.values()]), training=True)
 
@@ -91,7 +90,7 @@ def _write_network(preset: Preset, folder: Path) -> None:
 
     keras.utils.set_random_seed(0)
     small = Classifier(with_side(preset, 32))
-    settle(small)
+    stabilize(small)
     classifier = Classifier(preset)
     classifier.set_weights(small.get_weights())
     classifier.save(folder / KERAS_FILE)

@@ -1,4 +1,4 @@
-"""`make bench`: Predictor, with its fused operator and without, against Keras: batch 1 and 64, on 1 and 2 threads."""
+"""`make bench`: times Predictor, fused and not, against Keras, at batch 1 and 64 on 1 and 2 threads."""
 
 import argparse
 import importlib.util
@@ -31,7 +31,7 @@ Timings = dict[int, dict[str, Timing]]  # by batch size, by route
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code: 0, 1 where outputs differ, 2 where a model cannot be used."""
+    """Run the benchmark; return the exit code: 0, 1 if outputs differ, 2 if a model cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quick", description=__doc__)
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="folders to measure beside the bundled models")
     try:
@@ -47,18 +47,18 @@ def main() -> int:
 
 
 def measure_in_new_process(package: ModelPackage, threads: int) -> Timings:
-    """Measure in a process of its own: TensorFlow takes its number of threads once."""
+    """Measure in a new process: TensorFlow takes its number of threads once per process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, package, threads).result()
 
 
 def measure(package: ModelPackage, threads: int) -> Timings:
-    """Return the timing of every route at every batch size, once their outputs are equal.
+    """Check that the outputs are equal; return the timing of every route at every batch size.
 
-    Keras is a route where TensorFlow is installed and the package has the original.
+    Keras is a route if TensorFlow is installed and the package has a `model.keras`.
 
     Raises:
-        ParityError: they differ.
+        ParityError: the outputs differ.
     """
     spec = package.card.preset.input
     images = synthetic_images(spec.height, spec.width, spec.channels)
@@ -79,15 +79,15 @@ def measure(package: ModelPackage, threads: int) -> Timings:
 
 
 def unfused(package: ModelPackage, threads: int) -> Predictor:
-    """Return a Predictor that has its PDE layers in standard operators."""
+    """Return a Predictor that runs its PDE layers in standard operators."""
     with mock.patch.dict(os.environ, PDEINFER_KERNEL="0"):
         return Predictor(package, device="cpu", threads=threads)
 
 
 def keras_predict(package: ModelPackage, threads: int) -> Classify:
-    """Return `Model.predict` of the package's original, with Keras's defaults, as probabilities.
+    """Return `Model.predict` of the package's `model.keras`, with Keras's defaults, as probabilities.
 
-    A call of it costs tens of milliseconds whatever the network: that is most of its time at batch 1.
+    Each call costs tens of milliseconds whatever the network: most of the time at batch 1.
     """
     require_tensorflow()
     import keras
@@ -108,7 +108,7 @@ def keras_predict(package: ModelPackage, threads: int) -> Classify:
 
 
 def print_rows(model: str, threads: int, timings: Timings) -> None:
-    """Print a row for each route, with how many times faster than Keras it is."""
+    """Print a row per route, with its speed relative to Keras."""
     for batch_size, routes in timings.items():
         for route, timing in routes.items():
             quartiles = f"{1000 * timing.lower_quartile:.3f} - {1000 * timing.upper_quartile:.3f}"

@@ -1,4 +1,4 @@
-"""The ways to run one network: each opens the files of `networks.py` as a function from images to probabilities."""
+"""The ways to run a network: each loads the files of `networks` as a function from images to probabilities."""
 
 import importlib.util
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Route:
     """One way to run a network.
 
     Attributes:
-        package: what must be installed for it.
+        package: what must be installed.
         open: loads a network from its folder, for a number of threads.
     """
 
@@ -39,29 +39,29 @@ def open_fused(preset: Preset, folder: Path, threads: int) -> Classify:
 
 
 def open_function(preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load pdeinfer's file without its operator, so that ONNX Runtime inlines the function of the PDE layers."""
+    """Load pdeinfer's file without its operator: ONNX Runtime inlines the function of the PDE layers."""
     return _open_onnx(preset, folder / FUSABLE_FILE, threads, fused=False)
 
 
 def open_plain(preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load what tf2onnx alone makes of the network."""
+    """Load tf2onnx's file."""
     return _open_onnx(preset, folder / PLAIN_FILE, threads, fused=False)
 
 
 def open_openvino(_preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load pdeinfer's file, functions inlined, into OpenVINO."""
+    """Load pdeinfer's file, with functions inlined, into OpenVINO."""
     return _open_openvino(folder / INLINED_FILE, threads)
 
 
 def open_openvino_plain(_preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load what tf2onnx alone makes of the network into OpenVINO."""
+    """Load tf2onnx's file into OpenVINO."""
     return _open_openvino(folder / PLAIN_FILE, threads)
 
 
 def open_keras(_preset: Preset, folder: Path, threads: int) -> Classify:
     """Return Keras's `predict`, with its defaults, as probabilities.
 
-    A call of it costs tens of milliseconds whatever the network: that is most of its time at batch 1.
+    Each call costs tens of milliseconds whatever the network: most of the time at batch 1.
     """
     model = load_keras(folder, threads)
 
@@ -83,7 +83,7 @@ def open_tf_function(_preset: Preset, folder: Path, threads: int) -> Classify:
 
 
 def open_torch(preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load an equal network of PyTorch."""
+    """Load the equal network in PyTorch."""
     import torch
 
     network = _torch_network(preset, folder, threads)
@@ -96,10 +96,10 @@ def open_torch(preset: Preset, folder: Path, threads: int) -> Classify:
 
 
 def open_torch_compiled(preset: Preset, folder: Path, threads: int) -> Classify:
-    """Load an equal network of PyTorch, compiled for each batch size with its weights as constants."""
+    """Load the equal network in PyTorch, compiled for each batch size with constant weights."""
     import torch
 
-    torch._dynamo.config.recompile_limit = 64  # by default 8 shapes and networks of one process
+    torch._dynamo.config.recompile_limit = 64  # the default is 8 per process, over all shapes and networks
     network = torch.compile(_torch_network(preset, folder, threads), dynamic=False, options={"freezing": True})
 
     def classify(images: Array) -> Array:
@@ -110,14 +110,14 @@ def open_torch_compiled(preset: Preset, folder: Path, threads: int) -> Classify:
 
 
 def load_keras(folder: Path, threads: int) -> object:
-    """Return the Keras network of a folder; TensorFlow takes its number of threads once in a process."""
+    """Return the Keras network of a folder. TensorFlow takes its number of threads once per process."""
     require_tensorflow()
     import keras
     import tensorflow as tf
 
     import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
 
-    tf.get_logger().setLevel("ERROR")  # it warns of functions that are traced for each network and batch size
+    tf.get_logger().setLevel("ERROR")  # it warns of every function that is traced again
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     return keras.saving.load_model(folder / KERAS_FILE, compile=False)
@@ -143,7 +143,7 @@ ROUTES = {
 
 
 def missing_package(route: str) -> str | None:
-    """Return the package that a route needs and that is not installed, or None."""
+    """Return the package that a route needs, if it is not installed, else None."""
     package = ROUTES[route].package
     return None if importlib.util.find_spec(package) else package
 
@@ -169,7 +169,7 @@ def _open_openvino(path: Path, threads: int) -> Classify:
     compiled = {}
 
     def classify(images: Array) -> Array:
-        # Compiled for each batch size, which is quicker than one that is free.
+        # Compiled for each batch size: faster than with a free one.
         if len(images) not in compiled:
             model = core.read_model(path)
             model.reshape({"image": list(images.shape)})

@@ -1,4 +1,4 @@
-"""What a larger image and a further time step cost, as tables and as plots."""
+"""Measures what larger images and more time steps cost, as tables and plots."""
 
 import argparse
 import sys
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the plots there, as PNG")
     arguments = parser.parse_args()
     print(machine())
-    print("Milliseconds an image at batch 1, one thread, median (quartiles).\n")
+    print("Milliseconds per image at batch 1, one thread, median (quartiles).\n")
     by_side = measure([(with_side(pde_preset(1), side), with_side(RESNET, side)) for side in SIDES], arguments.rounds)
     print(table(["pixels, K=1", *(f"{side}x{side}" for side in SIDES)], _rows(by_side)), flush=True)
     by_steps = measure([(pde_preset(steps), RESNET) for steps in STEPS], arguments.rounds)
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def measure(pairs: Sequence[tuple[Preset, Preset]], rounds: int) -> dict[str, list[Timing]]:
-    """Return the curves of pairs of a network with PDE layers and the ResNet32 to compare it with."""
+    """Return the curves of pairs of networks: one with PDE layers, and the ResNet32 to compare it with."""
     presets = list(dict.fromkeys(preset for pair in pairs for preset in pair))
     with tempfile.TemporaryDirectory() as folder, Workers(write_networks(presets, Path(folder), 1), ROUTES) as workers:
         cases = {
@@ -54,7 +54,7 @@ def measure(pairs: Sequence[tuple[Preset, Preset]], rounds: int) -> dict[str, li
 
 
 def plot(curves: Curves, values: Sequence[int], label: str, path: Path, *, is_log: bool) -> None:
-    """Write a picture of the curves, with logarithmic axes or linear ones."""
+    """Draw the curves on logarithmic or linear axes, and write the picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
@@ -67,7 +67,7 @@ def plot(curves: Curves, values: Sequence[int], label: str, path: Path, *, is_lo
         axes.set_ylim(bottom=0)
     axes.set_xticks(values, map(str, values), minor=False)
     axes.minorticks_off()
-    axes.set(xlabel=label, ylabel="milliseconds an image")
+    axes.set(xlabel=label, ylabel="milliseconds per image")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

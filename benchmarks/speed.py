@@ -1,4 +1,4 @@
-"""`make bench`: every way to run the networks side by side, on one and on two threads, and the bars to be met."""
+"""`make bench`: times every way to run the networks, on one and on two threads, and checks the targets."""
 
 import argparse
 import sys
@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.bars import BAR_NOT_MET, BATCH_SIZES, bars, cases_of_bars
 from benchmarks.markdown import machine, milliseconds, table
 from benchmarks.networks import RESNET, pde_preset, smooth_images, write_networks
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES, missing_package
+from benchmarks.targets import BATCH_SIZES, TARGET_MISSED, cases_of_targets, targets
 from benchmarks.timing import Timing
 from benchmarks.workers import Case, Workers
 from pdeinfer import ParityError, PdeinferError
@@ -19,11 +19,11 @@ from pdeinfer.spec.presets import Preset
 THREADS = (1, 2)
 PEERS = ("tf2onnx", "openvino", "torch")
 PEER_PACKAGES = ("openvino", "torch")
-BAR_ROUNDS = 41  # a ratio of two medians of eleven samples is uncertain by a tenth where the machine is shared
+TARGET_ROUNDS = 41  # on a shared machine, a ratio of two medians of eleven samples is uncertain by a tenth
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code: 0, 1 where outputs differ, 2 for other errors, BAR_NOT_MET."""
+    """Run the benchmark; return the exit code: 0, 1 if outputs differ, 2 for other errors, or TARGET_MISSED."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="K = 1 and 5, without OpenVINO and PyTorch, fewer rounds")
     parser.add_argument("--rounds", type=int, help="samples of each time (default: 11, or 7 with --quick)")
@@ -35,21 +35,21 @@ def main() -> int:
         print(f"Left out: {route}, since {missing_package(route)} is not installed.\n", flush=True)
         routes.remove(route)
     try:
-        timings, of_bars = measure(presets, routes, arguments.rounds or (7 if arguments.quick else 11))
+        timings, of_targets = measure(presets, routes, arguments.rounds or (7 if arguments.quick else 11))
     except PdeinferError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1 if isinstance(error, ParityError) else 2
     print_times(timings, presets, routes)
-    return print_bars(of_bars)
+    return print_targets(of_targets)
 
 
 def measure(
     presets: Sequence[Preset], routes: Sequence[str], rounds: int
 ) -> tuple[dict[Case, Timing], dict[Case, Timing]]:
-    """Return the timing of every case, once all outputs are equal; and again that of those that the bars compare.
+    """Check that all outputs are equal; return the timing of every case, and a second one of those with targets.
 
     Raises:
-        ParityError: they are not.
+        ParityError: the outputs differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         folders = write_networks(presets, Path(folder))
@@ -58,7 +58,7 @@ def measure(
             cases = [Case(*case) for case in _product(names, routes)]
             _require_equal(workers, cases)
             timings = _time(workers, cases, rounds)
-            return timings, _time(workers, cases_of_bars(timings), BAR_ROUNDS)
+            return timings, _time(workers, cases_of_targets(timings), TARGET_ROUNDS)
 
 
 def _time(workers: Workers, cases: Sequence[Case], rounds: int) -> dict[Case, Timing]:
@@ -74,14 +74,14 @@ def _product(names: Sequence[str], routes: Sequence[str]) -> list[Case]:
         Case(name, route, threads, size)
         for name in names
         for route in routes
-        if (name, route) != (RESNET.name, FUNCTION)  # without PDE layers it is what FUSED is
+        if (name, route) != (RESNET.name, FUNCTION)  # without PDE layers it equals FUSED
         for threads in THREADS
         for size in BATCH_SIZES
     ]
 
 
 def _require_equal(workers: Workers, cases: Sequence[Case]) -> None:
-    """Raise ParityError unless every case's probabilities are those of the plain file in ONNX Runtime."""
+    """Raise ParityError unless every case gives the probabilities of tf2onnx's file in ONNX Runtime."""
     images = smooth_images(32, 32, 3, max(BATCH_SIZES))
     for case in cases:
         reference = case._replace(route=PLAIN, threads=1)
@@ -96,13 +96,13 @@ def _require_equal(workers: Workers, cases: Sequence[Case]) -> None:
 
 
 def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], routes: Sequence[str]) -> None:
-    """Print two tables for each number of threads and batch size: the times, and their ratios."""
+    """Print two tables per number of threads and batch size: the times, and their ratios."""
     names = [preset.name for preset in presets]
     pdes = names[1:]
     for threads in THREADS:
         for size in BATCH_SIZES:
             print(f"### Batch {size}, {'one thread' if threads == 1 else f'{threads} threads'}\n")
-            print("Milliseconds a batch, median (quartiles):\n")
+            print("Milliseconds per batch, median (quartiles):\n")
             rows, ratios = [], []
             for route in routes:
                 cases = {name: Case(name, route, threads, size) for name in names}
@@ -115,21 +115,26 @@ def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], route
                 ratios.append([route, *(f"{resnet.median / median:.2f}" for median in ours)])
                 ratios[-1] += [f"{slow / median:.2f}" for slow, median in zip(plain, ours, strict=True)]
             print(table(["route", *names], rows))
-            print("How many times as fast as ResNet32 on the same route, and as the plain file in ONNX Runtime:\n")
+            print("Speed relative to ResNet32 on the same route, and to tf2onnx in ONNX Runtime:\n")
             header = [f"{name} {than}" for than in ("x ResNet32", "x tf2onnx") for name in pdes]
             print(table(["route", *header], ratios), flush=True)
 
 
-def print_bars(timings: Mapping[Case, Timing]) -> int:
-    """Print which bars are met; return the exit code, BAR_NOT_MET where one is not."""
-    found = bars(timings)
-    print(f"### Bars\n\nMeasured once more, by themselves, in {BAR_ROUNDS} turns each:\n")
+def print_targets(timings: Mapping[Case, Timing]) -> int:
+    """Print which targets are met; return the exit code, 0 or TARGET_MISSED."""
+    found = targets(timings)
+    print(f"### Targets\n\nMeasured again on their own, in {TARGET_ROUNDS} turns each:\n")
     rows = [
-        [bar.name, f"{bar.required:.2f}", "-" if bar.measured is None else f"{bar.measured:.2f}", bar.verdict]
-        for bar in found
+        [
+            target.name,
+            f"{target.required:.2f}",
+            f"{target.measured or 0:.2f}" if target.measured else "-",
+            target.verdict,
+        ]
+        for target in found
     ]
     print(table(["ratio of medians", "at least", "measured", ""], rows))
-    return BAR_NOT_MET if any(bar.verdict == "NOT MET" for bar in found) else 0
+    return TARGET_MISSED if any(target.verdict == "NOT MET" for target in found) else 0
 
 
 if __name__ == "__main__":

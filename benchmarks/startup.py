@@ -1,4 +1,4 @@
-"""How long a new process takes until it has imported pdeinfer, and until it has predicted."""
+"""Measures how long a new process takes to import pdeinfer, and to predict."""
 
 import shlex
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bars import BAR_NOT_MET
 from benchmarks.markdown import machine, milliseconds, table
+from benchmarks.targets import TARGET_MISSED
 from benchmarks.timing import time_in_turns
 
 EXAMPLE = Path(__file__).parent.parent / "examples/seven.png"
@@ -20,22 +20,22 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code: 0, or BAR_NOT_MET."""
+    """Run the benchmark; return the exit code: 0, or TARGET_MISSED."""
     print(machine())
     timings = time_in_turns({name: partial(run, name) for name in COMMANDS}, rounds=15, sample_seconds=0)
-    bars = {IMPORT: 0.2 + timings[BARE].median, PREDICT: 0.6}
-    met = {name: timings[name].median < limit for name, limit in bars.items()}
+    limits = {IMPORT: 0.2 + timings[BARE].median, PREDICT: 0.6}
+    met = {name: timings[name].median < limit for name, limit in limits.items()}
     rows = [
         [
             f"`{shlex.join(['python', *arguments[:-1], Path(arguments[-1]).name])}`",
             milliseconds(timings[name]),
-            f"{1000 * bars[name]:.0f}" if name in bars else "",
+            f"{1000 * limits[name]:.0f}" if name in limits else "",
             ("met" if met[name] else "NOT MET") if name in met else "",
         ]
         for name, arguments in COMMANDS.items()
     ]
     print(table(["a new process", "milliseconds, median (quartiles)", "less than", ""], rows))
-    return 0 if all(met.values()) else BAR_NOT_MET
+    return 0 if all(met.values()) else TARGET_MISSED
 
 
 def run(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Times several ways of doing one thing in turns, so that a busy machine slows all of them alike."""
+"""Times functions in turns: other work on the machine slows all of them alike."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one call: the median over the rounds, and the quartiles."""
+    """Seconds per call: median and quartiles over the rounds."""
 
     median: float
     lower_quartile: float
@@ -18,13 +18,13 @@ class Timing:
 def time_in_turns(
     functions: Mapping[str, Callable[[], object]], *, rounds: int = 25, sample_seconds: float = 0.02
 ) -> dict[str, Timing]:
-    """Return the timing of a call of each function.
+    """Return the timing of each function, by name.
 
-    In every round each function has its turn, in an order that rotates from round to round. A turn is as many calls
-    as take about `sample_seconds`.
+    In every round each function has one turn, in an order that rotates from round to round. A turn takes as many calls
+    as last about `sample_seconds`. Each function is warmed up first.
 
     Args:
-        functions: what is timed, by name; each is called several times first, to warm up.
+        functions: by name.
         rounds: samples of each function, at least two.
     """
     calls = {name: calls_in(sample_seconds, function) for name, function in functions.items()}
@@ -38,7 +38,7 @@ def time_in_turns(
 
 
 def calls_in(seconds: float, function: Callable[[], object]) -> int:
-    """Return how many calls of a function take about `seconds`, at least one, after warming it up."""
+    """Warm a function up; return how many calls of it last about `seconds`, at least one."""
     seconds_of(function, 3)
     calls = 1
     while (elapsed := seconds_of(function, calls)) < seconds / 2:
@@ -47,7 +47,7 @@ def calls_in(seconds: float, function: Callable[[], object]) -> int:
 
 
 def seconds_of(function: Callable[[], object], calls: int) -> float:
-    """Return how long `calls` calls of a function take together."""
+    """Return the seconds that `calls` calls of a function take together."""
     started = time.perf_counter()
     for _ in range(calls):
         function()

@@ -1,4 +1,4 @@
-"""The residual networks of `pdeinfer.spec.presets` in PyTorch, to compare with: the same weights, the same result."""
+"""The residual networks of `pdeinfer.spec.presets` in PyTorch, with the same weights and results, for comparison."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Times training steps in Keras's operations, with fused batch normalisation, and with compiled PDE steps too."""
+"""Times training steps: in Keras's operations, with fused batch norms, and with compiled PDE steps as well."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ from pdeinfer.spec.presets import PRESETS
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
-# What is replaced of Keras's operations, by the function of a module that says whether it is.
+# By variant: the functions that decide whether an operation of Keras is replaced, all of which say yes.
 VARIANTS = {
     "Keras": (),
     "fused norms": ((normalization, "_has_fused_kernel"),),
@@ -57,10 +57,10 @@ def main() -> int:
 
 
 def training_step(name: str, variant: str) -> Callable[[], object]:
-    """Return a function that trains a preset's network on one batch of random images, compiled as `training.run` does.
+    """Return a function that takes one training step of a preset's network on random images.
 
     Args:
-        variant: one of `VARIANTS`; the last is how the network is.
+        variant: one of `VARIANTS`; the last is what training uses.
     """
     recipe, spec = RECIPES[name], PRESETS[name].input
     rng = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def training_step(name: str, variant: str) -> Callable[[], object]:
         for module, function in VARIANTS["and PDE steps"]:
             if (module, function) not in VARIANTS[variant]:
                 stack.enter_context(mock.patch.object(module, function, return_value=False))
-        step()  # traces the step: later calls run what was traced
+        step()  # traces the step; later calls run the trace
     return step
 
 

@@ -1,4 +1,4 @@
-"""Processes that each hold a route and take turns, so that a busy machine slows all routes alike."""
+"""Runs each route in a process of its own, and lets the processes take turns."""
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from pdeinfer.spec.presets import Preset
 
 
 class Case(NamedTuple):
-    """What is timed: a network (a preset's name) run by a route with a number of threads, on batches of a size."""
+    """What is timed: a network (a preset's name), a route, a number of threads and a batch size."""
 
     network: str
     route: str
@@ -26,13 +26,15 @@ class Case(NamedTuple):
 
 
 class Workers:
-    """A process for each route and number of threads, which frameworks take once; it holds the networks given.
+    """One process per route and number of threads, each with every network loaded.
+
+    Frameworks take their number of threads once per process.
 
     Args:
         folders: of the networks, by preset.
         routes: names of `ROUTES`.
         threads: numbers of threads.
-        batch_sizes: for which the routes are made ready.
+        batch_sizes: the sizes to compile for before timing.
     """
 
     def __init__(
@@ -61,11 +63,11 @@ class Workers:
             executor.shutdown(cancel_futures=True)
 
     def classify(self, case: Case, images: Array) -> Array:
-        """Return the probabilities that a case's route gives for images."""
+        """Return the probabilities of images, by a case's route."""
         return self._call(case, _classify, case.network, images)
 
     def time_in_turns(self, cases: Sequence[Case], rounds: int, sample_seconds: float) -> dict[Case, Timing]:
-        """Return the timing of a call of each case, as `timing.time_in_turns` does."""
+        """Return the timing of each case, as `timing.time_in_turns` does."""
         calls = {case: self._call(case, _calls_in, sample_seconds, case.network, case.batch_size) for case in cases}
         samples: dict[Case, list[float]] = {case: [] for case in cases}
         for turn in range(rounds):
@@ -78,7 +80,7 @@ class Workers:
         return self._executors[case.route, case.threads].submit(function, *args).result()
 
 
-# What a worker's process holds: its networks, and their images, by the presets' names.
+# In a worker's process: its networks and their images, by the presets' names.
 _networks: dict[str, Classify] = {}
 _images: dict[str, Array] = {}
 
@@ -87,7 +89,7 @@ def _open(folders: Mapping[Preset, Path], route: str, threads: int, batch_sizes:
     for preset, folder in folders.items():
         _networks[preset.name] = ROUTES[route].open(preset, folder, threads)
         _images[preset.name] = np.load(folder / IMAGES_FILE)
-        for batch_size in batch_sizes:  # some compile for each
+        for batch_size in batch_sizes:  # some routes compile for each size
             _classify(preset.name, _images[preset.name][:batch_size])
 
 
@@ -106,5 +108,5 @@ def _calls_in(seconds: float, network: str, batch_size: int) -> int:
 
 def _sample(network: str, batch_size: int, calls: int) -> float:
     images = _images[network][:batch_size]
-    _networks[network](images)  # finds the caches as the turn before left them
+    _networks[network](images)  # refills the caches after the turn of another process
     return seconds_of(lambda: _networks[network](images), calls) / calls

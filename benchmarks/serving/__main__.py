@@ -1,4 +1,4 @@
-"""`make bench-serving`: pdeinfer's server beside LitServe, BentoML, MLServer and Ray Serve, on the same model."""
+"""`make bench-serving`: compares pdeinfer's server with LitServe, BentoML, MLServer and Ray Serve on one model."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ from pdeinfer.package import zoo
 
 
 def main() -> int:
-    """Run the benchmark, and return the exit code: 2 where a server cannot be measured."""
+    """Run the benchmark, and return the exit code: 2 if a server cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--peers", default=",".join(PEERS), help="separated by commas; empty: none (%(default)s)")
     parser.add_argument("--model", default="cifar10-global", help="a bundled model (%(default)s)")

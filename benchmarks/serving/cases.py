@@ -1,4 +1,4 @@
-"""What is asked of every server, and the check that all answer alike."""
+"""The requests that every server gets, and the check of its answers."""
 
 import io
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Random images of the network's size, and what the Predictor says of them.
+    """Random images of the network's size, with the Predictor's answers.
 
     Attributes:
         pixels: uint8 (N, H, W, C). files: the same as PNG.
@@ -61,7 +61,7 @@ class Sample:
 
 
 def draw_sample(package: ModelPackage) -> Sample:
-    """Return the images that all servers are asked for."""
+    """Return the images that all servers classify."""
     spec, labels = package.card.preset.input, package.card.preset.labels
     shape = (IMAGES, spec.height, spec.width, spec.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -71,7 +71,7 @@ def draw_sample(package: ModelPackage) -> Sample:
 
 
 def requests_of(peer: Peer, case: Case, sample: Sample) -> list[bytes] | None:
-    """Return the requests of a case, the first for the first images and so on; None where a peer does not take them."""
+    """Return the requests of a case in the order of the images; None if the peer does not take this kind."""
     groups = [slice(start, start + case.images) for start in range(0, IMAGES, case.images)]
     if case.kind != "PNG":
         to_request = peer.from_pixels.get(case.kind)
@@ -81,7 +81,7 @@ def requests_of(peer: Peer, case: Case, sample: Sample) -> list[bytes] | None:
 
 
 def check(peer: Peer, case: Case, sample: Sample, number: int, answer: Answer) -> None:
-    """Compare the answer to request `number` of a case with the Predictor's.
+    """Check the answer to request `number` of a case against the Predictor's.
 
     Raises:
         RuntimeError: it is no answer, has another label, or a probability that differs by more than 1e-5.

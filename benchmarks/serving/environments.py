@@ -1,4 +1,4 @@
-"""The environments of the peers: each in a folder of its own, with the versions that its requirements file pins."""
+"""Makes an environment per peer, with the versions that its requirements file pins."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ class PeerNotInstalledError(Exception):
 
 
 def requirements(name: str) -> Path:
-    """Return the file that pins what a peer needs."""
+    """Return the requirements file of a peer."""
     return Path(__file__).parent / f"requirements-{name}.txt"
 
 

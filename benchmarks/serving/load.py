@@ -1,4 +1,4 @@
-"""Load for a running server: prepared HTTP/1.1 requests on connections that are kept, timed from when they were due."""
+"""Generates load: prepared HTTP/1.1 requests on persistent connections, timed from when they were due."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ PATIENCE = 10.0  # seconds after the end of the load
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request.
+    """The answer to a request, or its loss.
 
     Attributes:
         status: of HTTP, or LOST.
@@ -38,7 +38,7 @@ def statuses(answers: Sequence[Answer]) -> Counter[int]:
 
 
 def percentile(answers: Sequence[Answer], percent: float, status: int = 200) -> float:
-    """Return seconds: the percentile of the answers with a status."""
+    """Return a percentile of the seconds until an answer; lost requests do not count."""
     return float(np.percentile([answer.seconds for answer in answers if answer.status == status], percent))
 
 
@@ -67,7 +67,7 @@ def files_request(files: Sequence[bytes], path: str = "/classify") -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection on which one answer at a time is awaited."""
+    """A connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -80,7 +80,7 @@ class _Connection(asyncio.Protocol):
         self.port = transport.get_extra_info("sockname")[1]
 
     def exchange(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Send a request, and return what becomes the status and the body of its answer, or a ConnectionError."""
+        """Send a request; return a future of the status and the body, which raises ConnectionError if it breaks."""
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answer
@@ -111,7 +111,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Client:
-    """One connection at a time, made again when it breaks."""
+    """A client with one connection, which it renews when it breaks."""
 
     def __init__(self, port: int) -> None:
         self._server = port
@@ -137,7 +137,7 @@ class Client:
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> list[Answer]:
-    """Let each client send one request after the other, without a pause; what stays unanswered for long is lost."""
+    """Let each client send one request after the other without a pause; late answers count as lost."""
     answers: list[Answer] = []
     end = time.monotonic() + seconds
 
@@ -166,7 +166,7 @@ async def closed_loop(port: int, requests: Sequence[bytes], clients: int, second
 
 
 async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> list[Answer]:
-    """Send `rate` requests per second, answered or not the ones before, each on a connection that is free."""
+    """Send `rate` requests per second, each on a free connection, whether or not earlier ones were answered."""
     free: list[Client] = []
     start = time.monotonic()
 

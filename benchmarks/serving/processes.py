@@ -1,4 +1,4 @@
-"""Servers as processes: started, waited for, weighed and stopped."""
+"""Starts servers as processes, waits for them, measures their memory and stops them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ START_SECONDS, STOP_SECONDS = 120, 30
 
 
 class Running:
-    """A server that runs; its processes are known by a variable of their environment, whoever their parent is."""
+    """A running server. An environment variable marks its processes, whoever their parent is."""
 
     def __init__(self, port: int, process: subprocess.Popen[bytes], seconds_to_ready: float) -> None:
         self.port = port

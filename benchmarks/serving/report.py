@@ -1,4 +1,4 @@
-"""The tables of what was measured, medians over the rounds."""
+"""Prints the tables: medians over the rounds."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -23,24 +23,24 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     print("Images per second:\n")
     print(table(header, rows(lambda _, __, figures: f"{figures.rate:,.0f}")))
     others = [peer for peer in peers if peer.name != REFERENCE]
-    print(f"How many times as many `{REFERENCE}` answers:\n")
+    print(f"Throughput of `{REFERENCE}` relative to each:\n")
     print(table(header, rows(ratio, others)))
     print("Milliseconds until an answer, p50 / p99:\n")
     print(table(header, rows(lambda _, __, figures: f"{1000 * figures.p50:.1f} / {1000 * figures.p99:.1f}")))
-    print("Seconds from the start until requests are answered, and MiB at the peak, of all processes together:\n")
+    print("Seconds from start to the first answer, and peak memory in MiB, of all processes together:\n")
     medians = [
         (peer.name, *map(statistics.median, (results.ready[peer.name], results.peak[peer.name]))) for peer in peers
     ]
     print(table(["server", "seconds", "MiB"], [[name, f"{ready:.1f}", f"{peak:.0f}"] for name, ready, peak in medians]))
 
     alone = {images: statistics.median(rates) for images, rates in results.alone.items()}
-    print("A Predictor in a process of its own, given the same PNG files, with no server and no load generator:")
+    print("A Predictor alone in a process, given the same PNG files, without server and load generator:")
     print(f"{alone[MANY]:,.0f} images per second, {MANY} at a time; {alone[1]:,.0f}, one at a time.")
-    print("The share of the larger that a server reaches:\n")
+    print("The share of the larger figure that each server reaches:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.rate / max(alone.values()):.0f} %")))
-    print("What the load generator took meanwhile, of one CPU:\n")
+    print("CPU use of the load generator:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.client:.0f} %")))
-    print(f"From a server that does nothing but answer, it gets {results.ceiling:,.0f} answers per second.")
+    print(f"A server that only answers gives it {results.ceiling:,.0f} answers per second.")
 
 
 def _cell(results: Results, peer: Peer, case: Case, cell: Callable[[Peer, Case, Figures], str]) -> str:

@@ -1,4 +1,4 @@
-"""Measures servers in turns: each is started anew in every round, asked every case, and stopped."""
+"""Measures servers in turns: starts each anew in every round, runs every case, and stops it."""
 
 import asyncio
 import multiprocessing
@@ -26,7 +26,7 @@ CHECKED = 50  # answers of each turn, beside all requests once before
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one turn of a case gave.
+    """The figures of one turn of a case.
 
     Attributes:
         rate: images per second. p50, p99: seconds until an answer.
@@ -59,7 +59,7 @@ class Results:
     ceiling: float = 0.0
 
     def median(self, peer: str, case: Case) -> Figures | None:
-        """Return the median of each figure over the rounds; None where a server has not this case."""
+        """Return the median of each figure over the rounds; None if the server lacks this case."""
         if (turns := self.figures.get((peer, case))) is None:
             return None
         columns = zip(*((turn.rate, turn.p50, turn.p99, turn.client, turn.lost) for turn in turns), strict=True)
@@ -69,7 +69,7 @@ class Results:
 def measure(
     peers: Mapping[Peer, Path], cases: Sequence[Case], sample: Sample, *, rounds: int, seconds: float
 ) -> Results:
-    """Return the figures of every server, given with the Python that it runs in.
+    """Measure every server, given with the Python that runs it.
 
     Raises:
         RuntimeError: a server does not start, or answers wrongly.
@@ -93,7 +93,7 @@ def measure(
 
 
 def _runner() -> asyncio.Runner:
-    """Return a runner with the event loop that uvicorn chooses: uvloop, where it is installed."""
+    """Return a runner with uvicorn's event loop: uvloop if it is installed."""
     return asyncio.Runner(loop_factory=Config(app="", log_config=None).get_loop_factory())
 
 
@@ -132,7 +132,7 @@ def _in_new_process(sample: Sample, images: int, seconds: float) -> float:
 
 
 def predict_alone(model: str, files: Sequence[bytes], images: int, seconds: float) -> float:
-    """Return how many images per second a Predictor classifies that is given `images` PNG files at a time."""
+    """Return the images per second of a Predictor that gets `images` PNG files at a time."""
     groups = [list(files[start : start + images]) for start in range(0, len(files), images)]
     with Predictor(model, device="cpu") as predictor:
         for group in groups:
@@ -145,7 +145,7 @@ def predict_alone(model: str, files: Sequence[bytes], images: int, seconds: floa
 
 
 class _Echo(asyncio.Protocol):
-    """Answers whatever is sent to it, in one piece, as a small request is."""
+    """Answers every request that arrives in one piece, as small ones do."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast(asyncio.Transport, transport).write
@@ -165,7 +165,7 @@ def _answer_at_once(pipe: Connection) -> None:
 
 
 def _ceiling(requests: Sequence[bytes], seconds: float) -> float:
-    """Return how many answers per second the load generator gets on 32 connections, where a server hardly works."""
+    """Return the answers per second that the load generator gets from a minimal server on 32 connections."""
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_answer_at_once, args=(its,), daemon=True)

@@ -1,4 +1,4 @@
-"""The servers under comparison: how each is started, asked and read."""
+"""The servers under comparison: how to start each, send it requests and read its answers."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""The quick benchmark: routes take turns, and are timed only where their outputs are equal."""
+"""The quick benchmark times routes in turns, and only if their outputs are equal."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What the benchmarks print: tables, bars and the page made of them."""
+"""The benchmarks print tables and targets, and the pages are made of them."""
 
 import re
 import subprocess
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks import document, scaling, speed, startup
-from benchmarks.bars import BAR_NOT_MET, bars, cases_of_bars
 from benchmarks.markdown import milliseconds, table
 from benchmarks.networks import RESNET, pde_preset
 from benchmarks.routes import FUNCTION, FUSED, PLAIN
 from benchmarks.serving import document as serving_document
+from benchmarks.targets import TARGET_MISSED, cases_of_targets, targets
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
 
@@ -24,7 +24,7 @@ def timing(seconds: float) -> Timing:
     return Timing(seconds, seconds, seconds)
 
 
-def test_bars_are_ratios_of_medians() -> None:
+def test_targets_are_ratios_of_medians() -> None:
     fused = Case(K1, FUSED, 1, 1)
     timings = {
         fused: timing(1),
@@ -32,13 +32,13 @@ def test_bars_are_ratios_of_medians() -> None:
         fused._replace(network=RESNET.name): timing(4),
     }
 
-    found = {bar.name: bar for bar in bars(timings) if bar.measured is not None}
+    found = {target.name: target for target in targets(timings) if target.measured is not None}
 
-    assert {name: (bar.measured, bar.verdict) for name, bar in found.items()} == {
+    assert {name: (target.measured, target.verdict) for name, target in found.items()} == {
         "tf2onnx / fused operator, K=1, batch 1, one thread": (2.5, "NOT MET"),
         "ResNet32 / fused operator, K=1, batch 1, one thread": (4, "met"),
     }
-    assert all(bar.verdict == "not measured" for bar in bars(timings) if bar.name not in found)
+    assert all(target.verdict == "not measured" for target in targets(timings) if target.name not in found)
 
 
 def test_the_operator_is_compared_with_the_faster_openvino() -> None:
@@ -49,15 +49,15 @@ def test_the_operator_is_compared_with_the_faster_openvino() -> None:
         fused._replace(route="tf2onnx, OpenVINO"): timing(3),
     }
 
-    assert [bar.measured for bar in bars(timings) if "OpenVINO" in bar.name] == [None, 1.5, None, None]
-    assert cases_of_bars(timings) == [fused, fused._replace(route="tf2onnx, OpenVINO")]
+    assert [target.measured for target in targets(timings) if "OpenVINO" in target.name] == [None, 1.5, None, None]
+    assert cases_of_targets(timings) == [fused, fused._replace(route="tf2onnx, OpenVINO")]
 
 
-def test_a_bar_that_is_not_met_is_exit_code_1(capsys: Captured) -> None:
+def test_a_missed_target_has_its_own_exit_code(capsys: Captured) -> None:
     one = Case(K1, FUSED, 1, 64)
 
-    assert speed.print_bars({one: timing(3), one._replace(threads=2): timing(1)}) == 0
-    assert speed.print_bars({one: timing(3), one._replace(threads=2): timing(2)}) == BAR_NOT_MET
+    assert speed.print_targets({one: timing(3), one._replace(threads=2): timing(1)}) == 0
+    assert speed.print_targets({one: timing(3), one._replace(threads=2): timing(2)}) == TARGET_MISSED
 
     assert "| 1.50 | NOT MET |" in " ".join(capsys.readouterr().out.split())
 
@@ -99,13 +99,15 @@ def test_short_times_have_more_digits() -> None:
     assert milliseconds(Timing(0.12345, 0.1, 0.2)) == "123.5 (100.0-200.0)"
 
 
-def test_start_up_above_a_bar_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+def test_a_slow_start_up_is_a_missed_target(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
     timings = {startup.BARE: timing(0.02), startup.IMPORT: timing(0.15), startup.PREDICT: timing(0.5)}
     monkeypatch.setattr(startup, "time_in_turns", lambda *_, **__: timings)
     assert startup.main() == 0
 
     timings[startup.IMPORT] = timing(0.3)
-    assert startup.main() == BAR_NOT_MET
+    assert startup.main() == TARGET_MISSED
 
     assert "| 220 | NOT MET |" in " ".join(capsys.readouterr().out.split())
 
@@ -140,9 +142,9 @@ def with_exit_codes(monkeypatch: pytest.MonkeyPatch, exit_codes: dict[str, int])
 
 
 def test_the_page_has_the_output_of_each_command(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_exit_codes(monkeypatch, {"benchmarks.speed": BAR_NOT_MET})
+    with_exit_codes(monkeypatch, {"benchmarks.speed": TARGET_MISSED})
 
-    assert document.main() == BAR_NOT_MET
+    assert document.main() == TARGET_MISSED
 
     outputs = re.findall(r"^\| of (.+) \|$", page.read_text(), re.MULTILINE)
     assert outputs == [section.arguments[1] for section in document.SECTIONS]

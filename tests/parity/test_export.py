@@ -223,7 +223,7 @@ def test_a_finished_training_gives_its_accuracy_and_its_test_images(tmp_path: Pa
 
     assert run.main(["--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     reports = export_package(tmp_path / "run", tmp_path / "package")
-    counts = {row.count for row in reports[0].comparisons if row.images == "test images"}
+    counts = {row.count for row in reports[0].comparisons if row.name == "test images"}
     assert max(counts) == 359
     card = ModelPackage.read(tmp_path / "package").card
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -244,7 +244,7 @@ def test_measurements_of_another_network_stay_out_of_the_card(
     assert main(["export", str(run / "last-3.keras"), "--output", str(tmp_path / "package")]) == 0
     card = ModelPackage.read(tmp_path / "package").card
     assert (card.metrics, card.training) == ({}, {})
-    assert "test images are not at hand" in capsys.readouterr().out
+    assert "test images were not found" in capsys.readouterr().out
 
 
 def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:

@@ -1,4 +1,4 @@
-"""What every peer serves: pdeinfer's Predictor on the bytes of images, set up by environment variables.
+"""The model that every peer serves: pdeinfer's Predictor on encoded images, configured by environment variables.
 
 So the peers decode and compute by the same code as pdeinfer's own server, and what is compared is the serving.
 """

@@ -1,4 +1,4 @@
-"""What the measured times must reach: each bar as a ratio of two cases, and whether it is met."""
+"""The targets for the measured times: each a ratio of two cases, and whether it is reached."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from benchmarks.routes import FUNCTION, FUSED, OPENVINO, OPENVINO_PLAIN, PLAIN
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
 
-BAR_NOT_MET = 3  # an exit code: all was measured; 1 is also that of a crash
+TARGET_MISSED = 3  # the exit code if everything was measured but a target was missed; a crash is 1
 BATCH_SIZES = (1, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A ratio that must be reached.
+class Target:
+    """A ratio to be reached.
 
     Attributes:
         name: what is compared with what.
-        required: the least ratio.
-        measured: the ratio found, or None where a case of it was not measured.
+        required: the smallest ratio that reaches the target.
+        measured: the ratio found; None if one of its cases was not measured.
     """
 
     name: str
@@ -28,24 +28,25 @@ class Bar:
 
     @property
     def verdict(self) -> str:
-        """Say "met", "NOT MET" or "not measured"."""
+        """Return "met", "NOT MET" or "not measured"."""
         if self.measured is None:
             return "not measured"
         return "met" if self.measured >= self.required else "NOT MET"
 
 
-def bars(timings: Mapping[Case, Timing]) -> list[Bar]:
-    """Return every bar with the ratio of the medians measured."""
-    return [Bar(name, required, _ratio(timings, slow, fast)) for name, required, slow, fast in _comparisons(timings)]
+def targets(timings: Mapping[Case, Timing]) -> list[Target]:
+    """Return every target with the measured ratio of the medians."""
+    return [Target(name, required, _ratio(timings, slow, fast)) for name, required, slow, fast in _comparisons(timings)]
 
 
-def cases_of_bars(timings: Mapping[Case, Timing]) -> list[Case]:
-    """Return the cases that the bars compare, of those that were measured; of OpenVINO the faster."""
+def cases_of_targets(timings: Mapping[Case, Timing]) -> list[Case]:
+    """Return the measured cases that the targets compare; for OpenVINO, the faster file."""
     compared = dict.fromkeys(case for *_, slow, fast in _comparisons(timings) for case in (slow, fast))
     return [case for case in compared if case in timings]
 
 
 def _comparisons(timings: Mapping[Case, Timing]) -> Iterator[tuple[str, float, Case, Case]]:
+    """Yield name, required ratio, slower case and faster case of each target."""
     for num_steps, function, fused, resnet in ((1, 1.6, 2.7, 3.5), (5, 1.45, 4.5, 3.0)):
         network = pde_preset(num_steps).name
         for size in BATCH_SIZES:
