@@ -1,4 +1,4 @@
-"""Measures a model package again, on the test images of its data set, from its ONNX files alone."""
+"""Measures a model package on the test images of its data set, from its ONNX files alone."""
 
 import statistics
 import time
@@ -21,13 +21,13 @@ PASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a package answers for the test images of its data set.
+    """How well and how fast a package classifies the test images of its data set.
 
     Attributes:
-        model: its name. precision: of the network. labels: of its classes.
+        model: the model's name. precision: of the network. labels: of its classes.
         confusion: images by true class (rows) and predicted class (columns).
-        card_accuracy: the test accuracy that its card states of this precision, or None.
-        images_per_second: of arrays in batches of `batch_size`: the median of three passes, after one batch to warm up.
+        card_accuracy: the test accuracy that the card states for this precision, 0..1, or None.
+        images_per_second: of arrays in batches of `batch_size`: the median of three passes after a warm-up.
         device, threads, pde_layers: as in `pdeinfer.PredictorInfo`.
     """
 
@@ -49,42 +49,42 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """The number of test images whose most probable class is the true one."""
+        """The number of correctly classified test images."""
         return sum(row[index] for index, row in enumerate(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """The share of test images whose most probable class is the true one, 0..1."""
+        """The share of correctly classified test images, 0..1."""
         return self.correct / self.images
 
     @property
     def equals_card(self) -> bool | None:
-        """Whether the accuracy is the card's, to the image; None where the card states none."""
+        """Whether exactly as many images are correct as the card states; None if it states no accuracy."""
         if self.card_accuracy is None:
             return None
         return abs(self.accuracy - self.card_accuracy) * self.images < 0.5
 
     def mutual_confusion(self, first: str, second: str) -> float:
-        """Return which share, 0..1, of the test images of two classes is taken for the other of the two.
+        """Return the share of the test images of two classes, 0..1, that are taken for the other of the two.
 
         Raises:
-            ValueError: there is no such class.
+            ValueError: a class does not exist.
         """
         i, j = self.labels.index(first), self.labels.index(second)
         return (self.confusion[i][j] + self.confusion[j][i]) / (sum(self.confusion[i]) + sum(self.confusion[j]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as JSON values; of digits, with the mutual confusion of 3 and 5."""
+        """Return the evaluation as JSON values; for digits, with the mutual confusion of 3 and 5."""
         values = {"images": self.images, "accuracy": self.accuracy, "equals_card": self.equals_card, **asdict(self)}
         if self._are_digits:
             values["mutual_confusion_3_5"] = self.mutual_confusion("3", "5")
         return values
 
     def __str__(self) -> str:
-        """Return the accuracy, the speed, and the confusion matrix, or of many classes the most frequent confusions."""
-        name = self.model if self.precision == "float32" else f"{self.model} in {self.precision}"
+        """Return accuracy, speed and the confusion matrix or, for many classes, the most frequent confusions."""
+        name = self.model if self.precision == "float32" else f"{self.model} ({self.precision})"
         lines = [
-            f"{name}: {self.accuracy:.2%} of {self.images:,} test images right ({self.correct:,}), "
+            f"{name}: {self.accuracy:.2%} of {self.images:,} test images correct ({self.correct:,}), "
             f"{self._against_card()}",
             f"{self.images_per_second:,.0f} images per second ({self.device}, {self.threads} "
             f"thread{'s' if self.threads > 1 else ''}, batches of {self.batch_size}, "
@@ -100,9 +100,9 @@ class Evaluation:
 
     def _against_card(self) -> str:
         if self.card_accuracy is None:
-            return "and its card states no accuracy"
+            return "the card states no accuracy"
         if self.equals_card:
-            return "equal to its card"
+            return "as its card states"
         return f"DIFFERS from its card: {self.card_accuracy:.2%} ({round(self.card_accuracy * self.images):,})"
 
     def _matrix(self) -> list[str]:
@@ -132,17 +132,18 @@ class Evaluation:
 
 
 def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precision = "float32") -> Evaluation:
-    """Classify the test images of the data set that a model was trained on, with ONNX Runtime.
+    """Classify the test images of the data set that a model was trained on, with ONNX Runtime; download nothing.
 
     Args:
         model: a bundled model's name, or a package's folder.
-        data_dir: the folder with the data set; the digits need none, nothing is downloaded.
+        data_dir: the folder with the data set; the digits need none.
         precision: as for `pdeinfer.Predictor`.
 
     Raises:
-        ModelNotFoundError, ModelPackageError: as `pdeinfer.Predictor` does.
-        MissingDependencyError: ONNX Runtime is not installed, or scikit-learn, which brings the digits.
-        DatasetError: the card names no data set, or its test images are missing, damaged or others.
+        ModelNotFoundError: no model has this name.
+        ModelPackageError: the package is damaged, or has no file of this precision.
+        MissingDependencyError: ONNX Runtime or, for the digits, scikit-learn is not installed.
+        DatasetError: the card names no data set, or its test images are missing, damaged or different.
     """
     package = zoo.load(model)
     card, preset = package.card, package.card.preset

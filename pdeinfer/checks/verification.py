@@ -1,4 +1,4 @@
-"""Checks a model package: checksums, a prediction, the rules of its graphs, and the proof against its original."""
+"""Checks a model package: checksums, a prediction, graph rules, and parity with its Keras original."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pdeinfer.predictor import Predictor
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of a package: what was checked, how it went, and what was found."""
+    """The outcome of one check, and what it found."""
 
     name: str
     outcome: Literal["ok", "skipped", "FAILED"]
@@ -21,10 +21,9 @@ class Check:
 
 
 def verify(package: ModelPackage) -> Iterator[Check]:
-    """Check a package, and yield what came of each check; after one that failed, nothing more of it is loaded.
+    """Check a package and yield the outcome of each check; stop after the first failure, and load nothing more.
 
-    Checks that need what is not installed (onnx for the graphs' rules, TensorFlow for the proof), or Keras on
-    TensorFlow where it runs on another backend, are skipped.
+    A check is skipped if what it needs is missing: onnx for the graph rules, Keras on TensorFlow for parity.
     """
     for name, check in (
         ("checksums", _check_files),
@@ -69,12 +68,12 @@ def _check_graph_rules(package: ModelPackage) -> str:
         if name in package.card.files:
             try:
                 model = onnx.load_model_from_string(package.read_file(name))
-            except Exception as error:  # of protobuf, which pdeinfer does not know otherwise
+            except Exception as error:  # from protobuf, which pdeinfer imports nowhere else
                 raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
             broken = broken_rules_of(model, package.card.preset)
             opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
             if opset != package.card.opset:
-                broken.append(f"opset: {package.card.opset} expected, {opset} found")
+                broken.append(f"opset: expected {package.card.opset}, as the card says, got {opset}")
             if broken:
                 raise ModelPackageError(f"{name}: {'; '.join(broken)}")
             sizes.append(f"{len(model.graph.node)} nodes in {name}")

@@ -50,9 +50,9 @@ def model_readme(card: ModelCard) -> str:
         "Licence": _LICENCE if is_ours else _UNKNOWN_LICENCE,
     }
     kind = "A residual network" if isinstance(preset.network, ResidualNetwork) else "A network of one channel"
-    pde = " with PDE layers, which solve a diffusion-advection equation inside the network," if _has_pde(card) else ""
+    pde = " Its PDE layers solve a diffusion-advection equation inside the network." if _has_pde(card) else ""
     head = (
-        f"# {preset.name}\n\n{kind}{pde} that classifies {colour} images of {size} pixels: {', '.join(preset.labels)}."
+        f"# {preset.name}\n\n{kind} that classifies {colour} images of {size} pixels: {', '.join(preset.labels)}.{pde}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items() if text)]) + "\n"
 

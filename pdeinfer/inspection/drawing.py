@@ -1,4 +1,4 @@
-"""Draws what a PDE layer computes: the maps of every field and of every level, channel by channel."""
+"""Draws the fields and levels of a PDE layer as maps, channel by channel."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +13,8 @@ from pdeinfer.inspection.fields import Field, LayerFields
 
 MAX_CHANNELS = 16
 
-# Colours at equal distances: from 0 to the largest value, and from as far below 0 to it. 0 is light in both, and
-# lightness falls evenly with the distance from 0: equal steps look equal, in grey print too.
+# Equally spaced colours: sequential from 0 to the largest value, diverging from its negative to it. 0 is light in both,
+# and lightness falls evenly with the distance from 0: equal steps look equal, in grey print too.
 SEQUENTIAL = (
     (246, 246, 246),
     (190, 221, 214),
@@ -37,14 +37,14 @@ DIVERGING = (
 _INK, _GREY, _PAPER = (30, 30, 34), (95, 95, 102), (255, 255, 255)
 _TITLE, _TEXT, _SMALL = 26, 17, 15  # font sizes
 _MARGIN, _SPACE = 28, 20  # around the picture; between its parts
-_WIDTH = 1700  # up to which panels stand side by side
-_MAP_SIDE, _MAX_MAP_SIDE, _GAP = 80, 160, 4  # small maps are enlarged to _MAP_SIDE or more; _GAP is between maps
-_BAR_WIDTH, _SCALE_WIDTH = 12, 70  # the bar of a panel's colours; with its numbers
+_WIDTH = 1700  # panels stand side by side up to this width
+_MAP_SIDE, _MAX_MAP_SIDE, _GAP = 80, 160, 4  # _MAP_SIDE: the least size of a map; _GAP: between maps
+_BAR_WIDTH, _SCALE_WIDTH = 12, 70  # of a panel's colour bar, without and with its numbers
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One field's maps: its symbol, the maps (H, W, C), and the values that the ends of the colours stand for."""
+    """One field: its symbol, its maps (H, W, C), and the values at the ends of its colour scale."""
 
     symbol: str
     maps: Field
@@ -53,11 +53,11 @@ class _Panel:
 
 
 def draw_layer(layer: LayerFields, image: NDArray[np.uint8], model: str) -> PIL.Image.Image:
-    """Draw the fields and levels of a PDE layer, beside the image that they were computed for.
+    """Draw the fields and levels of a PDE layer beside the image that they were computed for.
 
-    A panel holds one field's first `MAX_CHANNELS` channels, left to right, on one scale of colours: from 0 up; or to
-    both sides of 0, where the field, or one that belongs to it, has negative values. What is absent or constant is said
-    in words.
+    A panel shows the first `MAX_CHANNELS` channels of one field, left to right, on one colour scale. The scale starts
+    at 0, or is symmetric about 0 if the field or its partner has negative values. Absent and constant fields are
+    described in words.
 
     Args:
         layer: what to draw.
@@ -101,7 +101,7 @@ def colours(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 
 def _groups(layer: LayerFields) -> dict[tuple[str, ...], tuple[Field, ...]]:
-    """Return the fields that have maps to be drawn, by their symbols, those that belong together as one."""
+    """Return the fields to draw, in groups that share a colour scale, by their symbols."""
     groups: dict[tuple[str, ...], tuple[Field, ...]] = {}
     if layer.diffusivity is not None and not isinstance(layer.spec.diffusivity, float | int):
         groups["Dx", "Dy"] = layer.diffusivity
@@ -109,13 +109,13 @@ def _groups(layer: LayerFields) -> dict[tuple[str, ...], tuple[Field, ...]]:
         groups["u", "v"] = layer.velocity
     if layer.velocity_gradients is not None:
         groups["u_x", "v_y"] = layer.velocity_gradients
-    if layer.source is not None and layer.spec.start != "input":  # else it is H[0]
+    if layer.source is not None and layer.spec.start != "input":  # otherwise f is H[0]
         groups[("f",)] = (layer.source,)
     return groups
 
 
 def _rows(groups: list[list[_Panel]], columns: int) -> list[list[_Panel]]:
-    """Return the panels in rows of at most `columns`, a group in one row if it fits."""
+    """Return the panels in rows of at most `columns`, keeping a group in one row if it fits."""
     rows: list[list[_Panel]] = []
     for group in groups:
         if rows and len(rows[-1]) + len(group) <= columns:
@@ -126,7 +126,7 @@ def _rows(groups: list[list[_Panel]], columns: int) -> list[list[_Panel]]:
 
 
 def _panels(symbols: tuple[str, ...], fields: tuple[Field, ...], channels: int) -> list[_Panel]:
-    """Return the panels of fields that belong together; one field twice is one panel."""
+    """Return the panels of a group of fields; a field that occurs twice is one panel."""
     if len(fields) == 2 and fields[0] is fields[1]:
         symbols, fields = (" = ".join(symbols),), fields[:1]
     shown = [field[..., :channels] for field in fields]
@@ -139,7 +139,7 @@ def _panels(symbols: tuple[str, ...], fields: tuple[Field, ...], channels: int) 
 
 
 def _draw_header(layer: LayerFields, image: NDArray[np.uint8], model: str, channels: int) -> PIL.Image.Image:
-    """Return the image with the title and the layer's summary beside it."""
+    """Return a picture of the image, with the title and the layer's summary beside it."""
     size, *rest = layer.summary
     all_channels = layer.levels.shape[-1]
     lines = [size if channels == all_channels else f"{size}; channels 0 to {channels - 1} are shown", *rest]
@@ -185,7 +185,7 @@ def _draw_channel_numbers(picture: PIL.Image.Image, corner: tuple[int, int], cha
 
 
 def _scaled(width: int, height: int, smallest: int = _MAP_SIDE) -> tuple[int, int]:
-    """Return a size for a picture: enlarged by a whole number to `smallest` or more, or reduced to `_MAX_MAP_SIDE`."""
+    """Return a size: enlarged by an integer factor to at least `smallest`, or reduced to `_MAX_MAP_SIDE`."""
     side = max(width, height)
     if side > _MAX_MAP_SIDE:
         return max(1, width * _MAX_MAP_SIDE // side), max(1, height * _MAX_MAP_SIDE // side)

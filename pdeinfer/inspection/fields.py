@@ -1,4 +1,4 @@
-"""What the PDE layers of a model compute for an image: their fields, their levels, and where the scheme is stable."""
+"""Computes the fields, the levels and the stability of a model's PDE layers for an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerFields:
-    """What one PDE layer computes: the fields of `pdeinfer.pde`, float32 (H, W, C), and the levels they lead to.
+    """The fields of one PDE layer, float32 (H, W, C), and the levels that follow from them; see `pdeinfer.pde`.
 
-    x runs along the width, left to right, y along the height, top to bottom; pixels are 1 apart.
+    x runs left to right, y top to bottom; pixels are 1 apart.
 
     Attributes:
         name: "layer1", "layer2", ... in the order of the network.
-        spec: the number of steps K, dt, and where the fields come from.
-        velocity: (u, v), or None: no advection. u and v are one array where the layer has one for both.
-        diffusivity: (Dx, Dy), likewise; or None: no diffusion. A constant is an array of equal values.
-        source: f, or None: no source.
-        levels: (K + 1, H, W, C): H[0] to H[K], of which the layer returns `relu(BatchNorm(H[K]))`. H[-1] is H[0].
+        spec: the number of steps K, dt, and the sources of the fields.
+        velocity: (u, v), or None without advection. u and v may be one array.
+        diffusivity: (Dx, Dy), or None without diffusion. They may be one array; a constant is an array of equal values.
+        source: f, or None without a source.
+        levels: (K + 1, H, W, C): H[0] to H[K]. The layer returns `relu(BatchNorm(H[K]))`. H[-1] is H[0].
     """
 
     name: str
@@ -44,7 +44,7 @@ class LayerFields:
 
     @property
     def velocity_gradients(self) -> tuple[Field, Field] | None:
-        """(u_x, v_y), central differences, or None without advection."""
+        """(u_x, v_y) by central differences, or None without advection."""
         return None if self.velocity is None else pde.velocity_gradients(self.velocity, roll=np.roll)
 
     @property
@@ -61,9 +61,9 @@ class LayerFields:
     def stable(self) -> NDArray[np.bool_]:
         """Where the scheme is in its stable range, bool (H, W, C).
 
-        The condition is that of constant fields (see `pdeinfer.pde.courant_numbers`), asked at every point for the
-        values there: `|Ax| + |Ay| < 1` where Bx = By = 0, else `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, in which a
-        direction without velocity adds 0.
+        Each point is judged by the condition for constant fields (see `pdeinfer.pde.courant_numbers`) with its own
+        values: `|Ax| + |Ay| < 1` where Bx = By = 0, else `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`. A direction without
+        velocity adds 0 to the sum.
         """
         (ax, ay), (bx, by) = self.courant_numbers, self.diffusion_numbers
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -73,7 +73,7 @@ class LayerFields:
 
     @property
     def summary(self) -> tuple[str, ...]:
-        """Lines of text: the layer's size, its Courant and diffusion numbers, and where the scheme is stable."""
+        """Lines of text: size, Courant and diffusion numbers, and the share of unstable points."""
         _, height, width, channels = self.levels.shape
         steps = f"K = {self.spec.num_steps} step{'s' if self.spec.num_steps > 1 else ''} of dt = {self.spec.dt:g}"
         courant, diffusion = "no advection: u = v = 0", "no diffusion: Dx = Dy = 0"
@@ -100,14 +100,14 @@ class LayerFields:
 
     @property
     def instability(self) -> str | None:
-        """What it means that the scheme leaves its stable range, in one line; None where it does not."""
+        """One line on the consequence of unstable points; None if there are none."""
         share = 1 - self.stable.mean()
         if share == 0:
             return None
         outside = f"the scheme is outside its stable range at {share:.1%} of the points"
         if self.spec.num_steps == 1:
-            return f"{outside}; it takes one step (K = 1), in which nothing has time to grow"
-        return f"{outside}, where disturbances can grow with each of its {self.spec.num_steps} steps"
+            return f"{outside}; with a single step (K = 1), disturbances have no time to grow"
+        return f"{outside}; there, disturbances can grow with each of the {self.spec.num_steps} steps"
 
     def _zeros(self) -> tuple[Field, Field]:
         zeros = np.zeros_like(self.levels[0])
@@ -115,28 +115,28 @@ class LayerFields:
 
 
 def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) -> tuple[LayerFields, ...]:
-    """Return what every PDE layer of a model computes for an image, in the order of the network.
+    """Compute the fields and levels of every PDE layer of a model for an image, in the order of the network.
 
-    ONNX Runtime computes the fields, on the CPU, from the package's `fields.onnx`, which export has proven equal to the
-    Keras network; the levels follow from them by `pdeinfer.pde`, as export has proven too.
+    ONNX Runtime computes the fields on the CPU from the package's `fields.onnx`; the levels follow by `pdeinfer.pde`.
+    Export has proven both equal to the Keras network.
 
     Args:
-        image: as `pdeinfer.images.convert.to_array` takes it; an image of another size or mode is converted.
+        image: as for `pdeinfer.Predictor.predict`; an image of another size or mode is converted.
         model: a bundled model's name, a package's folder, or a `ModelPackage`.
 
     Raises:
-        ImageError: not an image.
-        ModelNotFoundError: no bundled model and no folder of that name.
-        ModelPackageError: the model has no PDE layers, or its package no `fields.onnx`, or is damaged.
+        ImageError: the image cannot be read.
+        ModelNotFoundError: no bundled model and no package folder has this name.
+        ModelPackageError: the model has no PDE layers, or its package has no `fields.onnx` or is damaged.
         MissingDependencyError: ONNX Runtime is not installed.
     """
     package = model if isinstance(model, ModelPackage) else load(model)
     preset = package.card.preset
     spec = _pde_spec(preset)
     if spec is None:
-        raise ModelPackageError(f"{preset.name} has no PDE layers, so there are no fields to inspect")
+        raise ModelPackageError(f"{preset.name} has no PDE layers to inspect")
     if FIELDS_FILE not in package.card.files:
-        raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again, which adds it")
+        raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again to add it")
     session = create_session(package.read_file(FIELDS_FILE), "cpu", fused=False)
     pixels = to_array(image, preset.input)
     try:
@@ -144,7 +144,7 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
         _check_shapes(outputs)
         return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
     except ModelPackageError as error:
-        raise ModelPackageError(f"{package.path / FIELDS_FILE} does not fit its card: {error}") from error
+        raise ModelPackageError(f"{package.path / FIELDS_FILE} does not match its card: {error}") from error
 
 
 def _extent(name: str, values: Field) -> str:
@@ -152,33 +152,33 @@ def _extent(name: str, values: Field) -> str:
 
 
 def _pde_spec(preset: Preset) -> PdeSpec | None:
-    """Return what the PDE layers of a preset's network are, or None where it has none."""
+    """Return the spec of the PDE layers of a preset's network, or None if it has none."""
     network = preset.network
     spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
     return spec if isinstance(spec, PdeSpec) else None
 
 
 def _check_shapes(outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ModelPackageError where a layer's output is not of the shape (1, H, W, C) and type of the layer's start."""
+    """Raise ModelPackageError unless all outputs of a layer are float32 (1, H, W, C), equal in shape to its start."""
     for name, output in outputs.items():
         start = outputs.get(f"{name.partition('/')[0]}/start")
         shape = None if start is None else start.shape
         if output.ndim != 4 or len(output) != 1 or output.shape != shape or output.dtype != np.float32:
             raise ModelPackageError(
-                f"the output {name} is {output.dtype} {output.shape}, and the layer's start "
-                f"{'is missing' if start is None else f'{start.dtype} {start.shape}'}"
+                f"the output {name} is {output.dtype} {output.shape}; the layer's start is "
+                f"{'missing' if start is None else f'{start.dtype} {start.shape}'}"
             )
 
 
 def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[LayerFields, ...]:
-    """Return the layers that the outputs of `fields.onnx` describe, with the levels computed.
+    """Return the layers that the outputs of `fields.onnx` describe, with their levels.
 
     Args:
         outputs: (..., H, W, C) by the names of `pdeinfer.export.rewrite.fields`; any leading axes are a batch.
-        spec: what the layers are.
+        spec: of the layers.
 
     Raises:
-        ModelPackageError: an output that `spec` asks for is missing.
+        ModelPackageError: an output that `spec` requires is missing.
     """
     try:
         layers = [_layer("layer1", outputs, spec)]

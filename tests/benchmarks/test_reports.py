@@ -99,9 +99,7 @@ def test_short_times_have_more_digits() -> None:
     assert milliseconds(Timing(0.12345, 0.1, 0.2)) == "123.5 (100.0-200.0)"
 
 
-def test_a_slow_start_up_is_a_missed_target(
-    monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
+def test_a_slow_start_up_is_a_missed_target(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     timings = {startup.BARE: timing(0.02), startup.IMPORT: timing(0.15), startup.PREDICT: timing(0.5)}
     monkeypatch.setattr(startup, "time_in_turns", lambda *_, **__: timings)
     assert startup.main() == 0

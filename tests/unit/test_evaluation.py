@@ -1,4 +1,4 @@
-"""`pdeinfer evaluate`: a package measured again on its test images."""
+"""`pdeinfer evaluate` measures a package on its test images."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def expected(tiny_probabilities: Probabilities) -> np.ndarray:
     return np.array([[np.sum((test.labels == i) & (predicted == j)) for j in range(10)] for i in range(10)])
 
 
-def test_the_confusion_is_that_of_the_networks_answers(tmp_path: Path, expected: np.ndarray) -> None:
+def test_the_confusion_matrix_counts_the_networks_answers(tmp_path: Path, expected: np.ndarray) -> None:
     evaluation = evaluate(write_package(tmp_path / "tiny"))
     assert np.array_equal(evaluation.confusion, expected)
     assert evaluation.accuracy == expected.trace() / 359
@@ -65,21 +65,21 @@ def test_the_confusion_is_that_of_the_networks_answers(tmp_path: Path, expected:
     assert evaluation.mutual_confusion("3", "5") == (values[3][5] + values[5][3]) / (sum(values[3]) + sum(values[5]))
 
 
-def test_the_accuracy_is_compared_with_the_cards_and_decides_the_exit_code(
+def test_an_accuracy_other_than_the_card_s_is_exit_code_1(
     tmp_path: Path, expected: np.ndarray, capsys: Captured
 ) -> None:
     accuracy = expected.trace() / 359
     for stated, code, words in (
-        (accuracy, 0, "equal to its card"),
+        (accuracy, 0, "as its card states"),
         (accuracy + 2 / 359, 1, f"DIFFERS from its card: {accuracy + 2 / 359:.2%} ({expected.trace() + 2})"),
-        (None, 0, "and its card states no accuracy"),
+        (None, 0, "the card states no accuracy"),
     ):
         folder = write_package(
             tmp_path / f"stated-{stated}", metrics={} if stated is None else {"test_accuracy": stated}
         )
         assert cli.main(["evaluate", str(folder)]) == code
         first = capsys.readouterr().out.splitlines()[0]
-        assert first == f"tiny-grey: {accuracy:.2%} of 359 test images right ({expected.trace()}), {words}"
+        assert first == f"tiny-grey: {accuracy:.2%} of 359 test images correct ({expected.trace()}), {words}"
 
 
 def test_json_is_one_object(tmp_path: Path, expected: np.ndarray, capsys: Captured) -> None:
@@ -95,7 +95,7 @@ def test_json_is_one_object(tmp_path: Path, expected: np.ndarray, capsys: Captur
 
 def test_the_matrix_is_printed_compactly() -> None:
     assert str(EVALUATION).splitlines() == [
-        "tiny: 99.50% of 2,000 test images right (1,990), equal to its card",
+        "tiny: 99.50% of 2,000 test images correct (1,990), as its card states",
         "1,234 images per second (cpu, 1 thread, batches of 32, fused operators)",
         "confusion (rows: true, columns: predicted)",
         "           ant butt",
@@ -104,11 +104,11 @@ def test_the_matrix_is_printed_compactly() -> None:
     ]
 
 
-def test_a_lesser_precision_is_named() -> None:
-    assert str(replace(EVALUATION, precision="int8")).startswith("tiny in int8: 99.50% of 2,000")
+def test_a_reduced_precision_is_named() -> None:
+    assert str(replace(EVALUATION, precision="int8")).startswith("tiny (int8): 99.50% of 2,000")
 
 
-def test_a_lesser_precision_has_an_accuracy_of_its_own_in_the_card(tmp_path: Path, expected: np.ndarray) -> None:
+def test_a_reduced_precision_is_compared_with_its_own_accuracy(tmp_path: Path, expected: np.ndarray) -> None:
     folder = write_package(tmp_path / "tiny")
     shutil.copyfile(folder / ONNX_FILE, folder / MODEL_FILES["int8"])
     accuracy = expected.trace() / 359
@@ -121,13 +121,13 @@ def test_a_lesser_precision_has_an_accuracy_of_its_own_in_the_card(tmp_path: Pat
     assert evaluate(folder).card_accuracy == 0.5  # that of model.onnx
 
 
-def test_of_digits_the_confusion_of_3_and_5_is_printed() -> None:
+def test_digits_add_the_confusion_of_3_and_5() -> None:
     confusion = tuple(tuple(50 * (i == j) + 2 * ((i, j) == (3, 5)) for j in range(10)) for i in range(10))
     lines = str(replace(EVALUATION, labels=tuple("0123456789"), confusion=confusion)).splitlines()
     assert lines[2] == "1.96% of the 3s and 5s taken for each other"
 
 
-def test_of_many_classes_the_most_frequent_confusions_are_printed() -> None:
+def test_many_classes_print_the_most_frequent_confusions() -> None:
     labels = tuple(f"class-{number}" for number in range(30))
     confusion = np.diag(np.full(30, 100))
     confusion[4, range(12)] += np.arange(12)
@@ -143,7 +143,7 @@ def test_of_many_classes_the_most_frequent_confusions_are_printed() -> None:
         ({"training": training_on("mnist")}, "tiny-grey: --data-dir must name the folder with the files"),
     ],
 )
-def test_a_data_set_that_is_not_known_or_not_at_hand_is_exit_code_2(
+def test_an_unknown_or_missing_data_set_is_exit_code_2(
     tmp_path: Path, capsys: Captured, card: dict[str, object], message: str
 ) -> None:
     assert cli.main(["evaluate", str(write_package(tmp_path / "tiny", **card))]) == 2
@@ -151,7 +151,7 @@ def test_a_data_set_that_is_not_known_or_not_at_hand_is_exit_code_2(
     assert line.startswith(f"pdeinfer: error: {message}")
 
 
-def test_it_takes_neither_keras_nor_tensorflow(tmp_path: Path) -> None:
+def test_evaluate_imports_neither_keras_nor_tensorflow(tmp_path: Path) -> None:
     program = (
         "import sys; from pdeinfer.cli.main import main; code = main(sys.argv[1:]);"
         "sys.exit(str({'tensorflow', 'keras', 'onnx', 'training'} & sys.modules.keys() or code or ''))"
@@ -159,4 +159,4 @@ def test_it_takes_neither_keras_nor_tensorflow(tmp_path: Path) -> None:
     arguments = ["evaluate", str(write_package(tmp_path / "tiny", metrics={}))]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
-    assert "of 359 test images right" in done.stdout
+    assert "of 359 test images correct" in done.stdout

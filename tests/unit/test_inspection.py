@@ -129,10 +129,10 @@ class TestWords:
         velocity = (field([2.0, 0.0]), field([0.0, 0.0]))
         outside = "the scheme is outside its stable range at 50.0% of the points"
         assert layer(velocity, None).instability == (
-            f"{outside}; it takes one step (K = 1), in which nothing has time to grow"
+            f"{outside}; with a single step (K = 1), disturbances have no time to grow"
         )
         assert layer(velocity, None, num_steps=5).instability == (
-            f"{outside}, where disturbances can grow with each of its 5 steps"
+            f"{outside}; there, disturbances can grow with each of the 5 steps"
         )
 
 
@@ -167,7 +167,7 @@ class TestInspect:
         folder = Path(shutil.copytree(rgb_package_folder, tmp_path / "package"))
         shutil.copy(zoo.load("digits-pde").path / FIELDS_FILE, folder)
         write_card(folder, ModelPackage.read(folder).card)
-        with pytest.raises(ModelPackageError, match=r"fields\.onnx does not fit its card: "):
+        with pytest.raises(ModelPackageError, match=r"fields\.onnx does not match its card: "):
             inspect(IMAGE, folder)
 
     @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("write", "message"),
         [
-            (write_resnet, "cifar10-resnet32 has no PDE layers, so there are no fields to inspect"),
-            (write_without_fields, "package has no fields.onnx: export the model again, which adds it"),
+            (write_resnet, "cifar10-resnet32 has no PDE layers to inspect"),
+            (write_without_fields, "package has no fields.onnx: export the model again to add it"),
         ],
     )
     def test_a_model_without_fields_is_one_line_and_exit_code_2(
