@@ -175,7 +175,7 @@ class TestInspect:
         [
             (
                 {"layer1/u": np.zeros((1, 1, 1, 1), np.float32)},
-                r"layer1/u is float32 \(1, 1, 1, 1\), and .* float32 \(",
+                r"layer1/u is float32 \(1, 1, 1, 1\); .* float32 \(",
             ),
             ({"layer1/Dx": np.zeros((1, 8, 8, 8))}, r"layer1/Dx is float64"),
             ({"layer1/v": np.zeros((8, 8, 8), np.float32)}, r"layer1/v is float32 \(8, 8, 8\)"),
