@@ -90,7 +90,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def routing_error(request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).name.lower()
-        return _response(request.scope, error.status_code, code, error.detail, error.headers)
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # by `serving.middleware.head`
+        return _response(request.scope, error.status_code, code, error.detail, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def client_disconnected(request: Request, __: ClientDisconnect) -> Response:

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from pdeinfer import Preset, __version__
+from pdeinfer import Predictor, Preset, __version__
 from serving.engine.models import Models
-from serving.errors import DeadlineError, OverloadedError
+from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.http.body import PARSED_AT_ONCE
 from serving.http.v2.infer import COMPRESSED_FROM
 from tests.conftest import GREY_PRESET, RGB_PRESET
@@ -201,6 +201,28 @@ def test_a_large_json_request_is_parsed_as_a_small_one_is(
 )
 def test_errors_are_a_text(client: TestClient, method: str, path: str, status: int, message: str) -> None:
     assert error_of(client.request(method, path)) == (status, message)
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/tiny-grey/versions/1/infer"])
+@pytest.mark.parametrize("query", ["version=7", "model=tiny-rgb", "top_k=1", "a"])
+def test_query_parameter_of_an_inference_is_422_and_named(
+    client: TestClient, one_image: dict[str, Any], path: str, query: str
+) -> None:
+    status, message = error_of(client.post(f"{path}?{query}", json=one_image))
+
+    assert status == 422
+    assert repr(query.partition("=")[0]) in message
+
+
+@pytest.mark.parametrize("parameters", [{}, {"binary_data_output": True}])
+def test_probabilities_that_are_not_finite_are_500_in_every_format(
+    client: TestClient, pixels: np.ndarray, request_object: Request, monkeypatch: pytest.MonkeyPatch, parameters: Any
+) -> None:
+    monkeypatch.setattr(Predictor, "predict_proba", lambda _, images: np.full((len(images), 10), np.nan, np.float32))
+
+    status, message = error_of(client.post(INFER, json=request_object(pixels, parameters=parameters)))
+
+    assert (status, message) == (500, str(InferenceError()))
 
 
 def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, pixels: np.ndarray, request_object: Request) -> None:
