@@ -16,6 +16,8 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     Raises:
         ApiError: `invalid_parameter`, for a parameter that is not `known` or given more than once.
     """
+    if not request.scope["query_string"]:
+        return {}
     pairs = request.query_params.multi_items()
     unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
     if unknown:
