@@ -1,1 +1,1 @@
-"""What a client sees: operations, documents, statuses."""
+"""The HTTP interface: operations, their OpenAPI document, and error statuses."""

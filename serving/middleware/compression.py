@@ -1,24 +1,22 @@
-"""gzip and deflate bodies: requests inflated under a cap, answers compressed for clients that ask for it."""
+"""Inflates request bodies within a limit, and compresses responses for clients that accept it."""
 
 import re
 import zlib
 
 from serving.http.errors import ApiError
 
-# zlib's `wbits` by the name of the encoding; what HTTP calls deflate is the zlib format (RFC 9110, 8.4.1.2).
+# zlib's `wbits` by the name of the encoding. HTTP's "deflate" is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _REFUSED = re.compile(r"q=0(\.0*)?")
-_LEVEL = 1  # probabilities hardly compress: more effort buys nothing
+_LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 
 
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Return the bytes that a request body with this Content-Encoding stands for.
-
-    Never allocates for more than `max_bytes` of output, whatever the body claims.
+    """Inflate a request body with this Content-Encoding, within `max_bytes` of memory whatever the body claims.
 
     Raises:
-        ApiError: 415 for another encoding than gzip, deflate and identity; 413 for more than `max_bytes`; 400 for a
-            body that is damaged, cut off, or goes on after its end.
+        ApiError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`; or the body is
+            damaged, cut off, or goes on after its end.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -41,12 +39,12 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def accepted_encoding(accept_encoding: str) -> str | None:
-    """Return "gzip" or "deflate", the first of them that an Accept-Encoding header names and does not refuse."""
+    """Return "gzip" or "deflate", the first of the two that an Accept-Encoding header accepts."""
     entries = (entry.partition(";") for entry in accept_encoding.lower().split(","))
     accepted = {name.strip() for name, _, weight in entries if not _REFUSED.fullmatch(weight.strip())}
     return next((encoding for encoding in _FORMATS if encoding in accepted), None)
 
 
 def compress(body: bytes, encoding: str) -> bytes:
-    """Return a body in the encoding "gzip" or "deflate"."""
+    """Compress a body as "gzip" or "deflate"."""
     return zlib.compress(body, _LEVEL, _FORMATS[encoding])

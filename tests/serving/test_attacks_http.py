@@ -71,7 +71,7 @@ def image(pixels: np.ndarray, png: Png) -> bytes:
         post("/classify", b"0\r\n\r\n", "Transfer-Encoding: chunked", "Content-Length: 5"),
     ],
 )
-def test_malformed_http_is_refused_and_the_connection_closed(server: Server, request_bytes: bytes) -> None:
+def test_malformed_http_is_rejected_and_the_connection_closed(server: Server, request_bytes: bytes) -> None:
     started = time.monotonic()
     answer = exchange(server, request_bytes)
 
@@ -84,9 +84,7 @@ def test_malformed_http_is_refused_and_the_connection_closed(server: Server, req
     "headers",
     [("Content-Length: 6", "Transfer-Encoding: chunked"), ("Transfer-Encoding: chunked", "Content-Length: 6")],
 )
-def test_a_second_request_cannot_be_smuggled_behind_an_ambiguous_length(
-    server: Server, headers: tuple[str, str]
-) -> None:
+def test_request_cannot_be_smuggled_behind_an_ambiguous_length(server: Server, headers: tuple[str, str]) -> None:
     answer = exchange(server, post("/classify", b"0\r\n\r\nGET /models HTTP/1.1\r\nHost: x\r\n\r\n", *headers))
 
     assert b"tiny-grey" not in answer
@@ -102,7 +100,7 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert statuses(answer)[:-1] == [200, 404, 200, 404] * 5
 
 
-def test_a_body_in_chunks_and_packets_of_one_byte_is_classified(server: Server, image: bytes) -> None:
+def test_body_in_chunks_and_packets_of_one_byte_is_classified(server: Server, image: bytes) -> None:
     head = post("/classify", b"", "Transfer-Encoding: chunked", "Connection: close")
 
     answer = exchange(server, head, *(b"1\r\n%c\r\n" % byte for byte in image), b"0\r\n\r\n", end=False)
@@ -110,13 +108,13 @@ def test_a_body_in_chunks_and_packets_of_one_byte_is_classified(server: Server, 
     assert statuses(answer) == [200]
 
 
-def test_a_body_that_ends_before_its_length_leaves_nothing_behind(server: Server, image: bytes) -> None:
+def test_body_shorter_than_its_length_leaves_nothing_behind(server: Server, image: bytes) -> None:
     answer = exchange(server, post("/classify", image[:-9], f"Content-Length: {len(image)}"))
 
     assert statuses(answer) in ([], [400])
 
 
-def test_bytes_behind_a_body_are_no_part_of_it(server: Server, image: bytes) -> None:
+def test_bytes_after_a_body_do_not_belong_to_it(server: Server, image: bytes) -> None:
     answer = exchange(server, post("/classify", image + b"\0garbage\r\n\r\n", f"Content-Length: {len(image)}"))
 
     assert statuses(answer) in ([200, 400], [200], [400])
@@ -132,19 +130,19 @@ def test_bytes_behind_a_body_are_no_part_of_it(server: Server, image: bytes) -> 
     ],
     ids=["many", "long value", "long name", "cookies"],
 )
-def test_a_flood_of_headers_is_refused(server: Server, lines: list[str]) -> None:
+def test_flood_of_headers_is_rejected(server: Server, lines: list[str]) -> None:
     answer = exchange(server, post("/classify", b"", *lines), end=False)
 
     assert statuses(answer) in ([], [400], [431])
 
 
-def test_an_endless_path_is_refused(server: Server) -> None:
+def test_endless_path_is_rejected(server: Server) -> None:
     answer = exchange(server, b"GET /" + b"a" * 500_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", end=False)
 
     assert statuses(answer) in ([], [400], [414], [431])
 
 
-def test_chunk_extensions_without_end_are_refused(server: Server) -> None:
+def test_endless_chunk_extension_is_rejected(server: Server) -> None:
     head = post("/classify", b"", "Transfer-Encoding: chunked")
 
     answer = exchange(server, head, b"1;" + b"a" * 300_000, end=False)
@@ -177,7 +175,7 @@ def test_slow_and_silent_clients_do_not_hold_up_others(server: Server, image: by
             connection.close()
 
 
-def test_a_client_that_never_reads_its_answers_costs_little_memory(server: Server) -> None:
+def test_client_that_never_reads_its_responses_costs_little_memory(server: Server) -> None:
     before = resident_megabytes(server)
     request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     silent = [server.connect() for _ in range(10)]
@@ -225,7 +223,7 @@ def test_a_client_that_never_reads_its_answers_costs_little_memory(server: Serve
         ("multipart/form-data; boundary=\xff\xfe", b"--\xff\xfe\r\n"),
     ],
 )
-def test_a_hostile_form_is_refused(server: Server, head: str, part: bytes) -> None:
+def test_hostile_form_is_rejected(server: Server, head: str, part: bytes) -> None:
     started = time.monotonic()
     request = (
         f"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {head}\r\n"

@@ -1,4 +1,4 @@
-"""Forged names of models and files, and ways around the keys, on real sockets."""
+"""Forged names of models and files, and attempts to bypass the keys, on real sockets."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ FORGED = [
         ("GET", "/static-offline-docs/{}"),
     ],
 )
-def test_a_forged_name_is_not_found_and_opens_no_file(server: Server, method: str, path: str, name: str) -> None:
+def test_forged_name_is_not_found_and_opens_no_file(server: Server, method: str, path: str, name: str) -> None:
     head = f"{method} {path.format(name)} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
     answer = exchange(server, head.encode(), end=False)
@@ -99,7 +99,7 @@ def test_a_forged_name_is_not_found_and_opens_no_file(server: Server, method: st
         *("Authorization: Basic the-only-key", "X-API-Key: the-only-key,the-only-key", "Cookie: key=the-only-key"),
     ],
 )
-def test_no_path_and_no_header_goes_around_the_keys(locked: Server, path: str, header: str) -> None:
+def test_no_path_or_header_bypasses_the_keys(locked: Server, path: str, header: str) -> None:
     answer = exchange(locked, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n".encode())
 
     assert statuses(answer)[0] in (400, 401, 404, 405)
@@ -109,7 +109,7 @@ def test_no_path_and_no_header_goes_around_the_keys(locked: Server, path: str, h
 
 @pytest.mark.parametrize("name", [*FORGED, "tiny-grey"])
 @pytest.mark.parametrize("key", ["the-only-key", "the-admin-key"])
-def test_the_admin_routes_open_no_file_and_need_their_own_key(locked: Server, name: str, key: str) -> None:
+def test_admin_route_opens_no_file_and_needs_an_admin_key(locked: Server, name: str, key: str) -> None:
     body = b'{"action": "load"}'
     head = (
         f"POST /admin/models/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: {key}\r\n"

@@ -23,30 +23,28 @@ PNG = {"Content-Type": "image/png"}
 
 
 def metric(client: TestClient, line: str) -> float:
-    """Return the value of a metric; 0 where it is not there."""
+    """Return the value of a metric; 0 if it is absent."""
     found = re.search(rf"^{re.escape(line)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
 @pytest.mark.parametrize("sane", ["abc", "7f3c-22.B:1/x=", "a" * 128])
-def test_a_sane_request_id_is_kept_and_returned(client: TestClient, sane: str) -> None:
+def test_sane_request_id_is_returned(client: TestClient, sane: str) -> None:
     assert client.get("/healthz", headers={"X-Request-Id": sane}).headers["x-request-id"] == sane
 
 
 @pytest.mark.parametrize("odd", ["", "a b", "a" * 129, "<script>", 'a"b', "a{b}"])
-def test_another_request_id_is_replaced(client: TestClient, odd: str) -> None:
+def test_odd_request_id_is_replaced(client: TestClient, odd: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"])
 
 
-def test_every_answer_has_an_id_of_its_own(client: TestClient) -> None:
+def test_every_response_has_its_own_id(client: TestClient) -> None:
     ids = {client.get(path).headers["x-request-id"] for path in ("/healthz", "/nowhere", "/models", "/docs")}
 
     assert len(ids) == 4
 
 
-def test_requests_batches_images_and_their_seconds_are_counted(
-    client: TestClient, pixels: np.ndarray, png: Png
-) -> None:
+def test_requests_batches_and_images_are_counted_and_timed(client: TestClient, pixels: np.ndarray, png: Png) -> None:
     model = 'model="tiny-grey",version="1"'
     lines = {
         'pdeinfer_requests_total{route="/classify",status="200"}': 1,
@@ -64,7 +62,7 @@ def test_requests_batches_images_and_their_seconds_are_counted(
     assert metric(client, f"pdeinfer_inference_seconds_count{{{model}}}") >= 1
 
 
-def test_the_models_with_their_providers_and_the_process_are_in_the_metrics(client: TestClient) -> None:
+def test_metrics_describe_the_models_and_the_process(client: TestClient) -> None:
     info = 'pdeinfer_model_info{device="cpu",model="tiny-rgb",provider="CPUExecutionProvider",version="1"}'
 
     assert metric(client, info) == 1
@@ -80,7 +78,7 @@ def test_the_models_with_their_providers_and_the_process_are_in_the_metrics(clie
         ("/made/up/0815", "other", 404, "not_found"),
     ],
 )
-def test_errors_are_counted_by_their_reason_and_clients_make_up_no_labels(
+def test_errors_are_counted_by_code_and_clients_cannot_create_labels(
     client: TestClient, path: str, route: str, status: int, reason: str
 ) -> None:
     lines = [
@@ -94,7 +92,7 @@ def test_errors_are_counted_by_their_reason_and_clients_make_up_no_labels(
     assert "made/up" not in client.get("/metrics").text  # digits alone stand by chance in times
 
 
-def test_a_fault_is_logged_with_the_id_of_its_request_and_answered_with_the_id_alone(
+def test_fault_is_logged_with_its_request_id_and_the_response_has_no_details(
     client: TestClient,
     pixels: np.ndarray,
     png: Png,
@@ -128,7 +126,7 @@ def test_a_fault_is_logged_with_the_id_of_its_request_and_answered_with_the_id_a
     assert metric(client, 'pdeinfer_requests_total{route="/classify",status="500"}') >= 1
 
 
-def test_a_log_line_is_one_json_object_whatever_the_message_holds() -> None:
+def test_log_line_is_one_json_object_whatever_the_message_holds() -> None:
     record = logging.makeLogRecord({"msg": 'a "quoted"\nmessage', "levelname": "INFO", "fields": {"status": "200"}})
     token = request_id.set("some-id")
     try:
@@ -142,7 +140,7 @@ def test_a_log_line_is_one_json_object_whatever_the_message_holds() -> None:
     assert json.loads(line)["request_id"] == "some-id"
 
 
-def test_a_terminal_shows_the_fields_beside_the_message() -> None:
+def test_plain_log_line_shows_the_fields_after_the_message() -> None:
     record = logging.makeLogRecord(
         {"levelname": "INFO", "msg": "request", "fields": {"path": "/models", "status": 200}}
     )
@@ -172,7 +170,7 @@ print(len(PIL.Image.__dict__.get("__warningregistry__", {})))
 """
 
 
-def test_other_packages_log_in_json_and_what_clients_make_pillow_warn_of_is_not_kept() -> None:
+def test_other_packages_log_in_json_and_pillows_warnings_are_not_kept_in_memory() -> None:
     command = [sys.executable, "-c", LOG_WITHOUT_THE_SERVERS_OWN]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
@@ -180,7 +178,7 @@ def test_other_packages_log_in_json_and_what_clients_make_pillow_warn_of_is_not_
     assert int(done.stdout) <= 1
 
 
-def test_the_access_log_is_off_unless_asked_for_and_holds_neither_bytes_nor_queries_nor_keys(
+def test_access_log_is_off_by_default_and_holds_no_bytes_queries_or_keys(
     package_folder: Path, pixels: np.ndarray, png: Png, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "serving")

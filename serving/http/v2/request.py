@@ -1,8 +1,8 @@
-"""Inference requests of the Open Inference Protocol (V2): from bytes to pixels and what the answer shall look like.
+"""Parses inference requests of the Open Inference Protocol (V2) into pixels and the wanted form of the response.
 
-The JSON object may hold the pixels, flat or nested in row-major order, or say how many bytes of them follow it (the
-binary tensor data extension: then the header Inference-Header-Content-Length gives the length of the JSON). Fields
-and parameters that the protocol leaves open are ignored, and null is the same as absent; all that is used is checked.
+The JSON object holds the pixels, flat or nested in row-major order, or says how many bytes of them follow it. In the
+second form (the binary tensor data extension) the header Inference-Header-Content-Length gives the length of the JSON.
+Null means absent. Fields and parameters that the protocol leaves open are ignored; all others are checked.
 """
 
 import json
@@ -21,24 +21,24 @@ from serving.http.errors import ApiError
 
 INPUT_DATATYPE = "UINT8"
 
-# JSON can grow twenty-fold when parsed, so its length is limited by what a request can need: names and parameters,
-# and for each value its digits and some white space.
+# Parsed JSON can take twenty times the memory of its text. A request needs names and parameters, and for each value
+# its digits and some white space.
 _JSON_BYTES = 64 * 2**10
 _JSON_BYTES_PER_VALUE = 16
 
-_shortened = reprlib.Repr()  # quotes little of what may be large
+_shortened = reprlib.Repr()  # quotes only the beginning of large values
 _shortened.maxlevel = 2
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What a request asks for.
+    """A parsed request.
 
     Attributes:
-        id: to be returned with the answer, if there is one.
+        id: to be returned in the response.
         pixels: uint8 (N, H, W, C), read-only.
-        binary: whether the output is sent as binary data.
-        classification: how many classes to name for each image, instead of all probabilities.
+        binary: whether the response has binary data.
+        classification: number of classes to return for each image; None: all probabilities.
     """
 
     id: str | None
@@ -48,16 +48,16 @@ class InferenceRequest:
 
 
 def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_images: int) -> InferenceRequest:
-    """Return the request that a body holds.
+    """Parse the body of a request.
 
     Args:
-        body: as sent, inflated.
-        header_length: the header Inference-Header-Content-Length, if there is one.
+        body: the inflated body.
+        header_length: the header Inference-Header-Content-Length; None: absent.
         spec: the images that the model takes.
-        max_images: the most images in one request.
+        max_images: the most images of one request.
 
     Raises:
-        ApiError: 400 for whatever is wrong with the request, 413 for JSON that is longer than any request needs.
+        ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON than any request needs.
     """
     json_length = _json_length(header_length, len(body))
     max_length = _JSON_BYTES + _JSON_BYTES_PER_VALUE * max_images * spec.height * spec.width * spec.channels
@@ -116,7 +116,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _the_one(tensors: object, field: str, name: str) -> dict[str, Any]:
-    """Return the only tensor there may be in a list of inputs or outputs."""
+    """Return the tensor of a list of inputs or outputs, which must have exactly one."""
     if type(tensors) is not list or len(tensors) != 1 or type(tensors[0]) is not dict:
         _refuse(field, f"a list of one object, for {name!r}", tensors)
     if tensors[0].get("name") != name:

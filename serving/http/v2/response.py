@@ -1,4 +1,4 @@
-"""Inference responses of the Open Inference Protocol (V2): from probabilities to bytes and headers."""
+"""Encodes inference responses of the Open Inference Protocol (V2)."""
 
 import json
 import struct
@@ -16,15 +16,14 @@ OUTPUT_DATATYPE = "FP32"
 def encode_response(
     request: InferenceRequest, model: str, version: str, labels: Sequence[str], probabilities: NDArray[np.float32]
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the body and the headers that answer a request.
+    """Return the body and the headers of the response to a request.
 
     Args:
-        request: what was asked for.
-        model, version, labels: of the model that answered.
+        model, version, labels: of the model that computed the probabilities.
         probabilities: float32 (N, classes).
 
     Raises:
-        ValueError: a probability is NaN or infinite, and JSON was asked for.
+        ValueError: a probability is NaN or infinite, and the response is JSON.
     """
     output: dict[str, object]
     if request.classification is None:
@@ -34,7 +33,7 @@ def encode_response(
     else:
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : request.classification]
         output = {"name": OUTPUT_NAME, "datatype": "BYTES", "shape": list(best.shape)}
-        # str() of a float32 is the shortest text that reads back as the same float32.
+        # str() gives the shortest text that reads back as the same float32.
         values = [
             f"{scores[index]!s}:{index}:{labels[index]}"
             for scores, indices in zip(probabilities, best, strict=True)

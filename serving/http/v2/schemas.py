@@ -1,4 +1,4 @@
-"""The JSON of the Open Inference Protocol (V2), as it appears in the OpenAPI document."""
+"""The JSON of the Open Inference Protocol (V2), as the OpenAPI document shows it."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ class _Schema(BaseModel):
 
 
 class V2Error(_Schema):
-    """The body of every answer under /v2 that is not 200."""
+    """The body of every response under /v2 that is not 200."""
 
     error: str = Field(
         description="for people; may change",
@@ -19,7 +19,7 @@ class V2Error(_Schema):
 
 
 class ServerMetadata(_Schema):
-    """This server, and what it can beyond the protocol."""
+    """This server and the protocol's extensions that it supports."""
 
     name: Literal["pdeinfer"] = "pdeinfer"
     version: str
@@ -27,7 +27,7 @@ class ServerMetadata(_Schema):
 
 
 class ServerLive(_Schema):
-    """The server answers."""
+    """The server is alive."""
 
     live: Literal[True] = True
 
@@ -50,11 +50,11 @@ class TensorMetadata(_Schema):
 
     name: str = Field(examples=["image"])
     datatype: str = Field(examples=["UINT8"])
-    shape: tuple[int, ...] = Field(description="-1: as many as there are images", examples=[[-1, 8, 8, 1]])
+    shape: tuple[int, ...] = Field(description="-1: the number of images", examples=[[-1, 8, 8, 1]])
 
 
 class ModelMetadata(_Schema):
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     name: str = Field(examples=["digits-pde"])
     versions: tuple[str, ...] = Field(examples=[["1"]])
@@ -72,7 +72,7 @@ class TensorConfig(_Schema):
 
 
 class ModelConfiguration(_Schema):
-    """What Triton's model configuration extension says of a model."""
+    """A model in the format of Triton's model configuration extension."""
 
     name: str = Field(examples=["digits-pde"])
     platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
@@ -88,13 +88,13 @@ class OutputTensor(_Schema):
     datatype: Literal["FP32", "BYTES"]
     shape: tuple[int, int]
     data: list[float] | list[str] | None = Field(
-        default=None, description="in row-major order; absent where it follows as binary data"
+        default=None, description="in row-major order; absent if it follows as binary data"
     )
-    parameters: dict[str, Any] | None = Field(default=None, description="binary_data_size, where it is binary")
+    parameters: dict[str, Any] | None = Field(default=None, description="binary_data_size of binary data")
 
 
 class InferenceResponse(_Schema):
-    """What the model computed."""
+    """The outputs of a model."""
 
     model_name: str
     model_version: str
@@ -123,7 +123,7 @@ _REQUEST_SCHEMA = {
                         "items": {"type": "integer", "minimum": 1},
                         "minItems": 4,
                         "maxItems": 4,
-                        "description": "images, height, width, channels: all but the first are the model's",
+                        "description": "images, height, width, channels: the last three are fixed by the model",
                     },
                     "data": {
                         "type": "array",
@@ -161,8 +161,8 @@ _REQUEST_SCHEMA = {
 # The request body of an inference, for the OpenAPI document.
 REQUEST_BODY = {
     "required": True,
-    "description": "JSON; with the header Inference-Header-Content-Length, that many bytes of JSON and then the "
-    "pixels. Its Content-Encoding may be gzip or deflate.",
+    "description": "JSON. With the header Inference-Header-Content-Length: that many bytes of JSON, then the "
+    "pixels. The Content-Encoding may be gzip or deflate.",
     "content": {
         "application/json": {
             "schema": _REQUEST_SCHEMA,

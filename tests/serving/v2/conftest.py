@@ -1,4 +1,4 @@
-"""Requests to parse: as JSON, and as JSON with binary data behind it."""
+"""V2 requests, as JSON and as JSON with binary data after it."""
 
 import json
 from collections.abc import Callable

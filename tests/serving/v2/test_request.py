@@ -1,4 +1,4 @@
-"""Parsing V2 requests: what is taken, and what every wrong one is told."""
+"""Parsing V2 requests: which are accepted, and how wrong ones are rejected."""
 
 import json
 import tracemalloc
@@ -36,7 +36,7 @@ def refusal(request: Any, header_length: str | None = None) -> str:
 
 
 @pytest.mark.parametrize("data", [PIXELS.tolist(), PIXELS.ravel().tolist()], ids=["nested", "flat"])
-def test_pixels_are_taken_from_json(request_object: Request, data: list[Any]) -> None:
+def test_pixels_are_read_from_json(request_object: Request, data: list[Any]) -> None:
     parsed = parse(request_object(PIXELS, {"data": data}))
 
     assert parsed.pixels.dtype == np.uint8
@@ -44,11 +44,11 @@ def test_pixels_are_taken_from_json(request_object: Request, data: list[Any]) ->
     assert (parsed.id, parsed.binary, parsed.classification) == (None, False, None)
 
 
-def test_pixels_are_taken_from_binary_data(binary_request: Binary) -> None:
+def test_pixels_are_read_from_binary_data(binary_request: Binary) -> None:
     np.testing.assert_array_equal(parse(*binary_request(PIXELS)).pixels, PIXELS)
 
 
-def test_a_header_length_that_covers_the_body_is_a_request_in_json_alone(request_object: Request) -> None:
+def test_header_length_of_the_whole_body_means_json_alone(request_object: Request) -> None:
     body = json.dumps(request_object(PIXELS)).encode()
 
     np.testing.assert_array_equal(parse(body, str(len(body))).pixels, PIXELS)
@@ -73,7 +73,7 @@ def test_a_header_length_that_covers_the_body_is_a_request_in_json_alone(request
         ({"outputs": [{"name": "probabilities", "parameters": {"classification": 3}}]}, False, 3),
     ],
 )
-def test_the_output_is_as_the_parameters_say(
+def test_parameters_choose_the_output(
     request_object: Request, fields: dict[str, Any], binary: bool, classification: int | None
 ) -> None:
     parsed = parse(request_object(PIXELS, **fields))
@@ -81,11 +81,11 @@ def test_the_output_is_as_the_parameters_say(
     assert (parsed.binary, parsed.classification) == (binary, classification)
 
 
-def test_the_id_is_kept(request_object: Request) -> None:
+def test_id_is_kept(request_object: Request) -> None:
     assert parse(request_object(PIXELS, id="42 ☂")).id == "42 ☂"
 
 
-def test_null_is_absent_and_what_the_protocol_leaves_open_is_ignored(request_object: Request) -> None:
+def test_null_means_absent_and_unknown_fields_are_ignored(request_object: Request) -> None:
     fields: dict[str, Any] = {"id": None, "outputs": None, "parameters": {"priority": 1, "binary_data_output": None}}
 
     parsed = parse(request_object(PIXELS, {"parameters": None}, model_name="digits", **fields))
@@ -110,7 +110,7 @@ def test_null_is_absent_and_what_the_protocol_leaves_open_is_ignored(request_obj
         (b'{"a":' * 10_000, "nested too deeply"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(body: bytes, message: str) -> None:
+def test_body_that_is_not_a_json_object_is_rejected(body: bytes, message: str) -> None:
     assert message in refusal(body)
 
 
@@ -144,26 +144,26 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes, message: str) -> 
         ),
     ],
 )
-def test_a_wrong_field_is_named_with_what_was_expected(
+def test_wrong_field_is_named_with_what_was_expected(
     request_object: Request, fields: dict[str, Any], message: str
 ) -> None:
     assert message in refusal({**request_object(PIXELS), **fields})
 
 
 @pytest.mark.parametrize("shape", [None, [], 2, [2, 3, 2], [2, 3, 2, 2, 1], [2, 2, 3, 2], [0, 3, 2, 2], [5, 3, 2, 2]])
-def test_a_wrong_shape_is_refused(request_object: Request, shape: Any) -> None:
+def test_wrong_shape_is_rejected(request_object: Request, shape: Any) -> None:
     message = refusal(request_object(PIXELS, {"shape": shape}))
 
     assert message == f"the shape of 'image': expected [N, 3, 4, 1] with N from 1 to 4, got {shape}"
 
 
 @pytest.mark.parametrize("size", [-1, 1.0, True, "2", None, [2], 10**100])
-def test_a_size_that_is_no_sensible_integer_is_refused(request_object: Request, size: Any) -> None:
+def test_size_that_is_not_a_sensible_integer_is_rejected(request_object: Request, size: Any) -> None:
     assert "the shape of 'image'" in refusal(request_object(PIXELS, {"shape": [size, 3, 4, 1]}))
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "uint8", "INT8", "BYTES", None, 8, ["UINT8"]])
-def test_another_datatype_is_refused(request_object: Request, datatype: Any) -> None:
+def test_other_datatypes_are_rejected(request_object: Request, datatype: Any) -> None:
     message = refusal(request_object(PIXELS, {"datatype": datatype}))
 
     assert message == f"the datatype of 'image': expected UINT8, got {datatype!r}"
@@ -171,7 +171,7 @@ def test_another_datatype_is_refused(request_object: Request, datatype: Any) -> 
 
 @pytest.mark.parametrize("value", [256, -1, 10**40, 1.0, 1e999, True, False, None, "7", [7], {}])
 @pytest.mark.parametrize("nested", [True, False])
-def test_a_value_that_is_no_uint8_is_refused(request_object: Request, value: Any, nested: bool) -> None:
+def test_value_that_is_not_a_uint8_is_rejected(request_object: Request, value: Any, nested: bool) -> None:
     data: list[Any] = PIXELS.tolist() if nested else PIXELS.ravel().tolist()
     row: list[Any] = data[1][2][3] if nested else data
     row[-1] = value
@@ -202,18 +202,18 @@ def test_a_value_that_is_no_uint8_is_refused(request_object: Request, value: Any
         [[[[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]]] * 2,
     ],
 )
-def test_missing_ragged_and_wrongly_nested_data_is_refused(request_object: Request, data: Any) -> None:
+def test_missing_ragged_or_wrongly_nested_data_is_rejected(request_object: Request, data: Any) -> None:
     message = refusal(request_object(PIXELS, {"data": data}))
 
     assert "expected 24 values in one list, or lists nested as the shape [2, 3, 4, 1] says" in message
 
 
 @pytest.mark.parametrize("length", ["-1", "1.5", "", " 12", "1_0", "٣", "x", "9" * 30, "1000000"])
-def test_a_wrong_header_length_is_refused(binary_request: Binary, length: str) -> None:
+def test_wrong_header_length_is_rejected(binary_request: Binary, length: str) -> None:
     assert "Inference-Header-Content-Length: expected" in refusal(binary_request(PIXELS)[0], length)
 
 
-def test_a_header_length_that_cuts_the_json_is_refused(binary_request: Binary) -> None:
+def test_header_length_that_cuts_the_json_is_rejected(binary_request: Binary) -> None:
     body, length = binary_request(PIXELS)
 
     for wrong in range(int(length)):
@@ -221,7 +221,7 @@ def test_a_header_length_that_cuts_the_json_is_refused(binary_request: Binary) -
 
 
 @pytest.mark.parametrize("size", [0, 23, 25, -24, 24.0, True, "24", 10**30])
-def test_a_wrong_binary_data_size_is_refused(request_object: Request, size: Any) -> None:
+def test_wrong_binary_data_size_is_rejected(request_object: Request, size: Any) -> None:
     text = json.dumps(request_object(PIXELS, {"data": ..., "parameters": {"binary_data_size": size}})).encode()
 
     message = refusal(text + PIXELS.tobytes(), str(len(text)))
@@ -229,14 +229,14 @@ def test_a_wrong_binary_data_size_is_refused(request_object: Request, size: Any)
     assert message == f"binary_data_size: expected 24, of shape [2, 3, 4, 1] and UINT8, got {size!r}"
 
 
-def test_more_and_less_binary_data_than_declared_is_refused(binary_request: Binary) -> None:
+def test_more_or_less_binary_data_than_declared_is_rejected(binary_request: Binary) -> None:
     body, length = binary_request(PIXELS)
 
     assert "expected 24 bytes after the JSON, as binary_data_size says, got '25 bytes'" in refusal(body + b"0", length)
     assert "got '23 bytes'" in refusal(body[:-1], length)
 
 
-def test_binary_data_beside_data_or_without_its_size_is_refused(request_object: Request) -> None:
+def test_binary_data_beside_json_data_or_without_its_size_is_rejected(request_object: Request) -> None:
     both = json.dumps(request_object(PIXELS, {"parameters": {"binary_data_size": 24}})).encode()
     undeclared = json.dumps(request_object(PIXELS)).encode()
 
@@ -244,7 +244,7 @@ def test_binary_data_beside_data_or_without_its_size_is_refused(request_object: 
     assert "without a binary_data_size" in refusal(undeclared + b"0", str(len(undeclared)))
 
 
-def test_json_of_more_bytes_than_a_request_can_need_is_413_before_it_is_parsed(request_object: Request) -> None:
+def test_json_longer_than_any_request_needs_is_rejected_before_it_is_parsed(request_object: Request) -> None:
     padded = json.dumps(request_object(PIXELS)).encode() + b" " * 70_000
 
     with pytest.raises(ApiError, match=f"expected at most 66304 bytes of JSON, got {len(padded)}") as caught:
@@ -267,7 +267,7 @@ def test_hostile_json_takes_little_memory() -> None:
     assert peak < 40 * len(body)
 
 
-def test_long_values_are_not_repeated_in_the_message(request_object: Request) -> None:
+def test_messages_quote_only_the_beginning_of_long_values(request_object: Request) -> None:
     assert len(refusal(request_object(PIXELS, {"name": "x" * 50_000}))) < 200
     assert len(refusal(request_object(PIXELS, {"shape": [1] * 20_000}))) < 200
     assert len(refusal({"inputs": [{"a" * 1000: "b" * 1000}] * 20})) < 500
@@ -311,7 +311,7 @@ requests = st.fixed_dictionaries(
 
 @settings(max_examples=300, deadline=None)
 @given(requests, st.binary(max_size=13), st.booleans())
-def test_any_json_is_parsed_or_refused(request: dict[str, Any], rest: bytes, has_length: bool) -> None:
+def test_any_json_is_parsed_or_rejected(request: dict[str, Any], rest: bytes, has_length: bool) -> None:
     text = json.dumps(request).encode()
     with suppress(ApiError):
         parsed = parse_request(text + rest, str(len(text)) if has_length else None, SPEC, MAX_IMAGES)
@@ -320,6 +320,6 @@ def test_any_json_is_parsed_or_refused(request: dict[str, Any], rest: bytes, has
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.text(max_size=4))
-def test_any_bytes_are_refused(body: bytes, header_length: str | None) -> None:
+def test_any_bytes_are_rejected(body: bytes, header_length: str | None) -> None:
     with pytest.raises(ApiError):
         parse_request(body, header_length, SPEC, MAX_IMAGES)

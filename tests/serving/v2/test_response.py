@@ -42,7 +42,7 @@ def test_json_holds_every_float32_exactly() -> None:
     np.testing.assert_array_equal(np.array(output["data"], np.float32), PROBABILITIES.ravel())
 
 
-def test_binary_data_is_little_endian_behind_the_json() -> None:
+def test_binary_data_is_little_endian_after_the_json() -> None:
     answer, rest = answer_and_rest(*encode(binary=True))
 
     (output,) = answer["outputs"]
@@ -63,7 +63,7 @@ def test_classes_are_value_index_label_best_first_and_at_most_all(asked: int, co
     assert output["data"] == [text for row in expected for text in row[:count]]
 
 
-def test_binary_classes_have_their_length_before_them() -> None:
+def test_binary_classes_are_prefixed_with_their_length() -> None:
     answer, rest = answer_and_rest(*encode(binary=True, classification=2))
 
     texts = ["0.7:1:dog", "0.2:2:umbrella ☂", "0.33333334:0:cat", "0.33333334:2:umbrella ☂"]
@@ -72,11 +72,11 @@ def test_binary_classes_have_their_length_before_them() -> None:
 
 
 @pytest.mark.parametrize("id_", ["42", "", "☂", "\ud800"])
-def test_the_id_comes_back(id_: str) -> None:
+def test_id_is_returned(id_: str) -> None:
     assert json.loads(encode(binary=False, id_=id_)[0])["id"] == id_
 
 
-def test_probabilities_that_are_no_numbers_are_an_error_and_no_invalid_json() -> None:
+def test_nan_is_an_error_and_not_invalid_json() -> None:
     request = InferenceRequest(None, PIXELS, binary=False, classification=None)
 
     with pytest.raises(ValueError, match="not JSON compliant"):

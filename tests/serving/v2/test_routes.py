@@ -1,4 +1,4 @@
-"""The V2 routes in this process: metadata, health, inference, errors in the one shape."""
+"""The V2 routes: metadata, health, inference and errors."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ def error_of(response: Response) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/"])
-def test_the_server_says_what_it_is(client: TestClient, path: str) -> None:
+def test_server_describes_itself(client: TestClient, path: str) -> None:
     assert client.get(path).json() == {
         "name": "pdeinfer",
         "version": __version__,
@@ -55,12 +55,12 @@ def test_the_server_says_what_it_is(client: TestClient, path: str) -> None:
     }
 
 
-def test_the_server_is_alive_and_ready(client: TestClient) -> None:
+def test_server_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
 
 
-def test_a_server_that_is_stopping_is_alive_but_not_ready(client: TestClient, models: Models) -> None:
+def test_stopping_server_is_alive_but_not_ready(client: TestClient, models: Models) -> None:
     models.draining = True
     try:
         response = client.get("/v2/health/ready")
@@ -72,7 +72,7 @@ def test_a_server_that_is_stopping_is_alive_but_not_ready(client: TestClient, mo
 
 
 @pytest.mark.parametrize("path", ["/v2/models/tiny-rgb", "/v2/models/tiny-rgb/versions/1"])
-def test_a_model_is_described(client: TestClient, path: str) -> None:
+def test_model_is_described(client: TestClient, path: str) -> None:
     assert client.get(path).json() == {
         "name": "tiny-rgb",
         "versions": ["1"],
@@ -95,7 +95,7 @@ def input_shape(preset: Preset) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("path", [INFER, "/v2/models/tiny-grey/versions/1/infer"])
-def test_json_pixels_get_their_probabilities_and_the_id_comes_back(
+def test_json_pixels_get_their_probabilities_and_the_id(
     client: TestClient, pixels: np.ndarray, request_object: Request, tiny_probabilities: Probabilities, path: str
 ) -> None:
     response = client.post(path, json=request_object(pixels, id="42"))
@@ -125,7 +125,7 @@ def test_binary_pixels_get_binary_probabilities(
     np.testing.assert_allclose(probabilities, tiny_probabilities(GREY_PRESET, pixels), rtol=0, atol=1e-6)
 
 
-def test_classes_are_those_of_classify(
+def test_classes_equal_those_of_classify(
     client: TestClient, pixels: np.ndarray, png: Callable[[np.ndarray], bytes], request_object: Request
 ) -> None:
     outputs = [{"name": "probabilities", "parameters": {"classification": 3}}]
@@ -143,7 +143,7 @@ def test_classes_are_those_of_classify(
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_a_compressed_request_gets_the_same_answer(
+def test_compressed_request_gets_the_same_response(
     client: TestClient, pixels: np.ndarray, binary_request: Binary, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:
     body, length = binary_request(pixels)
@@ -157,7 +157,7 @@ def test_a_compressed_request_gets_the_same_answer(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_an_answer_worth_it_is_compressed_for_a_client_that_asks(
+def test_large_response_is_compressed_for_a_client_that_accepts_it(
     client: TestClient, pixels: np.ndarray, request_object: Request, encoding: str
 ) -> None:
     def post(images: np.ndarray, accept: str) -> Response:
@@ -173,7 +173,7 @@ def test_an_answer_worth_it_is_compressed_for_a_client_that_asks(
     assert "content-encoding" not in post(pixels[:1], encoding).headers
 
 
-def test_a_large_json_request_is_parsed_as_a_small_one_is(
+def test_large_json_request_gets_the_same_response_as_a_small_one(
     client: TestClient, pixels: np.ndarray, request_object: Request
 ) -> None:
     small = json.dumps(request_object(pixels))
@@ -199,7 +199,9 @@ def test_a_large_json_request_is_parsed_as_a_small_one_is(
         ("POST", INFER, 400, "the JSON of the request is not valid: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_errors_are_a_text(client: TestClient, method: str, path: str, status: int, message: str) -> None:
+def test_errors_have_the_shape_of_the_protocol(
+    client: TestClient, method: str, path: str, status: int, message: str
+) -> None:
     assert error_of(client.request(method, path)) == (status, message)
 
 
@@ -225,7 +227,9 @@ def test_probabilities_that_are_not_finite_are_500_in_every_format(
     assert (status, message) == (500, str(InferenceError()))
 
 
-def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, pixels: np.ndarray, request_object: Request) -> None:
+def test_error_says_what_was_expected_and_what_came(
+    client: TestClient, pixels: np.ndarray, request_object: Request
+) -> None:
     response = client.post("/v2/models/tiny-rgb/infer", json=request_object(pixels))
 
     expected = f"the shape of 'image': expected [N, {', '.join(map(str, input_shape(RGB_PRESET)))}] with N from 1 to 4"
@@ -242,7 +246,7 @@ def test_a_wrong_request_is_told_what_is_wrong(client: TestClient, pixels: np.nd
         ({"Inference-Header-Content-Length": "x"}, b"{}", 400, "Inference-Header-Content-Length: expected"),
     ],
 )
-def test_a_wrong_body_is_refused(
+def test_wrong_body_is_rejected(
     client: TestClient, headers: dict[str, str], body: bytes, status: int, message: str
 ) -> None:
     response = client.post(INFER, content=body, headers=headers)
@@ -259,7 +263,7 @@ def test_a_wrong_body_is_refused(
         (RuntimeError("secret"), 500, "the server failed to answer; its log has the details"),
     ],
 )
-def test_failures_of_the_engine_have_their_status(
+def test_engine_failures_have_their_status(
     client: TestClient,
     models: Models,
     one_image: dict[str, Any],
@@ -286,7 +290,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
                 yield path, operation
 
 
-def test_the_openapi_document_describes_every_route_and_its_errors(client: TestClient) -> None:
+def test_openapi_document_describes_every_route_and_its_errors(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
 
     found = dict(operations(document))

@@ -198,7 +198,7 @@ def test_errors_reach_the_client_with_their_status_and_text(
     assert (caught.value.status(), caught.value.message()) == (status, message)
 
 
-def test_an_unknown_model_and_an_extension_that_is_not_served_are_404(triton: InferenceServerClient) -> None:
+def test_unknown_model_and_unsupported_extension_are_404(triton: InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="no model 'digits' is served, only: tiny-grey, tiny-rgb"):
         infer(triton, "digits", images("tiny-grey", 1))
     with pytest.raises(InferenceServerException, match="Not Found"):
