@@ -37,16 +37,17 @@ def create_app(
 ) -> FastAPI:
     """Return the application; its lifespan loads the models and closes them at the end.
 
-    Entering the lifespan raises what `serving.engine.models.Models` raises.
+    Entering the lifespan raises what `serving.engine.models.Models.load` raises.
 
     Args:
-        names: the models to serve at first, as `Models` takes them.
+        names: the models to serve at first, as `Models.load` takes them.
         change_model: makes the changes that admins ask for; None: this process alone makes them.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = await asyncio.to_thread(Models, settings, names)
+        served = Models(settings)
+        await served.load(names)
         app.state.models = served
         app.state.change_model = change_model or served.change
         try:

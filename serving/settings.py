@@ -1,4 +1,4 @@
-"""The server's settings: from flags, then the environment (`PDEINFER_PORT=9000`), then a file, then the defaults."""
+"""The server's settings, from flags, environment variables, a file and defaults, in this order of precedence."""
 
 import argparse
 import json
@@ -30,8 +30,12 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
+
+SMALL_BYTES = 16 * 2**20  # an image that decodes in this much memory needs no room in max_decoding_bytes
+MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
 
 _PROG = "pdeinfer serve"
 EPILOG = """\
@@ -39,8 +43,11 @@ Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER
 of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
 alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the address cannot be listened on, or a worker died while
-it started; 2 wrong settings, model or device
+signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
+ignored
+
+exit codes: 0 stopped by a signal; 1 the address cannot be listened on, or a worker died during its start; 2 wrong
+settings, model or device
 
 examples:
   pdeinfer serve
@@ -66,7 +73,7 @@ def _split_at_commas(value: object) -> object:
 
 def _split_keys(value: object) -> object:
     keys = _split_at_commas(value)
-    if isinstance(value, str) and not keys:  # open to all, where a key was meant
+    if isinstance(value, str) and not keys:  # without a key, the server would be open to all
         raise ValueError("holds no key")
     if isinstance(keys, list | tuple):  # HTTP headers carry no white space at either end
         return [key.strip() if isinstance(key, str) else key for key in keys]
@@ -74,13 +81,14 @@ def _split_keys(value: object) -> object:
 
 
 def _read_lines(value: object) -> object:
-    """Return the lines of the file that is named, but for empty ones and comments."""
+    """Return the lines of the named file, without empty lines and comments."""
     if not isinstance(value, str | Path):
         return value
     try:
-        lines = [line for line in map(str.strip, Path(value).read_text().splitlines()) if line and line[0] != "#"]
+        text = Path(value).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
+    lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
     if not lines:
         raise ValueError("holds no key")
     return lines
@@ -93,18 +101,18 @@ KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
 
 
 class ModelSettings(BaseModel):
-    """How one model is served, where that is not as all are."""
+    """Settings of one model that differ from those of the others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Precision | None = None
-    max_batch_size: int | None = Field(default=None, ge=1)
+    max_batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH_SIZE)
     max_delay_ms: float | None = Field(default=None, ge=0, le=10_000)
     max_queue: int | None = Field(default=None, ge=1)
 
 
 class Settings(BaseSettings):
-    """What is served, where, to whom, with which limits."""
+    """Everything that `pdeinfer serve` can be told."""
 
     model_config = SettingsConfigDict(
         env_prefix="PDEINFER_",
@@ -123,26 +131,37 @@ class Settings(BaseSettings):
     config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    workers: int = Field(default=1, ge=1, description="processes on the port; one that dies is replaced")
+    workers: int = Field(default=1, ge=1, le=1024, description="processes on the port; one that dies is replaced")
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; cuda never falls back",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="threads of a worker that decode and predict; none: its share of the CPUs"
+        default=None,
+        ge=1,
+        le=1024,
+        description="threads of a worker that decode and predict; none: its share of the CPUs",
     )
-    max_batch_size: int = Field(default=32, ge=1, description="most images that a model computes together")
+    max_batch_size: int = Field(
+        default=32, ge=1, le=MAX_BATCH_SIZE, description="most images that a model computes together"
+    )
     max_delay_ms: float = Field(
-        default=0, ge=0, le=10_000, description="how long an image waits for others to compute; 0: takes those there"
+        default=0, ge=0, le=10_000, description="how long an image waits for others to be computed with; 0: not at all"
     )
     max_queue: int = Field(
-        default=256, ge=1, description="most images that a model has admitted and not classified; more get a 503"
+        default=256, ge=1, description="most images of a model that wait or are worked on; more get a 503"
     )
     precision: Precision = Field(default="float32", description="float32, or int8 for packages that have an int8 file")
     per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
         description='the four settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
+    )
+    load_timeout: float = Field(
+        default=120,
+        gt=0,
+        le=86_400,
+        description="seconds to load a model; then the start or the change of models fails",
     )
     request_timeout: float = Field(
         default=30,
@@ -157,35 +176,46 @@ class Settings(BaseSettings):
         default=75,
         ge=1,
         le=86_400,
-        description="seconds for which an idle connection stays open: more than a proxy in front keeps its own",
+        description="seconds that an idle connection stays open: more than a proxy in front keeps its own",
     )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
         default=512 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
     )
     max_images: int = Field(default=64, ge=1, description="most images in one request")
-    max_image_pixels: int = Field(default=16_000_000, ge=1, description="most pixels of one image, before decoding")
-    max_total_pixels: int = Field(
-        default=16_000_000, ge=1, description="most pixels of large images that a worker decodes at a time; more wait"
+    max_image_pixels: int = Field(
+        default=MAX_IMAGE_PIXELS,
+        ge=1,
+        description="most pixels of one image; a JPEG counts at the size it is decoded at",
+    )
+    max_decoding_bytes: int = Field(
+        default=400 * 2**20,
+        ge=SMALL_BYTES,
+        description="memory for decoding large images in a worker; they wait for it, and an image that needs more is "
+        "refused",
     )
     api_keys: CliSuppress[Keys] = ()
-    api_keys_file: KeysOfFile = Field(default=(), description="keys of which requests must send one; none: open to all")
+    api_keys_file: KeysOfFile = Field(
+        default=(), description="keys, one of which every request must send; none: open to all"
+    )
     admin_keys: CliSuppress[Keys] = ()
     admin_keys_file: KeysOfFile = Field(
-        default=(), description="keys that may load and unload models; none: nobody may, there is no /admin"
+        default=(), description="keys that may load and unload models; none: there is no /admin"
     )
-    probes_need_key: bool = Field(default=False, description="whether health needs a key, where there are keys")
-    metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, where there are keys")
-    cors_origins: Names = Field(default=(), description="origins whose pages may ask, such as https://example.org")
+    probes_need_key: bool = Field(default=False, description="whether the probes need a key, if there are keys")
+    metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, if there are keys")
+    cors_origins: Names = Field(
+        default=(), description="origins whose pages may send requests, such as https://example.org"
+    )
     access_log: bool = Field(default=False, description="whether every request is logged")
     drain_seconds: float = Field(
         default=1,
         ge=0,
         le=86_400,
-        description="seconds after SIGTERM in which /readyz says 503 and requests are still accepted",
+        description="seconds after SIGTERM during which /readyz says 503 and requests are still accepted",
     )
     shutdown_timeout: int = Field(
-        default=30, ge=1, description="seconds after that for the requests in flight to be answered"
+        default=30, ge=1, le=86_400, description="seconds after that for the requests in flight to be answered"
     )
 
     @property
@@ -198,7 +228,7 @@ class Settings(BaseSettings):
         return [key.get_secret_value() for key in (*self.api_keys, *self.api_keys_file)]
 
     def keys_of_admins(self) -> list[str]:
-        """Return the keys that change which models are served."""
+        """Return the keys that may load and unload models."""
         return [key.get_secret_value() for key in (*self.admin_keys, *self.admin_keys_file)]
 
     def batching(self, model: str) -> tuple[int, float, int]:
@@ -206,7 +236,7 @@ class Settings(BaseSettings):
         own = self.per_model.get(model, ModelSettings())
         max_queue = own.max_queue or self.max_queue
         return (
-            min(own.max_batch_size or self.max_batch_size, max_queue),  # no more wait
+            min(own.max_batch_size or self.max_batch_size, max_queue),  # no more can wait
             self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
             max_queue,
         )
@@ -219,8 +249,6 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.max_total_bytes < self.max_body_bytes:
             raise ValueError(f"max_total_bytes must be at least max_body_bytes, {self.max_body_bytes}")
-        if self.max_total_pixels < self.max_image_pixels:
-            raise ValueError(f"max_total_pixels must be at least max_image_pixels, {self.max_image_pixels}")
         for name in ("", *self.per_model):
             if self.batching(name)[2] < self.max_images:
                 raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")
@@ -260,14 +288,14 @@ class _File(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            return tomllib.loads(Path(path).read_text())
+            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(f"config: {path} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"config: {path} is not TOML: {error}") from error
 
     def get_field_value(self, *_: object) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # the base class wants it; __call__ reads all fields at once
+        raise NotImplementedError  # required by the base class, but __call__ reads all fields at once
 
 
 def parse_settings(arguments: Sequence[str]) -> Settings:

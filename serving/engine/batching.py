@@ -1,4 +1,4 @@
-"""The images of concurrent requests, worked on together."""
+"""Batches the work of concurrent requests."""
 
 import asyncio
 import math
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class _Request(Generic[T, R]):
-    """The items of one request that wait or are worked on.
+    """The items of one request.
 
     Attributes:
-        arrived: when, on the event loop's clock.
-        done: gets their results; cancelled where nobody waits for them any more.
-        results: those there are, by the item's place; batches may end in any order.
-        taken: how many items went into batches.
+        arrived: when the request came, on the event loop's clock.
+        done: gets the results; cancelled once nobody waits for them.
+        results: the results so far by position, as batches may end in any order.
+        taken: the number of items that batches have taken.
     """
 
     items: Sequence[T]
@@ -36,18 +36,18 @@ class _Request(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Work on the items of concurrent requests in batches, on a pool of threads; it belongs to one event loop.
+    """Process the items of concurrent requests in batches, on a pool of threads and one event loop.
 
-    A batch is taken from the queue when a thread is free to work on it, so batches grow with the load. What was
-    cancelled by then is left out.
+    A batch is taken from the queue when a thread is free for it, so batches grow with the load. Cancelled items are
+    left out.
 
     Args:
-        work: from the items of a batch to their results, in order; runs in `threads`, and does not raise.
-        queue_seconds: gets how long each request waited for its first batch.
+        work: maps the items of a batch to their results, in order; runs in `threads` and must not raise.
+        queue_seconds: records how long each request waited for its first batch.
         max_batch_size: the most items of one batch.
-        max_batches: the most batches that are worked on at a time.
-        max_delay: seconds that the first item of a batch waits for others; 0: takes those that are there.
-        urgent: whether it gets free threads before what is not.
+        max_batches: the most batches at a time.
+        max_delay: seconds that the first item of a batch waits for others; 0 takes only those that are there.
+        urgent: whether batches get free threads before other work.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Batcher(Generic[T, R]):
         self._max_delay = max_delay
         self._urgent = urgent
         self._requests: deque[_Request[T, R]] = deque()
-        self._waiting = 0  # items in no batch yet
+        self._waiting = 0  # items that no batch has taken
         self._full = asyncio.Event()  # set while a whole batch waits
         self._dispatcher: asyncio.Task[None] | None = None
         self._batches: set[asyncio.Task[None]] = set()
 
     async def run(self, items: Sequence[T]) -> list[R]:
-        """Return the result of every item, in order; cancelled, those that no batch has taken are left alone.
+        """Return the result of every item, in order; if cancelled, items that no batch has taken are dropped.
 
         Args:
-            items: at least one; not to be changed any more.
+            items: at least one; must not change afterwards.
         """
         loop = asyncio.get_running_loop()
         request: _Request[T, R] = _Request(items, loop.time(), loop.create_future())
@@ -87,7 +87,7 @@ class Batcher(Generic[T, R]):
         if self._waiting >= self._max_batch_size:
             self._full.set()
         if self._dispatcher is None:
-            # In a context of its own: batches belong to no one request, and its id and trace would stay as long.
+            # An empty context: a batch belongs to no single request, whose id and trace would otherwise leak into it.
             self._dispatcher = asyncio.create_task(self._dispatch(), context=Context())
         try:
             return await request.done
@@ -105,7 +105,7 @@ class Batcher(Generic[T, R]):
                 if len(self._batches) == self._max_batches:
                     await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
                 await self._threads.acquire(urgent=self._urgent)
-                # A large request on an idle server is spread over its threads.
+                # Spread a large request on an idle server over its threads.
                 free = min(1 + self._threads.free, self._max_batches - len(self._batches))
                 parts = self._take(min(math.ceil(self._waiting / free), self._max_batch_size))
                 batch = asyncio.create_task(self._run_batch(parts))
@@ -122,7 +122,7 @@ class Batcher(Generic[T, R]):
                 await asyncio.wait_for(self._full.wait(), delay)
 
     def _take(self, count: int) -> list[tuple[_Request[T, R], range]]:
-        """Take up to `count` items from the front of the queue, none that nobody waits for."""
+        """Take up to `count` items from the front of the queue, without cancelled ones."""
         parts = []
         while self._requests and count:
             request = self._requests[0]
@@ -137,8 +137,8 @@ class Batcher(Generic[T, R]):
         return parts
 
     async def _run_batch(self, parts: list[tuple[_Request[T, R], range]]) -> None:
-        """Work on the thread that was acquired, and answer the requests that are complete."""
-        if not parts:  # all that waited was cancelled meanwhile
+        """Process a batch on the acquired thread, and resolve the requests that are complete."""
+        if not parts:  # everything that waited was cancelled
             self._threads.release()
             return
         now = asyncio.get_running_loop().time()

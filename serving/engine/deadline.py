@@ -1,4 +1,4 @@
-"""The time that a request has."""
+"""The deadline of a request."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def until(deadline: float, work: Awaitable[T]) -> T:
-    """Return what `work` returns; raise DeadlineError where that is not by the deadline, on the event loop's clock."""
+    """Await `work`; raise DeadlineError if it is not done by the deadline, on the event loop's clock."""
     try:
         async with asyncio.timeout_at(deadline):
             return await work

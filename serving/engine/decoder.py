@@ -1,42 +1,54 @@
-"""The images of concurrent requests decoded: small ones as they come, large ones as there is memory for them."""
+"""Decodes the images of concurrent requests: small ones at once, large ones when there is memory for them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import ImageError, ImageTooLargeError, InputSpec
-from pdeinfer.images.convert import to_array
+from pdeinfer.images.convert import OpenedImage, open_image
 from serving.engine.batching import Batcher
-from serving.engine.pixel_budget import PixelBudget
+from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
+from serving.errors import InferenceError
+from serving.settings import SMALL_BYTES
 from serving.telemetry.metrics import ModelMetrics
 
-# As many images, of one or many requests, a thread decodes without giving the next batch its turn.
+logger = logging.getLogger(__name__)
+
+# A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
-# An image of up to so many pixels needs no room in the budget: a thread decodes one at a time, in at most 20 MB.
-SMALL_PIXELS = 1_000_000
 
 # The name that errors give an image, and its file, or why there is no file.
 NamedFile: TypeAlias = tuple[str, bytes | ImageError]
-Decoded: TypeAlias = NDArray[np.uint8] | ImageError
+Decoded: TypeAlias = NDArray[np.uint8] | ImageError | InferenceError
+
+
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """An image that is yet to be decoded, in so many bytes of memory."""
+
+    file: NamedFile
+    size: int
 
 
 class Decoder:
-    """The images of one model's requests, as the network takes them.
+    """Decodes the images of one model's requests into the arrays that its network takes.
 
     Args:
-        spec: what it takes.
-        max_pixels: the most pixels of one image.
-        budget: for all images, of all models, that are not small.
+        spec: the network's input.
+        max_pixels: the most pixels of one image, as `pdeinfer.images.convert.decoded_pixels` counts them.
+        budget: the memory for large images of all models.
         metrics: get the times.
     """
 
     def __init__(
-        self, spec: InputSpec, max_pixels: int, threads: Threads, budget: PixelBudget, metrics: ModelMetrics
+        self, spec: InputSpec, max_pixels: int, threads: Threads, budget: MemoryBudget, metrics: ModelMetrics
     ) -> None:
         self._spec = spec
         self._max_pixels = max_pixels
@@ -52,47 +64,61 @@ class Decoder:
         )
 
     async def run(self, files: Sequence[NamedFile]) -> list[Decoded]:
-        """Return every image as uint8 (H, W, C), in order, or why there is none; cancelled, what waits is left alone.
+        """Return every image as uint8 (H, W, C), in order, or the error of one that cannot be decoded.
+
+        If cancelled, images that are still waiting are not decoded.
 
         Args:
             files: at least one.
         """
-        decoded = await self._batcher.run(files)
-        large = {place: image for place, image in enumerate(decoded) if isinstance(image, ImageTooLargeError)}
-        if large:
-            images = await asyncio.gather(*(self._decode_large(files[place], large[place]) for place in large))
-            for place, image in zip(large, images, strict=True):
-                decoded[place] = image
-        return decoded
+        results = await self._batcher.run(files)
+        large = (self._decode_large(result) for result in results if isinstance(result, _Large))
+        decoded = iter(await asyncio.gather(*large))
+        return [next(decoded) if isinstance(result, _Large) else result for result in results]
 
-    async def _decode_large(self, file: NamedFile, error: ImageTooLargeError) -> Decoded:
-        """Decode an image that is not small, once there is room and a thread for it."""
-        pixels = error.pixels if error.pixels and error.pixels <= self._max_pixels else 0  # 0: it is refused anyway
-        await self._budget.acquire(pixels)
+    async def _decode_large(self, image: _Large) -> Decoded:
+        """Decode an image once there is memory and a thread for it."""
+        await self._budget.acquire(image.size)
         try:
             await self._threads.acquire()
         except asyncio.CancelledError:
-            self._budget.release(pixels)
+            self._budget.release(image.size)
             raise
-        decoding = asyncio.create_task(self._threads.run_acquired(self._decode, file, self._max_pixels))
-        # A thread cannot be stopped: what it uses is free when it has ended, not when nobody waits for it any more.
-        decoding.add_done_callback(lambda _: self._budget.release(pixels))
-        return await asyncio.shield(decoding)
+        decoding = asyncio.create_task(self._threads.run_acquired(self._decode, image.file, self._budget.total))
+        # A thread cannot be stopped: it holds its memory until it ends, even if nobody waits for the image any more.
+        decoding.add_done_callback(lambda _: self._budget.release(image.size))
+        return cast(Decoded, await asyncio.shield(decoding))  # not _Large: it fits into the budget
 
-    def _decode_small(self, files: list[NamedFile]) -> list[Decoded]:
-        return [self._decode(file, min(SMALL_PIXELS, self._max_pixels)) for file in files]
+    def _decode_small(self, files: list[NamedFile]) -> list[Decoded | _Large]:
+        return [self._decode(file, SMALL_BYTES) for file in files]
 
-    def _decode(self, file: NamedFile, max_pixels: int) -> Decoded:
+    def _decode(self, file: NamedFile, max_bytes: int) -> Decoded | _Large:
+        """Decode an image unless that takes more memory."""
         name, content = file
         if isinstance(content, ImageError):
             return content
         started = time.perf_counter()
         try:
-            decoded: Decoded = to_array(content, self._spec, name, max_pixels=max_pixels)
+            with open_image(content, self._spec, name, max_pixels=self._max_pixels) as opened:
+                size = opened.decoding_bytes()
+                if size > max_bytes:
+                    self._check_size(opened, size)
+                    return _Large(file, size)
+                decoded: Decoded = opened.to_array()
         except ImageError as error:
-            # What it refers to, by its traceback, are the bytes of the image and, in the end, itself.
+            # Its traceback holds the image's bytes and, through this frame, the error itself.
             error.__cause__ = error.__context__ = None
             decoded = error.with_traceback(None)
-        if not isinstance(decoded, ImageTooLargeError):  # not decoded: refused, or about to come again as a large one
-            self._seconds.observe(time.perf_counter() - started)
+        except Exception:  # not the image's fault: no memory, say
+            logger.exception("%s could not be decoded", name)
+            decoded = InferenceError()
+        self._seconds.observe(time.perf_counter() - started)
         return decoded
+
+    def _check_size(self, opened: OpenedImage, size: int) -> None:
+        if size > self._budget.total:
+            width, height = opened.whole_size
+            raise ImageTooLargeError(
+                f"{opened.name}: expected an image that decodes in at most {self._budget.total / 1e6:.0f} MB, "
+                f"got {width} x {height} pixels that take {size / 1e6:.0f} MB: send a smaller image, or a baseline JPEG"
+            )

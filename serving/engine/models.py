@@ -3,18 +3,18 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, TypeVarTuple
 
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
-from serving.engine.pixel_budget import PixelBudget
+from serving.engine.memory_budget import MemoryBudget
 from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages
-from serving.engine.threads import Threads
+from serving.engine.threads import Threads, run_abandonable
 from serving.errors import ModelLoadError, ModelNotServedError, VersionNotServedError
 from serving.settings import Settings
 
@@ -22,13 +22,17 @@ logger = logging.getLogger(__name__)
 
 Action: TypeAlias = Literal["load", "reload", "unload"]
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What is to be served under a name, by version, in place of what is served under it now; nothing: unload it.
+class PreparedChange:
+    """A change of one model that can be applied at once.
 
     Attributes:
-        order: the names that the sources hold, in order.
+        models: what will be served under the name, by version; empty to unload the model.
+        order: all names that the sources hold, in order.
     """
 
     name: str
@@ -36,52 +40,58 @@ class Change:
     order: tuple[str, ...] = ()
 
     def names_after(self, names: Sequence[str]) -> list[str]:
-        """Return the names that are served after the change, in order, where these are before."""
+        """Return the names that are served after the change, in order, given those before it."""
         if not self.models:
             return [name for name in names if name != self.name]
         if self.name in names:
             return list(names)
-        # A model that comes back is where it was: the first is the one that answers where none is named.
+        # A model that returns takes its old place, because the first model answers requests that name none.
         later = self.order[self.order.index(self.name) + 1 :]
         place = next((index for index, name in enumerate(names) if name in later), len(names))
         return [*names[:place], self.name, *names[place:]]
 
 
 class Models:
-    """The served models by name and version.
+    """The served models by name and version; empty until `load`.
 
     Args:
         settings: which models, on which device, with which limits.
-        names: those of them that are served at first, in this order; None: all, of which there must be one.
-
-    Raises:
-        ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all. Where admins may
-            load models that come later, settings may name those too.
-        ModelPackageError: a model's package is damaged, or two have one name and version.
-        DeviceError: the device cannot be used.
 
     Attributes:
-        threads: where work that would hold up the event loop is run.
+        threads: runs work that would block the event loop.
         draining: whether the server is about to stop.
     """
 
-    def __init__(self, settings: Settings, names: Sequence[str] | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.draining = False
+        self.threads = Threads(settings.worker_threads)
         self._settings = settings
         self._changing = asyncio.Lock()
-        self.threads = Threads(settings.worker_threads)
-        self._budget = PixelBudget(settings.max_total_pixels)
+        self._budget = MemoryBudget(settings.max_decoding_bytes)
         self._models: dict[str, dict[str, ServedModel]] = {}
-        found = self._find(names)
+
+    async def load(self, names: Sequence[str] | None = None) -> None:
+        """Load the models to serve at first.
+
+        Args:
+            names: which of the settings' models, in this order; None: all, and at least one.
+
+        Raises:
+            ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all. With admin
+                keys, `per_model` may name models that will be loaded later.
+            ModelPackageError: a package is damaged or takes too long to load, or two have the same name and version.
+            DeviceError: the device cannot be used.
+        """
+        found = await self._within_deadline(self._find, names)
         if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
-        unknown = sorted(settings.per_model.keys() - found.keys())
-        if unknown and names is None and not settings.keys_of_admins():
-            raise ModelNotFoundError(f"per_model: there is no model {unknown[0]!r} to serve, only: {', '.join(found)}")
+        unknown = sorted(self._settings.per_model.keys() - found.keys())
+        if unknown and names is None and not self._settings.keys_of_admins():
+            raise ModelNotFoundError(f"per_model: expected one of {', '.join(found)}, got {unknown[0]!r}")
         for name in found if names is None else names:
             if name not in found:
-                raise ModelNotFoundError(f"there is no package of the model {name!r} any more")
-            self._models[name] = self._load(found[name])
+                raise ModelNotFoundError(f"the package of the model {name!r} has been removed")
+            self._models[name] = await self._within_deadline(self._load, found[name])
             self._set_served(name, True)
 
     @property
@@ -91,12 +101,12 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """The names that are served, in this order."""
+        """The names of the served models, in order."""
         return list(self._models)
 
     @property
     def default(self) -> str | None:
-        """The name of the first model that is served, in the order of the sources; None where all were unloaded."""
+        """The name of the first model, which answers requests that name none; None if all were unloaded."""
         return next(iter(self._models), None)
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -117,7 +127,7 @@ class Models:
         return tuple(sorted(self._models[name], key=int))
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
-        """Return a model, in its highest version where none is named.
+        """Return a model, by default in its highest version.
 
         Raises:
             ModelNotServedError, VersionNotServedError: no such model or no such version is served.
@@ -131,40 +141,40 @@ class Models:
         return self._models[name][version]
 
     async def change(self, name: str, action: Action) -> tuple[str, ...]:
-        """Load, reload or unload a model, and return its versions that are served then.
+        """Load, reload or unload a model, and return the versions that are served then.
 
         Raises:
-            ModelNotServedError, ModelLoadError: as `prepare` does, and what was served still is.
+            ModelNotServedError, ModelLoadError: as `prepare` does; nothing was changed.
         """
         async with self._changing:
             change = await self.prepare(name, action)
             self.apply(change)
         return tuple(change.models)
 
-    async def prepare(self, name: str, action: Action) -> Change:
-        """Return a change that can be applied at once: it holds what the sources now hold under that name, loaded.
+    async def prepare(self, name: str, action: Action) -> PreparedChange:
+        """Load what the sources now hold under a name, without serving it yet.
 
         Raises:
             ModelNotServedError: no such model is served, or the sources hold none to load.
-            ModelLoadError: it cannot be loaded.
+            ModelLoadError: it cannot be loaded, or takes too long.
         """
         if action != "load":
             self.versions(name)
         if action == "unload":
-            return Change(name, {})
+            return PreparedChange(name, {})
         try:
-            found = await asyncio.to_thread(self._find, [name])
+            found = await self._within_deadline(self._find, [name])
             if name not in found:
                 raise ModelNotServedError(f"there is no package of a model {name!r} to load")
-            return Change(name, await asyncio.to_thread(self._load, found[name]), tuple(found))
+            return PreparedChange(name, await self._within_deadline(self._load, found[name]), tuple(found))
         except PdeinferError as error:
             logger.exception("%s cannot be loaded", name)
             message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
             raise ModelLoadError(message) from error
 
-    def apply(self, change: Change) -> None:
-        """Serve it; requests that hold what was served before are answered by that, and then its memory is free."""
-        gc.unfreeze()  # a worker freezes what it has loaded first, which would stay for ever
+    def apply(self, change: PreparedChange) -> None:
+        """Serve a prepared change; requests that hold the former model are still answered by it."""
+        gc.unfreeze()  # a worker freezes what it has loaded first, which would never be freed
         self._set_served(change.name, False)
         models = {**self._models, change.name: change.models}
         self._models = {name: models[name] for name in change.names_after(self.names)}
@@ -172,14 +182,24 @@ class Models:
         logger.info("a model was changed", extra={"fields": {"model": change.name, "versions": list(change.models)}})
 
     def close(self) -> None:
-        """Finish what runs."""
+        """Wait for work in progress."""
         self.threads.close()
+
+    async def _within_deadline(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a function that reads packages in a thread of its own, which is abandoned if it takes too long."""
+        seconds = self._settings.load_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await run_abandonable(function, *args)
+        except TimeoutError as error:
+            problem = f"a model was not loaded within {seconds:g} seconds: check its files, or raise --load-timeout"
+            raise ModelPackageError(problem) from error
 
     def _find(self, wanted: Sequence[str] | None) -> dict[str, dict[str, ModelPackage]]:
         """Return the packages that the sources hold, by name and version.
 
-        A damaged package is an error, unless it cannot be one of the `wanted` models: these were found without it, and
-        no version of them lies beside it.
+        A damaged package is an error unless it cannot be one of the `wanted` models: they were found without it, and
+        none of their versions lies beside it.
         """
         found: dict[str, dict[str, ModelPackage]] = {}
         damaged: dict[Path, ModelPackageError] = {}
@@ -192,9 +212,9 @@ class Models:
                         raise
                     damaged[Path(location)] = error
                     continue
-                versions = found.setdefault(package.card.preset.name, {})
+                name = package.card.preset.name
+                versions = found.setdefault(name, {})
                 if version in versions:
-                    name = package.card.preset.name
                     raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
                 versions[version] = package
         for path, problem in damaged.items():
@@ -202,7 +222,7 @@ class Models:
                 versions = found.get(name, {})
                 if not versions or any(package.path == path.parent / number for number, package in versions.items()):
                     raise problem
-            logger.warning("left alone: %s", problem)
+            logger.warning("skipped a damaged package: %s", problem)
         return found
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:

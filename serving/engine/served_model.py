@@ -1,4 +1,4 @@
-"""One version of a model: loaded, warm, and classifying the images of concurrent requests."""
+"""One version of a model, loaded and warm, which classifies the images of concurrent requests."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from pdeinfer.package.package import ModelPackage
 from serving.engine.batching import Batcher
 from serving.engine.deadline import until
 from serving.engine.decoder import Decoder, NamedFile
-from serving.engine.pixel_budget import PixelBudget
+from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
 from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.settings import Settings
@@ -24,27 +24,27 @@ from serving.telemetry.tracing import span
 
 logger = logging.getLogger(__name__)
 
-# What comes of an image: its classes, or why there are none.
+# The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 
 
 class ServedModel:
-    """One version of a model; once replaced or unloaded, it still answers those who hold it.
+    """One version of a model; after it is replaced or unloaded, it still answers requests that hold it.
 
     Args:
         package: what to load.
         version: a number, as text.
         settings: the precision, the device and the limits.
-        threads: where its images are decoded and classified.
-        budget: for decoding large ones.
+        threads: decode and classify its images.
+        budget: the memory for decoding large images.
 
     Raises:
-        ModelPackageError: the package is damaged, or lacks the precision.
+        ModelPackageError: the package is damaged or has no file of the precision.
         DeviceError: the device cannot be used.
     """
 
     def __init__(
-        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, budget: PixelBudget
+        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, budget: MemoryBudget
     ) -> None:
         self.name = package.card.preset.name
         self.version = version
@@ -52,7 +52,7 @@ class ServedModel:
         self.spec = package.card.preset.input
         self.labels = package.card.preset.labels
         max_batch_size, max_delay_ms, max_queue = settings.batching(self.name)
-        # Many batches at a time on one thread each do more than one batch on many threads.
+        # Several batches on one thread each are faster than one batch on several threads.
         self.predictor = Predictor(
             package,
             precision=settings.precision_of(self.name),
@@ -73,25 +73,25 @@ class ServedModel:
             max_batch_size=max_batch_size,
             max_batches=threads.count if self.info.device == "cpu" else 1,
             max_delay=max_delay_ms / 1000,
-            # Otherwise batches would stand behind the images that are to be decoded for the batches after them.
+            # Otherwise a batch would wait behind the images that are decoded for later batches.
             urgent=True,
         )
-        for images in (1, max_batch_size):  # what the first run of a size sets up, no request waits for
+        for images in (1, max_batch_size):  # no request should wait for what the first run of a size sets up
             blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
             self.predictor.predict_proba(blank)
 
     async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
-        """Return the probabilities (N, classes) of images that have the network's shape.
+        """Return the probabilities, float32 (N, classes), of images in the network's shape.
 
-        Cancelled, it takes the images out of the queue.
+        If cancelled, images that are still waiting are not computed.
 
         Args:
-            pixels: uint8 (N, H, W, C) with N of at least 1; not to be changed any more.
+            pixels: uint8 (N, H, W, C), N at least 1; must not change afterwards.
             deadline: when to give up, on the event loop's clock.
 
         Raises:
-            OverloadedError, DeadlineError: there is no room or no time for them.
-            InferenceError: the network failed.
+            OverloadedError, DeadlineError: there is no room or no time for the images.
+            InferenceError: the network failed on one of them.
         """
         with self._admit(len(pixels)):
             results = await until(deadline, self._network.run(list(pixels)))
@@ -101,20 +101,20 @@ class ServedModel:
         return np.stack(rows)
 
     async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:
-        """Return one prediction per image, in order, or why there is none.
+        """Return the prediction or the error of every image, in order.
 
         Raises:
-            OverloadedError, DeadlineError: there is no room or no time for them.
+            OverloadedError, DeadlineError: there is no room or no time for the images.
         """
         with self._admit(len(files)):
             return await until(deadline, self._classify(files, top_k))
 
     async def stream(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
-        """Yield the same in parts, each once it and those before it are done.
+        """Yield the results of `classify` in parts, in order, each when it is done.
 
         Raises:
-            OverloadedError, DeadlineError: as for `classify`, before the first part; afterwards the images for which
-                no time was left have the DeadlineError in their place.
+            OverloadedError, DeadlineError: as `classify`, before the first part. Later, a DeadlineError takes the place
+                of each image for which no time was left.
         """
 
         async def classify(part: Sequence[NamedFile]) -> list[Outcome]:
@@ -128,7 +128,7 @@ class ServedModel:
         for start in range(0, len(files), self._max_batch_size):
             part = files[start : start + self._max_batch_size]
             tasks.append(asyncio.create_task(classify(part)))
-            # Not once it is read: a client that reads slowly would keep others out.
+            # When it is done rather than read: a client that reads slowly must not keep others out.
             tasks[-1].add_done_callback(partial(self._leave, len(part)))
         try:
             for task in tasks:
@@ -143,18 +143,18 @@ class ServedModel:
     async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
         with span("decode"):
             decoded = await self._decoder.run(files)
-        arrays = [image for image in decoded if not isinstance(image, ImageError)]
+        arrays = [image for image in decoded if isinstance(image, np.ndarray)]
         with span("compute", {"model": self.name, "images": len(arrays)}):
             computed = iter(await self._network.run(arrays) if arrays else ())
         outcomes: list[Outcome] = []
         for image in decoded:
-            result = image if isinstance(image, ImageError) else next(computed)
+            result = next(computed) if isinstance(image, np.ndarray) else image
             outcomes.append(self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result)
         return outcomes
 
     @contextmanager
     def _admit(self, images: int) -> Iterator[None]:
-        """Count images from before they are decoded until they are classified, or raise OverloadedError."""
+        """Count images while they are decoded and classified; raise OverloadedError if there is no room."""
         self._enter(images)
         try:
             yield
@@ -172,7 +172,7 @@ class ServedModel:
         self.metrics.admitted_images.dec(images)
 
     def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
-        """Compute images (H, W, C) together and, where that fails, one by one."""
+        """Compute images (H, W, C) together or, if that fails, one by one."""
         self.metrics.batch_images.observe(len(images))
         try:
             with self.metrics.inference_seconds.time():

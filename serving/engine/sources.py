@@ -1,4 +1,4 @@
-"""Where served models come from: bundled models, package folders, versioned folders, and folders of all of these."""
+"""Finds the packages to serve: bundled models, package folders, folders of versions, and folders of these."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +11,18 @@ UNVERSIONED = "1"
 
 
 def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
-    """Yield the version of every package in a source, and what `zoo.load` takes, in the order of the folders' names.
+    """Yield the version of every package in a source and its location for `zoo.load`, ordered by folder name.
 
     Args:
         source: a bundled model's name; a package's folder; a folder `name/` of versions `name/1`, `name/2`, each a
             package; or a folder of such folders.
 
     Raises:
-        ModelNotFoundError: it is none of these, or cannot be read.
+        ModelNotFoundError: the source is none of these or cannot be read.
     """
     try:
         yield from _find(source)
-    except OSError as error:  # no permission, a name too long, a folder removed meanwhile
+    except OSError as error:  # no permission, say, or a folder that has just been removed
         raise ModelNotFoundError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
 
@@ -44,7 +44,7 @@ def _find(source: str) -> Iterator[tuple[str, str | Path]]:
                 is_empty = False
                 yield version
     if is_empty:
-        raise ModelNotFoundError(f"{source!r} holds no model package: no folder in it has a {CARD_FILE}")
+        raise ModelNotFoundError(f"{source!r} holds no model package: expected a folder in it with a {CARD_FILE}")
 
 
 def _versions(folder: Path) -> list[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""The parser of a server that speaks HTTP alone: a request for another protocol is a request like any other."""
+"""A parser for HTTP alone: a request that offers another protocol is an ordinary request."""
 
 from typing import Any
 
@@ -8,29 +8,30 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class HttpParser:
-    """httptools' parser, which goes on behind a head with `Upgrade`: a server may ignore it (RFC 9110, section 7.8).
+    """httptools' parser, except that it ignores `Upgrade`, as a server may (RFC 9110, section 7.8).
 
-    httptools takes what follows such a head for the other protocol's, and stops. Here a new one goes on with it. Where
-    the head announces a body, that one is first given a head which announces the same. Java's HTTP client and
-    `curl --http2` send such requests, and without this their bodies would be read as the next requests.
+    httptools stops behind a head with `Upgrade`, because what follows belongs to the other protocol. This class then
+    continues with a new parser. If the head announces a body, the new parser is first given a head that announces the
+    same body. Java's HTTP client and `curl --http2` send such requests; their bodies would otherwise be read as the
+    next requests.
 
     Args:
-        protocol: gets httptools' callbacks, of every request once.
+        protocol: gets httptools' callbacks, once for every request.
     """
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._framing: list[tuple[bytes, bytes]] = []  # the headers that say how long the body is
+        self._framing: list[tuple[bytes, bytes]] = []  # the headers that give the length of the body
         self._repeats_head = False
         self.on_body = protocol.on_body
         self._renew()
 
     def _renew(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: it closes by itself
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does, which closes by itself
 
     def close(self) -> None:
-        """Let go of httptools' parser, which refers to this one."""
+        """Break the reference cycle with httptools' parser."""
         del self._parser
 
     def get_method(self) -> bytes:
@@ -46,10 +47,10 @@ class HttpParser:
         return self._parser.should_keep_alive()
 
     def feed_data(self, data: bytes) -> None:
-        """Parse what has come.
+        """Parse received bytes.
 
         Raises:
-            httptools.HttpParserError: it is not HTTP.
+            httptools.HttpParserError: they are not HTTP.
         """
         while data:
             try:
@@ -84,5 +85,5 @@ class HttpParser:
         self._repeats_head = False
 
     def on_message_complete(self) -> None:
-        if not (self._framing and self.should_upgrade()):  # else its body is still to come
+        if not (self._framing and self.should_upgrade()):  # otherwise its body is still to come
             self._protocol.on_message_complete()

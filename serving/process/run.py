@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,19 +21,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
+    """Serve until a signal stops the server, answer the requests in flight, and return the exit code.
 
-    0: stopped by a signal. 1: the address cannot be listened on, or a worker died while it started.
-    2: a model or the device cannot be used as asked.
+    Returns:
+        0 after a signal, 1 if the address cannot be listened on or a worker died while it started, 2 if a model or the
+        device cannot be used.
     """
     configure_logging()
+    for name in ("SIGUSR1", "SIGUSR2"):  # elsewhere they mean "reopen the logs"; by default they would end the process
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         listening = bind(settings.host, settings.port)
     except OSError as error:
         return cannot_listen(settings, error)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
-    def started() -> None:
+    async def started() -> None:
         logger.info("running on http://%s:%d", host, listening.getsockname()[1])
 
     if settings.workers > 1:
@@ -41,7 +46,7 @@ def run(settings: Settings) -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound, and does not listen until there is something to serve."""
+    """Return a bound socket, which does not listen before the models are loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except UnicodeError as error:  # a part of the name is empty or too long

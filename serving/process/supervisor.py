@@ -1,98 +1,224 @@
-"""Many worker processes on one port; one that dies, or hangs, is replaced."""
+"""Several worker processes on one port: started, watched, replaced, and kept on the same models."""
 
-import json
+import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from serving.process.changes import Changes
-from serving.process.link import Link
-from serving.process.worker import CANNOT_START, serve
+from serving.errors import ModelLoadError, ServingError
+from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.membership import Membership
+from serving.process.worker import CANNOT_START, Started, serve, stop_signals
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)
 
-# A worker that dies at once is replaced once this many seconds have passed since it was started.
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 1.0  # a worker that dies at once is replaced this long after it was started
 
-# A worker is asked so often whether its event loop runs, and killed where it has not answered so many times. Times are
-# counted, not seconds: after a machine was paused, its workers have as long as ever.
+# A worker is pinged this often, and killed once it has left this many intervals unanswered. Intervals are counted
+# rather than seconds: after a machine was suspended, its workers have as long as ever.
 PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
 
-# A fork would copy a process without its threads, and ONNX Runtime has some.
+# A forked process would lack the threads that ONNX Runtime has started.
 _spawn = multiprocessing.get_context("spawn")
 
 
-class _Worker:
-    """A process that serves, and the pipe to its `Link`."""
+class Supervisor:
+    """Run `settings.workers` workers until a signal stops them.
 
-    def __init__(self, settings: Settings, bound: socket.socket, names: list[str] | None) -> None:
-        self.has_started = False
+    Models change in all workers or in none: every worker first prepares the change, and once all have prepared the
+    same, each is told to apply it. Changes are made one at a time. A worker joins the others when it has loaded its
+    models, which may be during no change. If the models changed while it was loading, it is started again.
+
+    Args:
+        bound: a socket that reserves the address. Each worker listens on its own once its models are loaded.
+        started: called once all of the first workers accept requests.
+    """
+
+    def __init__(self, settings: Settings, bound: socket.socket, started: Started) -> None:
+        self._settings = settings
+        self._bound = bound
+        self._started = started
+        self._has_started = False
+        self._stop_signal: int | None = None
+        self._workers: list[_Worker] = []
+        self._names: list[str] | None = None  # of the models that a new worker serves; None: not known yet, all
+        self._changes = 0  # made so far
+        self._changing = asyncio.Lock()
+
+    def run(self) -> int:
+        """Return 0 after a signal; CANNOT_START or 1 if one of the first workers ended before all had started."""
+        self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with tempfile.TemporaryDirectory(prefix="pdeinfer-metrics-") as folder:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # inherited by the workers, whose metrics add up there
+            return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in stop_signals():
+            loop.add_signal_handler(number, self._stop, number)
+        exit_codes = await asyncio.gather(*(self._keep_worker() for _ in range(self._settings.workers)))
+        return max(exit_codes)
+
+    async def _keep_worker(self) -> int:
+        """Start a worker, and again whenever it has ended, until the server stops."""
+        while self._stop_signal is None:
+            functions: Functions = {"join": self._join, "started": self._note_start, "change": self._change}
+            worker = _Worker(self._settings, self._bound, self._names, self._changes, functions)
+            self._workers.append(worker)
+            watching = asyncio.create_task(self._watch(worker))
+            exit_code = await worker.ended
+            watching.cancel()
+            self._workers.remove(worker)
+            mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # drops its gauges
+            if self._stop_signal is not None or worker.is_outdated:
+                continue
+            if exit_code != CANNOT_START:  # with that code, it has said why itself
+                logger.error("worker %s died with exit code %s", worker.process.pid, exit_code)
+            if not self._has_started:
+                self._stop(signal.SIGTERM)
+                return CANNOT_START if exit_code == CANNOT_START else 1
+            await asyncio.sleep(worker.started_at + RESTART_SECONDS - time.monotonic())
+        return 0
+
+    async def _join(self, worker: "_Worker", names: list[str]) -> None:
+        async with self._changing:
+            if worker.changes != self._changes:
+                worker.is_outdated = True
+                worker.process.kill()
+                return
+            self._names = self._names or names
+            worker.has_joined = True
+
+    async def _note_start(self, worker: "_Worker") -> None:
+        worker.has_started = True
+        started = sum(worker.has_started for worker in self._workers)
+        if not self._has_started and started == self._settings.workers:
+            self._has_started = True
+            await self._started()
+
+    async def _change(self, _: "_Worker", name: str, action: str) -> list[str]:
+        """Change a model in all workers, and return the versions that they serve then."""
+        async with self._changing:
+            workers = [worker for worker in self._workers if worker.has_joined]
+            preparing = (worker.channel.call("prepare", name, action) for worker in workers)
+            prepared = await asyncio.gather(*preparing, return_exceptions=True)
+            try:
+                states = [_state(name, result) for result in prepared]
+                if any(state != states[0] for state in states):
+                    raise ModelLoadError(f"the package of {name!r} changed while it was loaded; nothing was changed")
+            except ServingError:
+                for worker in workers:
+                    worker.tell("discard")
+                raise
+            self._changes += 1
+            self._names = states[0]["names"]
+            await asyncio.gather(*(worker.channel.call("apply") for worker in workers), return_exceptions=True)
+            return list(states[0]["versions"])
+
+    async def _watch(self, worker: "_Worker") -> None:
+        """Kill a worker whose event loop stands still."""
+        while True:
+            ping = worker.tell("ping")
+            intervals = MAX_UNANSWERED
+            if not worker.has_started:  # loading may occupy the event loop too
+                intervals += math.ceil(self._settings.load_timeout / PING_SECONDS)
+            for _ in range(intervals):
+                await asyncio.sleep(PING_SECONDS)
+                if ping.done():
+                    break
+            else:
+                seconds = intervals * PING_SECONDS
+                logger.error("worker %s has not answered for %g seconds and is killed", worker.process.pid, seconds)
+                worker.process.kill()
+                return
+
+    def _stop(self, number: int) -> None:
+        self._stop_signal = number
+        for worker in self._workers:
+            worker.stop(number)
+
+
+class _Worker:
+    """A worker process and the channel to it.
+
+    Args:
+        functions: what it may call, each with the worker as the first argument.
+
+    Attributes:
+        ended: gets the exit code.
+        has_joined: whether it takes part in changes of models.
+        has_started: whether it accepts requests.
+        changes: how many changes of models had been made when it was started.
+        is_outdated: whether it was ended because the models changed while it loaded them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bound: socket.socket,
+        names: list[str] | None,
+        changes: int,
+        functions: Functions,
+    ) -> None:
+        self.changes = changes
+        self.has_joined = self.has_started = self.is_outdated = False
         self.started_at = time.monotonic()
-        self._unanswered = 0  # pings since its last answer
-        self._pipe, other_end = _spawn.Pipe()
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int | None] = loop.create_future()
+        pipe, other_end = _spawn.Pipe()
         with sibling_of(bound) as listening, other_end:
             self.process = _spawn.Process(target=_work, args=(settings, listening, other_end, names))
             self.process.start()
+        own_functions: Functions = {name: partial(function, self) for name, function in functions.items()}
+        self.channel = Channel(pipe, own_functions, lost=lambda: None)  # `_end` follows
+        self._tasks: set[asyncio.Task[Any]] = set()
+        loop.add_reader(self.process.sentinel, self._end)
 
-    def waitables(self) -> list[Any]:
-        """Return what `wait` takes: it ends once the worker has sent a message or died."""
-        return [self.process.sentinel] if self._pipe.closed else [self.process.sentinel, self._pipe]
+    def tell(self, function: str) -> asyncio.Task[None]:
+        """Call a function of the worker in a task, which also ends when the worker does."""
 
-    def messages(self) -> Iterator[list[Any]]:
-        """Yield what it has sent."""
-        try:
-            while not self._pipe.closed and self._pipe.poll():
-                message = json.loads(self._pipe.recv_bytes())
-                if message == ["pong"]:
-                    self._unanswered = 0
-                else:
-                    yield message
-        except (EOFError, OSError):  # it has died, or is about to
-            self._pipe.close()
+        async def call() -> None:
+            with suppress(PeerLostError):
+                await self.channel.call(function)
 
-    def ping(self) -> None:
-        """Ask it whether it works, once it has started; end one that never answers."""
-        if not self.has_started:
-            return
-        if self._unanswered == MAX_UNANSWERED:
-            seconds = MAX_UNANSWERED * PING_SECONDS
-            logger.error("worker %s has not answered for %g seconds, and is killed", self.process.pid, seconds)
-            self.process.kill()
-            return
-        if not self._unanswered:
-            self.send("ping")
-        self._unanswered += 1
+        task = asyncio.create_task(call())
+        self._tasks.add(task)  # keeps it from being collected
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    def send(self, *message: object) -> None:
-        with suppress(OSError):
-            self._pipe.send_bytes(json.dumps(message).encode())
-
-    def signal(self, number: int) -> None:
+    def stop(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            # One that has not started has nothing to finish.
+            # A worker that has not started has no requests to finish.
             os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.process.sentinel)
+        self.process.join()
+        self.channel.close()
+        self.ended.set_result(self.process.exitcode)
 
 
 def sibling_of(bound: socket.socket) -> socket.socket:
     """Return another socket on the address of `bound`; the kernel spreads connections over those that listen.
 
-    On one socket for all, the worker that wakes up first would accept a whole burst of connections.
+    On a socket that all share, the worker that wakes up first would accept a whole burst of connections.
     """
     sibling = socket.socket(bound.family, bound.type, bound.proto)
-    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else its closed connections hold up a restart
+    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections must not hold up a restart
     sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sibling.bind(bound.getsockname())
     return sibling
@@ -101,87 +227,14 @@ def sibling_of(bound: socket.socket) -> socket.socket:
 def _work(settings: Settings, listening: socket.socket, pipe: Connection, names: list[str] | None) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
     configure_logging()
-    link = Link(pipe, names)
-    raise SystemExit(serve(settings, listening, link.started, link))
+    membership = Membership(pipe, names)
+    raise SystemExit(serve(settings, listening, membership.report_start, membership))
 
 
-class Supervisor:
-    """Run `settings.workers` workers until SIGTERM or SIGINT, which are passed on to them.
-
-    Args:
-        bound: reserves the address; a worker listens on a socket of its own once its models are loaded and warm.
-        started: called once all of the first workers accept.
-    """
-
-    def __init__(self, settings: Settings, bound: socket.socket, started: Callable[[], None]) -> None:
-        self._settings = settings
-        self._bound = bound
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._started = started
-        self._has_started = False
-        self._stop_signal: int | None = None
-        self._workers: list[_Worker] = []
-        self._changes = Changes()
-        self._next_ping = time.monotonic() + PING_SECONDS
-
-    def run(self) -> int:
-        """Return 0 after a signal; else, of the first worker that ended too early, CANNOT_START or 1."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: self._stop(number))
-        with tempfile.TemporaryDirectory(prefix="pdeinfer-metrics-") as folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # inherited: there the workers add up their metrics
-            return self._run()
-
-    def _run(self) -> int:
-        for _ in range(self._settings.workers):
-            self._start_worker()
-        exit_code = 0
-        while self._workers:
-            waitables = [waitable for worker in self._workers for waitable in worker.waitables()]
-            wait(waitables, max(0.0, self._next_ping - time.monotonic()))
-            for worker in self._workers:
-                for message in worker.messages():
-                    if message[0] == "started":
-                        worker.has_started = True
-                    self._changes.receive(worker, message)
-            self._ping_when_due()
-            if not self._has_started and all(worker.has_started for worker in self._workers):
-                self._has_started = True
-                self._started()
-            for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
-                self._workers.remove(worker)
-                self._changes.leave(worker)
-                mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # its gauges count no more
-                if self._stop_signal is not None:
-                    continue
-                if worker.process.exitcode != CANNOT_START:  # which has said why
-                    logger.error("worker %s died with exit code %s", worker.process.pid, worker.process.exitcode)
-                if self._has_started:
-                    self._replace(worker)
-                else:
-                    exit_code = CANNOT_START if worker.process.exitcode == CANNOT_START else 1
-                    self._stop(signal.SIGTERM)
-        return exit_code
-
-    def _ping_when_due(self) -> None:
-        if time.monotonic() >= self._next_ping:
-            self._next_ping = time.monotonic() + PING_SECONDS
-            for worker in self._workers:
-                worker.ping()
-
-    def _stop(self, number: int) -> None:
-        self._stop_signal = number
-        for worker in self._workers:
-            worker.signal(number)
-
-    def _replace(self, worker: _Worker) -> None:
-        time.sleep(max(0.0, worker.started_at + RESTART_SECONDS - time.monotonic()))
-        if self._stop_signal is None:
-            self._start_worker()
-
-    def _start_worker(self) -> None:
-        worker = _Worker(self._settings, self._bound, self._changes.names)
-        self._workers.append(worker)
-        self._changes.join(worker)
-        if self._stop_signal is not None:  # the signal came while it was started
-            worker.signal(self._stop_signal)
+def _state(name: str, result: Any) -> dict[str, Any]:
+    if isinstance(result, PeerLostError):
+        raise ModelLoadError(f"a worker died while it prepared {name!r}; nothing was changed")
+    if isinstance(result, BaseException):
+        raise result
+    state: dict[str, Any] = result
+    return state

@@ -1,4 +1,4 @@
-"""One server process: its application on a socket, from loading the models to the last answer."""
+"""One server process: loads the models, answers requests, and drains when it is told to stop."""
 
 import asyncio
 import ctypes
@@ -8,16 +8,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FrameType
+from typing import TypeAlias
 
 import uvicorn
 
 from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
-from serving.process.link import Link
+from serving.process.membership import Membership
 from serving.process.protocol import LimitedProtocol
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
@@ -26,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 CANNOT_START = 2
 
+Started: TypeAlias = Callable[[], Awaitable[None]]
+
 
 class Server(uvicorn.Server):
-    """uvicorn's server that, after SIGTERM, says that it is not ready before it stops to accept requests."""
+    """uvicorn's server, which reports "not ready" for a while before it stops accepting requests."""
 
-    def __init__(
-        self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Started) -> None:
         super().__init__(config)
         self._models = models
         self._drain_seconds = drain_seconds
@@ -41,14 +42,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._started()
+        await self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
-        if sig == signal.SIGTERM:
-            self._stop_at = self._stop_at or time.monotonic() + self._drain_seconds
-        else:  # Ctrl-C: nobody balances any load
+        if sig == signal.SIGINT:  # Ctrl-C: no load balancer has to notice first
             super().handle_exit(sig, frame)
+        else:
+            self._stop_at = self._stop_at or time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
@@ -56,25 +57,32 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings, listening: socket.socket, started: Callable[[], None], link: Link | None = None) -> int:
-    """Serve on a bound socket until SIGTERM or SIGINT, answer the requests in flight, and return the exit code.
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop the server: SIGHUP among them, unless the server was started by nohup."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
+
+
+def serve(settings: Settings, listening: socket.socket, started: Started, membership: Membership | None = None) -> int:
+    """Serve on a bound socket until a signal stops the server, answer the requests in flight, and return the exit code.
 
     Args:
-        started: called once the models are loaded and requests are accepted.
-        link: to the supervisor, where there is one; without it any more, the server stops.
+        started: called once requests are accepted.
+        membership: connects one of several workers to its supervisor.
 
     Returns:
-        0 after a signal, 1 where the address cannot be listened on, CANNOT_START where a model or the device cannot be
-        used as asked.
+        0 after a signal, 1 if the address cannot be listened on, CANNOT_START if a model or the device cannot be used.
     """
     _return_freed_memory()
     configure_tracing()
-    app = create_app(settings, *((link.names, link.change) if link else ()))
+    app = create_app(settings, *((membership.names, membership.change) if membership else ()))
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
         ws="none",
-        lifespan="off",  # `run` has it: there an error is an exception, where uvicorn would log a traceback
+        lifespan="off",  # entered below, where an error is an exception; uvicorn would log a traceback
         log_config=None,
         access_log=False,
         server_header=False,
@@ -83,22 +91,24 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     )
 
     async def run() -> int:
+        if membership is not None:
+            membership.open()
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
             logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
+            if membership is not None:
+                await membership.join(models)
             try:
                 listening.listen(config.backlog)
-            except OSError as error:  # another process was bound to the address too, and was first
+            except OSError as error:  # another process was bound to the address too, and listened first
                 return cannot_listen(settings, error)
-            server = Server(config, models, settings.drain_seconds, started)
-            # What is loaded stays: the garbage collector need not look at it again and again.
+            # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
-            # uvicorn raises SIGINT again, once it has shut down, to the handler that was there before it.
-            signal.signal(signal.SIGINT, lambda *_: None)
-            if link is not None:
-                link.connect(models, lost=lambda: server.handle_exit(signal.SIGTERM, None))
+            server = Server(config, models, settings.drain_seconds, started)
+            for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
+                signal.signal(number, server.handle_exit)
             await server.serve([listening])
             return 0
 
@@ -108,22 +118,23 @@ def serve(settings: Settings, listening: socket.socket, started: Callable[[], No
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
-    except KeyboardInterrupt:  # while the models are loaded
-        pass
-    return 0
+    except KeyboardInterrupt:  # while the models were loading
+        return 0
 
 
 def cannot_listen(settings: Settings, error: OSError) -> int:
-    """Say so, and return the exit code."""
+    """Print why the address cannot be listened on, and return the exit code."""
     print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
     return 1
 
 
 def _return_freed_memory() -> None:
-    """Have the memory of large images returned to the system when they are done with.
+    """Make the C library return the memory of large images to the system.
 
-    By default, glibc keeps of each thread what it once had: hundreds of megabytes after a few large images.
+    By default, glibc keeps what each thread once had: hundreds of megabytes after a few large images.
     """
-    m_mmap_threshold = -3  # of malloc.h: from so many bytes, memory comes from the system and goes back to it
-    with suppress(AttributeError, OSError):  # other systems have other allocators
+    if not sys.platform.startswith("linux"):
+        return
+    m_mmap_threshold = -3  # of malloc.h: allocations of at least this size are mapped, and unmapped when freed
+    with suppress(AttributeError, OSError):  # musl has no mallopt
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)

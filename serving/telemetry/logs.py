@@ -1,4 +1,4 @@
-"""The log: one JSON object per line, or plain lines where a person watches; with the id of the request."""
+"""The log: one JSON object per line, or plain text on a terminal, with the id of the request."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class PlainFormatter(logging.Formatter):
-    """A record as a line: its level, its message and its fields, as `JsonFormatter` has them."""
+    """Format a record as a line of text: its level, message and fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={_on_one_line(value)}" for name, value in _fields(record).items())
@@ -22,11 +22,11 @@ class PlainFormatter(logging.Formatter):
 
 def _on_one_line(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() and " " not in text else json.dumps(text)  # a path says what a client likes
+    return text if text.isprintable() and " " not in text else json.dumps(text)  # a client chooses what a path says
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object; what it was given as `extra={"fields": {...}}` stands beside the message."""
+    """Format a record as a JSON object, with the values of `extra={"fields": {...}}` beside the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -48,12 +48,12 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def configure_logging() -> None:
-    """Log the server and uvicorn to standard error, and of all else what is a warning or worse."""
+    """Log to standard error: everything from the server and uvicorn, warnings and errors from the rest."""
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
-    # Pillow's say what a client wrote into an image, and Python keeps every text that it has warned with.
+    # Pillow's warnings quote the client's images, and Python keeps the text of every warning.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     for name in ("serving", "uvicorn"):
         logger = logging.getLogger(name)

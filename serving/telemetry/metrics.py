@@ -1,4 +1,4 @@
-"""What Prometheus is told, in base units; with several workers, added up over them."""
+"""Metrics for Prometheus, in base units, added up over all workers."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: FastAPI traces requests, `engine.served_model` decoding and computing; here they are sent."""
+"""Sends OpenTelemetry traces: FastAPI's of requests, `serving.engine.served_model`'s of decoding and computing."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ _tracer = trace.get_tracer("pdeinfer")
 
 
 def span(name: str, attributes: dict[str, str | int] | None = None) -> AbstractContextManager[object]:
-    """Return the span of a part of a request; where nobody collects traces, what costs least."""
+    """Return the span of a part of a request, or a cheap stand-in if nobody collects traces."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return nullcontext()
     return _tracer.start_as_current_span(name, attributes=attributes)
 
 
 def configure_tracing() -> None:
-    """Send traces where OTEL_EXPORTER_OTLP_ENDPOINT says; without it, tracing costs next to nothing."""
+    """Send traces to OTEL_EXPORTER_OTLP_ENDPOINT, if it is set."""
     if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return
     try:
@@ -27,8 +27,8 @@ def configure_tracing() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        logger.warning("there is an endpoint for traces, and nothing to send them: pip install 'pdeinfer[otel]'")
+        logger.warning("sending traces needs OpenTelemetry, which is not installed: pip install 'pdeinfer[otel]'")
         return
-    provider = TracerProvider()  # sends the rest when the process ends
+    provider = TracerProvider()  # flushes when the process ends
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)

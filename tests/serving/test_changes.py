@@ -1,176 +1,181 @@
-"""Changes of the served models with many workers: in all of them or in none, and in those that are started later."""
+"""Changes of models with several workers: made by all or by none, and by workers that start later."""
 
+import asyncio
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 
-from serving.process.changes import Changes
+from serving.errors import ChangeRefusedError, ModelLoadError
+from serving.process.channel import PeerLostError
+from serving.process.supervisor import Supervisor
+from serving.settings import Settings
 from tests.servers import PATIENCE, Server, children, running_server
 
 Png = Callable[[np.ndarray], bytes]
-REFUSED = ["refused", "model_load_failed", "it is damaged"]
+REFUSAL = ChangeRefusedError("model_load_failed", "it is damaged")
 
 
 class Worker:
-    """What the supervisor has sent to a worker."""
+    """Stands for a worker process: answers "prepare" as it is told, and notes what it is told itself."""
 
-    def __init__(self) -> None:
-        self.sent: list[list[Any]] = []
+    def __init__(self, prepared: dict[str, Any] | Exception) -> None:
+        self.prepared = prepared
+        self.applied: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.calls: list[str] = []
+        self.channel = self
+        self.has_joined = True
+        self.is_outdated = self.was_killed = False
+        self.changes = 0
+        self.process = SimpleNamespace(kill=self.kill)
 
-    def send(self, *message: Any) -> None:
-        self.sent.append(list(message))
+    async def call(self, function: str, *arguments: str) -> Any:
+        self.calls.append(" ".join((function, *arguments)))
+        await self.may_answer.wait()
+        answer = self.prepared if function == "prepare" else self.applied
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def tell(self, function: str) -> None:
+        self.calls.append(function)
+
+    def kill(self) -> None:
+        self.was_killed = True
 
 
-def prepared(digest: str = "a", names: tuple[str, ...] = ("grey", "rgb")) -> list[Any]:
-    return ["prepared", {"versions": {"1": digest}, "names": list(names)}]
+def prepared(digest: str = "a", names: tuple[str, ...] = ("grey", "rgb")) -> dict[str, Any]:
+    return {"versions": {"1": digest}, "names": list(names)}
 
 
-@pytest.fixture
-def changes() -> Changes:
-    return Changes()
+def supervised(*answers: dict[str, Any] | Exception) -> tuple[Supervisor, list[Worker]]:
+    """Return a supervisor of workers that answer "prepare" with these."""
+    supervisor = Supervisor(Settings(workers=2), None, nothing)  # type: ignore[arg-type]
+    workers = [Worker(answer) for answer in answers]
+    supervisor._workers.extend(workers)  # type: ignore[arg-type]
+    return supervisor, workers
 
 
-@pytest.fixture
-def workers(changes: Changes) -> tuple[Worker, Worker]:
-    """Two workers, of which the first was asked to reload "grey"."""
-    first, second = Worker(), Worker()
-    changes.join(first)
-    changes.join(second)
-    changes.receive(first, ["change", "grey", "reload"])
-    return first, second
+async def nothing() -> None:
+    pass
 
 
-def test_a_change_is_applied_once_all_have_prepared_it_and_answered_once_all_have_applied_it(
-    changes: Changes, workers: tuple[Worker, Worker]
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 10))
+
+
+def test_a_change_is_prepared_by_all_before_any_applies_it_and_answered_when_all_have() -> None:
+    async def test() -> None:
+        supervisor, (first, second) = supervised(prepared(), prepared())
+        second.may_answer.clear()
+        change = asyncio.create_task(supervisor._change(first, "grey", "reload"))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        assert first.calls == second.calls == ["prepare grey reload"]
+        second.may_answer.set()
+
+        assert await change == ["1"]
+        assert first.calls == second.calls == ["prepare grey reload", "apply"]
+        assert supervisor._names == ["grey", "rgb"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ((prepared(), REFUSAL), ChangeRefusedError),
+        ((prepared(), PeerLostError()), ModelLoadError),
+        ((prepared("a"), prepared("b")), ModelLoadError),
+    ],
+    ids=["refused", "died", "other files"],
+)
+def test_a_change_that_one_worker_cannot_make_is_made_by_none(
+    answers: tuple[dict[str, Any] | Exception, ...], error: type[Exception]
 ) -> None:
-    first, second = workers
-    assert first.sent == second.sent == [["prepare", "grey", "reload"]]
-    changes.receive(first, prepared())
-    assert len(first.sent) == 1
-    changes.receive(second, prepared())
-    assert first.sent[1:] == second.sent[1:] == [["apply"]]
-    changes.receive(first, ["applied"])
-    assert len(first.sent) == 2
-    changes.receive(second, ["applied"])
-    assert first.sent[2:] == [["changed", ["1"]]]
-    assert len(second.sent) == 2
-    assert changes.names == ["grey", "rgb"]
+    async def test() -> None:
+        supervisor, workers = supervised(*answers)
+        with pytest.raises(error) as caught:
+            await supervisor._change(workers[0], "grey", "reload")  # type: ignore[arg-type]
+
+        assert caught.value.code == "model_load_failed"  # type: ignore[attr-defined]
+        assert [worker.calls[1:] for worker in workers] == [["discard"], ["discard"]]
+        assert supervisor._names is None
+        workers[0].prepared = workers[1].prepared = prepared()
+        assert await supervisor._change(workers[0], "grey", "reload") == ["1"]  # type: ignore[arg-type]
+
+    run(test)
 
 
-def test_a_change_that_one_worker_cannot_make_is_made_by_none(changes: Changes, workers: tuple[Worker, Worker]) -> None:
-    first, second = workers
-    changes.receive(second, REFUSED)
-    changes.receive(first, prepared())
+def test_changes_are_made_one_after_the_other() -> None:
+    async def test() -> None:
+        supervisor, (worker,) = supervised(prepared())
+        worker.may_answer.clear()
+        changes = [
+            asyncio.create_task(supervisor._change(worker, name, "reload"))  # type: ignore[arg-type]
+            for name in ("grey", "rgb")
+        ]
+        await asyncio.sleep(0.01)
+        assert worker.calls == ["prepare grey reload"]
+        worker.may_answer.set()
+        await asyncio.gather(*changes)
 
-    assert first.sent[1:] == [["discard"], REFUSED]
-    assert second.sent[1:] == [["discard"]]
-    assert changes.names is None
+        assert worker.calls == ["prepare grey reload", "apply", "prepare rgb reload", "apply"]
 
-
-def test_a_package_that_changes_between_two_workers_is_refused(
-    changes: Changes, workers: tuple[Worker, Worker]
-) -> None:
-    first, second = workers
-    changes.receive(first, prepared("a"))
-    changes.receive(second, prepared("b"))
-
-    assert second.sent[1:] == [["discard"]]
-    assert first.sent[1] == ["discard"]
-    assert first.sent[2][:2] == ["refused", "model_load_failed"]
+    run(test)
 
 
-def test_changes_are_made_one_after_the_other(changes: Changes, workers: tuple[Worker, Worker]) -> None:
-    first, second = workers
-    changes.receive(second, ["change", "rgb", "unload"])
-    assert len(second.sent) == 1
-    changes.receive(first, REFUSED)
-    changes.receive(second, REFUSED)
+def test_a_worker_that_dies_while_it_applies_a_change_does_not_undo_it() -> None:
+    async def test() -> None:
+        supervisor, (first, second) = supervised(prepared(), prepared())
+        second.applied = PeerLostError()
 
-    assert first.sent[-1] == second.sent[-1] == ["prepare", "rgb", "unload"]
+        assert await supervisor._change(first, "grey", "reload") == ["1"]  # type: ignore[arg-type]
+        assert first.calls[-1] == "apply"
 
-
-@pytest.mark.parametrize("answers", [[], [prepared()]])
-def test_a_worker_that_dies_is_not_waited_for(
-    changes: Changes, workers: tuple[Worker, Worker], answers: list[list[Any]]
-) -> None:
-    first, second = workers
-    for answer in answers:
-        changes.receive(second, answer)
-    changes.leave(second)
-    changes.receive(first, prepared())
-    changes.receive(first, ["applied"])
-
-    assert first.sent[1:] == [["apply"], ["changed", ["1"]]]
+    run(test)
 
 
-def test_the_change_goes_on_without_the_worker_that_was_asked_for_it(
-    changes: Changes, workers: tuple[Worker, Worker]
-) -> None:
-    first, second = workers
-    changes.leave(first)
-    changes.receive(second, prepared())
-    changes.receive(second, ["applied"])
-    changes.receive(second, ["change", "rgb", "load"])
+def test_a_worker_that_was_loading_during_a_change_is_started_again() -> None:
+    async def test() -> None:
+        supervisor, (worker, loading) = supervised(prepared(names=("rgb",)), prepared())
+        loading.has_joined = False
+        worker.may_answer.clear()
+        change = asyncio.create_task(supervisor._change(worker, "grey", "unload"))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        joining = asyncio.create_task(supervisor._join(loading, ["grey", "rgb"]))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        assert not loading.was_killed
+        worker.may_answer.set()
+        await asyncio.gather(change, joining)
 
-    assert second.sent[1:] == [["apply"], ["prepare", "rgb", "load"]]
+        assert (loading.was_killed, loading.is_outdated, loading.has_joined) == (True, True, False)
+        assert loading.calls == []
+        assert supervisor._names == ["rgb"]
 
-
-def test_a_change_ends_where_all_workers_die_and_the_next_ones_start_as_before(
-    changes: Changes, workers: tuple[Worker, Worker]
-) -> None:
-    for worker in workers:
-        changes.leave(worker)
-    changes.join(later := Worker())
-    changes.receive(later, ["change", "grey", "load"])
-
-    assert changes.names is None
-    assert later.sent == [["prepare", "grey", "load"]]
+    run(test)
 
 
-def test_a_worker_that_is_started_while_others_prepare_takes_part(
-    changes: Changes, workers: tuple[Worker, Worker]
-) -> None:
-    first, second = workers
-    changes.leave(second)
-    changes.join(third := Worker())
-    changes.receive(first, prepared())
-    assert third.sent == [["prepare", "grey", "reload"]]
-    changes.receive(third, prepared())
+def test_workers_that_start_later_serve_the_models_of_the_first() -> None:
+    async def test() -> None:
+        supervisor, (first, second) = supervised(prepared(), prepared())
+        await supervisor._join(first, ["grey"])  # type: ignore[arg-type]
+        await supervisor._join(second, ["grey", "new"])  # type: ignore[arg-type]
 
-    assert first.sent[1:] == third.sent[1:] == [["apply"]]
+        assert supervisor._names == ["grey"]
 
-
-def test_a_worker_that_is_started_while_others_apply_starts_with_what_is_new(
-    changes: Changes, workers: tuple[Worker, Worker]
-) -> None:
-    first, second = workers
-    changes.receive(first, prepared(names=("rgb",)))
-    changes.receive(second, prepared(names=("rgb",)))
-    changes.leave(second)
-    assert changes.names == ["rgb"]
-    changes.join(third := Worker())
-    changes.receive(first, ["applied"])
-
-    assert third.sent == []
-    assert first.sent[-1] == ["changed", ["1"]]
-
-
-def test_a_worker_that_is_started_later_serves_what_the_first_said(changes: Changes) -> None:
-    changes.receive(first := Worker(), ["started", ["grey"]])
-    changes.receive(Worker(), ["started", ["grey", "new"]])
-
-    assert changes.names == ["grey"]
-    assert first.sent == []
+    run(test)
 
 
 @pytest.fixture
@@ -183,7 +188,7 @@ def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path) -
 @pytest.fixture
 def server(repository: Path, tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "keys").write_text("key\n")
-    options = ("--workers", "2", "--admin-keys-file", str(tmp_path / "keys"))
+    options = ("--workers", "2", "--admin-keys-file", str(tmp_path / "keys"), "--load-timeout", "5")
     with running_server(tmp_path / "log", str(repository), *options) as server:
         yield server
 
@@ -203,7 +208,7 @@ def seen(server: Server) -> set[tuple[str, ...]]:
     return {tuple(f"{model['name']}/{model['version']}" for model in answer["models"]) for answer in answers}
 
 
-def test_a_change_is_in_all_workers_once_it_is_answered_and_in_one_that_is_started_later(
+def test_an_answered_change_is_seen_by_every_connection_and_by_workers_started_later(
     server: Server, repository: Path
 ) -> None:
     for _ in range(3):
@@ -221,7 +226,7 @@ def test_a_change_is_in_all_workers_once_it_is_answered_and_in_one_that_is_start
     os.kill(killed, signal.SIGKILL)
     server.wait_for_log("died with exit code -9")
     deadline = time.monotonic() + PATIENCE
-    while len(children(server.process.pid)) < 2 or children_that_listen(server) < 2:
+    while len(children(server.process.pid)) < 2 or listening_workers(server) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -232,12 +237,12 @@ def test_a_change_is_in_all_workers_once_it_is_answered_and_in_one_that_is_start
     assert "Traceback" not in server.log.read_text()
 
 
-def children_that_listen(server: Server) -> int:
+def listening_workers(server: Server) -> int:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(fields[1].split(":")[1], 16) == server.port and fields[3] == "0A" for fields in lines)
 
 
-def test_a_damaged_package_leaves_all_workers_as_they_are(server: Server, repository: Path) -> None:
+def test_reloading_a_damaged_package_changes_no_worker(server: Server, repository: Path) -> None:
     model = repository / "tiny-grey" / "1" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1])
 
@@ -247,9 +252,7 @@ def test_a_damaged_package_leaves_all_workers_as_they_are(server: Server, reposi
     assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
 
 
-def test_no_request_is_dropped_while_workers_are_changed_by_two_clients(
-    server: Server, pixels: np.ndarray, png: Png
-) -> None:
+def test_no_request_is_lost_while_two_clients_reload_models(server: Server, pixels: np.ndarray, png: Png) -> None:
     url, image = f"http://127.0.0.1:{server.port}/classify", png(pixels[0])
 
     def classify() -> int:
@@ -271,3 +274,41 @@ def test_no_request_is_dropped_while_workers_are_changed_by_two_clients(
         finally:
             changed.set()
         assert set().union(*requests) == {200}
+
+
+def block(model: Path) -> Path:
+    """Put a pipe that nobody writes to in place of a file: opening it blocks. Return where the file is kept."""
+    kept = model.with_suffix(".kept")
+    model.rename(kept)
+    os.mkfifo(model)
+    return kept
+
+
+def test_a_reload_that_hangs_is_refused_and_the_workers_serve_on(server: Server, repository: Path) -> None:
+    model = repository / "tiny-grey" / "1" / "model.onnx"
+    kept = block(model)
+
+    response = change(server, "tiny-grey", "reload")
+
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "model_load_failed")
+    assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
+    kept.replace(model)
+    assert change(server, "tiny-grey", "reload").status_code == 200
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+
+
+def test_a_worker_that_hangs_while_it_loads_its_models_is_replaced(server: Server, repository: Path) -> None:
+    model = repository / "tiny-grey" / "1" / "model.onnx"
+    kept = block(model)
+    killed, stays = children(server.process.pid)
+    os.kill(killed, signal.SIGKILL)
+    server.wait_for_log("was not loaded within 5 seconds")
+    assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
+    kept.replace(model)
+    deadline = time.monotonic() + PATIENCE
+    while listening_workers(server) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert stays in children(server.process.pid)

@@ -1,6 +1,8 @@
 """A server that cannot start ends with an exit code and a line that says why."""
 
+import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,29 +39,49 @@ def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
 
 
 @pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
-def test_a_first_worker_that_ends_ends_the_server(
+def test_a_first_worker_that_ends_stops_the_server(
     worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Worker:
-        process = SimpleNamespace(pid=0, exitcode=worker_code, is_alive=lambda: False)
-        has_started = False
+        process = SimpleNamespace(pid=0)
+        has_started = is_outdated = False
 
-        def __init__(self, *_: object) -> None: ...
+        def tell(self, _: str) -> asyncio.Task[None]:
+            return asyncio.create_task(asyncio.sleep(0))
 
-        def waitables(self) -> list[object]:
-            return []
+        def __init__(self, *_: object) -> None:
+            self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            if not stopped:
+                self.ended.set_result(worker_code)
 
-        messages = waitables
+        def stop(self, number: int) -> None:
+            stopped.append(number)
+            if not self.ended.done():
+                self.ended.set_result(-signal.SIGKILL)
 
-        def send(self, *_: object) -> None: ...
+    async def started() -> None:
+        raise AssertionError
 
-        signal = ping = send
-
+    stopped: list[int] = []
     monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
-    monkeypatch.setattr("serving.process.supervisor.PING_SECONDS", 0)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with socket.socket() as bound:
-        assert Supervisor(Settings(workers=2), bound, lambda: None)._run() == exit_code
+        assert asyncio.run(Supervisor(Settings(workers=2), bound, started)._run()) == exit_code
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_models_that_take_too_long_to_load_end_the_start_with_exit_code_2(
+    package_folder: Path, tmp_path: Path, workers: str
+) -> None:
+    package = shutil.copytree(package_folder, tmp_path / "tiny-grey")
+    (package / "model.onnx").unlink()
+    os.mkfifo(package / "model.onnx")  # opening it blocks, as nobody writes to it
+
+    result = run_to_the_end(str(package), "--workers", workers, "--port", "0", "--load-timeout", "0.5")
+
+    assert result.returncode == 2
+    assert "was not loaded within 0.5 seconds" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ import pytest
 from serving.middleware.body_limit import LINGER_SECONDS
 from serving.process.protocol import MAX_HEAD_BYTES
 from serving.process.run import bind
-from serving.process.supervisor import Supervisor, sibling_of
-from serving.settings import Settings
+from serving.process.supervisor import sibling_of
 from tests.servers import PATIENCE, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -122,12 +121,14 @@ def test_no_image_bytes_are_logged(server: Server) -> None:
     assert "secret" not in server.log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_request_in_flight_be_answered_and_exits_0(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png, number: signal.Signals
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_stop_lets_the_request_in_flight_be_answered(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png, number: signal.Signals, workers: str
 ) -> None:
     image = png(pixels[0])
-    with running_server(tmp_path / "log", str(package_folder)) as server, server.connect() as connection:
+    options = (str(package_folder), "--workers", workers)
+    with running_server(tmp_path / "log", *options) as server, server.connect() as connection:
         connection.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
             b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(image)
@@ -144,6 +145,46 @@ def test_a_signal_lets_the_request_in_flight_be_answered_and_exits_0(
         assert len(json.loads(body)["results"]) == 1
         assert server.process.wait(PATIENCE) == 0
         assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_that_mean_reopen_the_logs_are_ignored(package_folder: Path, tmp_path: Path, workers: str) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", workers) as server:
+        processes = [server.process.pid, *children(server.process.pid)]
+        for process in processes:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(process, number)
+        time.sleep(0.2)
+
+        assert httpx2.get(f"http://127.0.0.1:{server.port}/readyz").status_code == 200
+        assert [server.process.pid, *children(server.process.pid)] == processes
+
+
+def test_a_server_started_by_nohup_survives_sighup(package_folder: Path, tmp_path: Path) -> None:
+    program = (
+        "import signal, sys\n"
+        "from pdeinfer.cli.main import main\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
+        "sys.exit(main())\n"
+    )
+    with running_server(tmp_path / "log", str(package_folder), program=("-c", program)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+
+        assert httpx2.get(f"http://127.0.0.1:{server.port}/readyz").status_code == 200
+
+
+def test_a_worker_that_is_sent_sighup_drains_and_is_replaced(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2", "--drain-seconds", "0") as server:
+        drained, stays = children(server.process.pid)
+        os.kill(drained, signal.SIGHUP)
+        server.wait_for_log(f"worker {drained} died with exit code 0")
+        deadline = time.monotonic() + PATIENCE
+        while len(children(server.process.pid)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+        assert stays in children(server.process.pid)
 
 
 def test_after_sigterm_it_is_not_ready_but_answers_until_the_grace_time_is_over(
@@ -270,29 +311,6 @@ def test_workers_end_with_their_supervisor(package_folder: Path, tmp_path: Path)
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-
-
-def test_a_signal_while_workers_are_started_reaches_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    signalled = []
-
-    class Worker:
-        def __init__(self, *_: object) -> None:
-            if not signalled:
-                supervisor._stop(signal.SIGTERM)  # while the first is started
-
-        def signal(self, number: int) -> None:
-            signalled.append((self, number))
-
-        def send(self, *_: object) -> None: ...
-
-    monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
-    with socket.socket() as bound:
-        supervisor = Supervisor(Settings(workers=2), bound, lambda: None)
-        supervisor._start_worker()
-        supervisor._start_worker()
-
-    assert signalled == [(worker, signal.SIGTERM) for worker in supervisor._workers]
-    assert len(signalled) == 2
 
 
 def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(

@@ -1,10 +1,14 @@
 """Settings from flags, the environment and a file."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from serving.settings import Settings, parse_settings
 
 
@@ -83,7 +87,7 @@ def test_one_model_may_have_another_precision() -> None:
 
 
 def test_a_batch_has_no_more_images_than_may_wait() -> None:
-    assert parse_settings(["--max-batch-size=100000000"]).batching("digits-pde") == (256, 0, 256)
+    assert parse_settings(["--max-batch-size=1000"]).batching("digits-pde") == (256, 0, 256)
 
 
 def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +129,6 @@ def test_keys_are_shown_nowhere(
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["--max-image-pixels", "16000001"], {}, "max_total_pixels must be at least max_image_pixels, 16000001"),
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
@@ -157,6 +160,23 @@ def test_settings_that_do_not_fit_are_one_line_and_exit_code_2(
     assert message in line
 
 
+def test_the_limit_on_pixels_is_that_of_predict_and_training() -> None:
+    assert Settings().max_image_pixels == MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("name", ["config", "api-keys-file"])
+def test_files_are_read_as_utf_8_in_any_locale(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes("# Schlüssel\nport = 9000\n".encode())
+    program = "import sys; from serving.settings import parse_settings; parse_settings(sys.argv[1:])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    command = [sys.executable, "-c", program, f"--{name}", str(file)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
@@ -173,8 +193,11 @@ def test_settings_do_not_change() -> None:
         ("max-body-bytes", "-1"),
         ("max-images", "0"),
         ("max-image-pixels", "1.5"),
+        ("max-decoding-bytes", "1000"),
         ("shutdown-timeout", "0"),
+        ("load-timeout", "0"),
         ("max-batch-size", "0"),
+        ("max-batch-size", "100000000"),
         ("max-delay-ms", "-1"),
         ("max-queue", "many"),
         ("request-timeout", "0"),
@@ -182,6 +205,7 @@ def test_settings_do_not_change() -> None:
         ("body-timeout", "nan"),
         ("request-timeout", "inf"),
         ("workers", "0"),
+        ("workers", "100000"),
         ("drain-seconds", "-1"),
     ],
 )

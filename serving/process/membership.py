@@ -1,0 +1,75 @@
+"""A worker's side of the channel to its supervisor."""
+
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pdeinfer.package.package import MODEL_FILES
+from serving.engine.models import Action, Models, PreparedChange
+from serving.errors import NotReadyError
+from serving.process.channel import Channel, Functions, PeerLostError
+
+
+class Membership:
+    """A worker among others: it answers pings and changes its models when all workers do.
+
+    Args:
+        pipe: to the supervisor.
+        names: the models to serve at first, as `Models.load` takes them.
+    """
+
+    def __init__(self, pipe: Connection, names: list[str] | None) -> None:
+        self.names = names
+        self._pipe = pipe
+        self._prepared: PreparedChange | None = None
+
+    def open(self) -> None:
+        """Answer pings from now on, on the running event loop; stop as after SIGTERM when the supervisor ends."""
+        functions: Functions = {
+            "ping": self._ping,
+            "prepare": self._prepare,
+            "apply": self._apply,
+            "discard": self._discard,
+        }
+        self._channel = Channel(self._pipe, functions, lost=lambda: signal.raise_signal(signal.SIGTERM))
+
+    async def join(self, models: Models) -> None:
+        """Take part in changes of models; return when requests may be accepted."""
+        self._models = models
+        await self._channel.call("join", models.names)
+
+    async def report_start(self) -> None:
+        """Say that requests are accepted."""
+        await self._channel.call("started")
+
+    async def change(self, name: str, action: Action) -> tuple[str, ...]:
+        """Load, reload or unload a model in all workers, and return the versions that they serve then.
+
+        Raises:
+            ChangeRefusedError: a worker could not change it, and nothing was changed.
+            NotReadyError: the server is stopping.
+        """
+        try:
+            return tuple(await self._channel.call("change", name, action))
+        except PeerLostError as error:
+            raise NotReadyError("the server is stopping") from error
+
+    async def _ping(self) -> None:
+        pass
+
+    async def _prepare(self, name: str, action: Action) -> dict[str, Any]:
+        """Load what is to be served; return which models and files that would be, for comparison with other workers."""
+        self._prepared = await self._models.prepare(name, action)
+        versions = {
+            version: model.card.files[MODEL_FILES[model.info.precision]].sha256
+            for version, model in self._prepared.models.items()
+        }
+        return {"versions": versions, "names": self._prepared.names_after(self._models.names)}
+
+    async def _apply(self) -> None:
+        if self._prepared is not None:
+            self._models.apply(self._prepared)
+            self._prepared = None
+
+    async def _discard(self) -> None:
+        self._prepared = None

@@ -1,0 +1,107 @@
+"""Calls over a pipe between two processes, here between the two ends in one event loop."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.errors import ChangeRefusedError, OverloadedError
+from serving.process import supervisor as module
+from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.supervisor import Supervisor
+from serving.settings import Settings
+
+
+def connected(functions: Functions, test: Callable[[Channel, Channel, list[str]], Coroutine[Any, Any, None]]) -> None:
+    """Run a test with a channel whose other end, the second, has these functions."""
+
+    async def run() -> None:
+        lost: list[str] = []
+        near, far = multiprocessing.Pipe()
+        caller = Channel(near, {}, lost=lambda: lost.append("caller"))
+        answering = Channel(far, functions, lost=lambda: lost.append("answering"))
+        try:
+            await test(caller, answering, lost)
+        finally:
+            caller.close()
+            answering.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+async def add(first: int, second: int) -> int:
+    await asyncio.sleep(0.01 * second)
+    return first + second
+
+
+async def refuse() -> None:
+    raise OverloadedError
+
+
+async def fail() -> None:
+    raise RuntimeError("/secret/path")
+
+
+async def hang() -> None:
+    await asyncio.sleep(60)
+
+
+def test_concurrent_calls_get_their_own_results() -> None:
+    async def test(caller: Channel, _: Channel, __: list[str]) -> None:
+        assert await asyncio.gather(caller.call("add", 1, 2), caller.call("add", 3, 1)) == [3, 4]
+
+    connected({"add": add}, test)
+
+
+@pytest.mark.parametrize(("function", "code"), [("refuse", "overloaded"), ("fail", "internal_error")])
+def test_an_error_of_the_other_end_travels_back_by_its_code(function: str, code: str) -> None:
+    async def test(caller: Channel, _: Channel, __: list[str]) -> None:
+        with pytest.raises(ChangeRefusedError) as caught:
+            await caller.call(function)
+        assert caught.value.code == code
+        assert "secret" not in str(caught.value)
+
+    connected({"refuse": refuse, "fail": fail}, test)
+
+
+def test_calls_to_an_end_that_closes_raise() -> None:
+    async def test(caller: Channel, answering: Channel, lost: list[str]) -> None:
+        call = asyncio.create_task(caller.call("hang"))
+        await asyncio.sleep(0.01)
+        answering.close()
+        with pytest.raises(PeerLostError):
+            await call
+        with pytest.raises(PeerLostError):
+            await caller.call("hang")
+        assert lost == ["caller"]
+
+    connected({"hang": hang}, test)
+
+
+@pytest.mark.parametrize(("has_started", "intervals"), [(True, 6), (False, 10)])
+def test_a_worker_whose_event_loop_stands_still_is_killed_later_while_it_loads(
+    monkeypatch: pytest.MonkeyPatch, has_started: bool, intervals: int
+) -> None:
+    monkeypatch.setattr(module, "PING_SECONDS", 0.02)
+    waited: list[float] = []
+
+    async def test() -> None:
+        killed = asyncio.Event()
+        worker: Any = SimpleNamespace(
+            tell=lambda _: asyncio.create_task(killed.wait()),
+            has_started=has_started,
+            process=SimpleNamespace(pid=1, kill=killed.set),
+        )
+        supervisor = Supervisor(Settings(load_timeout=0.08), None, None)  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        watching = asyncio.create_task(supervisor._watch(worker))
+        await killed.wait()
+        waited.append(loop.time() - started)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 10))
+    assert waited[0] > intervals * 0.02 * 0.99
