@@ -38,8 +38,8 @@ class WeightTransfer:
 def check_transferable(preset: Preset, package: ModelPackage) -> None:
     """Raise TrainingError unless a network of `preset` can start from the package's weights.
 
-    Both networks must have the same kind, widths and blocks. The images, the classes and what is inside the PDE layers
-    may differ.
+    Both networks must have the same kind, widths and blocks. The images, the classes, the padding of strided
+    convolutions and what is inside the PDE layers may differ.
     """
     if KERAS_FILE not in package.card.files:
         raise TrainingError(f"{package.path} has no {KERAS_FILE} to start from")
@@ -64,7 +64,9 @@ def transfer_weights(classifier: Classifier, package: ModelPackage) -> WeightTra
     package.read_file(KERAS_FILE)  # compares the checksum
     original = load_classifier(package.path / KERAS_FILE)
     copied, random_layers = 0, []
-    for layer, source in zip(classifier.layers, original.layers, strict=True):
+    # Layers without weights may differ: they pad.
+    layers, trained = ([layer for layer in network.layers if layer.weights] for network in (classifier, original))
+    for layer, source in zip(layers, trained, strict=True):
         weights, sources = _weights_by_place(layer), _weights_by_place(source)
         if layer.name == "logits" and preset.labels != other.labels:
             sources = {}
@@ -79,9 +81,9 @@ def transfer_weights(classifier: Classifier, package: ModelPackage) -> WeightTra
 
 
 def _skeleton(network: Network) -> Network:
-    """Return the network with its PDE layers, if any, replaced by default ones."""
+    """Return the network with default padding, and with its PDE layers, if any, replaced by default ones."""
     if isinstance(network, ResidualNetwork):
-        return replace(network, pde=network.pde and PdeSpec())
+        return replace(network, pde=network.pde and PdeSpec(), strided_padding="same")
     return replace(network, feature=PdeSpec()) if isinstance(network.feature, PdeSpec) else network
 
 

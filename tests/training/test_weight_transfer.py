@@ -58,6 +58,14 @@ def test_an_equal_network_gets_every_weight(preset: Preset, tmp_path: Path) -> N
     assert str(transfer).endswith(f"weights from {preset.name}; no layer is random")
 
 
+def test_another_padding_of_strided_convolutions_gets_every_weight(tmp_path: Path) -> None:
+    other = replace(DIGITS, network=replace(DIGITS.network, strided_padding="symmetric"))
+    assert other.network != DIGITS.network
+    transfer = transfer_weights(classifier(other, seed=2), package_of(classifier(DIGITS, seed=1), tmp_path / "p"))
+    assert transfer.copied == transfer.total
+    assert transfer.random_layers == ()
+
+
 def test_other_labels_leave_the_last_layer_random(tmp_path: Path) -> None:
     source = classifier(DIGITS, seed=1)
     labels = tuple("abcdefghij")  # as many as the digits: the shapes alone would fit
