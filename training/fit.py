@@ -18,7 +18,7 @@ import numpy as np
 import pdeinfer
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
-from pdeinfer.nn import count_parameters
+from pdeinfer.nn import count_parameters, count_zero_fields
 from training.batches import Augmentation, Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
@@ -162,9 +162,13 @@ class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
         logs["seconds"] = round(time.perf_counter() - self.started, 2)
 
 
-def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
-    """Return accuracy, loss and confusion matrix of the folder's best network on the test images, without TF32."""
+def measure(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
+    """Return what there is to measure of the folder's best network, without TF32.
+
+    On the test images: accuracy, loss and confusion matrix. On training images: the fields that are zero.
+    """
     model = keras.saving.load_model(folder.best, compile=False)
+    test = dataset.test
     with _without_tf32():  # so that what is exported, which has none, is measured to be the same
         logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
     classes = logits.shape[1]
@@ -177,6 +181,7 @@ def measure(folder: RunFolder, test: Split) -> dict[str, Any]:
         "test_images": len(test),
         "confusion": confusion.tolist(),
         "parameters": count_parameters(model),
+        "zero_fields": count_zero_fields(model, dataset.train.images[:_EVALUATION_BATCH]),
     }
 
 

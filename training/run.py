@@ -87,17 +87,24 @@ def _train(arguments: argparse.Namespace) -> int:
                 print(transfer_weights(model, package))
         teacher = None if record.teacher_source is None else _load_teacher(record, preset)
         fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=teacher)
-    outcome = Outcome.from_dict({**describe_run(folder), "device": device, **measure(folder, dataset.test)})
+    outcome = Outcome.from_dict({**describe_run(folder), "device": device, **measure(folder, dataset)})
     folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
     accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
     plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
-    chosen = "" if outcome.validation_accuracy is None else ", the best by validation"
-    kept = f"epoch {outcome.best_epoch} of {recipe.epochs}{chosen}"
-    print(f"test accuracy {accuracy}, {outcome.parameters:,} parameters, {kept}; {outcome.seconds:.0f} s")
+    _print_outcome(outcome, accuracy, recipe.epochs)
     print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder.path), '--output', f'build/{preset.name}'])}")
     return 0
+
+
+def _print_outcome(outcome: Outcome, accuracy: str, epochs: int) -> None:
+    chosen = "" if outcome.validation_accuracy is None else ", the best by validation"
+    kept = f"epoch {outcome.best_epoch} of {epochs}{chosen}"
+    print(f"test accuracy {accuracy}, {outcome.parameters:,} parameters, {kept}; {outcome.seconds:.0f} s")
+    for layer, counts in (outcome.zero_fields or {}).items():
+        fields = ", ".join(f"{symbol} {count}" for symbol, count in counts.items() if symbol != "channels")
+        print(f"{layer}: channels whose field is zero on training images: {fields} of {counts['channels']}")
 
 
 def _begin(arguments: argparse.Namespace) -> tuple[TrainingRecord, Preset, "Recipe", Dataset]:

@@ -94,9 +94,25 @@ class LayerFields:
             courant,
             diffusion,
             *source,
+            *self._zero_summary,
             f"outside the stable range: {1 - self.stable.mean():.1%} of the points",
             f"largest |H|: {largest[0]:.3g} at H[0], {largest[-1]:.3g} at H[{self.spec.num_steps}]",
         )
+
+    @property
+    def zero_channels(self) -> dict[str, int]:
+        """How many channels of each field, "u", "v", "Dx" and "Dy", are zero at every point.
+
+        A learned field ends in a relu: a channel that is zero for every image has died in training.
+        """
+        pairs = (("u", "v", self.velocity), ("Dx", "Dy", self.diffusivity))
+        fields = {name: field for x, y, pair in pairs if pair for name, field in zip((x, y), pair, strict=True)}
+        return {name: int((field == 0).all(axis=(0, 1)).sum()) for name, field in fields.items()}
+
+    @property
+    def _zero_summary(self) -> tuple[str, ...]:
+        zero = [f"{name} {count}" for name, count in self.zero_channels.items() if count]
+        return (f"zero in every point of a channel: {', '.join(zero)} of {self.levels.shape[-1]}",) if zero else ()
 
     @property
     def instability(self) -> str | None:

@@ -66,6 +66,8 @@ class Outcome:
         parameters: the number of trainable parameters.
         validation_accuracy: at the best epoch, 0..1; None where no images were held out for validation.
         test_accuracy: 0..1. test_loss: cross-entropy. test_images: their number.
+        zero_fields: for each PDE layer the channels of each learned field that are zero on training images, and the
+            layer's "channels" (`pdeinfer.nn.count_zero_fields`); None where this was not recorded.
         confusion: test images by true class (rows) and predicted class (columns); None where a card leaves it out.
     """
 
@@ -80,6 +82,7 @@ class Outcome:
     confusion: tuple[tuple[int, ...], ...] | None = None
     validation_accuracy: float | None = None
     model_sha256: str | None = None
+    zero_fields: Mapping[str, Mapping[str, int]] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Outcome":

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from pdeinfer.datasets import Split
+from pdeinfer.datasets import Dataset, Split
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
@@ -48,7 +48,7 @@ def test_test_images_are_classified_without_tf32(
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(allowed)
     try:
-        metrics = measure(RunFolder(tmp_path), random_split(30))
+        metrics = measure(RunFolder(tmp_path), Dataset(random_split(5), random_split(30)))
         assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)

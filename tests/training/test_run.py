@@ -61,6 +61,7 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     assert metrics["model_sha256"] == hashlib.sha256((finished / "model.keras").read_bytes()).hexdigest()
     assert metrics["recipe"]["epochs"] == 4
     assert metrics["parameters"] == 5490
+    assert metrics["zero_fields"]["layer1"].keys() == {"channels", "u", "v", "Dx", "Dy"}
     assert metrics["test_images"] == np.sum(metrics["confusion"]) == 359
     assert metrics["test_accuracy"] == np.trace(metrics["confusion"]) / 359
     assert {"python", "keras", "backend", "numpy", "pdeinfer"} <= metrics["versions"].keys()

@@ -122,6 +122,14 @@ class TestWords:
         constant = replace(layer(None, (ones, ones)), spec=PdeSpec(velocity=None, diffusivity=1.0))
         assert "diffusion numbers: Bx = By = 0.2, constant" in constant.summary
 
+    def test_channels_whose_field_is_zero_are_counted(self) -> None:
+        u, v = np.ones((1, 2, 3), np.float32), np.ones((1, 2, 3), np.float32)
+        u[..., 1:] = 0
+        v[0, 0] = 0  # not in every point
+        inspected = layer((u, v), None)
+        assert inspected.zero_channels == {"u": 2, "v": 0}
+        assert "zero in every point of a channel: u 2 of 3" in inspected.summary
+
     def test_a_stable_layer_has_no_warning(self) -> None:
         assert layer((field([1.9]), field([0.0])), None).instability is None
 
