@@ -39,7 +39,7 @@ def media_type(request: Request) -> MediaType:
     """
     header = request.headers.get("content-type", "")
     found, options = parse_options_header(header)
-    name = found.decode("latin-1").strip()
+    name = found.decode("latin-1").strip().lower()
     if name.startswith("image/") or name in (FORM, JSON, _RAW):
         return MediaType(name, options.get(b"boundary", b""))
     raise ApiError(
