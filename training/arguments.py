@@ -15,24 +15,24 @@ EXAMPLES = """examples:
       train on the MNIST files in data/ (or one level down)
   pdeinfer train cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
   pdeinfer train cifar10-global --data-dir data --resume
-      go on after an interruption, exactly where it stopped
+      resume after an interruption, exactly where it stopped
   pdeinfer train cifar10-global --data-dir photos --image-size 64 --init build/cifar10-global
-      train the network of cifar10-global on your own images, from the weights of a model
+      train the network of cifar10-global on your own images, starting from the weights of a model
 
 your own images:
-  --image-size says that --data-dir holds images in a folder for each class: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg
-  with DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for it; without DIR/val, a
-  tenth of the rest: at random, and always the same. The training has the name of the folder and the network,
-  "photos-global". The images are decoded once and held in memory, HEIGHT x WIDTH x CHANNELS bytes each, two to three
-  times over: 10,000 images of 64x64 take about 0.4 GB. docs/your-own-images.md shows it all, step by step.
+  With --image-size, --data-dir holds one folder of images per class: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with
+  DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for testing; without DIR/val, a
+  tenth of the rest for validation. The choice is random but always the same. The training is named after the folder and
+  the network, "photos-global". Images are decoded once and held in memory, two to three times HEIGHT x WIDTH x CHANNELS
+  bytes each: 10,000 images of 64x64 take about 0.4 GB. docs/your-own-images.md is a step-by-step tutorial.
 """
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed arguments; a wrong one ends the process with exit code 2."""
+    """Parse the arguments; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="pdeinfer train",
-        description="Train a network. What is not given is taken from the preset's recipe (training/recipes.py).",
+        description="Train a network. The preset's recipe (training/recipes.py) provides what the options leave open.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,21 +42,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="folder with the data set's standard files (default: download them), "
                         "or with --image-size your own images")  # fmt: skip
     parser.add_argument("--image-size", type=_image_size, metavar="N|HxW",
-                        help="train on your own images, made this many pixels high and wide")  # fmt: skip
+                        help="train on your own images, resized to this height and width in pixels")  # fmt: skip
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="N")
     parser.add_argument("--mixup", type=_mixup, metavar="ALPHA",
-                        help="mix images and labels at ratios drawn from Beta(ALPHA, ALPHA); 0: do not")  # fmt: skip
+                        help="mixup: mix images and labels at ratios from Beta(ALPHA, ALPHA); 0: none")  # fmt: skip
     parser.add_argument("--teacher", metavar="MODEL",
-                        help="learn from the logits of this model too: a bundled model, a package folder or a .keras "
+                        help="distil this model, too: a bundled model, a package folder or a .keras "
                         "file with the same labels and image size")  # fmt: skip
     parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", metavar="MODEL",
-                       help="bundled model or package folder with the same network: start from its weights, "
-                       "all that fit")  # fmt: skip
-    start.add_argument("--resume", action="store_true", help="go on with the training in the folder")
+                       help="start from the weights of this bundled model or package folder, as far as their "
+                       "shapes fit; it needs the same kind of network")  # fmt: skip
+    start.add_argument("--resume", action="store_true", help="continue the training in the folder")
     parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
     parser.add_argument("--data-parallel", action="store_true",
                         help="divide each batch among all devices (TensorFlow or JAX)")  # fmt: skip
@@ -71,7 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def resume_command(arguments: argparse.Namespace) -> str:
-    """Return the command that goes on with the training of these arguments; the rest is recorded in its folder."""
+    """Return the command that resumes the training; its folder records the other arguments."""
     command = ["pdeinfer", "train", arguments.preset, "--out", str(arguments.out), "--resume"]
     command += [f"--{name}" for name in ("tensorboard", "data-parallel") if getattr(arguments, name.replace("-", "_"))]
     return shlex.join(command)

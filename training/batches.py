@@ -21,8 +21,8 @@ class Augmentation:
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
     """Yield the batches of one epoch after another: uint8 images (N, H, W, C) and float32 labels (N, classes).
 
-    Nothing random is kept between batches, so that a resumed training sees exactly what an uninterrupted one would.
-    Whoever trains sets `epoch` before each one.
+    No random state is kept between batches: a resumed training sees exactly what an uninterrupted one would. Set
+    `epoch` before each epoch.
 
     Args:
         split: the images and labels.
@@ -62,7 +62,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         return len(self.labels) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._order_of[0] != self.epoch:  # shuffling takes long beside a step of a small network
+        if self._order_of[0] != self.epoch:  # shuffling takes long compared with a step of a small network
             rng = np.random.default_rng([self.seed, self.epoch])
             self._order_of = self.epoch, rng.permutation(len(self.labels))
         chosen = self._order_of[1][index * self.batch_size : (index + 1) * self.batch_size]

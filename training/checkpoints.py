@@ -1,4 +1,4 @@
-"""A training's folder: what it was started with, its checkpoints and its history, always whole."""
+"""The folder of a training: its record, checkpoints and history, each file always whole."""
 
 import json
 import math
@@ -19,9 +19,9 @@ from training.history import COLUMNS, Row, best_epoch, read_history, write_histo
 class RunFolder:
     """The folder of one training.
 
-    `run.json` says what was started, `history.csv` has a row an epoch, `last-N.keras` is the network after N epochs,
-    with the optimizer's state, and `model.keras` that of the best epoch. Epoch N counts once `last-N.keras` is there:
-    its row is written before, `model.keras` afterwards.
+    `run.json` records the start, `history.csv` has a row per epoch, `last-N.keras` is the network after N epochs with
+    the optimizer's state, and `model.keras` is the network of the best epoch. Epoch N counts once `last-N.keras` is
+    there: its row is written before, `model.keras` afterwards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,14 +30,14 @@ class RunFolder:
         self.history = path / "history.csv"
 
     def check_is_free(self) -> None:
-        """Raise TrainingError if the folder holds a training already, or is none."""
+        """Raise TrainingError if the path holds a training already, or is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f"{self.path} is a file: --out DIR names the folder of the training")
         if (self.path / "run.json").exists():
             raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
         if self.history.exists() or self.epochs():
             raise TrainingError(
-                f"{self.path} holds what is left of a training without its run.json: --out DIR names another folder"
+                f"{self.path} holds the rest of a training without its run.json: --out DIR names another folder"
             )
 
     def start(self, record: TrainingRecord) -> None:
@@ -64,31 +64,31 @@ class RunFolder:
             raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Write a JSON file, whole."""
+        """Write a JSON file atomically."""
         text = json.dumps(values, indent=2) + "\n"
         replace_file(self.path / name, lambda path: path.write_text(text))
 
     def checkpoint(self, epoch: int) -> Path:
-        """Return where the network after so many epochs is."""
+        """Return the path of the network after this many epochs."""
         return self.path / f"last-{epoch}.keras"
 
     def epochs(self) -> list[int]:
-        """Return the epochs that have a checkpoint: the last one, and after an interruption perhaps the one before."""
+        """Return the epochs that have a checkpoint: the last one and, after an interruption, perhaps the one before."""
         numbers = (path.stem.removeprefix("last-") for path in self.path.glob("last-*.keras"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def last_epoch(self) -> int:
-        """Return how many epochs count, 0 where there is no checkpoint."""
+        """Return the number of epochs that count: 0 without a checkpoint."""
         return max(self.epochs(), default=0)
 
     def rows(self) -> list[Row]:
         """Return the history of the epochs that count.
 
         Raises:
-            TrainingError: it is damaged, or of other epochs than the checkpoint.
+            TrainingError: it is damaged, or does not match the checkpoint.
         """
         rows, epoch = read_history(self.history), self.last_epoch()
-        if not epoch <= len(rows) <= epoch + 1:  # the row of an epoch is written before its checkpoint
+        if not epoch <= len(rows) <= epoch + 1:  # an epoch's row is written before its checkpoint
             if not epoch:
                 raise TrainingError(
                     f"{self.history} has {len(rows)} epochs, and last-{len(rows)}.keras is not beside it"
@@ -112,13 +112,13 @@ class RunFolder:
             raise TrainingError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
     def keep_if_best(self, rows: Sequence[Row]) -> None:
-        """Make the network of the last epoch that of the best one, if it is; doing so again changes nothing."""
+        """Copy the last checkpoint to `model.keras` if its epoch is the best. Idempotent."""
         if best_epoch(rows) is rows[-1]:
             replace_file(self.best, lambda path: shutil.copyfile(self.checkpoint(len(rows)), path))
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Write the history, the last network and the best one so far, after each epoch."""
+    """After each epoch, write the history, the last network and the best one so far."""
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The devices that a training runs on: one, or all of them with each batch divided among them."""
+"""Chooses the devices of a training: one, or all of them with each batch divided among them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from pdeinfer.errors import TrainingError
 
 
 def list_devices() -> list[str]:
-    """Return the devices of the kind that Keras trains on, GPUs before CPUs, as "gpu:0" and the like."""
+    """Return the devices that Keras trains on, e.g. "gpu:0": GPUs if there are any, else CPUs."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -19,7 +19,7 @@ def list_devices() -> list[str]:
 
 
 def device_name(devices: list[str]) -> str:
-    """Return a short name of the devices that a training runs on: "cpu", "gpu:0", "2 x gpu"."""
+    """Return a short name of the devices: "cpu", "gpu:0", "2 x gpu"."""
     kind = devices[0].partition(":")[0]
     if len(devices) > 1:
         return f"{len(devices)} x {kind}"
@@ -27,7 +27,7 @@ def device_name(devices: list[str]) -> str:
 
 
 def count_replicas() -> int:
-    """Return among how many devices a batch is divided: 1 outside of `data_parallel`."""
+    """Return the number of devices that share a batch: 1 outside `data_parallel`."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -37,25 +37,27 @@ def count_replicas() -> int:
 
 @contextmanager
 def data_parallel(batch_size: int) -> Iterator[None]:
-    """Divide each batch of the trainings inside the block among all devices: networks are made and fitted in it.
+    """Divide each batch among all devices, for networks that are made and fitted inside the block.
 
-    Keras does it, with `keras.distribution.DataParallel` on JAX and `tf.distribute.MirroredStrategy` on TensorFlow. The
-    weights, equal on all devices, change as on one device with the whole batch, but for a `clip_norm` on TensorFlow:
-    there each device limits the norm of its own part's gradient.
+    Uses `keras.distribution.DataParallel` on JAX and `tf.distribute.MirroredStrategy` on TensorFlow. The weights, equal
+    on all devices, change as they would on one device with the whole batch. The exception is `clip_norm` on TensorFlow,
+    where each device clips the gradient of its own part.
 
     Args:
         batch_size: images in a batch, over all devices.
 
     Raises:
-        TrainingError: the batch cannot be divided, there is one device alone, or the backend is another.
+        TrainingError: the batch cannot be divided evenly, there is only one device, or the backend is not supported.
     """
     backend, devices = keras.backend.backend(), list_devices()
     if backend not in ("tensorflow", "jax"):
-        raise TrainingError(f"--data-parallel needs Keras's backend tensorflow or jax, not {backend}")
+        raise TrainingError(f"--data-parallel: expected Keras's backend tensorflow or jax, got {backend}")
     if len(devices) < 2:
-        raise TrainingError(f"--data-parallel needs several devices, and there is {devices}")
+        raise TrainingError(f"--data-parallel: expected several devices, got {devices}")
     if batch_size % len(devices):
-        raise TrainingError(f"a batch of {batch_size} cannot be divided among {len(devices)} devices: --batch-size")
+        raise TrainingError(
+            f"a batch of {batch_size} cannot be divided among {len(devices)} devices: change --batch-size"
+        )
     if backend == "tensorflow":
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Train a network by its recipe, resumably, and measure it once on the test images."""
+"""Trains a network by its recipe, resumably, and measures it once on the test images."""
 
 import hashlib
 import math
@@ -40,19 +40,19 @@ def fit(
     callbacks: list[keras.callbacks.Callback],
     teacher: Teacher | None = None,
 ) -> None:
-    """Train until `recipe.epochs` are done.
+    """Train for `recipe.epochs` epochs, or for those that are left.
 
-    After every epoch the folder holds the history, the last state and the network of the best validation accuracy; or
-    the last network, without validation images.
+    After every epoch the folder holds the history, the last network with its optimizer, and the network of the best
+    validation accuracy; without validation images, the last one.
 
     Args:
         model: a new `Classifier`, or the folder's last checkpoint.
-        splits: the images to learn from and those that choose the best epoch; see `training_splits`.
+        splits: training and validation images; see `training_splits`.
         seed: of shuffling and augmentation.
-        teacher: whose logits are learned beside the labels, by the recipe's temperature and weight.
+        teacher: to distil, by the recipe's temperature and weight.
 
     Raises:
-        TrainingError: the checkpoint does not fit the history beside it.
+        TrainingError: the checkpoint does not match the history beside it.
     """
     train, validation = splits
     rows = folder.rows()
@@ -62,7 +62,7 @@ def fit(
     else:
         compile_model(model, recipe, steps)
     if rows:
-        folder.keep_if_best(rows)  # it was not yet, if the training was interrupted just then
+        folder.keep_if_best(rows)  # an interruption may have come just before
     classes = model.output_shape[-1]
     validated: dict[str, Any] = {}
     if len(validation):
@@ -99,8 +99,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
 
 
 def _create_variables(model: keras.Model) -> None:
-    """Create the variables of optimizer and metrics: TensorFlow traces the first step twice if it creates some."""
-    if not model.optimizer.built:  # built again, that of mixed_float16 would forget its loss scale
+    """Create the variables of optimizer and metrics. Otherwise TensorFlow traces the first step twice."""
+    if not model.optimizer.built:  # a second build would reset the loss scale of mixed_float16
         model.optimizer.build(model.trainable_variables)
     labels = np.eye(model.output_shape[-1], dtype=np.float32)
     model.compute_metrics(x=None, y=labels, y_pred=labels)
@@ -110,23 +110,23 @@ def _create_variables(model: keras.Model) -> None:
 def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Return images, one-hot labels and a batch size to evaluate with.
 
-    Over several devices the last few images may be missing: Keras cannot evaluate what does not divide evenly.
+    With several devices, the last few images may be left out: Keras can only evaluate what divides evenly.
 
     Raises:
         TrainingError: there are fewer images than devices.
     """
     replicas = count_replicas()
     if len(split) < replicas:
-        raise TrainingError(f"{replicas} devices need as many images to choose the best epoch by, not {len(split)}")
+        raise TrainingError(f"expected at least {replicas} validation images, one per device, got {len(split)}")
     chosen = slice(len(split) // replicas * replicas)
     labels = np.eye(classes, dtype=np.float32)[split.labels[chosen]]
     return split.images[chosen], labels, _EVALUATION_BATCH // replicas * replicas
 
 
 def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
-    """Return the images to learn from and those that choose the best epoch.
+    """Return the training images and the validation images, which choose the best epoch.
 
-    The latter are none where the recipe's `validation_fraction` is 0: the last epoch is kept.
+    If the recipe's `validation_fraction` is 0, there are no validation images, and the last epoch is kept.
 
     Raises:
         TrainingError: there are too few images.
@@ -138,14 +138,14 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
     else:
         train, validation = hold_out(dataset.train, recipe.validation_fraction)
     if len(validation) == 0 and recipe.validation_fraction > 0:
-        raise TrainingError("no class has a second training image, to choose the best epoch by")
+        raise TrainingError("expected a class with two training images, to hold one out for validation")
     if len(train) < recipe.batch_size:
         raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
     return train, validation
 
 
 class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Tell the batches which epoch it is, and the next callbacks its learning rate and seconds, validation included."""
+    """Tell the batches the epoch, and the callbacks that follow its learning rate and seconds, with validation."""
 
     def __init__(self, batches: Batches) -> None:
         super().__init__()
@@ -163,13 +163,13 @@ class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
 
 
 def measure(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
-    """Return what there is to measure of the folder's best network, without TF32.
+    """Measure the folder's best network without TF32.
 
     On the test images: accuracy, loss and confusion matrix. On training images: the fields that are zero.
     """
     model = keras.saving.load_model(folder.best, compile=False)
     test = dataset.test
-    with _without_tf32():  # so that what is exported, which has none, is measured to be the same
+    with _without_tf32():  # as the exported files compute
         logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
     classes = logits.shape[1]
     confusion = np.zeros((classes, classes), dtype=int)  # rows: true class, columns: predicted
@@ -187,7 +187,7 @@ def measure(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Turn off TF32, of 11 bits, inside the block, where it is the backend's default on recent GPUs."""
+    """Turn off TF32, which has 11 bits and is the default on recent GPUs, inside the block."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -213,7 +213,7 @@ def _without_tf32() -> Iterator[None]:
 
 
 def describe_run(folder: RunFolder) -> dict[str, Any]:
-    """Return what is worth knowing of a finished training beside its accuracy: the best epoch, time and versions."""
+    """Return the best epoch, the time and the versions of a finished training."""
     rows = read_history(folder.history)
     best = best_epoch(rows)
     validated = {} if math.isnan(best["val_accuracy"]) else {"validation_accuracy": best["val_accuracy"]}
@@ -227,7 +227,7 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the result depends on."""
+    """Return the versions of the software that the result depends on."""
     backend = keras.backend.backend()
     module = __import__(backend)
     return {
@@ -240,7 +240,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with "-dirty" where a file was changed since; None where git does not know it."""
+    """Return the commit of this code, with "-dirty" if a file has changed since; None outside a repository."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -249,7 +249,7 @@ def git_commit() -> str | None:
         return result.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # installed below another project, it is not of that one
+        git("ls-files", "--error-unmatch", here.name)  # may be installed inside another project
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -258,7 +258,7 @@ def git_commit() -> str | None:
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Make layers of a Keras dtype policy ("float32", "mixed_bfloat16", "mixed_float16") inside the block."""
+    """Use a Keras dtype policy ("float32", "mixed_bfloat16", "mixed_float16") for layers made inside the block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

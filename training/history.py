@@ -1,4 +1,4 @@
-"""The history of a training: a row an epoch, kept as CSV."""
+"""Reads and writes the history of a training, a CSV file with a row per epoch."""
 
 import csv
 import math
@@ -9,13 +9,13 @@ from typing import TypeAlias
 from pdeinfer.errors import TrainingError
 from training.files import replace_file
 
-Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS; NaN for what was not validated
+Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS; NaN in val_* without validation images
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 def read_history(path: Path) -> list[Row]:
-    """Return the rows of a history file, none where there is no file.
+    """Return the rows of a history file; no rows if there is no file.
 
     Raises:
         TrainingError: the file is damaged.
@@ -30,7 +30,7 @@ def read_history(path: Path) -> list[Row]:
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as a history file, whole."""
+    """Write the rows as a history file, atomically."""
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="") as file:
@@ -44,9 +44,9 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 
 def best_epoch(rows: Sequence[Row]) -> Row:
-    """Return the row of the best validation accuracy; of equal ones the last, where the learning rate is lowest.
+    """Return the row with the best validation accuracy; without validation images, the last row.
 
-    Without validation images this is the last row.
+    Of equal rows the last is the best: its learning rate is the lowest.
     """
     if math.isnan(rows[-1]["val_accuracy"]):
         return rows[-1]

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training, where it is safe."""
+"""Makes Ctrl-C stop a training between batches, where it is safe."""
 
 import signal
 import threading
@@ -27,10 +27,10 @@ class StopAfterBatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras i
 
 @contextmanager
 def interrupted_between_batches() -> Iterator[StopAfterBatch]:
-    """Give the callback by which Ctrl-C inside the block stops a training; a second Ctrl-C does not wait for the batch.
+    """Yield the callback by which Ctrl-C stops a training between batches; a second Ctrl-C stops it at once.
 
-    Python raises KeyboardInterrupt wherever it happens to be, and where that is a function that TensorFlow has called,
-    TensorFlow may swallow it and train on.
+    By default Python raises KeyboardInterrupt wherever it is. Inside a function that TensorFlow called, TensorFlow may
+    swallow it and train on.
     """
     callback = StopAfterBatch()
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals

@@ -1,4 +1,4 @@
-"""Muon for convolutional networks: every kernel's update is orthogonalised, as a matrix from all inputs to outputs."""
+"""Muon for convolutional networks: orthogonalises the update of every kernel as a matrix from inputs to outputs."""
 
 import re
 from typing import Any
@@ -8,12 +8,12 @@ import keras
 
 @keras.saving.register_keras_serializable("pdeinfer")
 class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
-    """Keras's Muon, which knows matrices alone, for the kernels of convolutions too.
+    """Keras's Muon, extended from matrices to the kernels of convolutions.
 
-    A kernel (height, width, in, out) is updated as the matrix (height * width * in, out) is. The kernels of depthwise
-    convolutions, which are no matrices, the layers that `exclude_layers` names, biases and normalisations are left to
-    Adam, as in Keras's. Weight decay applies to kernels alone: a decayed gamma or beta would drive a learned field of a
-    PDE layer, which ends in a relu, to zero.
+    A kernel (height, width, in, out) is updated like the matrix (height * width * in, out). Adam updates the kernels of
+    depthwise convolutions, which are no matrices, the layers that `exclude_layers` names, biases and normalisations.
+    Weight decay applies to kernels alone: a decayed gamma or beta would drive a learned field of a PDE layer, which
+    ends in a relu, to zero.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """

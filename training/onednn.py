@@ -1,4 +1,4 @@
-"""TensorFlow's choice of CPU kernels, which it makes once, while it is imported."""
+"""Makes TensorFlow use oneDNN's CPU kernels, which it decides once, while it is imported."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ import sys
 def prefer_onednn() -> None:
     """Let TensorFlow train with oneDNN's kernels, unless the environment variable TF_ENABLE_ONEDNN_OPTS says otherwise.
 
-    By default it uses them on CPUs with AVX-512 VNNI alone. They are the quicker ones with AVX2 too: a training step
-    takes about half the time (docs/lab/training-speed.md). Nothing is done where TensorFlow is imported already: it has
-    chosen, and the variable would only pass on to other processes.
+    By default TensorFlow uses them only on CPUs with AVX-512 VNNI. With AVX2 they are faster too: a training step takes
+    about half the time (docs/lab/training-speed.md). Nothing is done if TensorFlow is already imported: it has made its
+    choice, and the variable would only affect child processes.
     """
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,4 +1,4 @@
-"""The preset of a network for anyone's own images: a named preset with other labels and another input."""
+"""Adapts a preset to a folder of images: other labels, another input size and normalisation."""
 
 import re
 from dataclasses import replace
@@ -9,40 +9,40 @@ import numpy as np
 from pdeinfer.datasets import Array
 from pdeinfer.spec.presets import InputSpec, Preset
 
-# Of the training images, where the folder has none for validation. A recipe's own fraction is meant for its data set:
-# 2 % of CIFAR-10 are 1,000 images, and 2 % of a folder may be none.
+# The part of the training images that is held out if the folder has no validation images. A recipe's own fraction fits
+# its data set: 2 % of CIFAR-10 are 1,000 images, 2 % of a folder may be none.
 VALIDATION_FRACTION = 0.1
 
 _CHUNK = 1000
 
 
 def own_name(preset: str, data_dir: Path) -> str:
-    """Return the name of a preset's network for the images of a folder: "photos-global" of "cifar10-global"."""
+    """Return the name of a training on a folder of images: "photos-global" for "cifar10-global" on `photos`."""
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data_dir.resolve().name).strip("-._")
     _, _, network = preset.partition("-")
     return f"{folder or 'images'}-{network}"
 
 
 def own_preset(base: Preset, name: str, labels: tuple[str, ...], images: Array, spec: InputSpec) -> Preset:
-    """Return the preset of `base`'s network for other images, normalised with their own mean and deviation.
+    """Return a preset with `base`'s network for other images, normalised by their own mean and standard deviation.
 
     Args:
-        images: the training images, uint8 (N, H, W, C), as `spec` describes them but for its mean and std.
+        images: the training images, uint8 (N, H, W, C). spec: their size; its mean and std are ignored.
 
     Raises:
-        PresetError: the network cannot take such images, or all their pixels are equal.
+        PresetError: the network cannot take such images, or all pixels are equal.
     """
     mean, std = channel_statistics(images)
     return replace(base, name=name, labels=labels, input=replace(spec, mean=mean, std=std))
 
 
 def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and the standard deviation of each channel's pixels, scaled to 0..1, to four digits.
+    """Return mean and standard deviation of each channel's pixels, scaled to 0..1, to four digits.
 
     Args:
         images: uint8 (N, H, W, C).
     """
-    counts = np.zeros((images.shape[-1], 256))  # how often each value occurs: exact, and small for any N
+    counts = np.zeros((images.shape[-1], 256))  # a histogram per channel: exact, and small for any N
     for start in range(0, len(images), _CHUNK):
         for channel in range(len(counts)):
             counts[channel] += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)

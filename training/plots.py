@@ -1,4 +1,4 @@
-"""The pictures of a training: its learning curves and the confusion matrix on the test images."""
+"""Draws the learning curves of a training, and its confusion matrix on the test images."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from training.history import Row, best_epoch
 
 
 def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw loss and accuracy of training and validation, if any, against the epoch; rows as in `history.csv`."""
+    """Draw loss and accuracy of training and, if any, validation against the epoch; rows as in `history.csv`."""
     epochs = [int(row["epoch"]) for row in rows]
     best = best_epoch(rows)
     validated = not math.isnan(best["val_accuracy"])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         scale = 100 if name == "accuracy" else 1
-        marker = "o" if len(epochs) == 1 else ""  # a line of one point is not seen
+        marker = "o" if len(epochs) == 1 else ""  # a line with one point is invisible
         axes.plot(epochs, [scale * row[name] for row in rows], marker=marker, label="training")
         if validated:
             axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], marker=marker, label="validation")
@@ -45,7 +45,7 @@ def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
-    """Draw the confusion matrix: rows true, columns predicted, in percent of the true class and in images."""
+    """Draw the confusion matrix, rows true and columns predicted: images, coloured by percent of the true class."""
     size = min(max(4.5, 0.62 * len(labels) + 1.5), 16)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
@@ -55,11 +55,11 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], ti
 
 
 def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> AxesImage:
-    """Draw a confusion matrix into `axes`, and return the coloured image."""
-    font_size = min(10, 600 / len(labels))  # of the labels: above 60 of them, as large as the room allows
+    """Draw a confusion matrix into `axes`; return the coloured image."""
+    font_size = min(10, 600 / len(labels))  # of the labels; above 60 labels, as large as fits
     shares = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    if len(labels) <= 20:  # beyond, the numbers would not be legible
+    if len(labels) <= 20:  # with more classes, numbers would be illegible
         for true, row in enumerate(confusion):
             for predicted, count in enumerate(row):
                 if count:

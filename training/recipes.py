@@ -1,4 +1,4 @@
-"""How each network is trained: the recipes, as frozen values."""
+"""The recipes: how each network is trained."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,19 +16,19 @@ class Recipe:
 
     Attributes:
         dataset: as in `pdeinfer.datasets.load_dataset`.
-        epochs, batch_size: as everywhere.
+        epochs, batch_size: of the training.
         optimizer: "sgd" (momentum 0.9, Nesterov), "adam" or "muon" (`training.muon.ConvMuon`).
-        learning_rate: the peak; it is reached linearly after `warmup_epochs`, then falls to 0 along a cosine.
+        learning_rate: the peak, reached linearly after `warmup_epochs`; a cosine then takes it to 0.
         weight_decay: decoupled, times the learning rate; "muon" decays kernels alone. With momentum 0.9 the coupled
             decay (L2) that PyTorch's SGD calls `weight_decay` is a tenth of it.
-        clip_norm: limit of the gradient's global norm, or None.
-        crop_padding: pixels of black around an image before a random crop of its size; 0: no random crop.
+        clip_norm: the limit of the gradient's global norm, or None.
+        crop_padding: black pixels around an image before a random crop to its size; 0: no random crop.
         flip: whether images are mirrored left to right at random.
         mixup: alpha of mixup, or 0 for none: images and labels are mixed with those of another image of the batch, at a
             ratio drawn from Beta(alpha, alpha).
         distillation_weight, temperature: as in `training.distillation.DistillationLoss`; only with a teacher.
-        validation_fraction: part of the training images that is held out to choose the best epoch; 0: train on all
-            images and keep the last epoch.
+        validation_fraction: the part of the training images held out to choose the best epoch; 0: train on all images
+            and keep the last epoch.
         initializations: random initial weights that are tried for an epoch each; see `training.initialization`.
     """
 

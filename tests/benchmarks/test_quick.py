@@ -24,7 +24,7 @@ def test_routes_take_turns_in_an_order_that_rotates() -> None:
     assert "".join(order[-9:]) == "abcbcacab"
 
 
-def test_a_call_is_timed_however_many_of_them_a_turn_has() -> None:
+def test_times_are_per_call() -> None:
     timings = time_in_turns({"2 ms": lambda: time.sleep(0.002), "10 ms": lambda: time.sleep(0.01)}, rounds=5)
 
     assert 0.002 <= timings["2 ms"].median < timings["10 ms"].median
@@ -58,7 +58,7 @@ def test_routes_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> No
         quick.measure(zoo.load(zoo.DEFAULT_MODEL), threads=1)
 
 
-def test_rows_say_how_many_times_faster_than_keras(capsys: Captured) -> None:
+def test_rows_show_the_speed_relative_to_keras(capsys: Captured) -> None:
     timings = {64: {"Predictor": Timing(0.002, 0.001, 0.003), "Keras predict": Timing(0.05, 0.04, 0.06)}}
 
     quick.print_rows("a-model", 2, timings)
@@ -69,7 +69,7 @@ def test_rows_say_how_many_times_faster_than_keras(capsys: Captured) -> None:
     ]
 
 
-def test_an_unknown_package_is_one_line_and_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+def test_an_unknown_package_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr(sys, "argv", ["quick", "no-such-package"])
 
     assert quick.main() == 2

@@ -85,7 +85,7 @@ def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
     assert rows.count([FUNCTION, "2.00", "1.25"]) == 4  # its ResNet32 is the fused route's, the same file
 
 
-def test_columns_of_a_table_are_aligned() -> None:
+def test_table_columns_are_aligned() -> None:
     assert table(["route", "ms"], [["a", "1"], ["long name", "10.5"]]).splitlines() == [
         "| route     |   ms |",
         "| --------- | ---: |",
@@ -148,7 +148,7 @@ def test_the_page_has_the_output_of_each_command(page: Path, monkeypatch: pytest
     assert outputs == [section.arguments[1] for section in document.SECTIONS]
 
 
-def test_the_page_can_be_written_again_from_the_kept_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_regenerated_from_the_kept_outputs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_exit_codes(monkeypatch, {})
     document.main()
     written = page.read_text()
@@ -167,7 +167,7 @@ def test_the_committed_page_is_what_the_kept_outputs_give(module: Any) -> None:
 
 
 @pytest.mark.parametrize("exit_code", [1, 2])
-def test_a_command_that_fails_leaves_the_page_as_it_was(
+def test_a_failing_command_leaves_the_page_unchanged(
     page: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int
 ) -> None:
     with_exit_codes(monkeypatch, {"benchmarks.memory": exit_code})

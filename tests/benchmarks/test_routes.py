@@ -1,4 +1,4 @@
-"""The routes: each gives the same probabilities, in processes that take turns."""
+"""Every route gives the same probabilities, and the processes take turns."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ Written = tuple[Preset, Path]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", [route for route in ROUTES if route not in (FUSED, PLAIN)])
-def test_routes_give_the_probabilities_of_the_plain_file(route: str, written: Written) -> None:
+def test_a_route_gives_the_probabilities_of_tf2onnx(route: str, written: Written) -> None:
     if package := routes.missing_package(route):
         pytest.skip(f"{package} is not installed")
     images = np.load(written[1] / IMAGES_FILE)
@@ -34,9 +34,7 @@ def test_routes_give_the_probabilities_of_the_plain_file(route: str, written: Wr
     assert np.abs(difference).max() <= TOLERANCE
 
 
-def test_the_fused_route_is_refused_where_the_operator_is_off(
-    written: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fused_route_fails_without_the_operator(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PDEINFER_KERNEL", "0")
 
     with pytest.raises(RuntimeError, match="run as 'standard' instead of 'fused'"):
@@ -62,14 +60,14 @@ def test_workers_time_every_case(written: Written) -> None:
     assert all(0 < timing.lower_quartile <= timing.median <= timing.upper_quartile for timing in timings.values())
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROUTES, "unheard of", routes.Route("no_such_package", routes.open_plain))
 
     assert routes.missing_package("unheard of") == "no_such_package"
     assert routes.missing_package(PLAIN) is None
 
 
-def test_networks_are_the_same_each_time_and_their_probabilities_differ(written: Written) -> None:
+def test_networks_are_reproducible_and_not_degenerate(written: Written) -> None:
     weights = np.load(written[1] / WEIGHTS_FILE)
 
     assert sum(array.size for array in weights.values()) > 161_402  # those that are trained, and statistics
@@ -77,11 +75,11 @@ def test_networks_are_the_same_each_time_and_their_probabilities_differ(written:
     assert len({row.tobytes() for row in probabilities}) == 4
 
 
-def test_the_peak_of_memory_is_more_than_what_the_imports_take(written: Written) -> None:
+def test_peak_memory_exceeds_that_of_the_imports(written: Written) -> None:
     assert 50 < memory.peak_memory(*written, PLAIN) < 10_000
 
 
-def test_the_gpu_benchmark_says_what_it_needs(
+def test_the_gpu_benchmark_names_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import onnxruntime
@@ -142,7 +140,7 @@ def test_the_gpu_benchmark_names_the_routes_that_it_leaves_out(
         gpu.measured_routes(*written, 2, "cpu")
 
 
-def test_the_gpu_benchmark_s_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
+def test_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
     images = np.load(written[1] / IMAGES_FILE)
 
     routes = {name: make() for name, make in gpu._onnx_routes(written[1], images, "cpu")}

@@ -1,4 +1,4 @@
-"""The benchmark of the server: it starts it, checks every answer, and prints what it measured."""
+"""The serving benchmark starts servers, checks their answers, and prints its measurements."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ def test_a_wrong_answer_is_an_error(
             check()
 
 
-def test_requests_that_are_never_answered_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.serving.load.PATIENCE", 0.05)
 
     async def ask() -> list[Answer]:
@@ -90,16 +90,14 @@ def test_requests_that_are_never_answered_are_lost(monkeypatch: pytest.MonkeyPat
     assert [answer.status for answer in asyncio.run(ask())] == [LOST] * 3
 
 
-def test_a_server_that_does_not_start_says_why(sample: Sample) -> None:
+def test_a_server_that_fails_to_start_reports_why(sample: Sample) -> None:
     broken = replace(servers.OURS[0], command=["-c", "raise SystemExit('no such thing')"])
 
     with pytest.raises(RuntimeError, match=r"pdeinfer does not start:\nno such thing"):
         rounds.measure({broken: Path(sys.executable)}, CASES, sample, rounds=1, seconds=0.01)
 
 
-def test_a_peer_that_cannot_be_installed_is_reported_and_left_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
+def test_a_peer_that_cannot_be_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def fail(name: str) -> Path:
         raise environments.PeerNotInstalledError(f"{name} cannot be installed: no network")
 
@@ -123,7 +121,7 @@ def test_an_unknown_peer_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @pytest.mark.parametrize("name", servers.PEERS)
-def test_peers_have_the_versions_of_what_computes_that_we_have(name: str) -> None:
+def test_peers_pin_our_versions_of_the_computing_packages(name: str) -> None:
     ours = (environments.ROOT / "requirements/constraints.txt").read_text().lower().splitlines()
     theirs = environments.requirements(name).read_text().lower().splitlines()
 

@@ -1,4 +1,4 @@
-"""Export: every preset gives a package that equals the Keras network, and everything else gives a clear error."""
+"""Every preset exports to a package that equals the Keras network; anything else is a clear error."""
 
 import json
 import shutil
@@ -153,7 +153,7 @@ def test_a_package_proves_itself_again(digits_package: Path) -> None:
     assert [report.passed for report in reports] == [True] * (2 + has_fused_operator())
 
 
-def test_the_saved_model_runs_in_a_process_that_never_imports_the_package(digits_package: Path) -> None:
+def test_the_saved_model_runs_without_pdeinfer(digits_package: Path) -> None:
     script = """
 import sys, tensorflow as tf, numpy as np
 signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
@@ -171,7 +171,7 @@ assert "pdeinfer" not in sys.modules
         np.testing.assert_allclose(np.load(outputs), predictor.predict_proba(images), atol=1e-5)
 
 
-def test_an_export_that_differs_is_refused_and_leaves_nothing(
+def test_an_export_that_differs_fails_and_leaves_nothing(
     saved_network: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

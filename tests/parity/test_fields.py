@@ -1,4 +1,4 @@
-"""fields.onnx: `inspect` gives what the Keras layers compute, and the levels of the naive reference."""
+"""`inspect` on fields.onnx equals the Keras layers, and its levels the naive reference."""
 
 import re
 import shutil
@@ -199,7 +199,7 @@ def test_missing_fields_are_an_error(digits: ModelPackage) -> None:
         prove_damaged(digits, drop("layer1/v"))  # it could be that v is u
 
 
-def test_an_export_with_wrong_fields_is_refused_and_leaves_nothing(
+def test_an_export_with_wrong_fields_fails_and_leaves_nothing(
     saved_network: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""The graph of an exported network: calls of one function in the place of its PDE layers, or none of it."""
+"""The exported graph calls one function for its PDE layers, or none if there are none."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -122,7 +122,7 @@ def test_a_network_without_pde_layers_has_no_function() -> None:
     ("name", "slices"),
     [("cifar10-global", set()), ("digits-pde", set()), ("mnist-pde", {"Slice", "Concat"})],
 )
-def test_the_function_slices_only_where_the_channels_fit_no_blocked_layout(name: str, slices: set[str]) -> None:
+def test_the_function_slices_only_if_channels_do_not_fill_blocks(name: str, slices: set[str]) -> None:
     (function,) = converted(PRESETS[name]).functions
     used = {node.op_type for node in function.node} - FOR_CONSTANTS
     assert used - {"Conv", "Mul", "Add", "Relu", "Div", "Reciprocal", "Transpose"} == slices
@@ -131,7 +131,7 @@ def test_the_function_slices_only_where_the_channels_fit_no_blocked_layout(name:
     assert unused == list(function.output)
 
 
-def test_onnx_runtime_inlines_the_function_and_transposes_nothing_but_the_image(tmp_path: Path) -> None:
+def test_onnx_runtime_inlines_the_function_and_transposes_only_the_image(tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3  # no warning that the file fits this machine alone
@@ -147,7 +147,7 @@ def test_onnx_runtime_inlines_the_function_and_transposes_nothing_but_the_image(
     assert not FOR_CONSTANTS & used.keys()  # they were computed when it was loaded
 
 
-def test_the_graph_equals_what_tf2onnx_makes_of_the_whole_network(saved_network: Callable[..., Path]) -> None:
+def test_the_graph_equals_tf2onnx_s_of_the_whole_network(saved_network: Callable[..., Path]) -> None:
     digits = PRESETS["digits-pde"]
     pde = replace(digits.network.pde, num_steps=2)
     preset = replace(digits, network=replace(digits.network, widths=(9, 16, 8), pde=pde))

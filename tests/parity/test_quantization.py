@@ -70,7 +70,7 @@ def smooth_images(spec: Any) -> Array:
     return synthetic_images(spec.height, spec.width, spec.channels)["smooth noise"]
 
 
-def test_the_card_lists_the_files_and_what_was_measured_of_them(package: ModelPackage) -> None:
+def test_the_card_lists_the_int8_file_and_its_measurements(package: ModelPackage) -> None:
     assert package.precisions == ("float32", "int8")
     package.verify_checksums()
     assert package.card.variants.keys() == {"int8"}
@@ -86,7 +86,7 @@ def test_the_card_lists_the_files_and_what_was_measured_of_them(package: ModelPa
     )
 
 
-def test_evaluate_repeats_the_accuracy_which_is_almost_that_of_float32(package: ModelPackage) -> None:
+def test_evaluate_repeats_an_accuracy_near_float32(package: ModelPackage) -> None:
     evaluation = evaluate(package.path, precision="int8")
     assert evaluation.equals_card
     # Two of 359 images; digits-pde lost none.
@@ -107,7 +107,7 @@ def test_int8_quantizes_every_convolution_and_nothing_in_a_pde_layer(package: Mo
     assert {array.dtype for array in weights} == {np.dtype(np.float32)}
 
 
-def test_int8_weights_have_7_bits_so_that_pairs_of_products_fit_into_16(package: ModelPackage) -> None:
+def test_int8_weights_have_7_bits(package: ModelPackage) -> None:
     weights = [array for array in arrays(read_model(package, "int8")).values() if array.dtype == np.int8 and array.ndim]
     kernels = [array for array in weights if array.ndim == 4]
     assert kernels
@@ -166,7 +166,7 @@ def test_a_package_with_an_int8_file_verifies(package: ModelPackage, capsys: Cap
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_calibration_without_images_is_one_line_and_leaves_nothing(
+def test_calibration_without_images_fails_and_leaves_nothing(
     missing: bool, run: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     images = tmp_path / "images"

@@ -81,7 +81,7 @@ def edited(path: Path, edit: Callable[[dict[str, Any]], None], source: Path) -> 
 @pytest.mark.parametrize(
     "make", [not_a_zip, lambda_layer, plain_keras, encrypted, compressed_in_an_unknown_way, damaged_within]
 )
-def test_a_foreign_file_is_one_line_and_exit_code_2(
+def test_a_foreign_file_is_exit_code_2(
     make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "foreign.keras"

@@ -1,4 +1,4 @@
-"""Every choice of a PDE layer trains a step, exports, and equals the network that it was exported from."""
+"""Every form of a PDE layer trains a step, exports, and equals its original."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     }
 
 
-def test_a_step_of_training_has_a_finite_loss_and_moves_every_weight(trained: dict[str, Any]) -> None:
+def test_a_training_step_has_a_finite_loss_and_moves_every_weight(trained: dict[str, Any]) -> None:
     assert 0 < trained["loss"] < 10
     still = [path for path, weight in trained["before"].items() if np.array_equal(weight, trained["after"][path])]
     assert still == []

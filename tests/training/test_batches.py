@@ -1,4 +1,4 @@
-"""Batches: what an epoch consists of, and that it depends on seed and epoch alone."""
+"""Batches depend on seed and epoch alone."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_an_epoch_without_augmentation_is_a_permutation_of_whole_batches(split: 
     assert np.array_equal(labels.sum(axis=1), np.ones(48))
 
 
-def test_the_same_seed_and_epoch_give_the_same_batch_and_others_do_not(split: Split) -> None:
+def test_a_batch_depends_on_seed_and_epoch(split: Split) -> None:
     batches = make(split, crop_padding=1, flip=True)
     first = batches[2]
     batches[0]
@@ -87,7 +87,7 @@ def test_mixup_mixes_images_and_labels_of_a_batch_at_one_ratio(split: Split) -> 
     assert mixed
 
 
-def test_the_logits_of_the_teacher_follow_the_labels_and_are_those_of_the_augmented_images(split: Split) -> None:
+def test_the_teacher_s_logits_of_the_augmented_images_follow_the_labels(split: Split) -> None:
     def teacher(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, :7].astype(np.float32)
 

@@ -48,7 +48,7 @@ def test_the_loss_of_labels_alone_is_their_cross_entropy(batch: tuple[np.ndarray
     assert float(loss) == pytest.approx(cross_entropy(labels, student).mean(), rel=1e-5)
 
 
-def test_the_gradient_vanishes_where_the_student_is_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
+def test_the_gradient_vanishes_if_the_student_equals_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
     labels, _, teacher = batch
     targets = np.concatenate([labels, teacher], axis=1).astype(np.float32)
     loss = DistillationLoss(4.0, 1.0)
@@ -59,7 +59,7 @@ def test_the_gradient_vanishes_where_the_student_is_the_teacher(batch: tuple[np.
         assert float(loss(targets, other)) > least
 
 
-def test_the_accuracy_asks_the_labels_not_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
+def test_the_accuracy_ignores_the_teacher(batch: tuple[np.ndarray, ...]) -> None:
     labels, student, teacher = batch
     targets = np.concatenate([labels, teacher], axis=1)
     expected = labels.argmax(axis=1) == student.argmax(axis=1)
@@ -90,6 +90,6 @@ def test_a_teacher_of_other_labels_or_images_is_refused(tmp_path: Path) -> None:
         load_teacher(str(tmp_path / "larger.keras"), DIGITS)
 
 
-def test_a_teacher_that_is_not_there_is_named() -> None:
+def test_a_missing_teacher_is_named() -> None:
     with pytest.raises(ModelNotFoundError, match="no-such-teacher"):
         load_teacher("no-such-teacher", DIGITS)

@@ -1,4 +1,4 @@
-"""How a network is prepared for its training, and for the rest of it."""
+"""Preparing, interrupting and measuring a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from training.recipes import RECIPES
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow")
-def test_the_step_of_a_training_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_step_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network, traces = Classifier(PRESETS["mnist-cnn"]), []
 
     def traced_step(data: Any) -> Any:
@@ -56,7 +56,7 @@ def test_test_images_are_classified_without_tf32(
     assert np.sum(metrics["confusion"]) == 30
 
 
-def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Path) -> None:
+def test_a_resumed_training_keeps_the_loss_scale_of_mixed_precision(tmp_path: Path) -> None:
     recipe, folder = RECIPES["mnist-cnn"], RunFolder(tmp_path)
     split = random_split(recipe.batch_size)
 
@@ -73,7 +73,7 @@ def test_a_resumed_training_keeps_the_loss_scale_of_half_precision(tmp_path: Pat
     assert float(resumed.optimizer.dynamic_scale) == 8
 
 
-def test_a_step_that_half_precision_skipped_is_not_done_again(tmp_path: Path) -> None:
+def test_a_step_that_mixed_precision_skipped_is_not_repeated(tmp_path: Path) -> None:
     recipe, folder = replace(RECIPES["mnist-cnn"], epochs=2), RunFolder(tmp_path)
     split = random_split(recipe.batch_size)
     with precision("mixed_float16"):

@@ -1,4 +1,4 @@
-"""Muon updates the kernel of a convolution as the matrix that it is, and leaves to Adam what is no matrix."""
+"""Muon updates the kernel of a convolution as a matrix, and leaves everything else to Adam."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def updated(optimizer: keras.optimizers.Optimizer, value: np.ndarray, gradients:
     return keras.ops.convert_to_numpy(variable)
 
 
-def test_a_kernel_is_updated_as_its_matrix_is_by_keras() -> None:
+def test_a_kernel_is_updated_like_its_matrix_by_keras() -> None:
     rng = np.random.default_rng(0)
     kernel, *gradients = rng.normal(size=(4, 3, 3, 4, 5)).astype(np.float32)
     matrices = [gradient.reshape(36, 5) for gradient in gradients]
@@ -47,7 +47,7 @@ def test_weight_decay_applies_to_kernels_alone() -> None:
             assert (updated(each, value, [gradient]) < value).all() == is_decayed
 
 
-def test_a_saved_optimizer_goes_on_as_it_was() -> None:
+def test_a_saved_optimizer_resumes_unchanged() -> None:
     optimizer = ConvMuon(0.01, weight_decay=0.05, exclude_layers=["logits"])
     restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(restored, ConvMuon)

@@ -1,4 +1,4 @@
-"""Training uses oneDNN's kernels on every CPU; nothing else is changed by that."""
+"""Training uses oneDNN's kernels on every CPU, and changes nothing else."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_training_run_turns_onednn_on_unless_the_environment_forbids_it(
     assert f"oneDNN: {expected}" in result.stdout
 
 
-def test_the_environment_stays_as_it_is_once_tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_unchanged_once_tensorflow_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setitem(sys.modules, "tensorflow", sys)
     prefer_onednn()

@@ -1,4 +1,4 @@
-"""A training on a folder of images: what it records, how it resumes and exports, what it refuses."""
+"""Training on a folder of images: what it records, how it resumes and exports, what it refuses."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_the_run_records_its_preset_and_its_images(finished: Path, photos: Path)
     assert len(metrics["confusion"]) == 2
 
 
-def test_the_package_is_proven_on_the_test_images_and_evaluates_as_its_card_says(package: Path, photos: Path) -> None:
+def test_the_package_is_proven_and_evaluated_on_the_test_images(package: Path, photos: Path) -> None:
     card = ModelPackage.read(package).card
     reports = [report for name, report in card.parity.items() if name.startswith("model.onnx")]
     assert reports
@@ -89,7 +89,7 @@ def test_the_package_is_proven_on_the_test_images_and_evaluates_as_its_card_says
         assert predictor.predict(photos / "dark" / "00.png").label in evaluation.labels
 
 
-def test_a_resumed_training_needs_no_argument_but_its_folder(finished: Path, tmp_path: Path) -> None:
+def test_resuming_needs_only_the_folder(finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))
     (folder / "metrics.json").unlink()
     assert run.main(["digits-pde", "--out", str(folder), "--resume"]) == 0
@@ -122,7 +122,7 @@ def test_a_changed_folder_or_size_is_not_resumed(
 
 
 @pytest.mark.parametrize("preset", ["digits-pde", "mnist-pde"])
-def test_a_folder_of_images_without_a_size_is_an_error_that_names_the_option(
+def test_a_folder_of_images_without_a_size_names_the_option(
     preset: str, photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     assert run.main([preset, "--data-dir", str(photos), "--out", str(tmp_path / "run")]) == 2
@@ -138,7 +138,7 @@ def test_a_size_needs_a_folder_and_positive_numbers(options: list[str]) -> None:
     assert stop.value.code == 2
 
 
-def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed(
+def test_a_training_starts_from_a_model_and_refuses_another_on_resuming(
     package: Path, photos: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     folder = tmp_path / "run"
@@ -157,9 +157,7 @@ def test_a_model_to_start_from_gives_its_weights_and_stays_the_same_when_resumed
     assert f"is not the model that {folder} was started with" in capsys.readouterr().err
 
 
-def test_a_model_of_another_network_to_start_from_is_an_error_and_starts_nothing(
-    photos: Path, tmp_path: Path, capsys: Captured
-) -> None:
+def test_starting_from_another_kind_of_network_is_an_error(photos: Path, tmp_path: Path, capsys: Captured) -> None:
     folder = tmp_path / "run"
     assert train(photos, folder, "--init", "mnist-pde") == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -175,11 +173,11 @@ def test_a_model_of_another_network_to_start_from_is_an_error_and_starts_nothing
         ("digits-pde", "写真", "images-pde"),
     ],
 )
-def test_a_training_is_called_after_the_folder_and_the_network(preset: str, folder: str, name: str) -> None:
+def test_a_training_is_named_after_folder_and_network(preset: str, folder: str, name: str) -> None:
     assert own_name(preset, Path(folder)) == name
 
 
-def test_channel_statistics_are_those_of_all_pixels() -> None:
+def test_channel_statistics_cover_all_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1234, 3, 5, 3), dtype=np.uint8)
     images[..., 1] //= 4
     mean, std = channel_statistics(images)

@@ -1,4 +1,4 @@
-"""`python -m training.run`, on the bundled digits: what it writes, how it resumes, what it refuses."""
+"""Training on the bundled digits: what it writes, how it resumes, what it refuses."""
 
 import csv
 import hashlib
@@ -70,9 +70,7 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     assert not list(finished.glob("partial-*"))
 
 
-def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_validation_images_the_last_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     monkeypatch.setitem(RECIPES, "digits-pde", replace(RECIPES["digits-pde"], validation_fraction=0.0))
     assert train("--epochs", 2, "--out", folder) == 0
@@ -86,7 +84,7 @@ def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_kept
     assert train("--out", folder, "--resume") == 0
 
 
-def test_a_student_learns_from_a_teacher_and_mixed_images_and_resumes_with_both(
+def test_a_distilled_training_resumes_with_its_teacher_and_mixup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--epochs", 1, "--out", tmp_path / "run")
@@ -128,7 +126,7 @@ for a, b in zip(variables(uninterrupted), variables(resumed), strict=True):
 """
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one_bit_by_bit(tmp_path: Path) -> None:
+def test_a_resumed_training_is_bitwise_equal_to_an_uninterrupted_one(tmp_path: Path) -> None:
     # With more threads TensorFlow itself adds up in a different order from run to run.
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     folders = [str(tmp_path / name) for name in ("uninterrupted", "resumed")]
@@ -179,7 +177,7 @@ def test_a_folder_with_a_training_is_not_overwritten(
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
 
 
-def test_resuming_another_preset_or_nothing_is_an_error(
+def test_resuming_another_preset_or_an_empty_folder_is_an_error(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.main(["mnist-pde", "--out", str(finished), "--resume"]) == 2
@@ -188,16 +186,16 @@ def test_resuming_another_preset_or_nothing_is_an_error(
     assert "no training to resume" in capsys.readouterr().err
 
 
-def test_what_is_left_of_a_training_is_not_gone_on_with(
+def test_a_training_without_its_record_is_not_resumed(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     assert train("--out", tmp_path / "run") == 2
-    assert "holds what is left of a training without its run.json" in capsys.readouterr().err
+    assert "without its run.json" in capsys.readouterr().err
 
 
-def test_a_missing_data_set_is_one_line_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_set_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run.main(["mnist-pde", "--data-dir", str(tmp_path), "--out", str(out)]) == 2
     error = capsys.readouterr().err
@@ -218,7 +216,7 @@ def test_a_missing_data_set_is_one_line_and_starts_nothing(tmp_path: Path, capsy
         ("history.csv", lambda path: path.write_text("epoch\nfour\n")),
     ],
 )
-def test_a_damaged_folder_is_one_line(
+def test_a_damaged_folder_is_a_one_line_error(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Callable[[Path], object]
 ) -> None:
     folder = tmp_path / "damaged"
@@ -230,20 +228,20 @@ def test_a_damaged_folder_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_too_large_a_batch_is_one_line_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_large_a_batch_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--out", tmp_path / "run", "--batch-size", 5000) == 2
     assert "a batch of 5000 is larger than the" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_place_of_the_folder_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert train("--out", tmp_path / "file") == 2
     assert "is a file: --out DIR names the folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_interruption_before_the_start_does_not_advise_to_resume(
+def test_an_early_interruption_does_not_advise_resuming(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt() -> None:
@@ -263,7 +261,7 @@ def test_a_wrong_argument_ends_with_exit_code_2(arguments: list[str]) -> None:
     assert stop.value.code == 2
 
 
-def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
 
@@ -277,7 +275,7 @@ def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path: Path) 
     assert path.read_text() == "before"
 
 
-def test_ctrl_c_says_how_to_resume_and_ends_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_resume_without_a_traceback(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "training.run", "--epochs", "500", "--out", str(folder), "--tensorboard"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""Pictures of PDE layers: their size, what is in them, and their colours."""
+"""Pictures of PDE layers: size, content and colours."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -60,7 +60,7 @@ class TestColours:
 class TestPicture:
     """draw_layer."""
 
-    def test_every_map_of_a_bundled_model_is_in_it(self) -> None:
+    def test_it_holds_every_map_of_a_bundled_model(self) -> None:
         (inspected,) = inspect(IMAGE)
         picture = np.asarray(draw_layer(inspected, IMAGE, "digits-pde"))
         u, v_y = inspected.velocity[0], inspected.velocity_gradients[1]
@@ -72,7 +72,7 @@ class TestPicture:
                 assert occurs(expected, picture)
         assert occurs(IMAGE.repeat(20, axis=0).repeat(20, axis=1).repeat(3, axis=2), picture)
 
-    def test_it_is_as_high_as_its_rows(self) -> None:
+    def test_its_height_fits_its_rows(self) -> None:
         two_columns = draw_layer(layer(), IMAGE, "model")
         one_row_less = draw_layer(layer(velocity=None), IMAGE, "model")
         assert two_columns.mode == "RGB"
@@ -80,12 +80,12 @@ class TestPicture:
         assert two_columns.size == (2 * (8 * 84 + 70) + 20 + 56, 56 + 160 + 5 * (20 + 25 + 80) + 19)
         assert one_row_less.height == two_columns.height - 2 * 125
 
-    def test_what_is_absent_or_constant_has_no_maps(self) -> None:
+    def test_absent_and_constant_fields_have_no_maps(self) -> None:
         ones = np.ones((8, 8, 8), np.float32)
         constant = layer(spec=PdeSpec(num_steps=2, diffusivity=1.0), diffusivity=(ones, ones))
         assert draw_layer(constant, IMAGE, "model").height == draw_layer(layer(), IMAGE, "model").height - 125
 
-    def test_one_field_for_both_is_drawn_once(self) -> None:
+    def test_a_shared_field_is_drawn_once(self) -> None:
         (u, _), wide = layer().velocity, (32, 32, 16)
         both = layer(velocity=(u, u))
         assert draw_layer(both, IMAGE, "model").size == draw_layer(layer(), IMAGE, "model").size  # a gap beside it
@@ -93,7 +93,7 @@ class TestPicture:
         shorter = draw_layer(layer(wide, velocity=(u, u)), IMAGE, "model")
         assert draw_layer(layer(wide), IMAGE, "model").height - shorter.height == 20 + 25 + 96
 
-    def test_a_learned_start_leaves_the_source_to_be_drawn(self) -> None:
+    def test_with_a_learned_start_the_source_is_drawn(self) -> None:
         with_source = layer(spec=PdeSpec(num_steps=2, start="residual"))
         without = replace(with_source, source=None)
         plain = draw_layer(layer(), IMAGE, "model")

@@ -1,4 +1,4 @@
-"""What `inspect` says of a PDE layer, where the scheme is stable, and what it refuses."""
+"""`inspect` gives fields, levels and stability of PDE layers, and refuses what it cannot inspect."""
 
 import shutil
 import subprocess
@@ -70,7 +70,7 @@ class TestNumbers:
         assert [number[0, 0, 0] for number in inspected.courant_numbers] == [0.25, -0.5]
         assert [number[0, 0, 0] for number in inspected.diffusion_numbers] == [0.75, 1.0]
 
-    def test_what_is_absent_is_zero(self) -> None:
+    def test_absent_fields_give_zeros(self) -> None:
         inspected = layer(None, None)
         assert inspected.velocity_gradients is None
         assert not np.any(inspected.courant_numbers)
@@ -93,7 +93,7 @@ class TestNumbers:
         assert stable.item() == (growth(ax, ay, bx, by) <= 1 + 1e-6)
 
     @pytest.mark.parametrize("u", [1e-30, 1e30])
-    def test_extreme_values_are_no_warning(self, u: float) -> None:
+    def test_extreme_values_raise_no_warning(self, u: float) -> None:
         assert not layer((field([u]), field([0.0])), (field([0.0]), field([1e-38]))).stable.item()
 
 
@@ -115,7 +115,7 @@ class TestWords:
         first, last = (np.abs(inspected.levels[k]).max() for k in (0, 3))
         assert largest == f"largest |H|: {first:.3g} at H[0], {last:.3g} at H[3]"
 
-    def test_what_is_absent_or_constant_is_said(self) -> None:
+    def test_absent_and_constant_fields_are_named(self) -> None:
         without = replace(layer(None, None), source=None)
         assert {"no advection: u = v = 0", "no diffusion: Dx = Dy = 0", "no source: f = 0"} < set(without.summary)
         ones = field([1.0])
@@ -133,7 +133,7 @@ class TestWords:
     def test_a_stable_layer_has_no_warning(self) -> None:
         assert layer((field([1.9]), field([0.0])), None).instability is None
 
-    def test_one_step_has_no_time_to_grow_and_more_have(self) -> None:
+    def test_instability_depends_on_the_number_of_steps(self) -> None:
         velocity = (field([2.0, 0.0]), field([0.0, 0.0]))
         outside = "the scheme is outside its stable range at 50.0% of the points"
         assert layer(velocity, None).instability == (
@@ -161,7 +161,7 @@ class TestInspect:
         (from_file,), (from_pixels,) = inspect(image_file, "digits-pde"), inspect(IMAGE, zoo.load("digits-pde"))
         assert np.array_equal(from_file.levels, from_pixels.levels)
 
-    def test_what_is_no_image_or_no_model_is_refused(self, tmp_path: Path) -> None:
+    def test_a_non_image_or_unknown_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"missing\.png"):
             inspect(tmp_path / "missing.png")
         with pytest.raises(ModelNotFoundError, match="nothing"):
@@ -232,7 +232,7 @@ class TestCommand:
         assert main(["inspect", str(image_file)]) == 0
         assert (tmp_path / "seven-digits-pde-layer1.png").is_file()
 
-    def test_one_step_is_a_note_and_no_warning(
+    def test_instability_of_a_single_step_is_a_note(
         self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         unstable = layer((field([9.0]), field([9.0])), None)
@@ -253,7 +253,7 @@ class TestCommand:
             (write_without_fields, "package has no fields.onnx: export the model again to add it"),
         ],
     )
-    def test_a_model_without_fields_is_one_line_and_exit_code_2(
+    def test_a_model_without_fields_is_exit_code_2(
         self, write: Callable[..., Path], message: str, image_file: Path, tmp_path: Path, capsys: Captured
     ) -> None:
         folder = write(self, tmp_path / "package")
@@ -263,19 +263,17 @@ class TestCommand:
         assert line.endswith(message)
         assert not (tmp_path / "pictures").exists()
 
-    def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(
-        self, image_file: Path, capsys: Captured
-    ) -> None:
+    def test_an_unwritable_folder_is_exit_code_2(self, image_file: Path, capsys: Captured) -> None:
         assert main(["inspect", str(image_file), "-o", str(image_file)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"pdeinfer: error: {image_file / 'seven-digits-pde-layer1.png'} cannot be written: ")
 
-    def test_a_file_that_is_no_image_is_one_line_and_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
+    def test_a_non_image_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
         (tmp_path / "a.png").write_bytes(b"text")
         assert main(["inspect", str(tmp_path / "a.png"), "-o", str(tmp_path)]) == 2
         assert capsys.readouterr().err.startswith(f"pdeinfer: error: {tmp_path / 'a.png'}: expected a BMP")
 
-    def test_it_needs_numpy_pillow_and_onnx_runtime_alone(self, image_file: Path, tmp_path: Path) -> None:
+    def test_it_imports_only_numpy_pillow_and_onnx_runtime(self, image_file: Path, tmp_path: Path) -> None:
         program = (
             "import sys; from pdeinfer.cli.main import main; code = main(['inspect', *sys.argv[1:]]);"
             "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'matplotlib', 'scipy', 'sklearn'} & sys.modules.keys();"
@@ -285,7 +283,7 @@ class TestCommand:
         assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
 
 
-def test_importing_pdeinfer_does_not_load_what_draws() -> None:
+def test_importing_pdeinfer_does_not_import_the_drawing() -> None:
     drawing = "{'pdeinfer.inspection.drawing', 'PIL.ImageDraw', 'PIL.ImageFont'}"
     program = f"import sys, pdeinfer; sys.exit(bool({drawing} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
