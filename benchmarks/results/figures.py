@@ -99,8 +99,9 @@ def plot_learning_curves(groups: Sequence[Group], path: Path) -> None:
         for group in groups:
             if group.dataset == dataset:
                 rows = group.runs[0].history
-                is_validated = not math.isnan(rows[-1]["val_accuracy"])
-                column, line, remark = ("val_accuracy", "-", "") if is_validated else ("accuracy", "--", ", training")
+                column, line, remark = "val_accuracy", "-", ""
+                if math.isnan(rows[-1][column]):
+                    column, line, remark = "accuracy", "--", ", training accuracy"
                 epochs, values = [row["epoch"] for row in rows], [100 * row[column] for row in rows]
                 axes.plot(epochs, values, line, label=group.label + remark)
         axes.set(xlabel="epoch", ylabel="accuracy (%)", title=dataset)

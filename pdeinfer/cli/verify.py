@@ -2,7 +2,7 @@
 
 import argparse
 
-from pdeinfer.checks.verification import verify
+from pdeinfer.export.verification import verify
 from pdeinfer.package import zoo
 
 

@@ -136,7 +136,7 @@ def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
     monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda _, *data, label: drawn.append((*data, label)))
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
     plot_learning_curves(read_groups(tmp_path), tmp_path / "curves.png")
-    assert drawn == [([1, 2], [25, 75], "--", "mnist-cnn, 7 epochs, training")]
+    assert drawn == [([1, 2], [25, 75], "--", "mnist-cnn, 7 epochs, training accuracy")]
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 

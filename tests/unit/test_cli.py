@@ -12,7 +12,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import pdeinfer.export
 from pdeinfer.checks.report import Comparison, Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ParityError
@@ -183,7 +182,7 @@ class TestVerify:
     def test_each_check_is_one_line(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-7))
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
         assert cli.main(["verify", str(package_folder)]) == 0
         checksums, prediction, rules, parity = capsys.readouterr().out.splitlines()
         assert checksums == "checksums: ok, 1 file"
@@ -203,7 +202,9 @@ class TestVerify:
     def test_a_broken_graph_rule_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pdeinfer.export, "broken_rules", lambda *_: ["control flow: Loop", "data outside"])
+        monkeypatch.setattr(
+            "pdeinfer.export.verification.broken_rules", lambda *_: ["control flow: Loop", "data outside"]
+        )
         assert cli.main(["verify", str(package_folder)]) == 1
         line = capsys.readouterr().out.splitlines()[-1]
         assert line == "graph rules: FAILED, model.onnx: control flow: Loop; data outside"
@@ -211,7 +212,7 @@ class TestVerify:
     def test_a_difference_above_the_tolerance_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-3))
         assert cli.main(["verify", str(package_folder)]) == 1
         line = capsys.readouterr().out.splitlines()[-1]
         assert line == "parity: FAILED, model.onnx within 1.0e-03 of Keras (tolerance 1e-05)"
@@ -223,7 +224,7 @@ class TestVerify:
         def verify_package(_: object) -> None:
             raise MissingDependencyError("tensorflow", "train", "parity")
 
-        monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", verify_package)
         monkeypatch.setitem(sys.modules, "onnx", None)
         assert cli.main(["verify", str(package_folder), *options]) == code
         *_, rules, parity, last = capsys.readouterr().out.splitlines()
@@ -235,7 +236,7 @@ class TestVerify:
         self, package_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "onnx", None)
-        monkeypatch.setattr(pdeinfer.export, "verify_package", lambda _: self.parity(1e-3))
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-3))
         assert cli.main(["verify", str(package_folder), "--allow-skipped"]) == 1
 
     def test_parity_is_skipped_if_keras_runs_on_another_backend(
@@ -244,7 +245,7 @@ class TestVerify:
         def verify_package(_: object) -> None:
             raise BackendError("export needs KERAS_BACKEND=tensorflow; Keras runs on jax")
 
-        monkeypatch.setattr(pdeinfer.export, "verify_package", verify_package)
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", verify_package)
         assert cli.main(["verify", str(package_folder)]) == 1
         assert "parity: skipped, export needs KERAS_BACKEND=tensorflow; Keras runs on jax" in (
             capsys.readouterr().out.splitlines()

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
+from pdeinfer.export.proof import verify_package
+from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.package.package import FIELDS_FILE, MODEL_FILES, ModelPackage
 from pdeinfer.predictor import Predictor
 
@@ -60,14 +62,13 @@ def _check_graph_rules(package: ModelPackage) -> str:
         import onnx
     except ImportError as error:
         raise MissingDependencyError("onnx", "train", "checking the graph") from error
-    from pdeinfer.export import broken_fields_rules, broken_rules
-
     sizes = []
     rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
     for name, broken_rules_of in rules.items():
         if name in package.card.files:
+            content = package.read_file(name)
             try:
-                model = onnx.load_model_from_string(package.read_file(name))
+                model = onnx.load_model_from_string(content)
             except Exception as error:  # from protobuf, which pdeinfer imports nowhere else
                 raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
             broken = broken_rules_of(model, package.card.preset)
@@ -81,8 +82,6 @@ def _check_graph_rules(package: ModelPackage) -> str:
 
 
 def _check_parity(package: ModelPackage) -> str:
-    from pdeinfer.export import verify_package
-
     reports = verify_package(package)
     failed = [report for report in reports if not report.passed]
     if failed:
