@@ -40,8 +40,9 @@ test-lowest: $(INSTALLED) ## test prediction and serving with the oldest depende
 	@$(BIN)/uv pip compile --quiet --python $(LOWEST) --resolution lowest-direct --only-binary :all: \
 		--extra cpu --extra serve --extra otel --output-file $(LOWEST)/requirements.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(LOWEST) --requirements $(LOWEST)/requirements.txt \
-		httpx2 hypothesis onnx packaging pytest pytest-xdist scikit-learn 'tritonclient[http]'
-	PYTHONPATH=. $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
+		httpx2 hypothesis onnx pytest pytest-xdist scikit-learn 'tritonclient[http]'
+	@$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps .
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
 		--ignore tests/serving/test_attacks_openapi.py tests/unit tests/serving
 
 check: $(INSTALLED) ## lint, check formatting and types, build the documentation

@@ -21,6 +21,11 @@ from pdeinfer.package.package import KERAS_FILE, Precision
 DATA_DIR = Path(os.environ["PDEINFER_DATA_DIR"]) if os.environ.get("PDEINFER_DATA_DIR") else None
 
 
+def slow_unless_default(name: str, *values: str) -> Any:
+    """Return a parameter set for a bundled model: the default one is small, others classify thousands of images."""
+    return pytest.param(name, *values, marks=() if name == zoo.DEFAULT_MODEL else pytest.mark.slow)
+
+
 def load_test(package: ModelPackage) -> Split:
     return load_test_images(package.card.training["recipe"]["dataset"])
 
@@ -44,7 +49,8 @@ def test_a_bundled_model_proves_itself_again(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [(name, precision) for name in zoo.names() for precision in zoo.load(name).precisions]
+    ("name", "precision"),
+    [slow_unless_default(name, precision) for name in zoo.names() for precision in zoo.load(name).precisions],
 )
 def test_a_bundled_file_has_its_card_s_accuracy_near_float32(
     name: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
@@ -57,7 +63,7 @@ def test_a_bundled_file_has_its_card_s_accuracy_near_float32(
     assert found.accuracy >= package.card.metrics["test_accuracy"] - 0.003
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", [slow_unless_default(name) for name in zoo.names()])
 def test_a_bundled_model_equals_keras_on_test_images(name: str) -> None:
     import tensorflow as tf
 

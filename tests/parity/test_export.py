@@ -24,7 +24,8 @@ from tests.parity.conftest import train_a_step
 
 DIGITS = PRESETS["digits-pde"]
 # Of the others, cifar10-global and mnist-pde with other numbers of time steps are exported as these are.
-WHOLE = ("digits-pde", "mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32")
+WHOLE = ("digits-pde", "mnist-cnn", "mnist-pde")
+SLOW = ("mnist-residual", "cifar10-resnet32")
 ABLATIONS = ("cifar10-global-constant-d", "cifar10-global-no-advection", "cifar10-global-no-diffusion")  # in digits-pde
 STEPPED = ("cifar10-global-k5", "cifar10-global-m2", "cifar10-global-tiny")  # exported after a step of training
 
@@ -51,6 +52,7 @@ def resized(preset: Preset, height: int, width: int, **pde: Any) -> Preset:
     "preset",
     [
         *(PRESETS[name] for name in WHOLE),
+        *(pytest.param(PRESETS[name], marks=pytest.mark.slow) for name in SLOW),
         *(
             replace(DIGITS, name=name, network=replace(DIGITS.network, pde=PRESETS[name].network.pde))
             for name in ABLATIONS
@@ -61,7 +63,7 @@ def resized(preset: Preset, height: int, width: int, **pde: Any) -> Preset:
             DIGITS, labels=("no", "yes"), network=replace(DIGITS.network, pde=PdeSpec(velocity=None, diffusivity=None))
         ),
     ],
-    ids=[*WHOLE, *ABLATIONS, "not-square", "sides-of-1-and-2", "nothing-but-a-source"],
+    ids=[*WHOLE, *SLOW, *ABLATIONS, "not-square", "sides-of-1-and-2", "nothing-but-a-source"],
 )
 def test_every_network_exports_and_equals_the_original(
     preset: Preset, saved_network: Callable[..., Path], tmp_path: Path
@@ -76,6 +78,7 @@ def test_every_network_exports_and_equals_the_original(
     package.verify_checksums()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_network_trained_for_a_step_exports_and_equals_the_original(
     name: str, saved_network: Callable[..., Path], tmp_path: Path
