@@ -47,7 +47,12 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
         raise ImageError(f"{name}: expected 8 or 16 bits per channel, got 32-bit {kind}")
     if picture.mode == "P" and picture.palette is None:
         raise ImageError(f"{name}: expected a palette for the picture's indices, got none")
-    grey_range = tiff.grey_range(picture) if isinstance(picture, TiffImageFile) else (0, 65_535)
+    grey_range = (0, 65_535)
+    if isinstance(picture, TiffImageFile):
+        grey_range = tiff.grey_range(picture)
+        if picture.mode in ("P", "PA") and (palette := tiff.eight_bit_palette(picture)):
+            picture = picture.copy()
+            picture.putpalette(palette, "RGB;L")
     if is_16_bit:
         transparent = picture.info.get("transparency")
     picture = _upright(picture)

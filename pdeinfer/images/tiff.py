@@ -129,3 +129,12 @@ def grey_range(picture: TiffImageFile) -> tuple[int, int]:
     """Return the values of black and white in a TIFF of 9 to 16 bits grey, as Pillow leaves them undecoded."""
     maximum = 2 ** int(picture.tag_v2.get(_BITS, (16,))[0]) - 1
     return (maximum, 0) if picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else (0, maximum)
+
+
+def eight_bit_palette(picture: TiffImageFile) -> bytes | None:
+    """Return the colours of a TIFF whose palette has 8-bit values, which Pillow takes for 16-bit: RGB, plane by plane.
+
+    Some programs write such palettes, and libtiff recognises them in the same way. None for other TIFF files.
+    """
+    values = picture.tag_v2.get(_COLOUR_MAP, ())
+    return bytes(values) if values and max(values) < 256 else None

@@ -222,6 +222,21 @@ class TestTransparency:
     ) -> None:
         assert to_array(encode(image, "PNG", transparency=transparency), grey(1, 2)).ravel().tolist() == expected
 
+    @pytest.mark.parametrize(("depth", "row"), [(1, 0b01000000), (2, 0b00011011), (4, 0x3F)])
+    def test_the_transparent_value_of_a_png_of_few_bits_is_in_its_own_range(self, depth: int, row: int) -> None:
+        levels = [row >> (8 - depth * (place + 1)) & (2**depth - 1) for place in range(2)]
+        for transparent in range(2**depth):
+            content = png(2, 1, depth, 0, bytes([0, row]), (b"tRNS", struct.pack(">H", transparent)))
+            expected = [255 if level == transparent else round(level * 255 / (2**depth - 1)) for level in levels]
+            assert to_array(content, grey(1, 2)).ravel().tolist() == expected
+            with PIL.Image.open(io.BytesIO(content)) as picture:
+                assert to_array(picture, grey(1, 2)).ravel().tolist() == expected
+
+    def test_a_transparent_colour_of_16_bits_is_refused(self) -> None:
+        rows = b"\0" + struct.pack(">6H", 0, 255, 256, 32767, 65279, 65535)
+        with pytest.raises(ImageError, match="expected 8 bits per channel beside a transparent colour"):
+            to_array(png(2, 1, 16, 2, rows, (b"tRNS", bytes(6))), rgb(1, 2))
+
     def test_the_transparent_colour_of_an_rgb_png_is_white(self) -> None:
         image = PIL.Image.frombytes("RGB", (2, 1), bytes([1, 2, 3, 4, 5, 6]))
         content = encode(image, "PNG", transparency=(1, 2, 3))

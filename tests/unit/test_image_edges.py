@@ -1,0 +1,161 @@
+"""Files with damaged edges are decoded if all of their pixels are there, and refused if some are missing."""
+
+import struct
+
+import numpy as np
+import PIL.Image
+import pytest
+from PIL import PngImagePlugin
+
+from pdeinfer.errors import ImageError
+from pdeinfer.images.convert import to_array
+from tests.unit.image_makers import encode, grey, png, png_chunks, random_pixels, rgb
+
+HEIGHT, WIDTH = 33, 41
+SPEC = rgb(HEIGHT, WIDTH)
+PICTURE = PIL.Image.fromarray(random_pixels(HEIGHT, WIDTH, 3))
+
+JPEGS = {
+    "baseline": encode(PICTURE, "JPEG"),
+    "progressive": encode(PICTURE, "JPEG", progressive=True),
+    "restarts": encode(PICTURE, "JPEG", restart_marker_rows=1),
+    "progressive-restarts": encode(PICTURE, "JPEG", progressive=True, restart_marker_rows=1),
+    "grey": encode(PICTURE.convert("L"), "JPEG", optimize=True),
+    "cmyk": encode(PICTURE.convert("CMYK"), "JPEG"),
+}
+
+
+class TestJpeg:
+    """The end marker may be missing."""
+
+    @pytest.mark.parametrize("kind", JPEGS)
+    @pytest.mark.parametrize("missing", [1, 2])
+    def test_a_jpeg_without_its_last_two_bytes_gives_the_same_pixels(self, kind: str, missing: int) -> None:
+        content = JPEGS[kind]
+        assert np.array_equal(to_array(content[:-missing], SPEC), to_array(content, SPEC))
+
+    @pytest.mark.parametrize("kind", JPEGS)
+    def test_no_cut_gives_other_pixels(self, kind: str) -> None:
+        content = JPEGS[kind]
+        expected = to_array(content, SPEC)
+        refused = 0
+        for missing in range(3, len(content) // 2):
+            try:
+                decoded = to_array(content[:-missing], SPEC)
+            except ImageError:
+                refused += 1
+            else:
+                assert np.array_equal(decoded, expected), missing
+        assert refused > len(content) // 2 - 20
+
+    def test_a_progressive_jpeg_cut_before_its_last_scan_is_refused(self) -> None:
+        content = JPEGS["progressive"]
+        with pytest.raises(ImageError, match="truncated"):
+            to_array(content[: content.rindex(b"\xff\xda")], SPEC)
+
+    def test_a_large_jpeg_without_its_end_is_decoded_at_a_fraction(self) -> None:
+        content = encode(PIL.Image.linear_gradient("L").resize((1024, 1024)), "JPEG")
+        assert np.array_equal(to_array(content[:-2], grey(32, 32)), to_array(content, grey(32, 32)))
+
+
+def with_chunk(content: bytes, kind: bytes, data: bytes, *, is_valid: bool = True) -> bytes:
+    """Return a PNG with a chunk behind its header."""
+    chunk = png_chunks(png(1, 1, 8, 0, b"\0\0", (kind, data)))[1][1]
+    return content[:33] + (chunk if is_valid else chunk[:-1] + bytes([chunk[-1] ^ 1])) + content[33:]
+
+
+class TestPng:
+    """Chunks beside the pixels may be damaged, missing or large."""
+
+    CONTENT = encode(PICTURE, "PNG")
+    CHUNKS = (
+        (b"tEXt", b"Comment\0text"),
+        (b"gAMA", struct.pack(">I", 45455)),
+        (b"cHRM", bytes(32)),
+        (b"sRGB", b"\0"),
+        (b"iCCP", b"profile\0\0" + bytes(10)),
+        (b"pHYs", bytes(9)),
+        (b"eXIf", b"II*\0" + bytes(4)),
+        (b"vpAg", bytes(9)),
+    )
+
+    @pytest.mark.parametrize(("kind", "data"), CHUNKS)
+    def test_a_wrong_checksum_beside_the_pixels_does_not_matter(self, kind: bytes, data: bytes) -> None:
+        content = with_chunk(self.CONTENT, kind, data, is_valid=False)
+        assert np.array_equal(to_array(content, SPEC), np.asarray(PICTURE))
+
+    @pytest.mark.parametrize("kind", [b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"iCCP"])
+    def test_a_chunk_that_is_too_short_does_not_matter(self, kind: bytes) -> None:
+        assert np.array_equal(to_array(with_chunk(self.CONTENT, kind, b""), SPEC), np.asarray(PICTURE))
+
+    def test_large_text_and_profiles_do_not_matter(self) -> None:
+        text = PngImagePlugin.PngInfo()
+        text.add_text("workflow", "x" * 3_000_000, zip=True)
+        profile = np.random.default_rng(0).bytes(2_000_000)
+        content = encode(PICTURE, "PNG", pnginfo=text, icc_profile=profile)
+        assert np.array_equal(to_array(content, SPEC), np.asarray(PICTURE))
+
+    @pytest.mark.parametrize("kind", [b"IHDR", b"PLTE"])
+    def test_a_wrong_checksum_of_what_the_pixels_need_is_refused(self, kind: bytes) -> None:
+        content = encode(PICTURE.convert("P"), "PNG")
+        chunk = dict(png_chunks(content))[kind]
+        damaged = content.replace(chunk, chunk[:-1] + bytes([chunk[-1] ^ 1]))
+        with pytest.raises(ImageError, match="PNG"):
+            to_array(damaged, SPEC)
+
+    def test_a_wrong_checksum_of_the_transparency_ignores_it(self) -> None:
+        content = png(2, 1, 8, 0, b"\0\7\x08", (b"tRNS", b"\0\7"))
+        chunk = dict(png_chunks(content))[b"tRNS"]
+        damaged = content.replace(chunk, chunk[:-1] + bytes([chunk[-1] ^ 1]))
+        assert to_array(content, grey(1, 2)).ravel().tolist() == [255, 8]
+        assert to_array(damaged, grey(1, 2)).ravel().tolist() == [7, 8]
+
+    @pytest.mark.parametrize("missing", [1, 4, 12, 13, 16])
+    def test_the_end_may_be_missing(self, missing: int) -> None:
+        assert np.array_equal(to_array(self.CONTENT[:-missing], SPEC), np.asarray(PICTURE))
+
+    def test_a_cut_into_the_pixels_is_refused(self) -> None:
+        for missing in (30, 100, len(self.CONTENT) // 2):
+            with pytest.raises(ImageError, match="PNG"):
+                to_array(self.CONTENT[:-missing], SPEC)
+
+    def test_the_orientation_in_text_is_kept(self) -> None:
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
+        content = encode(PICTURE, "PNG", pnginfo=text)
+        assert np.array_equal(to_array(content, SPEC), np.asarray(PICTURE)[::-1, ::-1])
+
+
+class TestWebp:
+    """What follows the first image may be cut off."""
+
+    EXIF = b"Exif\0\0II*\0\x08\0\0\0" + bytes(200)
+
+    @pytest.mark.parametrize(
+        ("options", "missing"),
+        [
+            ({"exif": EXIF}, (1, 50, 200)),
+            ({"xmp": b"x" * 200}, (1, 50, 200)),
+            ({"save_all": True, "append_images": [PICTURE.rotate(90)]}, (1, 100, 500)),
+        ],
+    )
+    def test_metadata_and_later_frames_may_be_cut(self, options: dict[str, object], missing: tuple[int, ...]) -> None:
+        content = encode(PICTURE, "WEBP", lossless=True, **options)
+        for count in missing:
+            assert np.array_equal(to_array(content[:-count], SPEC), np.asarray(PICTURE))
+
+    def test_a_cut_into_the_pixels_is_refused(self) -> None:
+        content = encode(PICTURE, "WEBP", lossless=True)
+        for missing in (20, 100, len(content) // 2):
+            with pytest.raises(ImageError, match="WEBP"):
+                to_array(content[:-missing], SPEC)
+
+
+class TestGif:
+    """The trailer and later frames may be missing."""
+
+    def test_the_trailer_may_be_missing(self) -> None:
+        content = encode(PICTURE.convert("P"), "GIF")
+        assert np.array_equal(to_array(content[:-1], SPEC), to_array(content, SPEC))
+        with pytest.raises(ImageError, match="GIF"):
+            to_array(content[:-50], SPEC)

@@ -1,0 +1,185 @@
+"""TIFF files in many layouts: decoded to the right pixels, or refused by name."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pdeinfer.errors import ImageError
+from pdeinfer.images.convert import to_array
+from tests.unit.image_makers import TiffLayout, encode, grey, random_pixels, rgb, tiff
+
+HEIGHT, WIDTH = 5, 7
+LAYOUTS = [
+    TiffLayout(order=order, compression=compression, is_big=is_big, **blocks)
+    for order, is_big in (("<", False), (">", False), ("<", True))
+    for compression in (1, 8)
+    for blocks in ({}, {"rows_per_strip": 2}, {"tile": (16, 16)})
+]
+
+
+def random_samples(bits: int, count: int) -> np.ndarray:
+    return np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH, count))
+
+
+def decode_grey(samples: np.ndarray, layout: TiffLayout) -> np.ndarray:
+    return to_array(tiff(samples, layout), grey(HEIGHT, WIDTH)).astype(float)
+
+
+class TestGrey:
+    """Grey of every depth, with black or white as zero."""
+
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+    @pytest.mark.parametrize("photometric", [0, 1])
+    def test_every_layout_gives_the_scaled_values(self, bits: int, photometric: int) -> None:
+        samples = random_samples(bits, 1)
+        expected = samples * (255 / (2**bits - 1))
+        if photometric == 0:
+            expected = 255 - expected
+        decoded = 0
+        for base in LAYOUTS:
+            layout = replace(base, bits=bits, photometric=photometric)
+            if bits == 12 and (photometric == 0 or layout.order == ">"):
+                continue
+            if bits == 16 and photometric == 0 and layout.order == ">":
+                continue
+            assert np.abs(decode_grey(samples, layout) - expected).max() <= 0.51, layout
+            decoded += 1
+        assert decoded > 0 or (bits, photometric) == (12, 0)
+
+    @pytest.mark.parametrize(
+        "layout",
+        [
+            TiffLayout(bits=12, photometric=0),
+            TiffLayout(bits=12, order=">"),
+            TiffLayout(bits=16, photometric=0, order=">"),
+            TiffLayout(bits=16, fill_order=2),
+            TiffLayout(bits=8, sample_format=2),
+            TiffLayout(bits=16, sample_format=2),
+            TiffLayout(bits=16, sample_format=3),
+        ],
+    )
+    def test_layouts_that_pillow_does_not_decode_exactly_are_refused(self, layout: TiffLayout) -> None:
+        with pytest.raises(ImageError, match="TIFF"):
+            decode_grey(random_samples(layout.bits, 1), layout)
+
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8])
+    def test_reversed_bits_are_decoded(self, bits: int) -> None:
+        samples = random_samples(bits, 1)
+        expected = samples * (255 / (2**bits - 1))
+        assert np.abs(decode_grey(samples, TiffLayout(bits=bits, fill_order=2)) - expected).max() <= 0.51
+
+    def test_a_pillow_image_opened_from_16_bit_white_is_zero_is_not_inverted(self) -> None:
+        samples = random_samples(16, 1)
+        with PIL.Image.open(io.BytesIO(tiff(samples, TiffLayout(bits=16, photometric=0)))) as picture:
+            decoded = to_array(picture, grey(HEIGHT, WIDTH))
+        assert np.abs(decoded - (255 - samples / 257)).max() <= 0.51
+
+
+class TestColour:
+    """Colours, planes and transparency."""
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("planar", [1, 2])
+    def test_rgb_is_exact_in_every_layout(self, layout: TiffLayout, planar: int) -> None:
+        samples = random_samples(8, 3)
+        content = tiff(samples, replace(layout, photometric=2, planar=planar))
+        assert np.array_equal(to_array(content, rgb(HEIGHT, WIDTH)), samples)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_16_bit_rgb_becomes_its_high_bytes(self, layout: TiffLayout) -> None:
+        samples = random_samples(16, 3)
+        content = tiff(samples, replace(layout, photometric=2, bits=16))
+        assert np.array_equal(to_array(content, rgb(HEIGHT, WIDTH)), samples >> 8)
+
+    @pytest.mark.parametrize(("planar", "compression"), [(1, 1), (1, 8), (2, 8)])
+    def test_an_unspecified_extra_sample_is_ignored(self, planar: int, compression: int) -> None:
+        samples = random_samples(8, 4)
+        content = tiff(samples, TiffLayout(8, 2, planar=planar, compression=compression, extra_samples=(0,)))
+        assert np.array_equal(to_array(content, rgb(HEIGHT, WIDTH)), samples[..., :3])
+
+    def test_alpha_is_composited_on_white(self) -> None:
+        samples = random_samples(8, 4)
+        alpha = samples[..., 3:] / 255
+        expected = samples[..., :3] * alpha + 255 * (1 - alpha)
+        content = tiff(samples, TiffLayout(photometric=2, extra_samples=(2,)))
+        assert np.abs(to_array(content, rgb(HEIGHT, WIDTH)) - expected).max() <= 1
+
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8])
+    @pytest.mark.parametrize("scale", [257, 1])
+    def test_a_palette_of_16_or_8_bits_is_expanded(self, bits: int, scale: int) -> None:
+        samples = random_samples(bits, 1)
+        colours = random_pixels(2**bits, 3, seed=1)
+        colours[0] = 255
+        colour_map = tuple(int(value) * scale for value in colours.T.ravel())
+        content = tiff(samples, TiffLayout(bits=bits, photometric=3, colour_map=colour_map))
+        assert np.array_equal(to_array(content, rgb(HEIGHT, WIDTH)), colours[samples[..., 0]])
+
+    @pytest.mark.parametrize(
+        ("count", "layout"),
+        [
+            (3, TiffLayout(bits=16, photometric=2, planar=2)),
+            (4, TiffLayout(photometric=2, planar=2, extra_samples=(1,))),
+            (2, TiffLayout(photometric=1, planar=2, extra_samples=(2,))),
+            (3, TiffLayout(photometric=2, planar=2, fill_order=2)),
+            (4, TiffLayout(photometric=5, more_tags=((332, (2,)),))),
+            (3, TiffLayout(photometric=6)),
+            (3, TiffLayout(photometric=6, more_tags=((530, (2, 1)),))),
+            (3, TiffLayout(photometric=8, planar=2)),
+        ],
+        ids=["16-bit", "premultiplied", "grey-alpha", "reversed", "inks", "ycbcr", "ycbcr-2x1", "lab"],
+    )
+    def test_layouts_that_pillow_would_decode_to_other_pixels_are_refused(self, count: int, layout: TiffLayout) -> None:
+        with pytest.raises(ImageError, match=r"^bytes: expected a TIFF layout that decodes exactly, got"):
+            to_array(tiff(random_samples(layout.bits, count), layout), rgb(HEIGHT, WIDTH))
+
+    def test_a_raw_camera_file_is_not_taken_for_its_thumbnail(self) -> None:
+        for tags in (((254, (1,)), (330, (8,))), ((50706, (1, 4, 0, 0)),)):
+            content = tiff(random_samples(8, 3), TiffLayout(photometric=2, more_tags=tags))
+            with pytest.raises(ImageError, match=r"got a raw camera file: develop it to JPEG or PNG$"):
+                to_array(content, rgb(HEIGHT, WIDTH))
+
+
+class TestLargeFiles:
+    """The guards refuse no valid file."""
+
+    def test_a_big_endian_bigtiff_is_refused_by_name(self) -> None:
+        with pytest.raises(ImageError, match="got a big-endian BigTIFF"):
+            to_array(tiff(random_samples(8, 1), TiffLayout(order=">", is_big=True)), grey(HEIGHT, WIDTH))
+
+    @pytest.mark.parametrize("is_big", [False, True])
+    def test_a_private_tag_may_have_any_number_of_values(self, is_big: bool) -> None:
+        samples = random_samples(8, 1)
+        layout = TiffLayout(is_big=is_big, more_tags=((50_000, (7,) * 300_000),))
+        assert np.array_equal(decode_grey(samples, layout), samples[..., :1])
+
+    def test_an_image_of_very_many_strips_is_decoded(self) -> None:
+        samples = np.random.default_rng(0).integers(0, 256, (34_000, 2, 3))
+        content = tiff(samples, TiffLayout(photometric=2, planar=2, rows_per_strip=1))
+        assert np.array_equal(to_array(content, rgb(34_000, 2)), samples)
+
+    def test_tags_that_share_their_values_are_refused(self) -> None:
+        content = bytearray(
+            tiff(random_samples(8, 1), TiffLayout(more_tags=((50_000, (7,) * 5000), (50_001, (7,) * 5000))))
+        )
+        first, second = (content.index(tag.to_bytes(2, "little") + b"\3\0\x88\x13") for tag in (50_000, 50_001))
+        content[second + 8 : second + 12] = content[first + 8 : first + 12]
+        with pytest.raises(ImageError, match="expected the tags of a TIFF to fit into its"):
+            to_array(bytes(content[:-10_000]), grey(HEIGHT, WIDTH))
+
+    @pytest.mark.parametrize(
+        "compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg", "zstd", "lzma"]
+    )
+    def test_every_compression_is_decoded(self, compression: str) -> None:
+        pixels = np.repeat(random_pixels(4, 4, 3), 8, axis=0).repeat(8, axis=1)
+        content = encode(PIL.Image.fromarray(pixels), "TIFF", compression=compression)
+        difference = to_array(content, rgb(32, 32)).astype(int) - pixels
+        assert np.abs(difference).mean() <= (30 if compression == "jpeg" else 0)
+
+    @pytest.mark.parametrize("compression", ["group3", "group4"])
+    def test_a_fax_is_decoded(self, compression: str) -> None:
+        pixels = random_pixels(16, 16) > 127
+        content = encode(PIL.Image.fromarray(pixels), "TIFF", compression=compression)
+        assert np.array_equal(to_array(content, grey(16, 16))[..., 0], pixels * 255)
