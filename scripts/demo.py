@@ -1,4 +1,4 @@
-"""`make demo`: train, export, prove, serve and classify, from nothing; every figure it prints is measured."""
+"""Train, export, verify and serve a model, and classify real images with it: `make demo`."""
 
 import json
 import math
@@ -33,7 +33,7 @@ ROW = "  {:<9} {:<80} {:>7}"
 
 
 class StepError(Exception):
-    """A step of the demo failed: its name, its log, and why."""
+    """A step of the demo failed; the message holds its name and the reason, `log` its log file."""
 
     def __init__(self, step: str, log: Path, reason: object) -> None:
         super().__init__(f"the step {step!r} failed: {reason}")
@@ -41,8 +41,8 @@ class StepError(Exception):
 
 
 def main() -> int:
-    """Run the demo and return its exit code: 0, 1 where a step failed, 130 where it was interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
+    """Run the demo and return its exit code: 0, 1 if a step failed, 130 if interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that child processes are stopped
     try:
         demo(FOLDER)
     except StepError as error:
@@ -56,10 +56,10 @@ def main() -> int:
 
 
 def demo(folder: Path) -> None:
-    """Run every step in `folder`, and print a row for each.
+    """Run every step in `folder` and print a row for each.
 
     Raises:
-        StepError: a command failed, or an answer is wrong.
+        StepError: if a command fails or an answer is wrong.
     """
     run, package, images = folder / "run", folder / "digits-pde", folder / "images"
     for earlier in (run, package, images):
@@ -72,7 +72,7 @@ def demo(folder: Path) -> None:
         metrics = json.loads((run / "metrics.json").read_text())
         result.append(
             f"{metrics['preset']}, {metrics['recipe']['epochs']} epochs, {metrics['parameters']:,} parameters: "
-            f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images right"
+            f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images correct"
         )
     with step("export", folder / "export.log") as (log, result):
         run_command(log, *EXPORT, "--output", str(package), str(run))
@@ -99,7 +99,7 @@ def demo(folder: Path) -> None:
 
 @contextmanager
 def step(name: str, log: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Time the block and print its row, with the lines that the block puts into the list; name it where it fails."""
+    """Time the block and print a row with the lines that it appends to the list; raise StepError if it fails."""
     if sys.stdout.isatty():
         print(ROW.format(name, "...", ""), end="\r", flush=True)
     started = time.perf_counter()
@@ -114,7 +114,7 @@ def step(name: str, log: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def run_command(log: Path, *command: str) -> None:
-    """Run a command to its end, with its output in the log; raise where its exit code is not 0."""
+    """Run a command with its output in the log; raise RuntimeError unless it exits with 0."""
     with log.open("wb") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code != 0:
@@ -122,7 +122,7 @@ def run_command(log: Path, *command: str) -> None:
 
 
 def describe_export(package: ModelPackage) -> Iterator[str]:
-    """Yield a line on the files, and one on each file's proof."""
+    """Yield a line about the files and one about each file's comparison with Keras."""
     kilobytes = {name: record.bytes / 1000 for name, record in package.card.files.items()}
     saved_model = sum(size for name, size in kilobytes.items() if name.startswith("saved_model/"))
     yield f"model.onnx {kilobytes['model.onnx']:.0f} kB (opset {package.card.opset}), saved_model {saved_model:.0f} kB"
@@ -139,7 +139,7 @@ def describe_export(package: ModelPackage) -> Iterator[str]:
 
 @contextmanager
 def server(log: Path, package: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server; at the end of the block it is gone, however the block ends."""
+    """Run the server for the duration of the block."""
     with (
         log.open("wb") as file,
         subprocess.Popen([*SERVE, str(package)], stdout=file, stderr=subprocess.STDOUT) as process,
@@ -151,7 +151,7 @@ def server(log: Path, package: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the server's URL once /readyz answers 200."""
+    """Wait until /readyz answers 200 and return the server's URL."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -164,7 +164,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def write_images(split: Split, folder: Path) -> list[tuple[Path, str]]:
-    """Write every image as a PNG; return the files with their labels."""
+    """Write every image as a PNG; return the files and their labels."""
     folder.mkdir()
     files = []
     for number, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
@@ -175,10 +175,10 @@ def write_images(split: Split, folder: Path) -> list[tuple[Path, str]]:
 
 
 def classify(url: str, package: Path, files: list[tuple[Path, str]], expected_right: int) -> Iterator[str]:
-    """Send every image in a request of its own, compare each answer with Predictor's, and yield what was measured.
+    """Send each image in its own request, compare the answer with Predictor's, and yield lines of results.
 
     Raises:
-        RuntimeError: an answer differs, or another number of them is right than the training counted.
+        RuntimeError: if an answer differs or the number of correct answers is not that of the training.
     """
     milliseconds, right = [], 0
     with Predictor(package) as predictor, httpx2.Client(base_url=url, trust_env=False) as client:
@@ -192,8 +192,8 @@ def classify(url: str, package: Path, files: list[tuple[Path, str]], expected_ri
                 raise RuntimeError(f"{file}: the server's answer is not Predictor's: {answer}")
             right += answer["label"] == label
     if right != expected_right:
-        raise RuntimeError(f"{right} images were classified right, and {expected_right} in training")
-    yield f"{len(files)} test images as PNG by POST /classify: {right / len(files):.2%} right, as in training"
+        raise RuntimeError(f"{right} correct answers, but {expected_right} after training")
+    yield f"{len(files)} test images as PNG by POST /classify: {right / len(files):.2%} correct, as in training"
     yield (
         f"every answer equals Predictor's; a request takes {statistics.median(milliseconds):.1f} ms (median), "
         f"{statistics.quantiles(milliseconds, n=20)[-1]:.1f} ms (95 %)"
@@ -201,7 +201,7 @@ def classify(url: str, package: Path, files: list[tuple[Path, str]], expected_ri
 
 
 def is_equal(answer: dict[str, Any], prediction: Prediction) -> bool:
-    """Return whether the answer has the prediction's classes, in its order, with its scores but for their rounding."""
+    """Return whether the answer has the prediction's classes in order, and its scores within 1e-6."""
     return len(answer["top"]) == len(prediction.top) and all(
         (found["label"], found["index"]) == (entry.label, entry.index)
         and math.isclose(found["score"], entry.score, abs_tol=1e-6)

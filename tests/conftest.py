@@ -1,4 +1,4 @@
-"""Small, real model packages for the tests, made without TensorFlow; and where the real data sets are."""
+"""Provide small, real model packages, made without TensorFlow, and the folder of the real data sets."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # TensorFlow has as many threads as there are CPUs, in each of the processes
+if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise each worker's TensorFlow starts a thread per CPU
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")
 
@@ -23,19 +23,19 @@ RGB_PRESET = replace(PRESETS["cifar10-global"], name="tiny-rgb")
 
 @pytest.fixture(scope="session")
 def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model package "tiny-grey": 8x8x1 images, the labels "0" to "9". Tests must not change it."""
+    """Return the package "tiny-grey" for 8x8x1 images with the labels "0" to "9". Tests must not change it."""
     return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny-grey", GREY_PRESET)
 
 
 @pytest.fixture(scope="session")
 def rgb_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model package "tiny-rgb": 32x32x3 images, the labels of CIFAR-10. Tests must not change it."""
+    """Return the package "tiny-rgb" for 32x32x3 images with CIFAR-10's labels. Tests must not change it."""
     return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny-rgb", RGB_PRESET)
 
 
 @pytest.fixture(scope="session")
 def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
-    """What a tiny package must answer for images (N, H, W, C), computed in float64: (N, classes)."""
+    """Return a function of images (N, H, W, C) that computes a tiny package's probabilities (N, classes) in float64."""
 
     def probabilities(preset: Preset, images: np.ndarray) -> np.ndarray:
         logits = images.reshape(len(images), len(_weights(preset))).astype(np.float64) @ _weights(preset)
@@ -47,15 +47,15 @@ def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of MNIST and CIFAR-10, for the tests marked "data"."""
+    """Return the folder of MNIST and CIFAR-10, for tests marked "data"."""
     folder = os.environ.get("PDEINFER_DATA_DIR")
     if not folder:
-        pytest.skip("PDEINFER_DATA_DIR names no folder with MNIST and CIFAR-10")
+        pytest.skip("set PDEINFER_DATA_DIR to the folder of MNIST and CIFAR-10")
     return Path(folder)
 
 
 def write_tiny_package(folder: Path, preset: Preset) -> Path:
-    """Write a package of a linear classifier, softmax(pixels @ fixed random weights), through the package's writer."""
+    """Write the package of a linear classifier, softmax(pixels @ weights), with fixed random weights."""
     with new_package(folder) as new:
         (new / ONNX_FILE).write_bytes(_tiny_model(preset))
         write_card(
@@ -74,7 +74,7 @@ def write_tiny_package(folder: Path, preset: Preset) -> Path:
 def _weights(preset: Preset) -> np.ndarray:
     spec = preset.input
     pixels = spec.height * spec.width * spec.channels
-    # Scaled so that random images give logits of about 1 and softmax is far from saturation.
+    # Random images give logits near 1, where softmax does not saturate.
     return np.random.default_rng(0).normal(0, 1 / (128 * np.sqrt(pixels)), (pixels, len(preset.labels)))
 
 

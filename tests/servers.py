@@ -1,4 +1,4 @@
-"""Servers in processes of their own: started, and waited for until their log says what it must."""
+"""Run servers in separate processes and wait for lines of their logs."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60  # seconds: a machine may have much else to do
+PATIENCE = 60  # seconds, for a busy machine
 
 
 def wait_for_log(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
@@ -49,10 +49,10 @@ def running_server(log: Path, *arguments: str, program: tuple[str, str] = ("-m",
 
 
 def children(process: int) -> list[int]:
-    """Return the worker processes of a server."""
+    """Return the process ids of a server's workers."""
     found = []
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has just exited
             if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
                 found.append(int(child))
     return found

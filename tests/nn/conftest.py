@@ -1,4 +1,4 @@
-"""Networks with weights as training leaves them: no statistic at its initial value."""
+"""Provide random weights that differ from every initial value."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def randomize() -> Callable[[keras.Layer], None]:
-    """Return a function that gives a layer or network random weights, the same in every run."""
+    """Return a function that sets a layer's or network's weights to fixed random values."""
 
     def assign_random_weights(layer: keras.Layer) -> None:
-        # With some seeds a network of one channel is dead: all zero after a relu. With this one each is well alive.
+        # Some seeds make one-channel networks output zero after a relu; this one does not.
         rng = np.random.default_rng(6)
         for weight in layer.weights:
             if weight.name in ("gamma", "moving_variance"):

@@ -1,4 +1,4 @@
-"""`make demo`: a row for each step, one clear failure, and nothing left running."""
+"""`make demo` prints a row for each step, names a step that fails, and leaves no process running."""
 
 import re
 import signal
@@ -22,7 +22,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The demo's folder, with what an earlier demo left and a file that no demo made."""
+    """Return the demo's folder, with the output of an earlier demo and a file of the user's."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(demo, "FOLDER", tmp_path / "demo")
     (tmp_path / "demo/run").mkdir(parents=True)
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_every_step_has_a_row_and_no_server_is_left(
+def test_every_step_prints_a_row_and_the_server_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(demo, "TRAIN", (*demo.TRAIN, "--epochs", "2"))
@@ -49,7 +49,7 @@ def test_every_step_has_a_row_and_no_server_is_left(
         httpx2.get(re.findall(r"http://[\d.:]+", output)[0], trust_env=False)
 
 
-def test_a_failed_step_is_named_with_the_end_of_its_log_and_exit_code_1(
+def test_a_failed_step_exits_with_1_and_shows_its_name_and_the_end_of_its_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     program = "print('first'); print('\\n' * 30 + 'no data'); raise SystemExit(3)"
@@ -64,7 +64,7 @@ def test_a_failed_step_is_named_with_the_end_of_its_log_and_exit_code_1(
     assert "first" not in error
 
 
-def test_a_demo_that_is_terminated_ends_what_it_started(tmp_path: Path) -> None:
+def test_a_terminated_demo_stops_its_child_processes(tmp_path: Path) -> None:
     started = "import time\nwhile True: print('.', flush=True); time.sleep(0.02)"
     program = (
         "import pathlib, sys; from scripts import demo;"
@@ -88,7 +88,7 @@ def test_a_demo_that_is_terminated_ends_what_it_started(tmp_path: Path) -> None:
     assert log.stat().st_size == size
 
 
-def test_the_server_is_gone_after_an_interruption(tmp_path: Path, package_folder: Path) -> None:
+def test_an_interruption_stops_the_server(tmp_path: Path, package_folder: Path) -> None:
     processes = []
 
     def interrupted() -> None:
@@ -103,7 +103,7 @@ def test_the_server_is_gone_after_an_interruption(tmp_path: Path, package_folder
     assert [process.poll() for process in processes] == [-signal.SIGKILL]
 
 
-def test_an_answer_is_compared_class_by_class_and_score_by_score(package_folder: Path) -> None:
+def test_answers_that_differ_in_order_length_label_or_score_are_unequal(package_folder: Path) -> None:
     with Predictor(package_folder, device="cpu") as predictor:
         prediction = predictor.predict(np.full((8, 8, 1), 90, np.uint8))
     first, second, *rest = prediction.top

@@ -1,4 +1,4 @@
-"""Networks with random weights, saved as a training saves them."""
+"""Provide saved networks with random weights and take one training step."""
 
 import os
 from collections.abc import Callable
@@ -13,10 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def randomize(classifier: Any, seed: int = 0) -> None:
-    """Give every weight a value that a training might have.
+    """Set every weight to a plausible trained value.
 
-    The batch normalisations get the statistics of the images that an export is proven on, and the velocities stay slow:
-    else the values would grow in every step of every PDE layer, and rounding errors with them.
+    Batch normalisations take their statistics from the images of the parity check, and velocities stay small.
+    Otherwise activations, and rounding errors with them, would grow with every step of every PDE layer.
     """
     import keras
     import numpy as np
@@ -32,15 +32,15 @@ def randomize(classifier: Any, seed: int = 0) -> None:
             variable.assign(rng.normal(0, 0.3, variable.shape))
     for layer in classifier._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # its statistics become those of the next batch
+            layer.momentum = 0.0  # the next batch sets its statistics
     images = synthetic_images(*classifier.input_shape[1:])
     classifier(np.concatenate([batch[:16] for batch in images.values()]), training=True)
 
 
 def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
-    """Take the first step of the preset's recipe, and return its loss and the paths of the weights that stayed.
+    """Take the first step of the preset's recipe; return the loss and the paths of the weights that did not change.
 
-    It learns from `count` images of those that an export is proven on, and made-up labels.
+    The batch holds `count` images of the parity check with arbitrary labels.
     """
     import numpy as np
 
@@ -64,7 +64,7 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
     )
     before = [variable.numpy() for variable in classifier.trainable_variables]
     compile_model(classifier, recipe, steps_per_epoch=100)
-    classifier.run_eagerly = True  # one step is cheaper so, and without compiling what test_step_gradient.py compares
+    classifier.run_eagerly = True  # for one step, compiling costs more than it saves
     with mock.patch.object(step_gradient, "is_faster", return_value=False):
         loss, _ = classifier.train_on_batch(*batches[0])
     after = classifier.trainable_variables
@@ -76,7 +76,7 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
 
 @pytest.fixture(scope="session")
 def saved_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that saves a network of a preset with random weights as a .keras file: one file a preset."""
+    """Return a function that saves a preset's network with random weights as a .keras file, once per preset."""
 
     @cache
     def save(preset: Any) -> Path:
