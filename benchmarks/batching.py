@@ -1,4 +1,4 @@
-"""Measures how a Predictor should divide many images: into runs of which size, and among threads how."""
+"""Measures how a Predictor should divide many images: the size of its runs, and their threads."""
 
 import sys
 import tempfile

@@ -19,7 +19,7 @@ from pdeinfer.spec.presets import PRESETS
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
-# By variant: the functions that decide whether an operation of Keras is replaced, all of which say yes.
+# By variant: the operations of Keras that are replaced, by the functions that decide about them.
 VARIANTS = {
     "Keras": (),
     "fused norms": ((normalization, "_has_fused_kernel"),),

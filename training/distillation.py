@@ -57,7 +57,7 @@ def _keras_logits(classifier: Any) -> Teacher:
 
 
 def _package_logits(predictor: Predictor) -> Teacher:
-    """Return the logarithms of a package's probabilities: its logits, but for a constant that softmax cancels."""
+    """Return the logarithms of a package's probabilities: its logits up to a constant, which softmax cancels."""
     return lambda images: np.log(np.maximum(predictor.predict_proba(images), _SMALLEST))
 
 

@@ -84,7 +84,7 @@ def check(peer: Peer, case: Case, sample: Sample, number: int, answer: Answer) -
     """Check the answer to request `number` of a case against the Predictor's.
 
     Raises:
-        RuntimeError: it is no answer, has another label, or a probability that differs by more than 1e-5.
+        RuntimeError: the status is not 200, the label differs, or a probability differs by more than 1e-5.
     """
     what = f"{peer.name}, {case.title}"
     if answer.status != 200:

@@ -37,7 +37,7 @@ def export_package(
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
 
     An int8 file cannot match exactly. The reports say how far it is from `model.onnx`, and the card how well it
-    classifies the data set's test images, if they are at hand.
+    classifies the data set's test images, if they are available.
 
     Args:
         source: the folder of a training, or a `.keras` file.
@@ -117,7 +117,7 @@ def _card(original: Original, folder: Path, reports: Sequence[Report], variants:
 
 
 def _accuracy(original: Original, folder: Path, precision: Precision) -> dict[str, Any]:
-    """Return what the card says of how well a file classifies the test images, if they are at hand."""
+    """Return what the card says of how well a file classifies the test images, if they are available."""
     if original.test is None:
         return {}
     _, classify = open_model(folder, precision)

@@ -22,7 +22,7 @@ class Original:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
         record: of its training; None where the file stands alone. It has an outcome only if the training measured
             this very file.
-        test: the data set's test images; None where they are not at hand.
+        test: the data set's test images; None where they are not available.
     """
 
     classifier: Any

@@ -32,9 +32,9 @@ def load_test(package: ModelPackage) -> Split:
 
 @cache
 def load_test_images(dataset: DatasetName) -> Split:
-    """The data set's test images, or a skip where it is not at hand."""
+    """Load the data set's test images; skip the test if they are not available."""
     if dataset != "digits" and DATA_DIR is None:
-        pytest.skip(f"{dataset} is not at hand: PDEINFER_DATA_DIR names the folder that has it")
+        pytest.skip(f"{dataset} needs PDEINFER_DATA_DIR, the folder of the data set")
     return load_dataset(dataset, DATA_DIR).test
 
 
@@ -55,7 +55,7 @@ def test_a_bundled_model_proves_itself_again(name: str) -> None:
 def test_a_bundled_file_has_its_card_s_accuracy_near_float32(
     name: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "PASSES", 1)  # the further ones are there for its speed
+    monkeypatch.setattr(evaluation, "PASSES", 1)  # the others only refine the speed
     package = zoo.load(name)
     load_test(package)  # or the test is skipped
     found = evaluation.evaluate(name, DATA_DIR, precision)
