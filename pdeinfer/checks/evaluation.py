@@ -156,7 +156,6 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
             started = time.perf_counter()
             probabilities = predictor.predict_proba(test.images)
             seconds.append(time.perf_counter() - started)
-    stated = (card.metrics if precision == "float32" else card.variants.get(precision, {})).get("test_accuracy")
     confusion = np.zeros((len(preset.labels),) * 2, np.int64)
     np.add.at(confusion, (test.labels, probabilities.argmax(axis=1)), 1)
     return Evaluation(
@@ -164,7 +163,7 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
         precision=precision,
         labels=preset.labels,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        card_accuracy=float(stated) if isinstance(stated, int | float) else None,
+        card_accuracy=card.test_accuracy(precision),
         images_per_second=len(test) / statistics.median(seconds),
         batch_size=info.batch_size,
         device=info.device,

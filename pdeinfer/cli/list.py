@@ -17,7 +17,7 @@ def run(_: argparse.Namespace) -> int:
     for name in names:
         card = zoo.load(name).card
         spec = card.preset.input
-        accuracy = card.metrics.get("test_accuracy")
+        accuracy = card.test_accuracy()
         row = _ROW.format(
             name,
             f"{spec.height}x{spec.width}x{spec.channels}",

@@ -9,6 +9,7 @@ from typing import Any
 from pdeinfer.errors import ModelPackageError, PresetError
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import TrainingRecord
+from pdeinfer.spec.values import is_number
 from pdeinfer.version import __version__
 
 FORMAT = 1
@@ -73,6 +74,10 @@ class ModelCard:
         for precision, measured in self.variants.items():
             if not isinstance(measured, dict):
                 raise ModelPackageError(f"variants: {precision} must be an object, not {measured!r}")
+        for name, measured in (("metrics", self.metrics), *self.variants.items()):
+            accuracy = measured.get("test_accuracy")
+            if accuracy is not None and not (is_number(accuracy) and 0 <= accuracy <= 1):
+                raise ModelPackageError(f"{name}: test_accuracy must be a number from 0 to 1, not {accuracy!r}")
         for name in ("created", "pdeinfer_version"):
             if not isinstance(getattr(self, name), str):
                 raise ModelPackageError(f"{name} must be a string, not {getattr(self, name)!r}")
@@ -93,6 +98,11 @@ class ModelCard:
             return TrainingRecord.from_dict({**self.training, **self.metrics})
         except ValueError as error:
             raise ModelPackageError(f"training: not the record of a training: {error}") from error
+
+    def test_accuracy(self, precision: str = "float32") -> float | None:
+        """Return the test accuracy, 0..1, that the card states for a precision; None if it states none."""
+        measured = self.metrics if precision == "float32" else self.variants.get(precision, {})
+        return measured.get("test_accuracy")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values, with the preset's keys beside its own; `from_dict` is the inverse."""

@@ -76,6 +76,8 @@ class TestCard:
             ("opset", True, "opset must be an integer >= 0, not True"),
             ("training", [], r"training must be an object, not \[\]"),
             ("metrics", 0.9, "metrics must be an object"),
+            ("metrics", {"test_accuracy": "97 %"}, "metrics: test_accuracy must be a number from 0 to 1, not '97 %'"),
+            ("variants", {"int8": {"test_accuracy": []}}, "int8: test_accuracy must be a number"),
             ("parity", None, "parity must be an object"),
             ("variants", {"int8": [0.9]}, r"variants: int8 must be an object, not \[0.9\]"),
             ("created", 2024, "created must be a string"),
