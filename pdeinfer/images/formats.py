@@ -69,11 +69,10 @@ _FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
 
 def recognise(head: bytes) -> str | None:
     """Return which of `FORMATS` a file may have, by its first bytes."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if _is_canon_raw(head):
-        return None
-    return next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return None if name == "TIFF" and _is_canon_raw(head) else name
+    return "WEBP" if head.startswith(b"RIFF") and head.startswith(b"WEBP", 8) else None
 
 
 def is_surely_image(head: bytes) -> bool:
