@@ -9,13 +9,13 @@
     ├── DeviceError             RuntimeError  the device asked for cannot be used
     ├── PredictorClosedError    RuntimeError  a closed Predictor was used
     ├── ExportError             ValueError    a network or file cannot be exported
-    ├── BackendError            RuntimeError  Keras runs on another backend than is needed
+    ├── BackendError            RuntimeError  Keras runs on a backend that cannot do this
     ├── ParityError             RuntimeError  an exported model differs from its original
     ├── DatasetError            ValueError    a data set's file is missing or damaged
     ├── TrainingError           ValueError    a training cannot start or resume as asked
     └── MissingDependencyError  ImportError   an optional dependency is missing or broken
 
-Each leaf is also the builtin that a caller would catch. Messages say what was expected and what came.
+Each leaf also subclasses the builtin that a caller would catch. Messages say what was expected and what was received.
 """
 
 
@@ -43,7 +43,7 @@ class ImageTooLargeError(ImageError):
     """An image has more pixels, or a file more bytes, than the limit.
 
     Attributes:
-        pixels: how many it has, where that is known.
+        pixels: how many decoding it takes, if known.
     """
 
     def __init__(self, message: str, pixels: int | None = None) -> None:
@@ -64,7 +64,7 @@ class ExportError(PdeinferError, ValueError):
 
 
 class BackendError(PdeinferError, RuntimeError):
-    """Keras runs on another backend than is needed."""
+    """Keras runs on a backend that cannot do this."""
 
 
 class ParityError(PdeinferError, RuntimeError):

@@ -16,12 +16,12 @@ Leapfrog in time for advection and DuFort-Frankel for diffusion give, per pixel,
     u_x = (u(x+1, y) - u(x-1, y)) / (2 dx)                    central differences, v_y likewise
 
 x runs along the width (axis -2, left to right) and y along the height (axis -3, top to bottom) of arrays
-`(..., height, width, channels)`; the boundary is periodic. The functions are pure and use nothing but arithmetic
-operators and `roll`, the neighbour access that the caller passes in: `numpy.roll`, or `keras.ops.roll` in the layer.
+`(..., height, width, channels)`; the boundary is periodic. The functions are pure. They use only arithmetic operators
+and `roll`, the neighbour access that the caller passes in: `numpy.roll`, or `keras.ops.roll` in the layer.
 
-The step is consistent to second order with the equation for any smooth velocity; where the diffusivity varies it is so
-with `Dx d2H/dx2 + Dy d2H/dy2`: the terms in the derivatives of Dx and Dy are left out. Without diffusion it conserves
-the sum of H exactly.
+For any smooth velocity and constant diffusivity the step is consistent with the equation to second order. Where the
+diffusivity varies, it approximates `Dx d2H/dx2 + Dy d2H/dy2` instead: it omits the derivatives of Dx and Dy. Without
+diffusion it conserves the sum of H exactly.
 
 Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", CVPR 2022, section 3.
 """
@@ -37,9 +37,9 @@ Y = -3  # axis of y: the height
 
 
 class Coefficients(NamedTuple):
-    """Everything in the scheme that does not depend on the step: the factors of one pixel's update.
+    """The factors of one pixel's update, which are the same in every step.
 
-    `divergence` is None where there is no advection. The others are arrays, or floats where the fields are constant.
+    `divergence` is None without advection. The others are arrays, or floats if the fields are constant.
     """
 
     previous: Array  # M, of H[k-1]
@@ -57,8 +57,8 @@ def courant_numbers(
 ) -> tuple[Array, Array]:
     """Return the Courant numbers `(Ax, Ay) = (u dt / dx, v dt / dy)` of a velocity field `(u, v)`.
 
-    For constant fields the scheme is stable while `|Ax| + |Ay| < 1` without diffusion, and with the diffusion numbers
-    `(Bx, By)`, both > 0, while `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, which is never the wider limit.
+    For constant fields the scheme is stable if `|Ax| + |Ay| < 1` without diffusion. With diffusion numbers `(Bx, By)`,
+    both > 0, it is stable if `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, which is never the wider limit.
     """
     u, v = velocity
     return u * (dt / dx), v * (dt / dy)
@@ -69,8 +69,8 @@ def diffusion_numbers(
 ) -> tuple[Array, Array]:
     """Return the diffusion numbers `(Bx, By) = (Dx dt / dx^2, Dy dt / dy^2)` of a diffusivity `(Dx, Dy)`.
 
-    Without advection the scheme is stable for every value >= 0. It approaches the equation only where `dt / dx -> 0`
-    and `dt / dy -> 0` with the grid: refine with dt ~ dx^2.
+    Without advection the scheme is stable for every value >= 0. It converges to the equation only if `dt / dx -> 0` and
+    `dt / dy -> 0` as the grid is refined: refine with dt ~ dx^2.
     """
     diffusivity_x, diffusivity_y = diffusivity
     return diffusivity_x * (dt / dx**2), diffusivity_y * (dt / dy**2)
@@ -79,15 +79,15 @@ def diffusion_numbers(
 def velocity_gradients(
     velocity: tuple[Array, Array], *, dx: float = 1.0, dy: float = 1.0, roll: Roll
 ) -> tuple[Array, Array]:
-    """Return `(u_x, v_y)`, the central differences of a velocity field `(u, v)`, whose sum is its divergence."""
+    """Return `(u_x, v_y)`, the central differences of a velocity field `(u, v)`; their sum is its divergence."""
     u, v = velocity
     return (roll(u, -1, X) - roll(u, 1, X)) / (2 * dx), (roll(v, -1, Y) - roll(v, 1, Y)) / (2 * dy)
 
 
 def perona_malik_diffusivity(h: Array, *, contrast: float, dx: float = 1.0, dy: float = 1.0, roll: Roll) -> Array:
-    """Return `1 / (1 + |grad H|^2 / contrast^2)`, in 0..1 and of h's shape `(..., height, width, channels)`.
+    """Return `1 / (1 + |grad H|^2 / contrast^2)`, 0 to 1, of the same shape as h, `(..., height, width, channels)`.
 
-    The gradient is each channel's own, by central differences.
+    The gradient is that of each channel, by central differences.
 
     Source: Perona & Malik, "Scale-space and edge detection using anisotropic diffusion", IEEE PAMI 12(7), 1990.
     """
@@ -110,7 +110,7 @@ def coefficients(
     Args:
         velocity: `(u, v)`, arrays `(..., height, width, channels)`, or None for no advection.
         diffusivity: `(Dx, Dy)`, arrays of the same shape or floats, or None for no diffusion.
-        dt: time step. dx, dy: distance of neighbouring pixels.
+        dt: time step. dx, dy: distance between neighbouring pixels.
         roll: the periodic shift `roll(array, shift, axis)`.
     """
     bx, by = diffusion_numbers(diffusivity, dt=dt, dx=dx, dy=dy) if diffusivity else (0.0, 0.0)
@@ -131,7 +131,10 @@ def coefficients(
 
 
 def step(h: Array, h_previous: Array, forcing: Array, factors: Coefficients, *, roll: Roll) -> Array:
-    """Return `H[k+1]` from `H[k]`, `H[k-1]` and `2 dt f`, all `(..., height, width, channels)`, the last or a float."""
+    """Return `H[k+1]` from `H[k]`, `H[k-1]` and the forcing `2 dt f`.
+
+    All are arrays `(..., height, width, channels)`; the forcing may be a float.
+    """
     total = factors.previous * h_previous + forcing
     if factors.divergence is not None:
         total = total + factors.divergence * h
@@ -145,7 +148,7 @@ def levels(
 ) -> Iterator[Array]:
     """Yield `H[1]` to `H[num_steps]`, from `H[0] = h`, `H[-1] = h_previous` and the source f, an array or a float.
 
-    A plain loop, which tracing unrolls into a static graph.
+    The loop is plain Python: tracing unrolls it into a static graph.
     """
     forcing = factors.source * source
     for _ in range(num_steps):

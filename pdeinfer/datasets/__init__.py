@@ -1,4 +1,4 @@
-"""The data sets: the standard ones, and folders of anyone's images."""
+"""Data sets: the standard ones, and folders of images."""
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
 from pdeinfer.datasets.recorded import load_test_split, load_training_images

@@ -1,4 +1,4 @@
-"""A folder of images, with a subfolder for each class, as a data set."""
+"""Reads a folder of images, with a subfolder for each class, as a data set."""
 
 import hashlib
 from collections.abc import Mapping

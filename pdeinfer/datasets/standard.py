@@ -1,4 +1,4 @@
-"""The standard data sets, read from their files and checked."""
+"""Reads and checks the files of the standard data sets."""
 
 import gzip
 import math
@@ -27,8 +27,8 @@ def load_dataset(name: StandardName, data_dir: Path | None) -> Dataset:
     """Load a data set.
 
     Args:
-        data_dir: the folder that holds the standard files, itself or in one folder of it, gzipped or not: the four IDX
-            files of MNIST, the six binary files of CIFAR-10. None: Keras downloads them. The digits (1,797 images of
+        data_dir: the folder with the standard files, gzipped or not, or with one subfolder that has them: the four IDX
+            files of MNIST, or the six binary files of CIFAR-10. None: Keras downloads them. The digits (1,797 images of
             8x8 pixels) come with scikit-learn and need no folder.
 
     Raises:
@@ -67,7 +67,7 @@ def _download(name: StandardName) -> Dataset:
         import keras
     except ImportError as error:
         raise MissingDependencyError(
-            "keras", "train", f"downloading {name}, which --data-dir makes needless,"
+            "keras", "train", f"downloading {name} (--data-dir reads it from a folder)"
         ) from error
     module = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]
     try:
@@ -81,7 +81,7 @@ def _download(name: StandardName) -> Dataset:
 
 
 def holds_files(name: StandardName, folder: Path) -> bool:
-    """Return whether a folder has any of a data set's files, where `load_dataset` looks for them."""
+    """Return whether a folder has any file of a data set in the places where `load_dataset` looks."""
     return bool(_folders(name, folder))
 
 
@@ -103,7 +103,7 @@ def _load_cifar10(data_dir: Path) -> Dataset:
 
 
 def _folders(name: StandardName, data_dir: Path) -> list[Path]:
-    """Return the folders with files of a data set: `data_dir` itself, or else those in it."""
+    """Return the folders with files of a data set: `data_dir` itself, or else its subfolders."""
 
     def holds_any(folder: Path) -> bool:
         return any(_path(folder, file) for file in _FILES[name])
@@ -120,12 +120,12 @@ def _find(folder: Path, name: str) -> Path:
 
 def _path(folder: Path, name: str) -> Path | None:
     names = (name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz")
-    # Path.is_file raises where a folder may not be looked into.
+    # Path.is_file raises if the folder may not be searched.
     return next((folder / file for file in names if os.path.isfile(folder / file)), None)  # noqa: PTH113
 
 
 def _read_bytes(path: Path, size: int) -> bytes:
-    """Return the file's bytes, inflated where its name ends in .gz: exactly `size` of them."""
+    """Return the `size` bytes of a file, decompressed if its name ends in .gz."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(size + 1)

@@ -1,1 +1,1 @@
-"""What a network is: presets and PDE layers, as frozen values."""
+"""Describes networks as frozen values: presets and PDE layers."""

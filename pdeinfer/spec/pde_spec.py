@@ -1,4 +1,4 @@
-"""What a PDE layer is, as frozen values."""
+"""Describes a PDE layer as frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PeronaMalik:
     """The diffusivity `Dx = Dy = 1 / (1 + |grad h|^2 / contrast^2)`, which smooths regions and keeps their edges.
 
     Attributes:
-        contrast: lambda, the gradient of the layer's input, per pixel, at which the diffusivity has fallen to a half.
+        contrast: lambda, the gradient of the layer's input per pixel at which the diffusivity is one half.
 
     Source: Perona & Malik, "Scale-space and edge detection using anisotropic diffusion", IEEE PAMI 12(7), 1990.
     """
@@ -35,20 +35,20 @@ class PeronaMalik:
 
 @dataclass(frozen=True, slots=True)
 class PdeSpec:
-    """A PDE layer: the scheme of `pdeinfer.pde`, and where its fields, its source and its start come from.
+    """A PDE layer: the scheme of `pdeinfer.pde` with the sources of its fields, its source term and its initial levels.
 
-    With h the layer's input, a learned field is `relu(BatchNorm(g(h)))`, which is never negative, and g is one of:
+    With h the layer's input, a learned field is `relu(BatchNorm(g(h)))`, which is never negative. g is one of
     "depthwise", a 3x3 convolution within each channel; "pointwise", a 1x1 convolution; "full", a 3x3 convolution;
     "residual", a basic block (`pdeinfer.nn.blocks`); "identity", h itself.
 
     Attributes:
         num_steps: K, the number of time steps. dt: the time step; pixels are 1 apart.
-        velocity: where u and v come from: a learned field for each; "preactivation": one for both,
-            `u = v = conv3x3(relu(BatchNorm(h)))`, of either sign; None: no advection.
-        diffusivity: where Dx and Dy come from: a learned field for each; `PeronaMalik`; a number: that constant;
-            None: no diffusion.
-        source: "input": f = h; None: no source.
-        start: "input": `H[-1] = H[0] = h`; "residual": `H[-1] = H[0] = a basic block of h`.
+        velocity: the source of u and v: a learned field for each; "preactivation", one field of either sign for both,
+            `u = v = conv3x3(relu(BatchNorm(h)))`; or None, no advection.
+        diffusivity: the source of Dx and Dy: a learned field for each; `PeronaMalik`; a number, that constant; or None,
+            no diffusion.
+        source: "input", f = h; or None, no source.
+        start: "input", `H[-1] = H[0] = h`; or "residual", `H[-1] = H[0] = a basic block of h`.
         norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
             the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
     """
@@ -90,12 +90,12 @@ class PdeSpec:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the layer as JSON values; `from_dict` is the inverse."""
+        """Return the layer as JSON values, the inverse of `from_dict`."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PdeSpec":
-        """Return the layer that `to_dict` described.
+        """Make a layer from the JSON values that `to_dict` returns.
 
         Raises:
             PresetError: a value is missing, unknown or impossible.

@@ -1,4 +1,4 @@
-"""What a network is, as frozen values, and the named presets."""
+"""Describes networks as frozen values, and names the presets."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class InputSpec:
     Attributes:
         height, width: pixels. channels: 1 (grey) or 3 (RGB).
         mean, std: one per channel, of pixels scaled to 0..1; the network normalises with them.
-        fit: how an image of another aspect ratio is made to fit: "crop" its middle, "pad" with black, or "stretch".
+        fit: how an image with another aspect ratio is fitted: "crop" to the middle, "pad" with black, or "stretch".
     """
 
     height: int
@@ -48,10 +48,10 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class SingleChannelNetwork:
-    """The paper's illustrative MNIST networks: the image's one channel throughout, about 520 parameters.
+    """The paper's illustrative MNIST networks: one channel throughout, about 520 parameters.
 
-    `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling, a dense layer. The feature block is
-    "conv": `conv3x3(relu(BN(f)))`; "residual": `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
+    The layers are `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling and a dense layer. The feature
+    block is "conv", `conv3x3(relu(BN(f)))`; "residual", `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
     """
 
     kind: ClassVar = "single-channel"
@@ -67,7 +67,7 @@ class SingleChannelNetwork:
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseConvolution:
-    """`relu(BN(conv(h)))` with a depthwise convolution: a control to compare a PDE layer with."""
+    """A control for a PDE layer: `relu(BN(conv(h)))` with a depthwise convolution."""
 
     kind: ClassVar = "depthwise-convolution"
 
@@ -79,9 +79,9 @@ class DepthwiseConvolution:
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseSum:
-    """`relu(BN(sum))` over `num_terms` terms `relu(BN(conv(h)))` with depthwise convolutions: another control.
+    """A control for a PDE layer: `relu(BN(sum))` over `num_terms` terms `relu(BN(conv(h)))`, depthwise convolutions.
 
-    Four terms of kernel size 3 have the weights of a PDE layer, joined by a sum in place of the scheme.
+    Four terms of kernel size 3 have as many weights as a PDE layer, and a sum in place of its scheme.
     """
 
     kind: ClassVar = "depthwise-sum"
@@ -101,16 +101,16 @@ Control: TypeAlias = DepthwiseConvolution | DepthwiseSum
 
 @dataclass(frozen=True, slots=True)
 class ResidualNetwork:
-    """A residual network of basic blocks, with a PDE layer after every stage but the last where `pde` is given.
+    """A residual network of basic blocks; with `pde`, a PDE layer follows every stage but the last.
 
     Attributes:
         widths: channels of each stage; every stage but the first halves the resolution.
         blocks_per_stage: basic blocks in a stage.
-        pde: the PDE layers, or None for none.
-        strided_padding: how the 3x3 convolutions of stride 2 are padded with zeros. "symmetric": by one pixel on each
-            side, so that output i is centred on pixel 2i, where the block's 1x1 shortcut samples; this is the paper's.
-            "same": Keras's rule, which centres it on pixel 2i + 1 where the side is even.
-        control: layers that stand where the PDE layers would, to compare with; only without `pde`.
+        pde: the PDE layers, or None.
+        strided_padding: the zero padding of 3x3 convolutions with stride 2. "symmetric", as in the paper, adds one
+            pixel on each side: output i is centred on pixel 2i, where the block's 1x1 shortcut samples. "same" is
+            Keras's rule, which centres it on pixel 2i + 1 if the side is even.
+        control: layers in place of the PDE layers, for comparison; only without `pde`.
     """
 
     kind: ClassVar = "residual"
@@ -137,7 +137,7 @@ class ResidualNetwork:
         if self.control is not None and not isinstance(self.control, Control):
             raise PresetError(f"control must be a DepthwiseConvolution, a DepthwiseSum or None, not {self.control!r}")
         if self.control is not None and self.pde is not None:
-            raise PresetError("control stands in place of PDE layers: expected control or pde, got both")
+            raise PresetError("expected control or pde, got both: a control takes the place of PDE layers")
 
 
 Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
@@ -145,10 +145,11 @@ Network: TypeAlias = SingleChannelNetwork | ResidualNetwork
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A complete classifier: its name, the images it takes, the labels of its classes, and its network.
+    """A complete classifier: its name, its input, the labels of its classes, and its network.
 
-    Other image sizes, channel counts or classes are other values: `dataclasses.replace(PRESETS[...], labels=...)`.
-    A name becomes a file's: it is made of ASCII letters, digits, '.', '_' and '-', and begins with a letter or digit.
+    Derive presets with other image sizes, channels or classes by `dataclasses.replace(PRESETS[...], labels=...)`.
+    Files are named after presets: a name has ASCII letters, digits, '.', '_' and '-', and begins with a letter or
+    digit.
     """
 
     name: str
@@ -178,12 +179,12 @@ class Preset:
                 raise PresetError(f"pool_size must fit the image ({smallest_side}), not {self.network.pool_size!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the preset as JSON values; `from_dict` is the inverse."""
+        """Return the preset as JSON values, the inverse of `from_dict`."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preset":
-        """Return the preset that `to_dict` described.
+        """Make a preset from the JSON values that `to_dict` returns.
 
         Raises:
             PresetError: a value is missing, unknown or impossible.
@@ -207,7 +208,7 @@ class Preset:
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with lists, which is what JSON makes of tuples, as tuples again."""
+    """Return the values with lists as tuples, which JSON turns into lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(values).items()}
 
 
@@ -242,7 +243,7 @@ def _global_variant(name: str, **changes: Any) -> Preset:
 
 
 def _cifar10_resnet(depth: int) -> Preset:
-    """Return the ResNet of 6 n + 2 layers: n blocks in each of three stages."""
+    """Return the ResNet with 6 n + 2 layers: three stages of n blocks."""
     network = ResidualNetwork((16, 32, 64), blocks_per_stage=(depth - 2) // 6, strided_padding="symmetric")
     return replace(_GLOBAL, name=f"cifar10-resnet{depth}", network=network)
 

@@ -1,4 +1,4 @@
-"""How frozen dataclasses check their values, and go to JSON and back."""
+"""Checks the values of frozen dataclasses, and converts them to JSON and back."""
 
 import sys
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pdeinfer.errors import PresetError
 
 
 def is_number(value: object) -> bool:
-    """Return whether the value is a number that a finite float can hold."""
+    """Return whether a value is an int or float that a finite float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
@@ -24,9 +24,9 @@ def check_tuple(name: str, value: object) -> None:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """Return a dataclass as a dict of its fields, led by the `kind` of its class where that has one.
+    """Return a dataclass as a dict of its fields, nested dataclasses included.
 
-    The dataclasses in its fields become dicts too. A `kind` tells apart the classes that can stand in one place.
+    If its class has a `kind`, the dict begins with it: it tells apart the classes that a field may hold.
     """
     kind = {"kind": value.kind} if hasattr(value, "kind") else {}
     parts = {field.name: getattr(value, field.name) for field in fields(value)}
@@ -34,10 +34,13 @@ def to_dict(value: Any) -> dict[str, Any]:
 
 
 def from_tagged_dict(name: str, values: Mapping[str, Any], *classes: Any) -> Any:
-    """Return the instance of one of `classes` that `to_dict` described; `name` is its place, for the error.
+    """Make an instance of one of `classes`, chosen by its kind, from the dict that `to_dict` returns.
+
+    Args:
+        name: what errors call the field.
 
     Raises:
-        PresetError: the kind is another. What the class itself raises passes through.
+        PresetError: none of the classes has this kind. Errors of the class itself pass through.
         KeyError: there is no kind.
     """
     by_kind = {each.kind: each for each in classes}

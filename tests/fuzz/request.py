@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.request FOLDER_OF_SEEDS -max_total_time=60
 
-The first byte of an input says how it is to be read, the next two the header length, the rest is the body.
+The first byte of an input selects how it is read, the next two are the header length, the rest is the body.
 """
 
 import sys
@@ -24,7 +24,7 @@ MAX_IMAGES = 3
 MAX_BYTES = 100_000
 LABELS = ("a", "b:c", "☂")
 
-# What libFuzzer puts into the inputs, beside what it makes of the seeds.
+# Words that libFuzzer inserts into mutated seeds.
 WORDS = (
     *("inputs", "outputs", "id", "name", "image", "probabilities", "datatype", "UINT8", "shape", "data", "parameters"),
     *("binary_data_size", "binary_data_output", "binary_data", "classification"),
@@ -33,7 +33,7 @@ WORDS = (
 
 
 def seeds() -> list[bytes]:
-    """Return inputs to start from: requests that are right."""
+    """Return inputs to start from: valid requests."""
     json_request = (
         b'{"id":"7","inputs":[{"name":"image","datatype":"UINT8","shape":[1,2,3,1],"data":%s}],'
         b'"parameters":{"a":1.5e3}}'

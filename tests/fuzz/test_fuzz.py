@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing, for as many seconds as PDEINFER_FUZZ_SECONDS says: a few here, many by `make fuzz`."""
+"""Coverage-guided fuzzing for PDEINFER_FUZZ_SECONDS: a few by default, many in `make fuzz`."""
 
 import importlib
 import json
@@ -36,8 +36,8 @@ def test_no_input_breaks(target: str, tmp_path: Path) -> None:
         f"-artifact_prefix={tmp_path}/",
     ]
 
-    # The shell stays in between: a process that this one starts itself begins with the peak of this one's memory, which
-    # libFuzzer compares with its limit.
+    # A child of this process would inherit the peak of its memory, which libFuzzer compares with its limit; a child of
+    # the shell does not.
     result = subprocess.run(
         ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", f"tests.fuzz.{target}", str(seeds), *options],
         cwd=ROOT,
@@ -51,4 +51,4 @@ def test_no_input_breaks(target: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-5000:]
     executed = int(result.stderr.split("stat::number_of_executed_units:")[1].split()[0])
     print(f"\n{target}: {executed:,} inputs in {SECONDS} s")  # noqa: T201  # `make fuzz` shows it
-    assert executed > len(set(examples))  # a busy machine gets hardly further in a few seconds
+    assert executed > len(set(examples))  # a busy machine hardly gets further in a few seconds
