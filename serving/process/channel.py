@@ -88,6 +88,8 @@ class Channel:
             self._send("result", number, await self._functions[function](*arguments))
         except ServingError as error:
             self._send("error", number, error.code, str(error))
+        except PeerLostError:  # the caller itself, whose reply nobody reads
+            pass
         except Exception:
             logger.exception("%s%r failed", function, tuple(arguments))
             self._send("error", number, "internal_error", "the server failed to answer; its log has the details")

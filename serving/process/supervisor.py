@@ -39,9 +39,9 @@ _spawn = multiprocessing.get_context("spawn")
 class Supervisor:
     """Run `settings.workers` workers until a signal stops them.
 
-    Models change in all workers or in none: every worker first prepares the change, and once all have prepared the
-    same, each is told to apply it. Changes are made one at a time. A worker joins the others when it has loaded its
-    models, which may be during no change. If the models changed while it was loading, it is started again.
+    Models change in all workers or in none, one change at a time: every worker prepares the change, and when all have
+    prepared the same, every worker applies it. A worker joins the others once it has loaded its models and no change
+    is being made; if the models changed while it was loading, it is started again.
 
     Args:
         bound: a socket that reserves the address. Each worker listens on its own once its models are loaded.
@@ -55,7 +55,7 @@ class Supervisor:
         self._has_started = False
         self._stop_signal: int | None = None
         self._workers: list[_Worker] = []
-        self._names: list[str] | None = None  # of the models that a new worker serves; None: not known yet, all
+        self._names: list[str] | None = None  # the models that a new worker serves; None: all, until the first joins
         self._changes = 0  # made so far
         self._changing = asyncio.Lock()
 
@@ -110,10 +110,12 @@ class Supervisor:
             self._has_started = True
             await self._started()
 
-    async def _change(self, _: "_Worker", name: str, action: str) -> list[str]:
+    async def _change(self, asked: "_Worker", name: str, action: str) -> list[str]:
         """Change a model in all workers, and return the versions that they serve then."""
         async with self._changing:
             workers = [worker for worker in self._workers if worker.has_joined]
+            if asked not in workers:
+                raise PeerLostError  # it has died, and nobody waits for the answer
             preparing = (worker.channel.call("prepare", name, action) for worker in workers)
             prepared = await asyncio.gather(*preparing, return_exceptions=True)
             try:
@@ -126,7 +128,10 @@ class Supervisor:
                 raise
             self._changes += 1
             self._names = states[0]["names"]
-            await asyncio.gather(*(worker.channel.call("apply") for worker in workers), return_exceptions=True)
+            applying = (worker.channel.call("apply") for worker in workers)
+            for worker, result in zip(workers, await asyncio.gather(*applying, return_exceptions=True), strict=True):
+                if isinstance(result, ServingError):  # it serves the former models still
+                    worker.process.kill()
             return list(states[0]["versions"])
 
     async def _watch(self, worker: "_Worker") -> None:

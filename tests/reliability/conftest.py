@@ -1,4 +1,4 @@
-"""How long the tests are, what they report, and a network that has something to compute."""
+"""The length of the tests, their reports, and a slow network."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from tests.conftest import GREY_PRESET, OPSET
 
-NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc what a process holds")
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 IS_FULL = os.environ.get("PDEINFER_RELIABILITY") == "full"
 
 SLOW_PRESET = replace(GREY_PRESET, name="slow-grey")
@@ -23,7 +23,7 @@ SLOW_LAYERS, SLOW_CHANNELS = 96, 64
 
 @pytest.fixture(scope="session")
 def slow_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of many convolutions, 8x8x1 images: some milliseconds of one core for each image."""
+    """A package of many convolutions on 8x8x1 images, which take some milliseconds of a core each."""
     folder = tmp_path_factory.mktemp("packages") / "slow-grey"
     with new_package(folder) as new:
         (new / ONNX_FILE).write_bytes(_slow_model())
@@ -56,7 +56,7 @@ def _slow_model() -> bytes:
     rng = np.random.default_rng(0)
 
     def weights(name: str, *shape: int) -> TensorProto:
-        # As large as keeps the variance of the activations.
+        # Keeps the variance of the activations.
         values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
         return numpy_helper.from_array(values, name)
 

@@ -1,4 +1,4 @@
-"""Processes killed and stopped, and packages damaged, while clients ask."""
+"""Processes killed and stopped, and packages damaged, under load."""
 
 import asyncio
 import json
@@ -26,13 +26,13 @@ PROBES = (b"/readyz", b"/v2/health/ready", b"/healthz")
 
 
 def workers_of(server: Server) -> list[int]:
-    """Return the processes that listen, the supervisor left out."""
+    """Return the worker processes."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def client_ports(worker: int) -> set[int]:
-    """Return the clients' ends of the connections that a process has accepted."""
+    """Return the clients' ports of the connections that a process has accepted."""
     sockets = set()
     for descriptor in Path(f"/proc/{worker}/fd").iterdir():
         target = str(descriptor.readlink())
@@ -54,9 +54,7 @@ def test_a_burst_of_connections_is_spread_over_the_workers(package_folder: Path,
         assert min(shares) >= 20  # by chance fewer than once in 10**9
 
 
-def test_a_killed_worker_loses_its_own_requests_and_no_others(
-    slow_package_folder: Path, tmp_path: Path, report: Report
-) -> None:
+def test_a_killed_worker_loses_only_its_own_requests(slow_package_folder: Path, tmp_path: Path, report: Report) -> None:
     request = pixels_request("slow-grey", random_pixels(2))
     with running_server(tmp_path / "log", str(slow_package_folder), "--workers", "2") as server:
         first = workers_of(server)
@@ -66,7 +64,7 @@ def test_a_killed_worker_loses_its_own_requests_and_no_others(
         async def kill() -> None:
             nonlocal lost_with_worker, killed_at
             await asyncio.sleep(SECONDS / 3)
-            os.kill(first[0], signal.SIGSTOP)  # what it has accepted does not change any more
+            os.kill(first[0], signal.SIGSTOP)  # it accepts nothing more
             lost_with_worker = client_ports(first[0])
             killed_at = time.monotonic()
             os.kill(first[0], signal.SIGKILL)
@@ -94,7 +92,7 @@ def test_a_killed_worker_loses_its_own_requests_and_no_others(
         assert first[0] not in workers_of(server)
 
 
-def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
+def test_after_sigterm_accepted_requests_are_answered_and_it_exits_0(
     slow_package_folder: Path, tmp_path: Path, report: Report
 ) -> None:
     request = pixels_request("slow-grey", random_pixels(32))
@@ -110,7 +108,7 @@ def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
             await asyncio.sleep(0.1)
             probe = Client(server.port)
             ready = [(await probe.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)).status for path in PROBES]
-            sent.append(asyncio.create_task(probe.send(request)))  # in the grace time: accepted too
+            sent.append(asyncio.create_task(probe.send(request)))  # during the drain: accepted too
             answers = await asyncio.gather(*sent)
             for client in (*clients, probe):
                 await client.close()
@@ -128,7 +126,7 @@ def test_sigterm_answers_everything_that_was_accepted_and_exits_0(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_damaged_package_is_not_loaded_and_the_model_serves_on(
+def test_a_damaged_package_is_not_loaded_and_the_served_model_stays(
     package_folder: Path,
     tiny_probabilities: Callable[..., np.ndarray],
     tmp_path: Path,

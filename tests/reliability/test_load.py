@@ -1,4 +1,4 @@
-"""Load beyond capacity, bad images in every batch, clients that leave, memory over many requests."""
+"""Load beyond capacity, bad images in every batch, clients that disconnect, memory over many requests."""
 
 import asyncio
 import gzip
@@ -52,7 +52,7 @@ def server(package_folder: Path, tmp_path: Path) -> Iterator[Server]:
         assert "Traceback" not in server.log.read_text()
 
 
-def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(
+def test_beyond_capacity_admitted_requests_are_answered_in_time_and_others_refused_at_once(
     slow: Server, report: Report
 ) -> None:
     requests = [pixels_request("slow-grey", random_pixels(IMAGES, seed)) for seed in range(8)]
@@ -79,12 +79,11 @@ def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refus
         f"slowest second {slowest}, of which a full queue takes {MAX_QUEUE / IMAGES / slowest * 1e3:.0f} ms"
     )
     assert set(found) == {200, 503}
-    if IS_FULL:  # the two are measured one after the other: on a machine as busy as CI may be that says little
+    if IS_FULL:  # measured one after the other, which says little on a busy CI machine
         assert rate > capacity / 2
     assert refused < accepted / 2
-    # The bound at whatever speed the machine runs: while a request waits, no more images are answered than the queue
-    # holds, two threads compute, are on their way back (two batches more), and are answered in the time in which the
-    # server refuses, which needs no queue.
+    # A bound for any speed of the machine: while a request waits, no more images are answered than are in the queue, in
+    # the batches of two threads, in two batches on their way back, and in the answers during the time of a refusal.
     images_meanwhile = [
         IMAGES * (bisect(served, answer.due + answer.seconds) - bisect(served, answer.due))
         for answer in answers
@@ -93,7 +92,7 @@ def test_beyond_capacity_what_is_accepted_is_answered_in_time_and_the_rest_refus
     assert np.percentile(images_meanwhile, 99) <= MAX_QUEUE + 4 * BATCH_SIZE + rate * IMAGES * refused
 
 
-def test_one_bad_image_in_each_request_of_32_fails_alone(
+def test_one_bad_image_among_32_fails_alone(
     server: Server, tiny_probabilities: Callable[..., np.ndarray], report: Report
 ) -> None:
     pixels = random_pixels(32)
@@ -127,7 +126,7 @@ def test_one_bad_image_in_each_request_of_32_fails_alone(
     report(f"{asyncio.run(run())} requests of 32 images, one of them bad: the other 31 classified in each")
 
 
-def test_a_storm_of_clients_that_leave_harms_nobody_else(slow: Server, report: Report) -> None:
+def test_clients_that_disconnect_do_not_affect_others(slow: Server, report: Report) -> None:
     request = pixels_request("slow-grey", random_pixels(IMAGES))
     storm_seconds = 10 if IS_FULL else 3
     descriptors = len(list(Path(f"/proc/{slow.process.pid}/fd").iterdir()))

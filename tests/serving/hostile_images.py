@@ -72,7 +72,7 @@ def tiff(size: tuple[int, int], tile: tuple[int, int], compression: int, data: b
 
 
 def bmp(width: int, height: int, *, compression: int = 0, pixels: bytes = b"") -> bytes:
-    """Return a BMP of 8 bits per pixel whose header says what it is told to."""
+    """Return an 8-bit BMP with any header."""
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, compression, len(pixels), 0, 0, 256, 0)
     start = 14 + len(info) + 1024
     return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + bytes(1024) + pixels
@@ -91,7 +91,7 @@ def gif(width: int, height: int) -> bytes:
 
 
 def jpeg_of_scans(count: int) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated: each costs a visit of every pixel."""
+    """Return a progressive JPEG that repeats its last scan; each repetition visits every pixel."""
     content = encode(picture("L", 100, 100), "JPEG", progressive=True)
     start = content.rindex(b"\xff\xda")
     return content[:start] + content[start:-2] * count + b"\xff\xd9"
@@ -130,9 +130,9 @@ _XMP.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6" />' + "a" * 50_000)
 
 
 def corpus() -> dict[str, tuple[bytes, Outcome]]:
-    """Return file names with their bytes and outcomes, where at most `LIMIT` pixels are allowed."""
+    """Return the bytes and the outcome, with a limit of `LIMIT` pixels, of every file by its name."""
     files: dict[str, tuple[bytes, Outcome]] = {
-        # Nothing, and not images.
+        # Empty, and other than images.
         "empty": (b"", "invalid_image"),
         "nul.png": (b"\0", "invalid_image"),
         "text.png": (b"hello", "invalid_image"),
@@ -148,7 +148,7 @@ def corpus() -> dict[str, tuple[bytes, Outcome]]:
         "other.ico": (encode(picture("RGB", 16, 16), "ICO"), "invalid_image"),
         "other.tga": (encode(picture(), "TGA"), "invalid_image"),
         "other.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "invalid_image"),
-        # Sizes of zero, beyond the limit, and beyond all limits; with the data of none of them.
+        # Sizes of zero, beyond the limit and absurd, with no data to match.
         "0x0.png": (png(0, 0), "invalid_image"),
         "0x9.png": (png(0, 9), "invalid_image"),
         "0x0.gif": (gif(0, 0), "invalid_image"),
@@ -168,7 +168,7 @@ def corpus() -> dict[str, tuple[bytes, Outcome]]:
             b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xff\xff\xff\x0f\x88\x88\x08\x08\0\0\0\0",
             "image_too_large",
         ),
-        # Bombs: a few bytes that would be gigabytes of pixels, or hours of work.
+        # Bombs: a few bytes that decode to gigabytes of pixels or hours of work.
         "bomb.png": (png(30_000, 30_000, data=_ZEROS), "image_too_large"),
         "bomb.tiff": (tiff((8, 8), (16_384, 16_384), 8, _ZEROS), "image_too_large"),
         "endless-tile.tiff": (tiff((8, 8), (2**32 - 1, 2**32 - 1), 5, b"\x80"), "image_too_large"),

@@ -1,4 +1,4 @@
-"""Hostile images sent to /classify, and decoded under a limit on memory."""
+"""Hostile images, sent to /classify and decoded with a limit on memory."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def classifier(package_folder: Path) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize(("name", "content", "outcome"), [(name, *case) for name, case in CORPUS.items()], ids=CORPUS)
-def test_a_hostile_image_is_answered_as_what_it_is_and_soon(
+def test_a_hostile_image_gets_its_expected_answer_soon(
     classifier: TestClient, name: str, content: bytes, outcome: Outcome
 ) -> None:
     started = time.monotonic()
@@ -46,7 +46,7 @@ def test_a_hostile_image_is_answered_as_what_it_is_and_soon(
         assert str(ROOT) not in response.text
 
 
-def test_every_good_image_among_all_the_hostile_ones_is_classified_the_same(
+def test_good_images_among_hostile_ones_are_classified_as_alone(
     classifier: TestClient, pixels: np.ndarray, png: Callable[[np.ndarray], bytes]
 ) -> None:
     good = ("good.png", png(pixels[0]))
@@ -65,8 +65,8 @@ def test_every_good_image_among_all_the_hostile_ones_is_classified_the_same(
             assert result.get("error", {}).get("code", "classified") == outcome
 
 
-def test_no_image_takes_more_memory_than_its_pixels_may() -> None:
-    # Decoded in a process of its own, whose highest use of memory is that of the images and nothing else's.
+def test_no_hostile_image_takes_much_memory() -> None:
+    # In its own process, whose peak memory comes from the images alone.
     script = f"""
 import resource, warnings
 from pdeinfer import ImageError, InputSpec

@@ -1,4 +1,4 @@
-"""Batches: what is computed together, in what order, and what is not computed at all."""
+"""Batches: which items are processed together, in which order, and which are not processed at all."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from serving.telemetry.metrics import ModelMetrics
 
 
 class Work:
-    """Answers a number with itself, notes the batches it was given, and waits while it is not `open`."""
+    """Returns every number as it is, records the batches, and blocks while it is not `open`."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -42,7 +42,7 @@ def batched(
     max_batch_size: int = 4,
     max_delay: float = 0.0,
 ) -> None:
-    """Run a test with a batcher, in an event loop of its own."""
+    """Run a test with a batcher, in its own event loop."""
 
     async def run() -> None:
         pool = Threads(threads)
@@ -62,12 +62,12 @@ def batched(
 
 
 async def busy(work: Work) -> None:
-    """Wait until the first batch is worked on."""
+    """Wait until the first batch is being processed."""
     while not work.batches:
         await asyncio.sleep(0.001)
 
 
-def test_what_waits_while_the_threads_are_busy_is_one_batch_in_the_order_it_came(work: Work) -> None:
+def test_items_that_wait_for_a_thread_become_one_batch_in_order(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         work.open.clear()
         first = asyncio.create_task(batcher.run([1]))
@@ -83,7 +83,7 @@ def test_what_waits_while_the_threads_are_busy_is_one_batch_in_the_order_it_came
     batched(work, test)
 
 
-def test_batches_are_filled_by_images_and_a_large_request_is_split(work: Work) -> None:
+def test_batches_are_filled_across_requests_and_a_large_request_is_split(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         work.open.clear()
         first = asyncio.create_task(batcher.run([1]))
@@ -107,7 +107,7 @@ def test_a_large_request_on_an_idle_server_is_spread_over_its_threads(work: Work
     batched(work, test, threads=2)
 
 
-def test_with_a_delay_an_image_waits_for_others_until_the_batch_is_full(work: Work) -> None:
+def test_with_a_delay_an_item_waits_until_the_batch_is_full(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         started = asyncio.get_running_loop().time()
         first = asyncio.create_task(batcher.run([1]))
@@ -121,7 +121,7 @@ def test_with_a_delay_an_image_waits_for_others_until_the_batch_is_full(work: Wo
     batched(work, test, max_delay=15)
 
 
-def test_with_a_delay_a_batch_that_does_not_fill_is_computed_when_it_is_over(work: Work) -> None:
+def test_a_batch_that_does_not_fill_is_processed_after_the_delay(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         assert await asyncio.gather(batcher.run([1]), batcher.run([2])) == [[1], [2]]
         assert work.batches == [[1, 2]]
@@ -129,7 +129,7 @@ def test_with_a_delay_a_batch_that_does_not_fill_is_computed_when_it_is_over(wor
     batched(work, test, max_delay=0.02)
 
 
-def test_a_cancelled_request_is_never_computed_and_its_place_in_the_batch_is_anothers(work: Work) -> None:
+def test_a_cancelled_request_gives_its_place_in_the_batch_to_another(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         work.open.clear()
         first = asyncio.create_task(batcher.run([1]))
@@ -147,7 +147,7 @@ def test_a_cancelled_request_is_never_computed_and_its_place_in_the_batch_is_ano
     batched(work, test)
 
 
-def test_a_request_cancelled_while_it_is_computed_leaves_the_others_of_its_batch_alone(work: Work) -> None:
+def test_cancelling_a_request_in_progress_does_not_affect_others_of_its_batch(work: Work) -> None:
     async def test(batcher: Numbers) -> None:
         work.open.clear()
         first = asyncio.create_task(batcher.run([1]))
@@ -199,7 +199,7 @@ def test_urgent_work_gets_the_next_free_thread_and_cancelled_work_never_runs() -
     assert order == ["first", "urgent", "decode"]
 
 
-def test_a_thread_freed_for_work_that_is_cancelled_at_that_moment_is_not_lost() -> None:
+def test_a_thread_handed_to_work_that_was_just_cancelled_is_not_lost() -> None:
     async def test() -> None:
         threads = Threads(1)
         await threads.acquire()
@@ -215,7 +215,7 @@ def test_a_thread_freed_for_work_that_is_cancelled_at_that_moment_is_not_lost() 
     asyncio.run(test())
 
 
-def test_a_thread_is_not_free_while_it_runs_what_nobody_waits_for_any_more() -> None:
+def test_a_thread_stays_busy_while_it_runs_abandoned_work() -> None:
     async def test() -> None:
         threads, go_on = Threads(1), threading.Event()
         running = asyncio.create_task(threads.run(go_on.wait, 10))

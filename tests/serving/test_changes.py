@@ -147,6 +147,27 @@ def test_a_worker_that_dies_while_it_applies_a_change_does_not_undo_it() -> None
     run(test)
 
 
+def test_a_worker_that_fails_to_apply_a_change_is_killed() -> None:
+    async def test() -> None:
+        supervisor, (first, second) = supervised(prepared(), prepared())
+        second.applied = REFUSAL
+
+        assert await supervisor._change(first, "grey", "reload") == ["1"]  # type: ignore[arg-type]
+        assert (first.was_killed, second.was_killed) == (False, True)
+
+    run(test)
+
+
+def test_a_change_that_a_dead_worker_was_asked_for_is_not_made() -> None:
+    async def test() -> None:
+        supervisor, (worker,) = supervised(prepared())
+        with pytest.raises(PeerLostError):
+            await supervisor._change(Worker(prepared()), "grey", "reload")  # type: ignore[arg-type]
+        assert worker.calls == []
+
+    run(test)
+
+
 def test_a_worker_that_was_loading_during_a_change_is_started_again() -> None:
     async def test() -> None:
         supervisor, (worker, loading) = supervised(prepared(names=("rgb",)), prepared())
@@ -296,6 +317,20 @@ def test_a_reload_that_hangs_is_refused_and_the_workers_serve_on(server: Server,
     assert change(server, "tiny-grey", "reload").status_code == 200
     server.process.terminate()
     assert server.process.wait(PATIENCE) == 0
+
+
+def test_a_single_process_refuses_a_reload_that_hangs_and_stops_afterwards(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("key\n")
+    options = ("--admin-keys-file", str(tmp_path / "keys"), "--load-timeout", "1")
+    with running_server(tmp_path / "log", str(repository), *options) as server:
+        block(repository / "tiny-grey" / "1" / "model.onnx")
+        response = change(server, "tiny-grey", "reload")
+        served = seen(server)
+        server.process.terminate()
+
+        assert server.process.wait(PATIENCE) == 0
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "model_load_failed")
+    assert served == {("tiny-grey/1", "tiny-rgb/1")}
 
 
 def test_a_worker_that_hangs_while_it_loads_its_models_is_replaced(server: Server, repository: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server that cannot start ends with an exit code and a line that says why."""
+"""A server that cannot start exits with a code and one line that says why."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedP
     )
 
 
-def test_workers_that_cannot_start_end_the_server_with_exit_code_2() -> None:
+def test_workers_that_cannot_start_stop_the_server_with_exit_code_2() -> None:
     result = run_to_the_end("no-such-model", "--workers", "2")
 
     assert result.returncode == 2
@@ -104,7 +104,7 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     assert message in line
 
 
-def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_code_2(package_folder: Path) -> None:
+def test_an_unusable_device_is_one_line_and_exit_code_2(package_folder: Path) -> None:
     result = run_to_the_end(str(package_folder), "--device", "cuda:63")
 
     assert result.returncode == 2
@@ -112,10 +112,10 @@ def test_a_device_that_cannot_be_used_stops_the_start_with_one_line_and_exit_cod
     assert "cuda:63" in result.stderr
 
 
-def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_without_a_traceback(
+def test_a_port_taken_by_another_server_during_the_start_is_exit_code_1(
     package_folder: Path,
 ) -> None:
-    """Both are bound to it: neither listens before its models are loaded."""
+    """Both are bound to the port, as neither listens before its models are loaded."""
     program = (
         "from serving.process import run\n"
         "def slow_bind(host, port, bind=run.bind):\n"
@@ -135,7 +135,7 @@ def test_a_port_that_another_server_takes_during_the_start_is_exit_code_1_withou
     assert "Traceback" not in result.stderr
 
 
-def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path) -> None:
+def test_a_port_in_use_is_exit_code_1(package_folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         result = run_to_the_end(str(package_folder), "--device", "cpu", "--port", str(port))
@@ -145,7 +145,7 @@ def test_a_port_in_use_is_exit_code_1_without_a_traceback(package_folder: Path) 
     assert "Traceback" not in result.stderr
 
 
-def test_a_host_that_is_no_name_is_exit_code_1_without_a_traceback() -> None:
+def test_an_invalid_host_name_is_exit_code_1() -> None:
     result = run_to_the_end("--host", "a..b", "--port", "0")
 
     assert result.returncode == 1

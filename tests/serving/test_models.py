@@ -1,4 +1,4 @@
-"""Which models are served: sources, versions, and changes while the server runs."""
+"""Served models: sources, versions, and changes while the server runs."""
 
 import gc
 import json
@@ -25,7 +25,7 @@ KEY = {"Authorization": "Bearer admin"}
 
 @pytest.fixture
 def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path) -> Path:
-    """A folder with tiny-grey in the versions 2 and 10, tiny-rgb without a version, and other things."""
+    """A folder with tiny-grey in versions 2 and 10, tiny-rgb without a version, and unrelated entries."""
     folder = tmp_path / "models"
     for version in ("2", "10"):
         shutil.copytree(package_folder, folder / "tiny-grey" / version)
@@ -55,7 +55,7 @@ def found(source: Path) -> list[tuple[str, str]]:
     return [(zoo.load(location).card.preset.name, version) for version, location in find_packages(str(source))]
 
 
-def test_a_model_is_served_in_the_precision_that_is_asked_for(png: Png) -> None:
+def test_a_model_is_served_in_the_chosen_precision(png: Png) -> None:
     settings = Settings(models=("cifar10-global",), device="cpu", threads=1, precision="int8")
     image = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     with TestClient(create_app(settings)) as client, Predictor("cifar10-global", precision="int8") as predictor:
@@ -69,7 +69,7 @@ def test_a_model_is_served_in_the_precision_that_is_asked_for(png: Png) -> None:
     assert (result["label"], result["score"]) == (expected.label, pytest.approx(expected.score, abs=1e-6))
 
 
-def test_a_precision_that_a_package_lacks_ends_the_start() -> None:
+def test_a_precision_that_a_package_lacks_fails_the_start() -> None:
     settings = Settings(models=("digits-pde",), device="cpu", threads=1, precision="int8")
     with (
         pytest.raises(ModelPackageError, match="digits-pde has no int8 file"),
@@ -78,19 +78,19 @@ def test_a_precision_that_a_package_lacks_ends_the_start() -> None:
         pass
 
 
-def test_a_source_is_a_package_a_folder_of_versions_or_a_folder_of_both(repository: Path) -> None:
+def test_sources_are_packages_folders_of_versions_and_folders_of_both(repository: Path) -> None:
     assert found(repository / "tiny-rgb") == [("tiny-rgb", "1")]
     assert found(repository / "tiny-grey") == [("tiny-grey", "2"), ("tiny-grey", "10")]
     assert found(repository) == [("tiny-grey", "2"), ("tiny-grey", "10"), ("tiny-rgb", "1")]
 
 
 @pytest.mark.parametrize("name", ["empty", "nowhere"])
-def test_a_source_without_packages_is_an_error_that_names_it(repository: Path, name: str) -> None:
+def test_a_source_without_packages_is_named_in_the_error(repository: Path, name: str) -> None:
     with pytest.raises(ModelNotFoundError, match=name):
         found(repository / name)
 
 
-def test_a_source_that_cannot_be_read_is_an_error_that_names_it() -> None:
+def test_an_unreadable_source_is_named_in_the_error() -> None:
     with pytest.raises(ModelNotFoundError, match=r"aaa/card.json cannot be read: File name too long"):
         found(Path("a" * 300))
 
@@ -105,11 +105,11 @@ def test_the_highest_version_answers_and_every_version_is_listed(
     assert admin.get("/v2/models/tiny-grey/versions/2").json()["versions"] == ["2", "10"]
 
 
-def test_there_is_no_admin_without_an_admin_key(client: TestClient) -> None:
+def test_admin_is_404_without_admin_keys(client: TestClient) -> None:
     assert client.post("/admin/models/tiny-grey", json={"action": "unload"}, headers=KEY).status_code == 404
 
 
-def test_a_client_key_is_no_admin_key(repository: Path) -> None:
+def test_a_client_key_does_not_open_admin(repository: Path) -> None:
     settings = Settings(models=(str(repository),), device="cpu", threads=1, api_keys="client", admin_keys="admin")
     with TestClient(create_app(settings)) as client:
         response = client.post(
@@ -131,25 +131,25 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
 
     loaded = change(admin, "tiny-grey", "load")
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
-    # Where none is named, the first of the sources answers again.
+    # It is the default model again.
     assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
     assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 200
 
 
-def test_what_was_loaded_first_is_free_after_a_change(admin: TestClient) -> None:
+def test_the_first_models_can_be_freed_after_a_change(admin: TestClient) -> None:
     gc.freeze()  # as a worker does
     assert change(admin, "tiny-grey", "reload").status_code == 200
     assert gc.get_freeze_count() == 0
 
 
-def test_a_reload_serves_the_versions_that_are_there_now(admin: TestClient, repository: Path) -> None:
+def test_a_reload_serves_the_current_versions(admin: TestClient, repository: Path) -> None:
     (repository / "tiny-grey" / "2").rename(repository / "tiny-grey" / "11")
 
     assert change(admin, "tiny-grey", "reload").json()["versions"] == ["10", "11"]
     assert served(admin)[:2] == [("tiny-grey", "11"), ("tiny-grey", "10")]
 
 
-def test_a_server_without_models_is_not_ready_and_says_so(admin: TestClient) -> None:
+def test_a_server_without_models_is_not_ready(admin: TestClient) -> None:
     for name in ("tiny-grey", "tiny-rgb"):
         assert change(admin, name, "unload").status_code == 200
 
@@ -159,7 +159,7 @@ def test_a_server_without_models_is_not_ready_and_says_so(admin: TestClient) -> 
 
 
 @pytest.mark.parametrize("damage", ["corrupted", "removed", "card"])
-def test_a_package_damaged_under_a_reload_leaves_the_served_model_as_it_is(
+def test_reloading_a_damaged_package_leaves_the_served_model(
     admin: TestClient, repository: Path, pixels: np.ndarray, png: Png, damage: str
 ) -> None:
     package = repository / "tiny-grey" / "10"
@@ -181,7 +181,7 @@ def test_a_package_damaged_under_a_reload_leaves_the_served_model_as_it_is(
     assert admin.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
 
 
-def test_a_damaged_package_of_another_model_is_left_alone(
+def test_a_damaged_package_of_another_model_does_not_matter(
     admin: TestClient, repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     card = repository / "tiny-rgb" / "card.json"
@@ -198,7 +198,7 @@ def test_a_damaged_package_of_another_model_is_left_alone(
         pass
 
 
-def test_a_reload_beside_a_damaged_package_leaves_the_order(admin: TestClient, repository: Path) -> None:
+def test_a_reload_beside_a_damaged_package_keeps_the_order(admin: TestClient, repository: Path) -> None:
     for version in ("2", "10"):
         (repository / "tiny-grey" / version / "card.json").write_text("{")
 
@@ -217,7 +217,7 @@ def test_a_reload_beside_a_damaged_package_leaves_the_order(admin: TestClient, r
     ],
     ids=["cut off", "no text", "no object", "no action", "too large"],
 )
-def test_a_change_that_cannot_be_read_says_why(repository: Path, body: object, status: int, code: str) -> None:
+def test_an_unreadable_change_is_an_error_with_its_code(repository: Path, body: object, status: int, code: str) -> None:
     settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin", max_body_bytes=1000)
     with TestClient(create_app(settings)) as client:
         response = client.post("/admin/models/tiny-grey", content=body, headers=KEY)
@@ -235,13 +235,15 @@ def test_a_change_that_cannot_be_read_says_why(repository: Path, body: object, s
         ("..", "load", 404, "not_found"),
     ],
 )
-def test_what_cannot_be_changed_is_an_error(admin: TestClient, name: str, action: str, status: int, code: str) -> None:
+def test_an_impossible_change_is_an_error_with_its_code(
+    admin: TestClient, name: str, action: str, status: int, code: str
+) -> None:
     response = change(admin, name, action)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_no_request_is_dropped_while_models_are_reloaded(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_no_request_is_lost_while_models_are_reloaded(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
     image = png(pixels[0])
     with ThreadPoolExecutor(4) as pool:
         requests = [pool.submit(admin.post, "/classify", content=image, headers=PNG) for _ in range(200)]
@@ -252,7 +254,7 @@ def test_no_request_is_dropped_while_models_are_reloaded(admin: TestClient, pixe
     assert changes == [200] * 10
 
 
-def test_the_bytes_of_a_change_are_no_path(admin: TestClient, tmp_path: Path) -> None:
+def test_a_change_cannot_name_a_path(admin: TestClient, tmp_path: Path) -> None:
     body = json.dumps({"action": "load", "path": str(tmp_path)})
     response = admin.post("/admin/models/other", content=body, headers={**KEY, "Content-Type": "application/json"})
 

@@ -1,4 +1,4 @@
-"""What happens to requests when the server is busy, slow or failing, and to the work of clients that go away."""
+"""Requests to a busy, slow or failing server, and the work of clients that disconnect."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ PNG = {"Content-Type": "image/png"}
 
 
 class Brake:
-    """Holds up the network while it is on, and notes what it computed."""
+    """Blocks the network while it is on, and records the sizes of batches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[int] = []
@@ -42,7 +42,7 @@ class Brake:
         monkeypatch.setattr(Predictor, "predict_proba", braked)
 
     def on(self, free: int = 0) -> None:
-        """Hold up all batches but the first `free`."""
+        """Block all batches except the first `free`."""
         self.free = free
         self.batches.clear()
         self.released.clear()
@@ -66,7 +66,7 @@ async def send_to(
     gone: asyncio.Event,
     answer: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Post to /classify as a client that goes away on `gone`, and return the messages of the answer."""
+    """Post to /classify as a client that disconnects on `gone`, and return the messages of the answer."""
     messages = [] if answer is None else answer
     requests = [{"type": "http.request", "body": body}]
 
@@ -92,7 +92,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_a_full_queue_refuses_at_once_and_everything_admitted_is_answered(
+def test_a_full_queue_refuses_at_once_and_admitted_requests_are_answered(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:
     with (
@@ -115,7 +115,7 @@ def test_a_full_queue_refuses_at_once_and_everything_admitted_is_answered(
         assert client.post("/classify", content=image, headers=PNG).status_code == 200
 
 
-def test_a_request_that_cannot_be_classified_in_time_is_504_and_leaves_the_queue(
+def test_a_request_beyond_its_deadline_is_504_and_leaves_the_queue(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:
     with (
@@ -141,7 +141,7 @@ def test_a_request_that_cannot_be_classified_in_time_is_504_and_leaves_the_queue
         ("/v2/models/tiny-grey/infer", {"Content-Encoding": "gzip"}),
     ],
 )
-def test_the_time_of_a_request_is_over_also_where_its_body_waits_for_a_thread(
+def test_the_deadline_includes_the_time_in_which_the_body_waits_for_a_thread(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, path: str, headers: dict[str, str]
 ) -> None:
     settings = settings_for(package_folder, request_timeout=0.2)
@@ -154,7 +154,7 @@ def test_the_time_of_a_request_is_over_also_where_its_body_waits_for_a_thread(
         brake.released.set()
 
 
-def test_the_images_of_clients_that_have_gone_are_not_computed(
+def test_images_of_clients_that_disconnected_are_not_computed(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
 ) -> None:
     app = create_app(settings_for(package_folder))
@@ -181,7 +181,7 @@ def test_the_images_of_clients_that_have_gone_are_not_computed(
     asyncio.run(test())
 
 
-def test_a_client_that_goes_in_the_middle_of_its_lines_leaves_nothing_behind(
+def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
     package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings_for(package_folder, max_batch_size=1))
@@ -209,7 +209,7 @@ def test_a_client_that_goes_in_the_middle_of_its_lines_leaves_nothing_behind(
     assert caplog.text == ""
 
 
-def test_what_a_client_is_slow_to_read_keeps_no_others_out(package_folder: Path, pixels: np.ndarray, png: Png) -> None:
+def test_a_slow_reader_does_not_occupy_the_queue(package_folder: Path, pixels: np.ndarray, png: Png) -> None:
     async def test() -> None:
         app = create_app(settings_for(package_folder, max_batch_size=1))
         async with app.router.lifespan_context(app):

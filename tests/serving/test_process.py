@@ -1,4 +1,4 @@
-"""A real server process on a real socket: streaming limits, signals, workers that die."""
+"""A real server process on a real socket: limits, signals, workers that die."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from serving.middleware.body_limit import LINGER_SECONDS
 from serving.process.protocol import MAX_HEAD_BYTES
 from serving.process.run import bind
 from serving.process.supervisor import sibling_of
+from serving.process.worker import _return_freed_memory, stop_signals
 from tests.servers import PATIENCE, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -53,7 +54,7 @@ def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.n
     assert "server" not in response.headers
 
 
-def test_the_log_is_json_and_says_what_is_served_by_which_provider(server: Server) -> None:
+def test_the_log_is_json_and_names_the_models_and_their_providers(server: Server) -> None:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     (loaded,) = [line for line in lines if line["message"] == "models are loaded"]
 
@@ -62,7 +63,7 @@ def test_the_log_is_json_and_says_what_is_served_by_which_provider(server: Serve
     assert {"time", "level", "logger", "message", "process"} <= loaded.keys()
 
 
-def test_a_chunked_body_over_the_limit_is_413_before_it_ends_and_the_connection_is_closed(server: Server) -> None:
+def test_a_chunked_body_over_the_limit_is_413_before_its_end_and_closes_the_connection(server: Server) -> None:
     chunk = b"2710\r\n" + b"0" * 10_000 + b"\r\n"
     with server.connect() as connection:
         connection.sendall(
@@ -81,7 +82,7 @@ def test_a_chunked_body_over_the_limit_is_413_before_it_ends_and_the_connection_
         assert connection.recv(1) == b""  # closed, though the body never ended
 
 
-def test_a_content_length_over_the_limit_is_413_before_any_of_the_body_is_sent(server: Server) -> None:
+def test_a_content_length_over_the_limit_is_413_before_the_body_is_sent(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -101,7 +102,7 @@ def test_a_client_that_sends_all_of_its_body_before_it_reads_gets_the_413(server
     assert response.status_code == 413
 
 
-def test_a_client_that_goes_away_leaves_no_traceback_and_a_working_server(server: Server) -> None:
+def test_a_client_that_disconnects_causes_no_traceback(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n0"
@@ -160,6 +161,22 @@ def test_signals_that_mean_reopen_the_logs_are_ignored(package_folder: Path, tmp
         assert [server.process.pid, *children(server.process.pid)] == processes
 
 
+def test_only_signals_of_the_platform_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
+
+    assert stop_signals() == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_the_c_library_is_called_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr("serving.process.worker.ctypes.CDLL", calls.append)
+    monkeypatch.setattr("sys.platform", "win32")
+
+    _return_freed_memory()
+
+    assert calls == []
+
+
 def test_a_server_started_by_nohup_survives_sighup(package_folder: Path, tmp_path: Path) -> None:
     program = (
         "import signal, sys\n"
@@ -187,7 +204,7 @@ def test_a_worker_that_is_sent_sighup_drains_and_is_replaced(package_folder: Pat
         assert stays in children(server.process.pid)
 
 
-def test_after_sigterm_it_is_not_ready_but_answers_until_the_grace_time_is_over(
+def test_after_sigterm_it_is_not_ready_but_answers_for_the_drain_seconds(
     package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
 ) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--drain-seconds", "3") as server:
@@ -209,7 +226,7 @@ def test_after_sigterm_it_is_not_ready_but_answers_until_the_grace_time_is_over(
             httpx2.get(f"{url}/readyz")
 
 
-def test_headers_without_end_are_431(server: Server) -> None:
+def test_endless_headers_are_431(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 2 * MAX_HEAD_BYTES)
         status, headers, body = read_response(connection)
@@ -217,7 +234,7 @@ def test_headers_without_end_are_431(server: Server) -> None:
     assert json.loads(body)["error"]["code"] == "headers_too_large"
 
 
-def test_trailers_without_end_close_the_connection(server: Server) -> None:
+def test_endless_trailers_close_the_connection(server: Server) -> None:
     with server.connect() as connection, suppress(ConnectionError):
         connection.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -228,7 +245,7 @@ def test_trailers_without_end_close_the_connection(server: Server) -> None:
         assert connection.recv(1) == b""
 
 
-def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
+def test_a_killed_worker_is_replaced_while_the_other_answers(
     package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
 ) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
@@ -239,7 +256,7 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
         gauges = f"gauge_live*_{workers[0]}.db"
         assert list(metrics.glob(gauges))
         os.kill(workers[0], signal.SIGKILL)
-        server.wait_for_log("died with exit code -9")  # what it had accepted is lost with it
+        server.wait_for_log("died with exit code -9")
         statuses = set()
         started_at = time.monotonic()
         while len(children(server.process.pid)) < 2 or time.monotonic() < started_at + 2:
@@ -258,7 +275,7 @@ def test_a_killed_worker_is_replaced_and_the_other_goes_on_answering(
         assert not metrics.exists()
 
 
-def test_a_worker_that_hangs_is_replaced_and_others_are_not(package_folder: Path, tmp_path: Path) -> None:
+def test_only_a_worker_that_hangs_is_replaced(package_folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from pdeinfer.cli import main as cli\n"
@@ -276,7 +293,7 @@ def test_a_worker_that_hangs_is_replaced_and_others_are_not(package_folder: Path
         while len(children(server.process.pid)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(5)  # more than a worker has that never answers
+        time.sleep(5)  # longer than a silent worker is left alive
 
         assert works in children(server.process.pid)
         assert server.log.read_text().count("has not answered") == 1
@@ -313,7 +330,7 @@ def test_workers_end_with_their_supervisor(package_folder: Path, tmp_path: Path)
             time.sleep(0.05)
 
 
-def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
+def test_an_endless_request_delays_the_exit_by_the_shutdown_timeout_at_most(
     package_folder: Path, tmp_path: Path
 ) -> None:
     with (
@@ -332,7 +349,7 @@ def test_a_request_that_never_ends_does_not_hold_up_the_exit_beyond_the_timeout(
         assert server.process.wait(PATIENCE) == 0
 
 
-def test_a_restart_listens_where_connections_that_the_former_workers_closed_linger() -> None:
+def test_a_restart_can_listen_while_closed_connections_of_former_workers_linger() -> None:
     def listen(port: int) -> tuple[socket.socket, socket.socket]:
         reserved = bind("127.0.0.1", port)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""The protocol on a real socket, with an application of the test."""
+"""The HTTP protocol on a real socket, with a minimal application."""
 
 import asyncio
 import gc
@@ -16,11 +16,11 @@ from serving.process.parser import HttpParser
 from serving.process.protocol import JoinedWrites, LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
-SIZE = 60_000  # less than asyncio's own limit on what is not sent
+SIZE = 60_000  # below asyncio's own limit on unsent bytes
 
 
 def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the server has closed the connection: what is not sent would be held for ever."""
+    """Even if the server has closed the connection: the unsent rest would be held for ever."""
     monkeypatch.setattr(protocol, "SEND_TIMEOUT", 0.2)
 
     async def answer(_: Scope, __: Receive, send: Send) -> None:
@@ -56,10 +56,10 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHo"])
 @pytest.mark.parametrize("before", [b"", GET], ids=["first", "second"])
-def test_a_connection_that_sends_no_whole_request_is_closed(
+def test_a_connection_that_sends_an_incomplete_request_is_closed(
     monkeypatch: pytest.MonkeyPatch, before: bytes, sent: bytes
 ) -> None:
-    """Also where it sends what the parser skips: an empty line before a request."""
+    """Even if it sends an empty line, which the parser skips before a request."""
     if not before:
         monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.2)
 
@@ -112,7 +112,7 @@ def upgrade(path: str, *headers: str) -> bytes:
     ],
     ids=["a request as the body", "a length", "no length", "one after the other", "chunks", "many"],
 )
-def test_a_request_for_another_protocol_is_a_request_like_any_other(
+def test_a_request_that_offers_another_protocol_is_an_ordinary_request(
     sent: bytes, requests: list[tuple[str, bytes]], step: int
 ) -> None:
     protocol = Recorder()
@@ -122,14 +122,14 @@ def test_a_request_for_another_protocol_is_a_request_like_any_other(
     assert protocol.requests == requests
 
 
-def test_what_is_not_http_behind_such_a_request_is_an_error() -> None:
+def test_another_protocol_behind_such_a_request_is_an_error() -> None:
     parser = HttpParser(Recorder())
     with pytest.raises(httptools.HttpParserError):
         parser.feed_data(upgrade("/a", "Content-Length: 2") + b"ok" + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
 class Recorder:
-    """The path and the body of every request that a parser has seen to its end."""
+    """Records the path and the body of every complete request."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, bytes]] = []
@@ -153,7 +153,7 @@ class Recorder:
         self.requests.append((self.path.decode(), self.body))
 
 
-def test_a_closed_connection_is_free_without_the_garbage_collector() -> None:
+def test_a_closed_connection_is_freed_without_the_garbage_collector() -> None:
     async def answer(_: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})

@@ -12,7 +12,7 @@ from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from serving.settings import Settings, parse_settings
 
 
-def test_the_defaults_listen_on_the_loopback_only_and_serve_the_bundled_models() -> None:
+def test_the_defaults_listen_on_loopback_and_serve_the_bundled_models() -> None:
     settings = parse_settings([])
 
     assert (settings.host, settings.port, settings.device, settings.models) == ("127.0.0.1", 8000, "auto", ())
@@ -25,7 +25,7 @@ def test_flags_are_read() -> None:
     assert (settings.port, settings.threads, settings.max_body_bytes) == (9000, 3, 1000)
 
 
-def test_the_environment_is_read_and_flags_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_precede_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PDEINFER_MODELS", "digits-pde, mnist-pde")
     monkeypatch.setenv("PDEINFER_PORT", "9000")
     monkeypatch.setenv("PDEINFER_MAX_IMAGES", "7")
@@ -37,7 +37,7 @@ def test_the_environment_is_read_and_flags_come_first(monkeypatch: pytest.Monkey
     assert parse_settings(["other"]).models == ("other",)
 
 
-def test_a_file_is_read_after_flags_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_and_environment_variables_precede_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(
         'models = ["digits-pde"]\nport = 9000\nmax_images = 7\nworkers = 3\n[per_model.digits-pde]\nmax_delay_ms = 2\n'
@@ -69,7 +69,7 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     assert message in line
 
 
-def test_one_model_may_be_batched_in_another_way() -> None:
+def test_per_model_settings_change_the_batching_of_one_model() -> None:
     settings = parse_settings(
         ["--max-delay-ms=1", '--per-model={"mnist-pde": {"max_batch_size": 64, "max_delay_ms": 0, "max_queue": 99}}']
     )
@@ -78,7 +78,7 @@ def test_one_model_may_be_batched_in_another_way() -> None:
     assert settings.batching("digits-pde") == (32, 1, 256)
 
 
-def test_one_model_may_have_another_precision() -> None:
+def test_per_model_settings_change_the_precision_of_one_model() -> None:
     settings = parse_settings(["--precision=int8", '--per-model={"digits-pde": {"precision": "float32"}}'])
 
     assert settings.precision_of("cifar10-global") == "int8"
@@ -86,7 +86,7 @@ def test_one_model_may_have_another_precision() -> None:
     assert parse_settings([]).precision_of("digits-pde") == "float32"
 
 
-def test_a_batch_has_no_more_images_than_may_wait() -> None:
+def test_a_batch_is_no_larger_than_the_queue() -> None:
     assert parse_settings(["--max-batch-size=1000"]).batching("digits-pde") == (256, 0, 256)
 
 
@@ -97,7 +97,7 @@ def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings(workers=2, threads=3).worker_threads == 3
 
 
-def test_keys_are_shown_nowhere(
+def test_keys_are_never_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "keys").write_text("k3y-of-file\n")
@@ -143,7 +143,7 @@ def test_keys_are_shown_nowhere(
         (["--cors-origins", "example.org"], {}, "cors_origins (--cors-origins"),
     ],
 )
-def test_settings_that_do_not_fit_are_one_line_and_exit_code_2(
+def test_inconsistent_settings_are_one_line_and_exit_code_2(
     arguments: list[str],
     environment: dict[str, str],
     message: str,
@@ -177,7 +177,7 @@ def test_files_are_read_as_utf_8_in_any_locale(tmp_path: Path, name: str) -> Non
     assert result.returncode == 0, result.stderr
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
 
@@ -227,7 +227,7 @@ def test_an_unknown_flag_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> N
     assert "--max-bodybytes" in capsys.readouterr().err
 
 
-def test_help_shows_every_setting_its_default_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_setting_with_its_default_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         parse_settings(["--help"])
 

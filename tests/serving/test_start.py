@@ -1,4 +1,4 @@
-"""How soon `make serve` opens for business."""
+"""How soon the server is ready."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ from tests.documents import reader_environment
 from tests.servers import PATIENCE, wait_for_log
 
 READY_SECONDS = 3.0
-STARTS = 5  # the best counts: the machine may have much else to do
+STARTS = 5  # the best one counts, as the machine may be busy
 
 
 def seconds_to_ready(log: Path) -> float:
-    """Start what `make serve` starts, and return when it classifies with every bundled model.
+    """Return how long `pdeinfer serve` takes until it classifies with every bundled model.
 
-    The time in which its main thread waited for a CPU, because other programs had them, is not counted.
+    Time in which its main thread waited for a CPU is not counted.
     """
     command = [str(Path(sys.executable).with_name("pdeinfer")), "serve", "--port", "0"]
     started_at = time.monotonic()
@@ -40,7 +40,7 @@ def seconds_to_ready(log: Path) -> float:
 
 
 def seconds_without_cpu(pid: int) -> float:
-    """Return how long a process's main thread could have run and had no CPU: 0 where Linux does not tell."""
+    """Return how long a process's main thread has waited for a CPU, or 0 if the system does not tell."""
     try:
         _running, waiting, _slices = Path(f"/proc/{pid}/schedstat").read_text().split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Traces go to the collector that the environment names."""
+"""Traces reach the collector that the environment names."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Png = Callable[[np.ndarray], bytes]
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps the bodies that are posted to it."""
+    """Keeps the bodies posted to it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -45,7 +45,7 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def test_a_request_is_traced_with_its_decoding_and_computing_in_the_clients_trace(
+def test_decoding_and_computing_are_traced_in_the_trace_of_the_client(
     collector: Collector,
     package_folder: Path,
     tmp_path: Path,
