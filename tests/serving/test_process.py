@@ -122,8 +122,10 @@ def test_no_image_bytes_are_logged(server: Server) -> None:
     assert "secret" not in server.log.read_text()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGHUP, "1"), (signal.SIGTERM, "2"), (signal.SIGHUP, "2")],
+)
 def test_a_signal_to_stop_lets_the_request_in_flight_be_answered(
     package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png, number: signal.Signals, workers: str
 ) -> None:
