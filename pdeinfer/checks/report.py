@@ -97,10 +97,12 @@ class Report:
         tolerance = "" if self.tolerance is None else f", tolerance {self.tolerance:g}"
         name = _ROW_KEYS[self.subject]
         last = "top-1 equal" if self.subject == "probabilities" else "largest"
+        sizes = "batch sizes" if any(entry.batch_size is not None for entry in self.comparisons) else ""
+        header = (sizes, "compared", "max |diff|", "max rel.")
         row = "  {:<22}{:<14}{:>9}{:>12}{:>12}{:>15}"
         lines = [
             f"{self.candidate} against {self.reference}{tolerance}",
-            row.format(name, "batch sizes", "compared", "max |diff|", "max rel.", last),
+            row.format(name, *header, last),
         ]
         lines += [
             row.format(name, *_cells([entry for entry in self.comparisons if entry.name == name]))
