@@ -178,7 +178,7 @@ async def classify(request: Request, hold: Hold) -> Response:
         return StreamingResponse(_lines(names, first, parts), media_type=NDJSON)
     outcomes = await served.classify(files, top_k, deadline)
     if not any(isinstance(outcome, Prediction) for outcome in outcomes) and isinstance(outcomes[0], Exception):
-        raise outcomes[0]
+        raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
     results = [_result(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     content = {"model": served.name, "version": served.version, "results": results}
     return Response(_to_json(content), media_type="application/json")

@@ -81,11 +81,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServingError)
     async def serving_error(request: Request, error: ServingError) -> Response:
+        # The frames of its traceback hold the body, and in the end the error itself: only the garbage collector would
+        # free them. (Starlette does the same from 1.10.)
+        error.__traceback__ = None
         return error_response(request.scope, error.code, str(error))
-
-    @app.exception_handler(ImageError)
-    async def image_error(request: Request, error: ImageError) -> Response:
-        return error_response(request.scope, code_of(error), str(error))
 
     @app.exception_handler(HTTPException)
     async def routing_error(request: Request, error: HTTPException) -> Response:
