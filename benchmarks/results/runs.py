@@ -1,6 +1,7 @@
 """Reads and adds the finished trainings in `results/`, and groups those that may share a mean."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,10 +96,17 @@ class Group:
 
     @property
     def recipe_label(self) -> str:
-        """The epochs and the options of the recipe, e.g. "150 epochs, mixup 0.2, distilled"."""
-        mixup, distilled = self.recipe.get("mixup"), self.recipe.get("distillation_weight")
-        parts = [f"{self.epochs} epochs", mixup and f"mixup {mixup:g}", distilled and "distilled"]
-        return ", ".join(part for part in parts if part)
+        """Epochs and options, e.g. "150 epochs, mixup 0.2, distilled from cifar10-resnet32"."""
+        recipe, parts = self.recipe, [f"{self.epochs} epochs"]
+        if "mixup" in recipe:
+            parts.append(f"mixup {recipe['mixup']:g}")
+        if "teacher" in recipe:
+            parts.append(f"distilled from {recipe['teacher']}")
+        if "initial_weights" in recipe:
+            parts.append(f"started from {recipe['initial_weights']}")
+        if "precision" in recipe:
+            parts.append(recipe["precision"])
+        return ", ".join(parts)
 
     @property
     def label(self) -> str:
@@ -107,12 +115,22 @@ class Group:
 
 
 def effective_recipe(record: TrainingRecord) -> dict[str, Any]:
-    """Return the recipe without the values that change nothing: equal for equal trainings, older records included."""
+    """Return what decides a training beside network and seed, without values that change nothing.
+
+    It is equal for equal trainings, whichever version recorded them. Beside the values of the recipe it names the
+    teacher, the model whose weights the training started from, and a precision other than float32.
+    """
     recipe = {name: value for name, value in record.recipe.items() if value not in (None, 0, False)}
     if recipe.get("initializations") == 1:
         del recipe["initializations"]
     if "distillation_weight" not in recipe:
         recipe.pop("temperature", None)
+    if record.teacher is not None:
+        recipe["teacher"] = record.teacher["model"]
+    if record.init is not None:
+        recipe["initial_weights"] = record.init["model"]
+    if record.precision != "float32":
+        recipe["precision"] = record.precision
     return recipe
 
 
@@ -199,18 +217,10 @@ def _place(group: Group) -> tuple[int, bool, int, int, str]:
 
 
 def _target(run: Run, parent: Path) -> Path:
-    """Return the folder for a run: one with a new name, or that of the run it replaces."""
-    group = Group((run,))
-    name = (
-        f"{group.recipe_label}-seed-{run.record.seed}".replace(" epochs", "-epochs")
-        .replace(", ", "-")
-        .replace(" ", "-")
-    )
-    for number in count(1):
-        target = parent / (name if number == 1 else f"{name}-{number}")
-        if not target.exists() or _identity(read_run(target)) == _identity(run):
-            return target
-    raise AssertionError("count is endless")
+    """Return the folder for a run: that of the run it replaces, or a new one."""
+    name = re.sub(r"[, ]+", "-", f"{Group((run,)).recipe_label} seed {run.record.seed}")
+    folders = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(folder for folder in folders if not folder.exists() or _identity(read_run(folder)) == _identity(run))
 
 
 def _with_one_step(network: Network) -> tuple[Network, int] | None:

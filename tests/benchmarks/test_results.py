@@ -85,11 +85,15 @@ def test_runs_of_two_recipes_stand_side_by_side_and_share_no_mean(tmp_path: Path
     ]
 
 
-def test_a_distilled_run_has_a_row_of_its_own_that_says_so(tmp_path: Path) -> None:
-    options = {"mixup": 0.2, "distillation_weight": 0.9, "temperature": 4.0}
-    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
-    write_run(tmp_path / "mnist-cnn" / "b", seed=0, recipe=recipe(7) | options)
-    assert [row[1] for row in rows(read_groups(tmp_path))] == ["7 epochs", "7 epochs, mixup 0.2, distilled"]
+def test_a_distilled_run_has_a_row_of_its_own_that_names_its_teacher(tmp_path: Path) -> None:
+    options = recipe(7) | {"mixup": 0.2, "distillation_weight": 0.9, "temperature": 4.0}
+    write_run(tmp_path / "runs" / "plain", seed=0)
+    for teacher in ("a", "b"):
+        write_run(tmp_path / "runs" / teacher, seed=0, recipe=options, teacher={"model": teacher, "sha256": "0"})
+    names = [add_run(folder, tmp_path / "results").name for folder in sorted((tmp_path / "runs").iterdir())]
+    assert names[0] == "7-epochs-mixup-0.2-distilled-from-a-seed-0"
+    labels = [row[1] for row in rows(read_groups(tmp_path / "results"))]
+    assert labels == ["7 epochs", *(f"7 epochs, mixup 0.2, distilled from {teacher}" for teacher in ("a", "b"))]
 
 
 def test_values_that_change_nothing_do_not_split_a_row(tmp_path: Path) -> None:
