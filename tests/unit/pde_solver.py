@@ -1,4 +1,4 @@
-"""The scheme as the tests run it: in NumPy, on given or random fields."""
+"""Runs the scheme in NumPy, on given or random fields."""
 
 import numpy as np
 

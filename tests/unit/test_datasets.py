@@ -1,4 +1,4 @@
-"""The readers of the data sets' standard files, on files made here."""
+"""Reading the standard data sets from synthetic files."""
 
 import gzip
 import struct
@@ -62,7 +62,7 @@ def test_mnist_is_read_from_idx_files_one_level_down(tmp_path: Path, name_of: Ca
         assert split.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
 
 
-def test_of_two_data_sets_with_the_same_names_none_is_guessed(mnist: Path, tmp_path: Path) -> None:
+def test_two_data_sets_with_the_same_file_names_are_refused(mnist: Path, tmp_path: Path) -> None:
     for name in ("fashion-mnist", "mnist"):
         (tmp_path / name).symlink_to(mnist)
     with pytest.raises(DatasetError, match=r"mnist in one of its folders, found some in fashion-mnist and mnist$"):

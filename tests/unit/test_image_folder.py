@@ -84,13 +84,13 @@ def test_images_are_decoded_as_for_prediction(flat: Path) -> None:
             assert np.array_equal(image, to_array(file, SPEC))
 
 
-def test_validation_images_are_read_where_the_folder_has_them(split: Path) -> None:
+def test_validation_images_are_read_if_the_folder_has_them(split: Path) -> None:
     dataset, _ = find_images(split).read(SPEC)
     assert dataset.validation is not None
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [8, 6, 4]
 
 
-def test_unreadable_images_are_left_out_and_told(split: Path) -> None:
+def test_unreadable_images_are_left_out_and_reported(split: Path) -> None:
     broken = split / "train" / "dog" / "01.jpg"
     broken.write_bytes(broken.read_bytes()[:100])
     (split / "test" / "cat" / "00.png").write_bytes(b"")
@@ -163,7 +163,7 @@ def single_class(folder: Path) -> None:
         (lambda folder: folder.rename(folder.with_name("other")), r"photos: expected a folder of images"),
     ],
 )
-def test_a_folder_that_is_no_data_set_is_an_error(flat: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_a_folder_that_is_not_a_data_set_is_refused(flat: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(flat)
     with pytest.raises(DatasetError, match=message):
         find_images(flat)
@@ -180,15 +180,13 @@ def test_a_folder_that_is_no_data_set_is_an_error(flat: Path, damage: Callable[[
         ),
     ],
 )
-def test_splits_that_do_not_fit_each_other_are_an_error(
-    split: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_splits_with_different_classes_are_refused(split: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(split)
     with pytest.raises(DatasetError, match=message):
         find_images(split)
 
 
-def test_a_class_of_which_no_image_can_be_read_is_an_error_that_says_why(split: Path) -> None:
+def test_a_class_without_readable_images_is_refused_with_the_reason(split: Path) -> None:
     for file in (split / "val" / "dog").iterdir():
         file.write_bytes(b"x")
     with pytest.raises(DatasetError, match=r"no image of class 'dog' in 'val' can be read: .*00.png: expected a BMP"):
@@ -223,7 +221,7 @@ class TestRecorded:
         with pytest.raises(DatasetError, match=r"expected the test images of the training"):
             load_test_split(record, preset_of(("cat", "dog")), flat)
 
-    def test_more_training_images_change_nothing_where_the_test_has_its_folder(self, split: Path) -> None:
+    def test_more_training_images_do_not_matter_if_the_test_has_its_own_folder(self, split: Path) -> None:
         record = self.record(split)
         write_images(split / "train" / "dog", 6)
         assert len(load_test_split(record, preset_of(("cat", "dog")), split)) == 4
@@ -245,7 +243,7 @@ class TestRecorded:
         with pytest.raises(DatasetError, match="digits-pde: --data-dir must name the folder"):
             load_test_split(record_of(dataset), PRESET, None)
 
-    def test_images_that_the_network_does_not_take_are_an_error(self) -> None:
+    def test_images_of_another_shape_or_number_of_classes_are_refused(self) -> None:
         with pytest.raises(DatasetError, match=r"expected images of shape \(28, 28, 1\) and 10 classes"):
             load_test_split(record_of("digits"), PRESETS["mnist-pde"], None)
         with pytest.raises(DatasetError, match=r"and 2 classes, got a data set of \(8, 8, 1\) and 10"):
@@ -253,9 +251,9 @@ class TestRecorded:
 
 
 class TestTrainingImages:
-    """Images to calibrate a network on: those that it may have learnt from."""
+    """Images for calibration: those that the network may have learnt from."""
 
-    def test_of_a_recorded_folder_they_are_the_training_images(self, flat: Path) -> None:
+    def test_a_recorded_folder_gives_its_training_images(self, flat: Path) -> None:
         found = load_training_images(TestRecorded.record(flat), preset_of(("cat", "dog")), flat)
         expected, _ = find_images(flat).read_split("train", SPEC)
         assert np.array_equal(found, expected.images)
@@ -269,14 +267,14 @@ class TestTrainingImages:
             load_training_images(record, preset_of(("cat", "dog")), flat / "dog")
 
     @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-    def test_of_a_standard_data_set_they_are_the_training_images(
+    def test_a_standard_data_set_gives_its_training_images(
         self, dataset: DatasetName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         train, test = (Split(np.full((2, 8, 8, 1), value, np.uint8), np.zeros(2, np.int64)) for value in (1, 2))
         monkeypatch.setattr(recorded, "load_dataset", lambda *_: Dataset(train, test))
         found = load_training_images(record_of(dataset), PRESET, tmp_path)
         assert np.array_equal(found, train.images)
-        write_images(tmp_path, 1)  # a picture beside them is none of them
+        write_images(tmp_path, 1)  # an image beside the files is ignored
         for name in ("t10k-labels-idx1-ubyte.gz", "test_batch.bin"):
             (tmp_path / "files").mkdir(exist_ok=True)
             (tmp_path / "files" / name).touch()

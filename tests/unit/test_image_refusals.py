@@ -32,7 +32,7 @@ def rle_bmp(width: int, height: int, data: bytes) -> bytes:
 
 
 def tiff(order: str, strips: int, kind: int = 4) -> bytes:
-    """Return 8x8 grey pixels in strips of 4 rows, which all but the first have the place of the second."""
+    """Return 8x8 grey pixels in strips of 4 rows; all but the first strip share the place of the second."""
     pixels = bytes(64)
     places = struct.pack(f"{order}{strips}L", 8, *[40] * (strips - 1))
     tags = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (277, 1), (278, 4)]
@@ -205,7 +205,7 @@ class TestRefusals:
             with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
                 to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
 
-    def test_pillows_own_warning_of_a_bomb_is_the_same_error(self) -> None:
+    def test_pillows_own_warning_of_a_bomb_is_too_large(self) -> None:
         with pytest.raises(ImageTooLargeError, match="expected at most 64000000 pixels"):
             to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC)
 
@@ -219,8 +219,8 @@ class TestRefusals:
             to_array(image, self.SPEC, max_pixels=109)
 
 
-class TestFailuresThatAreNotTheImages:
-    """What the machine or a bug does is not blamed on the image."""
+class TestFailuresOfTheMachine:
+    """Failures of the machine and bugs are not blamed on the image."""
 
     CONTENT = encode(PIL.Image.new("L", (8, 8)), "PNG")
 

@@ -21,7 +21,7 @@ ORIENTATION = 0x0112
 
 
 class TestKindsOfInput:
-    """Step 1: whatever holds an image."""
+    """Step 1: every kind of input."""
 
     PIXELS = random_pixels(5, 7, 3)
 
@@ -63,7 +63,7 @@ class TestKindsOfInput:
         content = encode(PIL.Image.fromarray(random_pixels(16, 16, 3)), "JPEG", quality=90)
         assert np.array_equal(to_array(content, rgb(16, 16)), np.asarray(PIL.Image.open(io.BytesIO(content))))
 
-    def test_a_jpeg_of_two_pictures_as_phones_write_it_gives_the_first(self) -> None:
+    def test_a_phone_jpeg_with_two_pictures_gives_the_first(self) -> None:
         first, second = (PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
         content = encode(first, "MPO", save_all=True, append_images=[second], quality=100)
         assert np.abs(to_array(content, rgb(8, 8)).astype(int) - [255, 0, 0]).max() <= 2
@@ -125,7 +125,7 @@ class TestOrientation:
 
 
 class TestDepth:
-    """Step 3: more, and fewer, than 8 bits."""
+    """Step 3: more or fewer than 8 bits."""
 
     VALUES = np.array([[0, 128, 129, 257, 385, 386], [1000, 32767, 32768, 65406, 65407, 65535]], np.uint16)
     ROUNDED = np.array([[0, 0, 1, 1, 1, 2], [4, 127, 128, 254, 255, 255]], np.uint8)  # value / 257
@@ -300,7 +300,7 @@ class TestColour:
 
     @pytest.mark.parametrize("mode", [mode for mode in PIL.Image.MODES if mode not in ("I", "F")])
     @pytest.mark.parametrize("spec", [grey(4, 4), rgb(4, 4), grey(2, 3), rgb(2, 3)])
-    def test_no_mode_of_pillow_is_left_out(self, mode: str, spec: InputSpec) -> None:
+    def test_every_mode_of_pillow_is_converted(self, mode: str, spec: InputSpec) -> None:
         result = to_array(PIL.Image.new(mode, (4, 4)), spec)
         assert (result.shape, result.dtype) == ((spec.height, spec.width, spec.channels), np.uint8)
 
@@ -352,7 +352,7 @@ class TestFit:
         height=st.integers(1, 70), width=st.integers(1, 70), target=st.tuples(st.integers(1, 40), st.integers(1, 40))
     )
     @settings(deadline=None)
-    def test_every_size_gives_every_size_and_crop_and_stretch_add_no_black(
+    def test_any_size_fits_any_size_and_only_pad_adds_black(
         self, height: int, width: int, target: tuple[int, int]
     ) -> None:
         white = np.full((height, width), 255, np.uint8)
@@ -368,12 +368,12 @@ class TestReducedJpeg:
 
     @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
     @pytest.mark.parametrize("orientation", [1, 6])
-    def test_it_gives_what_all_of_its_pixels_would(self, fit: Fit, orientation: int) -> None:
+    def test_it_gives_nearly_the_same_pixels_as_in_full(self, fit: Fit, orientation: int) -> None:
         photo = PIL.Image.fromarray(random_pixels(12, 16, 3)).resize((800, 600), PIL.Image.Resampling.BICUBIC)
         exif = PIL.Image.Exif()
         exif[ORIENTATION] = orientation
         content = encode(photo, "JPEG", quality=95, exif=exif)
-        with PIL.Image.open(io.BytesIO(content)) as whole:  # a Pillow image is taken with the pixels that it has
+        with PIL.Image.open(io.BytesIO(content)) as whole:  # a Pillow image is taken at its own size
             expected = to_array(whole, rgb(32, 32, fit))
             assert whole.size == (800, 600)
         difference = to_array(content, rgb(32, 32, fit)).astype(int) - expected
@@ -389,7 +389,7 @@ class TestReducedJpeg:
             ((4095, 4095), (4095, 4095)),
         ],
     )
-    def test_it_keeps_four_times_the_input_and_no_part_of_a_pixel(
+    def test_it_keeps_four_times_the_input_and_whole_pixels(
         self, size: tuple[int, int], decoded: tuple[int, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes = []

@@ -1,4 +1,4 @@
-"""The numerical scheme against exact and spectral solutions: it converges to them at second order."""
+"""The numerical scheme converges to exact and spectral solutions at second order."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ END_TIME = 0.5
 
 
 def time_steps(dx: float) -> tuple[int, float]:
-    """Return the number of steps to END_TIME and dt, proportional to dx^2 as DuFort-Frankel needs it."""
+    """Return the number of steps to END_TIME and dt, proportional to dx^2 as DuFort-Frankel requires."""
     num_steps = round(END_TIME / (0.2 * dx**2))
     return num_steps, END_TIME / num_steps
 

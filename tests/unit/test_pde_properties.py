@@ -1,4 +1,4 @@
-"""What holds for every solution of the numerical scheme."""
+"""Properties of every solution of the numerical scheme."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -14,7 +14,7 @@ few_examples = settings(max_examples=40, deadline=None)
 
 @st.composite
 def problems(draw: st.DrawFn) -> Fields:
-    """Draw the fields of a problem on a small map (H, W, C) of any aspect."""
+    """Draw the fields of a problem on a small map (H, W, C) of any aspect ratio."""
     shape = (draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 2)))
 
     def field(low: float, high: float) -> Field:
@@ -85,7 +85,7 @@ def test_the_solution_is_linear_in_both_levels_and_the_source(problem: Fields, a
 
 @few_examples
 @given(problems())
-def test_without_diffusion_the_sum_over_the_map_changes_by_the_source_alone(problem: Fields) -> None:
+def test_without_diffusion_only_the_source_changes_the_sum_over_the_map(problem: Fields) -> None:
     dt = STRETCHED_GRID["dt"]
     solution, _ = solve(
         problem["h"],

@@ -1,4 +1,4 @@
-"""Courant and diffusion numbers, and where the numerical scheme is stable."""
+"""Courant and diffusion numbers, and the stability of the numerical scheme."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_diffusion_numbers_are_diffusivity_times_dt_over_the_squared_pixel_dista
 
 
 def growth(courant: tuple[float, float], num_steps: int) -> float:
-    """Return how much larger random noise on a 32x32 map is after steps of pure advection."""
+    """Return the factor by which pure advection amplifies random noise on a 32x32 map."""
     h, h_previous = np.random.default_rng(0).standard_normal((2, 32, 32, 1))
     velocity = (np.full((1, 1, 1), courant[0]), np.full((1, 1, 1), courant[1]))
     solution, _ = solve(h, h_previous, np.zeros((1, 1, 1)), velocity, None, num_steps=num_steps, dt=1.0)
@@ -30,14 +30,14 @@ def growth(courant: tuple[float, float], num_steps: int) -> float:
 
 
 @pytest.mark.parametrize("courant", [(0.98, 0.0), (0.0, -0.98), (0.5, 0.48), (-0.2, 0.78)], ids=str)
-def test_advection_stays_bounded_while_the_courant_numbers_add_up_to_less_than_one(
+def test_advection_is_bounded_if_the_courant_numbers_sum_to_less_than_one(
     courant: tuple[float, float],
 ) -> None:
     assert growth(courant, num_steps=2000) < 5  # measured: 1.4 to 2.5
 
 
 @pytest.mark.parametrize("courant", [(1.02, 0.0), (0.0, -1.02), (0.5, 0.52), (-0.2, 0.82)], ids=str)
-def test_advection_grows_without_bound_once_they_add_up_to_more_than_one(courant: tuple[float, float]) -> None:
+def test_advection_grows_without_bound_if_they_sum_to_more_than_one(courant: tuple[float, float]) -> None:
     assert growth(courant, num_steps=200) > 1e10
 
 

@@ -1,4 +1,4 @@
-"""Presets and PDE layers on the way through JSON, and what is not one."""
+"""Presets and PDE layers survive JSON; invalid ones are rejected."""
 
 import json
 from dataclasses import replace
@@ -16,12 +16,12 @@ DIGITS = PRESETS["digits-pde"]
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_a_preset_survives_the_way_through_json(preset: Preset) -> None:
+def test_a_preset_survives_json(preset: Preset) -> None:
     assert Preset.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
     assert Preset.from_dict(preset.to_dict()) == preset
 
 
-def test_a_variant_survives_the_way_through_json() -> None:
+def test_a_variant_survives_json() -> None:
     variant = Preset(
         "photos-2.1_b",
         InputSpec(32, 24, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), fit="stretch"),
@@ -39,7 +39,7 @@ def test_a_variant_survives_the_way_through_json() -> None:
     ],
 )
 @pytest.mark.parametrize("network", [DIGITS.network, PRESETS["mnist-pde"].network], ids=["residual", "single-channel"])
-def test_every_choice_of_a_pde_layer_survives_the_way_through_json(
+def test_every_choice_of_a_pde_layer_survives_json(
     network: ResidualNetwork | SingleChannelNetwork, pde: PdeSpec
 ) -> None:
     place = {"pde": pde} if isinstance(network, ResidualNetwork) else {"feature": pde}
@@ -48,7 +48,7 @@ def test_every_choice_of_a_pde_layer_survives_the_way_through_json(
     assert PdeSpec.from_dict(json.loads(json.dumps(pde.to_dict()))) == pde
 
 
-def test_a_pde_layer_written_before_there_were_sources_and_starts_is_read_with_what_it_had() -> None:
+def test_a_pde_layer_from_before_sources_and_starts_is_read_unchanged() -> None:
     values = {"num_steps": 5, "dt": 0.2, "velocity": "preactivation", "diffusivity": 1.0}
     assert PdeSpec.from_dict(values) == PdeSpec(5, 0.2, "preactivation", 1.0, source="input", start="input")
 
@@ -66,7 +66,7 @@ def test_a_pde_layer_is_described_by_its_values_and_the_kind_of_its_diffusivity(
 
 
 def without(*path: str) -> dict[str, Any]:
-    """Return the digits preset as a dict that lacks what the path leads to."""
+    """Return the digits preset as a dict without the entry at a path."""
     values = json.loads(json.dumps(DIGITS.to_dict()))
     parent = values
     for key in path[:-1]:
@@ -123,7 +123,7 @@ def with_value(value: object, *path: str) -> dict[str, Any]:
         (with_value("../../etc", "name"), r"name must be letters, .* not '\.\./\.\./etc'"),
     ],
 )
-def test_a_hostile_dict_is_rejected_with_what_is_wrong_in_it(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_dict_is_rejected_with_the_reason(values: dict[str, Any], message: str) -> None:
     with pytest.raises(PresetError, match=message):
         Preset.from_dict(values)
 
@@ -169,6 +169,6 @@ def test_any_json_value_anywhere_gives_a_preset_or_a_preset_error(value: object,
 
 @given(json_values)
 @settings(deadline=None)
-def test_json_that_is_no_preset_at_all_gives_a_preset_error(value: Any) -> None:
+def test_json_that_is_not_a_preset_raises_a_preset_error(value: Any) -> None:
     with pytest.raises(PresetError):
         Preset.from_dict(value)

@@ -1,4 +1,4 @@
-"""The presets and the values they are made of."""
+"""The presets and their values."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -55,7 +55,7 @@ def test_each_preset_is_listed_under_its_own_name_with_ten_labels() -> None:
     assert {len(preset.labels) for preset in PRESETS.values()} == {10}
 
 
-def test_a_whole_number_of_time_is_a_float() -> None:
+def test_an_integer_dt_becomes_a_float() -> None:
     assert isinstance(PdeSpec(dt=1).dt, float)
 
 
@@ -68,7 +68,7 @@ def test_a_whole_number_of_time_is_a_float() -> None:
         ("cifar10-global-no-diffusion", "depthwise", None),
     ],
 )
-def test_the_ablations_differ_from_cifar10_global_in_one_field_alone(
+def test_each_ablation_differs_from_cifar10_global_in_one_field(
     name: str, velocity: str | None, diffusivity: str | float | None
 ) -> None:
     network = PRESETS[name].network
@@ -96,7 +96,7 @@ def test_the_papers_other_networks_are_cifar10_global_with_other_values(name: st
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 10])
-def test_the_study_of_time_steps_changes_them_alone(num_steps: int) -> None:
+def test_the_study_of_time_steps_changes_nothing_else(num_steps: int) -> None:
     network = PRESETS["mnist-pde"].network
     assert isinstance(network, SingleChannelNetwork)
     assert isinstance(network.feature, PdeSpec)

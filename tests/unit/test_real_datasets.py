@@ -1,4 +1,4 @@
-"""The real data sets, where they are at hand, are read as they were published."""
+"""The real data sets have their published counts and statistics."""
 
 from pathlib import Path
 
