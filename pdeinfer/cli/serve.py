@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from pdeinfer.cli.siblings import import_sibling
+from pdeinfer.cli.siblings import run_sibling
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the server, which parses the arguments itself, and return its exit code."""
-    code: int = import_sibling("serving.process.run", extra="serve", purpose="serving").main(arguments)
-    return code
+    return run_sibling("serving.process.run", arguments, extra="serve")

@@ -1,21 +1,22 @@
-"""Imports `serving` and `training`, the packages that are installed beside `pdeinfer`."""
+"""Runs the commands of `serving` and `training`, the packages that are installed beside `pdeinfer`."""
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from pdeinfer.errors import MissingDependencyError, PdeinferError
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def import_sibling(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import a module of `serving` or `training`.
+def run_sibling(module: str, arguments: Sequence[str], extra: str) -> int:
+    """Call `main(arguments)` of a module of `serving` or `training`, and return its exit code.
 
     Args:
         module: its full name.
-        extra, purpose: of pdeinfer, for the error if a dependency is missing.
+        arguments: the command's arguments, which `main` parses.
+        extra: the extra of pdeinfer that installs the dependencies.
 
     Raises:
         PdeinferError: another package of that name comes first on Python's import path.
@@ -25,13 +26,15 @@ def import_sibling(module: str, *, extra: str, purpose: str) -> ModuleType:
     spec = importlib.util.find_spec(package)
     if spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent != _ROOT / package:
         raise PdeinferError(
-            f"{purpose} needs pdeinfer's own package {package!r}, but Python found another one first: {spec.origin}. "
+            f"{package} means pdeinfer's own package, but Python found another one first: {spec.origin}. "
             "Run the `pdeinfer` command instead of `python -m pdeinfer`, and remove that folder from PYTHONPATH, "
             "or rename it"
         )
     try:
-        return importlib.import_module(module)
+        code: int = importlib.import_module(module).main(arguments)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] in ("pdeinfer", package):
+        missing = str(error.name).partition(".")[0]
+        if missing in ("pdeinfer", package):
             raise  # not a missing dependency but a mistake in our own code
-        raise MissingDependencyError(str(error.name), extra, purpose) from error
+        raise MissingDependencyError(missing, extra, package) from error
+    return code

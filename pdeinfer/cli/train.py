@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from pdeinfer.cli.siblings import import_sibling
+from pdeinfer.cli.siblings import run_sibling
 
 
 def run(arguments: Sequence[str]) -> int:
     """Train, with the arguments of `python -m training.run`, and return the exit code."""
-    code: int = import_sibling("training.run", extra="train", purpose="training").main(arguments)
-    return code
+    return run_sibling("training.run", arguments, extra="train")

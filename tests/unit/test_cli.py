@@ -357,6 +357,18 @@ class TestTrain:
         assert stopped.value.code == 0
         assert "--data-parallel" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("package", ["keras", "matplotlib"])
+    def test_a_missing_dependency_is_named_with_the_install_command(self, package: str, tmp_path: Path) -> None:
+        program = f"import sys; sys.modules[{package!r}] = None; from pdeinfer.cli.main import main; "
+        program += "sys.exit(main(['train', '--epochs', '1']))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert package in line
+        assert line.endswith("pip install 'pdeinfer[train]'")
+
     @pytest.mark.parametrize(("command", "package"), [("train", "training"), ("serve", "serving")])
     def test_a_package_of_the_same_name_in_the_users_project_is_named(
         self, command: str, package: str, tmp_path: Path
