@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pdeinfer import __version__
 from tests.documents import DOCUMENTS, ROOT, broken_links, code_blocks, failed_doctests, matches
 
 WITH_DOCTESTS = [path for path in DOCUMENTS if any(language == "pycon" for language, _ in code_blocks(path))]
@@ -43,3 +45,10 @@ def test_the_wildcard_matches(expected: str, output: str) -> None:
 
 def test_the_wildcard_does_not_match_everything() -> None:
     assert not matches("a ... c", "a b d")
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+    assert str(citation["version"]) == __version__
+    assert citation["references"][0]["title"] == "Condensing CNNs With Partial Differential Equations"
