@@ -195,7 +195,7 @@ def _open_encoded(
                 content, otherwise_ended = end_jpeg(content)
             file = io.BytesIO(content)
         case "PNG":
-            file = io.BytesIO(repair.clean_png(file.read()))
+            file = io.BytesIO(repair.clean_png(file.read(), name))
         case "WEBP":
             file = io.BytesIO(repair.end_webp(file.read()))
         case "TIFF":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pdeinfer.errors import ImageError
 
 MAX_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
+MAX_SEGMENTS = 10_000  # Pillow visits each in Python
 MAX_EXIF_SEGMENTS = 100  # Pillow joins these segments, and copies all previous ones for each
 
 # Markers followed by a length, and the end of the image; the others, below 0xC0 and restarts, have no length.
@@ -36,10 +37,11 @@ class JpegStructure:
 
 
 def check_jpeg(content: bytes, name: str) -> JpegStructure:
-    """Raise ImageError for a JPEG with too many scans or EXIF segments before its end; other data may follow it."""
+    """Raise ImageError for a JPEG with too many segments or scans before its end; other data may follow it."""
     scans, exif, is_ended = 0, 0, False
     missing: dict[int, set[int]] = {}  # the coefficients of each component
-    for kind, segment in _segments(content):
+    for number, (kind, segment) in enumerate(_segments(content)):
+        _check_limit(name, "segments", number, MAX_SEGMENTS)
         is_ended = kind == _END_OF_IMAGE
         exif += kind == _APP1 and segment.startswith(b"Exif\0\0")
         if kind in _FRAMES:
@@ -48,10 +50,14 @@ def check_jpeg(content: bytes, name: str) -> JpegStructure:
             scans += 1
             for component, first, last in _last_bits(segment):
                 missing.get(component, set()).difference_update(range(first, last + 1))
-    for what, found, limit in (("scans", scans, MAX_SCANS), ("EXIF segments", exif, MAX_EXIF_SEGMENTS)):
-        if found > limit:
-            raise ImageError(f"{name}: expected at most {limit} {what} in a JPEG, got {found}")
+    _check_limit(name, "scans", scans, MAX_SCANS)
+    _check_limit(name, "EXIF segments", exif, MAX_EXIF_SEGMENTS)
     return JpegStructure(scans, not any(missing.values()), is_ended)
+
+
+def _check_limit(name: str, what: str, found: int, limit: int) -> None:
+    if found > limit:
+        raise ImageError(f"{name}: expected at most {limit} {what} in a JPEG, got {found}")
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,11 @@ there is nothing to do.
 import zlib
 from collections.abc import Iterator
 
+from pdeinfer.errors import ImageError
+
+MAX_PNG_CHUNKS = 100_000  # of pixels, 1 KiB each, that is 100 MB
+MAX_WEBP_CHUNKS = 10_000  # in a file that is cut off
+
 _PNG_START = 8  # bytes of the signature
 _PNG_KEPT = (b"tRNS", b"eXIf", b"acTL", b"fcTL")  # the last two place the first frame of an animation
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -18,13 +23,18 @@ _RIFF_START = 12
 _WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04}  # with the bit of VP8X that announces it
 
 
-def clean_png(content: bytes) -> bytes:
+def clean_png(content: bytes, name: str) -> bytes:
     """Return a PNG without the chunks that do not bear on its pixels: they may be damaged, or very large.
 
     Transparency, orientation and the first frame's place stay if their checksums are right. Later frames go.
+
+    Raises:
+        ImageError: there are more than `MAX_PNG_CHUNKS`; it calls the image `name`.
     """
     kept, start = [], 0
-    for kind, position, end in _png_chunks(content):
+    for number, (kind, position, end) in enumerate(_png_chunks(content)):
+        if number == MAX_PNG_CHUNKS:
+            raise ImageError(f"{name}: expected at most {MAX_PNG_CHUNKS} chunks in a PNG, got more")
         if kind[0] & _ANCILLARY and not _is_needed(content, kind, position, end):
             kept.append(content[start:position])
             start = end
@@ -56,10 +66,11 @@ def end_webp(content: bytes) -> bytes:
         return content
     chunks, announced, has_image = bytearray(), 0, False
     position = _RIFF_START
-    while len(head := content[position : position + 8]) == 8:
+    for _ in range(MAX_WEBP_CHUNKS):
+        head = content[position : position + 8]
         kind, size = head[:4], int.from_bytes(head[4:], "little")
         end = position + 8 + size
-        if end > len(content):
+        if len(head) < 8 or end > len(content):
             break
         chunks += content[position:end] + bytes(size % 2)
         has_image = has_image or kind in (b"VP8 ", b"VP8L", b"ANMF")

@@ -34,6 +34,7 @@ _BIG_STARTS = (b"II+\0", b"MM\0+")
 _VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 _BYTE_KINDS = (1, 2, 7)  # their values stay together
 _MAX_TAGS = 65_535
+_MAX_NAMED = 6
 
 _WHITE_IS_ZERO, _CMYK, _YCBCR = 0, 5, 6
 _SIGNED = 2
@@ -63,27 +64,21 @@ def check_tags(file: BinaryIO, name: str) -> str:
     is_big = head[:4] in _BIG_STARTS
     if is_big and order == "big":
         raise ImageError(f"{name}: expected a TIFF that Pillow reads, got a big-endian BigTIFF: save it little-endian")
-    total, layout = 0, []
-    places = [int.from_bytes(head[8:16] if is_big else head[4:8], order)]
-    for place in places:
-        for tag in _read_directory(file, place, order, is_big):
-            is_first = place is places[0]
-            if is_first and tag.number in _POINTERS:
-                places.append(tag.value)
-            if is_first and tag.number in _LAYOUT and tag.length == 1:
-                layout.append(f"{_LAYOUT[tag.number]} {tag.value}")
-            stays_together = tag.kind in _BYTE_KINDS and tag.number not in _OFFSETS
-            is_read = not is_first or tag.number < _FIRST_PRIVATE or tag.number in (*_POINTERS, _ICC_PROFILE)
-            if is_read and not stays_together and tag.length > MAX_TAG_VALUES:
-                raise ImageError(
-                    f"{name}: expected at most {MAX_TAG_VALUES} values of a tag in a TIFF, got {tag.length}"
-                )
-            held = tag.length * _VALUE_BYTES.get(tag.kind, 0)
-            if held > (8 if is_big else 4) and tag.value + held <= size:  # Pillow skips what is not in the file
-                total += held
+    first = list(_read_directory(file, int.from_bytes(head[8:16] if is_big else head[4:8], order), order, is_big))
+    pointers = {tag.number: tag.value for tag in reversed(first) if tag.number in _POINTERS}
+    below = [tag for place in pointers.values() for tag in _read_directory(file, place, order, is_big)]
+    read = [tag for tag in first if tag.number < _FIRST_PRIVATE or tag.number in (*_POINTERS, _ICC_PROFILE)]
+    for tag in (*read, *below):
+        stays_together = tag.kind in _BYTE_KINDS and tag.number not in _OFFSETS
+        if not stays_together and tag.length > MAX_TAG_VALUES:
+            raise ImageError(f"{name}: expected at most {MAX_TAG_VALUES} values of a tag in a TIFF, got {tag.length}")
+    held = [(tag.length * _VALUE_BYTES.get(tag.kind, 0), tag.value) for tag in (*first, *below)]
+    # Values that fit stand in the directory, and Pillow skips those that are not in the file.
+    total = sum(length for length, place in held if length > (8 if is_big else 4) and place + length <= size)
     if total > size:
         raise ImageError(f"{name}: expected the tags of a TIFF to fit into its {size} bytes, got {total} bytes of them")
-    return f"TIFF with {', '.join(layout) or 'no layout'}"
+    layout = [f"{_LAYOUT[tag.number]} {tag.value}" for tag in first if tag.number in _LAYOUT and tag.length == 1]
+    return f"TIFF with {', '.join(layout[:_MAX_NAMED]) or 'no layout'}"
 
 
 def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"], is_big: bool) -> Iterator[_Tag]:

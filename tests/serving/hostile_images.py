@@ -125,6 +125,7 @@ def apng(frames: int, claimed: int) -> bytes:
 _ZEROS = deflated_zeros(200)
 _PNG = encode(picture(), "PNG")
 _JPEG = encode(picture(), "JPEG")
+_EMPTY_CHUNK = bytes(4) + b"vpAg" + struct.pack(">I", zlib.crc32(b"vpAg"))
 _XMP = PngImagePlugin.PngInfo()
 _XMP.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6" />' + "a" * 50_000)
 
@@ -173,6 +174,9 @@ def corpus() -> dict[str, tuple[bytes, Outcome]]:
         "bomb.tiff": (tiff((8, 8), (16_384, 16_384), 8, _ZEROS), "image_too_large"),
         "endless-tile.tiff": (tiff((8, 8), (2**32 - 1, 2**32 - 1), 5, b"\x80"), "image_too_large"),
         "runs.bmp": (bmp(60_000, 60_000, compression=1, pixels=b"\xff\x01" * 1000), "image_too_large"),
+        "segments.jpg": (_JPEG[:2] + b"\xff\xfe\0\2" * 1_000_000 + _JPEG[2:], "invalid_image"),
+        "chunks.png": (_PNG[:33] + _EMPTY_CHUNK * 300_000 + _PNG[33:], "invalid_image"),
+        "no-end.jpg": (_JPEG[:-2] + b"\xff" * 1_000_000, "classified"),
         "scans.jpg": (jpeg_of_scans(2000), "invalid_image"),
         "text-bomb.png": (png(8, 8, (b"zTXt", b"a\0\0" + _ZEROS)), "classified"),  # never inflated
         "profile-bomb.png": (png(8, 8, (b"iCCP", b"a\0\0" + _ZEROS)), "classified"),

@@ -1,6 +1,8 @@
 """TIFF files in many layouts: decoded to the right pixels, or refused by name."""
 
 import io
+import struct
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -159,6 +161,22 @@ class TestLargeFiles:
         samples = np.random.default_rng(0).integers(0, 256, (34_000, 2, 3))
         content = tiff(samples, TiffLayout(photometric=2, planar=2, rows_per_strip=1))
         assert np.array_equal(to_array(content, rgb(34_000, 2)), samples)
+
+    def test_exif_with_very_many_values_is_refused(self) -> None:
+        samples = random_samples(8, 1)
+        plain = tiff(samples, TiffLayout(more_tags=((34_665, (0,)),)))
+        exif = struct.pack("<HHHLLL", 1, 33_434, 3, 200_001, len(plain) + 18, 0) + bytes(400_002)
+        pointer = plain.index(struct.pack("<HHL", 34_665, 3, 1))
+        content = plain[:pointer] + struct.pack("<HHLL", 34_665, 4, 1, len(plain)) + plain[pointer + 12 :] + exif
+        with pytest.raises(ImageError, match="expected at most 200000 values of a tag in a TIFF, got 200001"):
+            to_array(content, grey(HEIGHT, WIDTH))
+
+    def test_very_many_pointers_to_many_tags_are_refused_soon(self) -> None:
+        entries = b"".join(struct.pack("<HHLL", 34_665, 4, 1, 8) for _ in range(65_535))
+        started = time.monotonic()
+        with pytest.raises(ImageError, match="TIFF"):
+            to_array(b"II*\0" + struct.pack("<LH", 8, 65_535) + entries, grey(HEIGHT, WIDTH))
+        assert time.monotonic() - started < 5
 
     def test_tags_that_share_their_values_are_refused(self) -> None:
         content = bytearray(
