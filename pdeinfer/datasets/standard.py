@@ -72,7 +72,9 @@ def _download(name: StandardName) -> Dataset:
     module = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]
     try:
         splits = module.load_data()
-    except Exception as error:  # Keras raises a bare Exception for a failed download
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, OSError):  # what Keras raises for a failed download
+            raise
         raise DatasetError(f"{name}: the download failed ({error}); --data-dir names a folder that has it") from error
     train, test = (
         Split(images.reshape(*images.shape[:3], -1), labels.reshape(-1).astype(np.int64)) for images, labels in splits

@@ -19,7 +19,7 @@ _DAMAGE = (
     *(TypeError, ValueError, Warning, struct.error, zlib.error),
 )
 # What the system says of a path that cannot be an image; other numbers are about the machine, not the image.
-_PATH_ERRORS = (
+PATH_ERRORS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
 )
@@ -47,14 +47,14 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
 
 
 @contextmanager
-def opening(name: str) -> Iterator[None]:
-    """Turn what the system raises for a path that cannot be an image into an ImageError."""
+def opening(name: str, expected: str = EXPECTED) -> Iterator[None]:
+    """Turn what the system raises for a path that is missing, of another kind or forbidden into an ImageError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _PATH_ERRORS:
+        if error.errno not in PATH_ERRORS:
             raise
-        raise ImageError(f"{name}: expected {EXPECTED}: {error.strerror}") from error
+        raise ImageError(f"{name}: expected {expected}: {error.strerror}") from error
     except ValueError as error:  # a null character
         raise ImageError(f"{name}: expected a path: {error}") from error
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdeinfer.errors import ImageError
+from pdeinfer.images.damage import PATH_ERRORS, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
 
 _MAX_NAMED = 10
@@ -51,10 +52,8 @@ def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False)
         ImageError: there is no such folder, or no image in it.
     """
     folder = Path(folder)
-    try:
+    with opening(str(folder), "a folder of images"):
         found = scan_folder(folder, recursive=recursive)
-    except OSError as error:
-        raise ImageError(f"{folder}: expected a folder of images: {error.strerror}") from error
     if not found.images:
         left_out = "".join(f"; {line}" for line in describe_left_out(found.left_out))
         raise ImageError(f"{folder}: expected a folder of images ({' '.join(SUFFIXES)}), found none{left_out}")
@@ -71,12 +70,16 @@ def scan_folder(folder: Path, *, recursive: bool = False) -> FoundFiles:
     left_out: list[LeftOut] = []
     for path in visible(folder):
         if path.is_dir():
-            if recursive and not path.is_symlink():
+            if not recursive or path.is_symlink():
+                left_out.append(_leave_folder(path))
+                continue
+            try:
                 below = scan_folder(path, recursive=True)
+            except PermissionError as error:
+                left_out.append(LeftOut(path, f"cannot be read: {error.strerror}"))
+            else:
                 images += below.images
                 left_out += below.left_out
-            else:
-                left_out.append(_leave_folder(path))
         elif reason := why_no_image(path):
             left_out.append(LeftOut(path, reason))
         else:
@@ -101,6 +104,8 @@ def why_no_image(path: Path) -> str | None:
     except FileNotFoundError:
         return "a broken link"
     except OSError as error:
+        if error.errno not in PATH_ERRORS:
+            raise
         return f"cannot be read: {error.strerror}"
     if is_surely_image(head):
         return None

@@ -101,6 +101,28 @@ class TestPredict:
         assert cli.main(["predict", str(tmp_path), "--model", str(package_folder)]) == 1
         assert error_lines(capsys)[0].endswith("found none")
 
+    def test_a_folder_names_and_counts_what_is_left_out_and_recursive_takes_it(
+        self, tmp_path: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        photos = tmp_path / "photos"
+        (photos / "below").mkdir(parents=True)
+        for name in ("a.jfif", "below/b.jpe"):
+            PIL.Image.new("L", (8, 8)).save(photos / name, "JPEG")
+        (photos / "notes.txt").write_text("hello")
+        arguments = ["predict", str(photos), "--model", str(package_folder), "--top-k", "1"]
+
+        assert cli.main(arguments) == 0
+        output = capsys.readouterr()
+        assert [line.partition(": ")[0] for line in output.out.splitlines()] == [str(photos / "a.jfif")]
+        assert str(photos / "below") in output.err
+        assert str(photos / "notes.txt") in output.err
+        assert output.err.splitlines()[-1].endswith(": 2")
+
+        assert cli.main([*arguments, "--recursive"]) == 0
+        output = capsys.readouterr()
+        assert len(output.out.splitlines()) == 2
+        assert output.err.splitlines()[-1].endswith(": 1")
+
     def test_names_match_predictions_across_batches(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         paths = [str(images / name) for name in ("a.png", "c.png", "b.png")] * 30
         assert cli.main(["predict", *paths, "--model", str(package_folder), "--json"]) == 1

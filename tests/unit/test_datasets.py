@@ -2,8 +2,10 @@
 
 import gzip
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,6 +150,31 @@ def test_cifar10_label_above_nine_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected a folder with the files of mnist"):
         load_dataset("mnist", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("error", [Exception("URL fetch failure"), OSError("no route")])
+def test_a_failed_download_is_an_error_that_names_the_way_out(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    mnist = SimpleNamespace(load_data=fail)
+    keras = SimpleNamespace(datasets=SimpleNamespace(mnist=mnist, cifar10=mnist))
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    with pytest.raises(DatasetError, match="--data-dir"):
+        load_dataset("mnist", None)
+
+
+def test_a_bug_in_a_download_is_not_taken_for_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise TypeError("a bug")
+
+    mnist = SimpleNamespace(load_data=fail)
+    keras = SimpleNamespace(datasets=SimpleNamespace(mnist=mnist, cifar10=mnist))
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    with pytest.raises(TypeError, match="a bug"):
+        load_dataset("mnist", None)
 
 
 def test_hold_out_takes_the_same_share_of_each_class_and_loses_nothing() -> None:

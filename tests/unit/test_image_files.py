@@ -1,5 +1,6 @@
 """`pdeinfer.images.files`: the images of a folder, and what is left out."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def test_a_file_without_permission_is_left_out_with_the_reason(tmp_path: Path) -
     write(tmp_path, "a.jpg", "b")
     (tmp_path / "b").chmod(0)
     assert left_out(tmp_path) == {"b": ("cannot be read: Permission denied", 1)}
+
+
+def test_too_many_open_files_are_not_blamed_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.jpg", "b")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        find_image_files(tmp_path)
+    assert not isinstance(caught.value, ImageError)
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
