@@ -1,1 +1,1 @@
-"""The processes: start, workers, the HTTP protocol of a connection."""
+"""The server's processes: start, workers, signals, and changes that all workers make together."""

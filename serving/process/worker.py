@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -18,8 +19,8 @@ import uvicorn
 from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
+from serving.http.protocol import LimitedProtocol
 from serving.process.membership import Membership
-from serving.process.protocol import LimitedProtocol
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
 
@@ -75,9 +76,12 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     Returns:
         0 after a signal, 1 if the address cannot be listened on, CANNOT_START if a model or the device cannot be used.
     """
+    for number in stop_signals():
+        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
     _return_freed_memory()
     configure_tracing()
-    app = create_app(settings, *((membership.names, membership.change) if membership else ()))
+    names, change_model = (membership.names, membership.change) if membership else (None, None)
+    app = create_app(settings, names, change_model)
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
@@ -118,8 +122,6 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
-    except KeyboardInterrupt:  # while the models were loading
-        return 0
 
 
 def cannot_listen(settings: Settings, error: OSError) -> int:

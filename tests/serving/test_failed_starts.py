@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,6 +83,32 @@ def test_models_that_take_too_long_to_load_end_the_start_with_exit_code_2(
     assert result.returncode == 2
     assert "was not loaded within 0.5 seconds" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_during_the_start_stops_the_server_with_exit_code_0(
+    package_folder: Path, tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    package = shutil.copytree(package_folder, tmp_path / "tiny-grey")
+    (package / "model.onnx").unlink()
+    os.mkfifo(package / "model.onnx")  # the models are never loaded
+    command = [sys.executable, "-m", "serving", str(package), "--port", "0", "--workers", workers]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not handles(process.pid, number):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+
+        assert process.wait(PATIENCE) == 0
+
+
+def handles(process: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal other than Python's own."""
+    status = Path(f"/proc/{process}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return bool(caught & 1 << (signal.SIGTERM - 1)) and bool(caught & 1 << (number - 1))
 
 
 @pytest.mark.parametrize(

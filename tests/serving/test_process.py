@@ -14,8 +14,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from serving.http.protocol import MAX_HEAD_BYTES
 from serving.middleware.body_limit import LINGER_SECONDS
-from serving.process.protocol import MAX_HEAD_BYTES
 from serving.process.run import bind
 from serving.process.supervisor import sibling_of
 from serving.process.worker import _return_freed_memory, stop_signals

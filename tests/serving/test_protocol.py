@@ -11,9 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from serving.process import protocol
-from serving.process.parser import HttpParser
-from serving.process.protocol import JoinedWrites, LimitedProtocol
+from serving.http import protocol
+from serving.http.parser import HttpParser
+from serving.http.protocol import JoinedWrites, LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # below asyncio's own limit on unsent bytes

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.process.parser import HttpParser
+from serving.http.parser import HttpParser
 
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT = 20.0
@@ -14,16 +15,16 @@ SEND_TIMEOUT = 30.0  # for a client to read what it is sent
 MAX_PIPELINED = 64  # requests that wait for earlier ones of their connection; each takes kilobytes
 
 
-def _answer(status: str, code: str, message: str) -> bytes:
+def _answer(status: HTTPStatus, code: str, message: str) -> bytes:
     body = json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":"))
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-    return f"HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}".encode()
+    return f"HTTP/1.1 {status} {status.phrase}\r\n{head}\r\n\r\n{body}".encode()
 
 
 # Answers to requests that never reach the application.
-_MALFORMED = _answer("400 Bad Request", "malformed_request", "the request is not valid HTTP")
+_MALFORMED = _answer(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
 _TOO_LARGE = _answer(
-    "431 Request Header Fields Too Large", "headers_too_large", "the headers of a request are too large"
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "the headers of a request are too large"
 )
 
 
