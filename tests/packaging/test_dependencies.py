@@ -29,7 +29,7 @@ def imported_modules(package: str) -> set[str]:
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.partition(".")[0])
-    return modules - set(sys.stdlib_module_names) - {"pdeinfer", "serving", "training"}
+    return modules - set(sys.stdlib_module_names) - {"pdeinfer", "serving", "training", "benchmarks"}
 
 
 def test_every_imported_distribution_is_declared() -> None:
