@@ -27,7 +27,7 @@ Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
 class ImageRoute(Route):
     """POST to an operation that takes images.
 
-    It is a plain route: FastAPI's parsing of parameters would take as long as some networks.
+    It is a plain Starlette route, since FastAPI's parsing of parameters takes as long as some networks.
 
     Args:
         path: with the names of its parameters in braces.

@@ -77,7 +77,7 @@ def _response(scope: Scope, status: int, code: str, message: str, headers: Mappi
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every expected exception in the one shape; `serving.middleware.observation` answers the others."""
+    """Turn expected exceptions into error responses; `serving.middleware.observation` handles the others."""
 
     @app.exception_handler(ServingError)
     async def serving_error(request: Request, error: ServingError) -> Response:

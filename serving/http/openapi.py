@@ -47,11 +47,11 @@ def complete_document(
     models: Collection[type[BaseModel]],
     keys: Mapping[str, Collection[str]],
 ) -> None:
-    """Add to the document of an application what FastAPI does not know of it. All of its routes must be there.
+    """Add plain routes, errors and keys to the OpenAPI document of an application that has all of its routes.
 
     Args:
         operations: the POST operations of plain routes, by path.
-        models: what these refer to, beside the errors.
+        models: that the operations refer to.
         keys: by path prefix, as `serving.middleware.security.ApiKeys` takes them.
     """
     document = app.openapi()  # FastAPI caches it
@@ -67,7 +67,7 @@ def complete_document(
 
 
 def _add_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> None:
-    """Add which operations need a key, and what they answer without one."""
+    """Mark the operations that need a key, and describe their answer without one."""
     longest_first = sorted(keys, key=len, reverse=True)
     for path, operations in document["paths"].items():
         if not keys[next(prefix for prefix in longest_first if path.startswith(prefix))]:

@@ -1,1 +1,1 @@
-"""What happens to every request before and after its operation."""
+"""ASGI middleware that every request passes: limits, keys, security headers, ids and metrics."""

@@ -182,7 +182,7 @@ def _values(data: object, shape: tuple[int, ...]) -> bytes:
                 raise ApiError(
                     "invalid_request",
                     f"the data of {INPUT_NAME!r}: expected {math.prod(shape)} values in one list, or lists nested as "
-                    f"the shape {list(shape)} says, got {got} where there should be a list of {size}",
+                    f"the shape {list(shape)} says, got {got} in place of a list of {size}",
                 )
         values = list(chain.from_iterable(values))
     # A bool is an int to Python, and bytes() would take it.
