@@ -12,6 +12,7 @@ from pdeinfer.checks.parity import synthetic_images
 from pdeinfer.spec.presets import PRESETS, Preset
 
 RESNET = PRESETS["cifar10-resnet32"]
+NO_PDE = PRESETS["cifar10-global-no-pde"]
 
 FUSABLE_FILE = "model.onnx"  # as `pdeinfer export` writes it
 INLINED_FILE = "inlined.onnx"  # as `pdeinfer export --inline` writes it

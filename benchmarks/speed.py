@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.markdown import machine, milliseconds, table
-from benchmarks.networks import RESNET, pde_preset, smooth_images, write_networks
+from benchmarks.networks import NO_PDE, RESNET, pde_preset, smooth_images, write_networks
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES, missing_package
 from benchmarks.targets import BATCH_SIZES, TARGET_MISSED, cases_of_targets, targets
 from benchmarks.timing import Timing
@@ -17,6 +17,7 @@ from pdeinfer.checks.parity import compare
 from pdeinfer.spec.presets import Preset
 
 THREADS = (1, 2)
+WITHOUT_PDE = (RESNET, NO_PDE)
 PEERS = ("tf2onnx", "openvino", "torch")
 PEER_PACKAGES = ("openvino", "torch")
 TARGET_ROUNDS = 41  # on a shared machine, a ratio of two medians of eleven samples is uncertain by a tenth
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="K = 1 and 5, without OpenVINO and PyTorch, fewer rounds")
     parser.add_argument("--rounds", type=int, help="samples of each time (default: 11, or 7 with --quick)")
     arguments = parser.parse_args()
-    presets = [RESNET, *map(pde_preset, (1, 5) if arguments.quick else (1, 5, 10))]
+    presets = [*WITHOUT_PDE, *map(pde_preset, (1, 5) if arguments.quick else (1, 5, 10))]
     routes = [route for route in ROUTES if not (arguments.quick and ROUTES[route].package in PEER_PACKAGES)]
     print(machine(*PEERS))
     for route in [route for route in routes if missing_package(route)]:
@@ -74,7 +75,7 @@ def _product(names: Sequence[str], routes: Sequence[str]) -> list[Case]:
         Case(name, route, threads, size)
         for name in names
         for route in routes
-        if (name, route) != (RESNET.name, FUNCTION)  # without PDE layers it equals FUSED
+        if route != FUNCTION or name not in [preset.name for preset in WITHOUT_PDE]  # for these it equals FUSED
         for threads in THREADS
         for size in BATCH_SIZES
     ]
@@ -98,7 +99,8 @@ def _require_equal(workers: Workers, cases: Sequence[Case]) -> None:
 def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], routes: Sequence[str]) -> None:
     """Print two tables per number of threads and batch size: the times, and their ratios."""
     names = [preset.name for preset in presets]
-    pdes = names[1:]
+    plain_names = [preset.name for preset in presets if preset in WITHOUT_PDE]
+    pdes = [name for name in names if name not in plain_names]
     for threads in THREADS:
         for size in BATCH_SIZES:
             print(f"### Batch {size}, {'one thread' if threads == 1 else f'{threads} threads'}\n")
@@ -109,14 +111,16 @@ def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], route
                 rows.append(
                     [route, *(milliseconds(timings[case]) if case in timings else "" for case in cases.values())]
                 )
-                resnet = timings.get(cases[RESNET.name]) or timings[cases[RESNET.name]._replace(route=FUSED)]
                 ours = [timings[cases[name]].median for name in pdes]
+                ratios.append([route])
+                for name in plain_names:
+                    other = timings.get(cases[name]) or timings[cases[name]._replace(route=FUSED)]
+                    ratios[-1] += [f"{other.median / median:.2f}" for median in ours]
                 plain = [timings[cases[name]._replace(route=PLAIN)].median for name in pdes]
-                ratios.append([route, *(f"{resnet.median / median:.2f}" for median in ours)])
                 ratios[-1] += [f"{slow / median:.2f}" for slow, median in zip(plain, ours, strict=True)]
             print(table(["route", *names], rows))
-            print("Speed relative to ResNet32 on the same route, and to tf2onnx in ONNX Runtime:\n")
-            header = [f"{name} {than}" for than in ("x ResNet32", "x tf2onnx") for name in pdes]
+            print("Speed relative to other networks on the same route, and to tf2onnx in ONNX Runtime:\n")
+            header = [f"{name} x {than}" for than in (*plain_names, "tf2onnx") for name in pdes]
             print(table(["route", *header], ratios), flush=True)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.networks import RESNET, pde_preset
+from benchmarks.networks import NO_PDE, RESNET, pde_preset
 from benchmarks.routes import FUNCTION, FUSED, OPENVINO, OPENVINO_PLAIN, PLAIN
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
@@ -60,6 +60,8 @@ def _comparisons(timings: Mapping[Case, Timing]) -> Iterator[tuple[str, float, C
             yield f"tf2onnx / function inlined, {setting}", function, plain, ours._replace(route=FUNCTION)
             yield f"tf2onnx / fused operator, {setting}", fused, plain, ours
             yield f"ResNet32 / fused operator, {setting}", resnet, ours._replace(network=RESNET.name), ours
+            if num_steps == 1:  # the PDE layers add at most a fifth to the time of the network without them
+                yield f"no PDE layers / fused operator, {setting}", 1 / 1.2, ours._replace(network=NO_PDE.name), ours
             yield f"the faster OpenVINO / fused operator, {setting}", 1.0, openvino, ours
         for size, required in ((1, 0.95), (64, 1.6)):
             one = Case(network, FUSED, 1, size)

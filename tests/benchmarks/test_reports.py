@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import document, scaling, speed, startup
 from benchmarks.markdown import milliseconds, table
-from benchmarks.networks import RESNET, pde_preset
+from benchmarks.networks import NO_PDE, RESNET, pde_preset
 from benchmarks.routes import FUNCTION, FUSED, PLAIN
 from benchmarks.serving import document as serving_document
 from benchmarks.targets import TARGET_MISSED, cases_of_targets, targets
@@ -30,6 +30,7 @@ def test_targets_are_ratios_of_medians() -> None:
         fused: timing(1),
         fused._replace(route=PLAIN): timing(2.5),
         fused._replace(network=RESNET.name): timing(4),
+        fused._replace(network=NO_PDE.name): timing(0.8),
     }
 
     found = {target.name: target for target in targets(timings) if target.measured is not None}
@@ -37,6 +38,7 @@ def test_targets_are_ratios_of_medians() -> None:
     assert {name: (target.measured, target.verdict) for name, target in found.items()} == {
         "tf2onnx / fused operator, K=1, batch 1, one thread": (2.5, "NOT MET"),
         "ResNet32 / fused operator, K=1, batch 1, one thread": (4, "met"),
+        "no PDE layers / fused operator, K=1, batch 1, one thread": (0.8, "NOT MET"),
     }
     assert all(target.verdict == "not measured" for target in targets(timings) if target.name not in found)
 
@@ -66,6 +68,8 @@ def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
     seconds = {
         (RESNET.name, FUSED): 0.4,
         (RESNET.name, PLAIN): 0.3,
+        (NO_PDE.name, FUSED): 0.08,
+        (NO_PDE.name, PLAIN): 0.09,
         (K1, FUSED): 0.1,
         (K1, FUNCTION): 0.2,
         (K1, PLAIN): 0.25,
@@ -77,12 +81,12 @@ def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
         for size in (1, 64)
     }
 
-    speed.print_times(timings, [RESNET, pde_preset(1)], [FUSED, FUNCTION, PLAIN])
+    speed.print_times(timings, [RESNET, NO_PDE, pde_preset(1)], [FUSED, FUNCTION, PLAIN])
 
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert rows.count([FUNCTION, "", "200.0 (200.0-200.0)"]) == 4
-    assert rows.count([FUSED, "4.00", "2.50"]) == 4
-    assert rows.count([FUNCTION, "2.00", "1.25"]) == 4  # its ResNet32 is the fused route's, the same file
+    assert rows.count([FUNCTION, "", "", "200.0 (200.0-200.0)"]) == 4
+    assert rows.count([FUSED, "4.00", "0.80", "2.50"]) == 4
+    assert rows.count([FUNCTION, "2.00", "0.40", "1.25"]) == 4  # other networks as on the fused route, the same file
 
 
 def test_table_columns_are_aligned() -> None:
