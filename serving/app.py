@@ -1,32 +1,30 @@
 """The ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
-from serving.engine.models import Action, Models
+from serving.engine.models import Models
 from serving.http import admin, classify, health, models
 from serving.http.body import ImageRoute
+from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
 from serving.http.openapi import complete_document
 from serving.http.page import ASSETS, add_page
+from serving.http.state import ChangeModel
 from serving.http.v2 import infer
 from serving.http.v2.routes import ROUTERS as V2_ROUTERS
-from serving.middleware.body_limit import BodyLimit, ByteBudget
+from serving.middleware.body_limit import BodyLimit
 from serving.middleware.disconnect import CancelOnDisconnect
 from serving.middleware.head import HeadAsGet
 from serving.middleware.observation import Observation
 from serving.middleware.security import ApiKeys, SecurityHeaders
 from serving.settings import Settings
-
-# From a model's name and what to do with it to the versions that are served then.
-ChangeModel: TypeAlias = Callable[[str, Action], Awaitable[tuple[str, ...]]]
 
 _PROBES = ("/healthz", "/readyz", "/v2/health/")
 _DOCUMENTATION = ("/docs", "/openapi.json")

@@ -30,7 +30,8 @@ LAYERS: dict[str, list[set[str]]] = {
     "serving": [
         {"errors", "settings", "telemetry"},
         {"engine"},
-        {"http", "middleware"},
+        {"http"},
+        {"middleware"},
         {"app"},
         {"__init__"},
         {"process"},

@@ -42,7 +42,7 @@ class Decoder:
 
     Args:
         spec: the network's input.
-        max_pixels: the most pixels of one image, as `pdeinfer.images.convert.decoded_pixels` counts them.
+        max_pixels: the most pixels of one image, counted as in step 1 of `pdeinfer.images.convert`.
         budget: the memory for large images of all models.
         metrics: get the times.
     """

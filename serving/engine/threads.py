@@ -74,7 +74,7 @@ async def run_abandonable(function: Callable[[*Ts], T], *args: *Ts) -> T:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
-    def settle(setter: Callable[..., None], value: object) -> None:
+    def set_if_awaited(setter: Callable[..., None], value: object) -> None:
         if not result.done():
             setter(value)
 
@@ -83,9 +83,9 @@ async def run_abandonable(function: Callable[[*Ts], T], *args: *Ts) -> T:
             try:
                 value = function(*args)
             except BaseException as error:  # noqa: BLE001  # it is raised where it is awaited
-                loop.call_soon_threadsafe(settle, result.set_exception, error)
+                loop.call_soon_threadsafe(set_if_awaited, result.set_exception, error)
             else:
-                loop.call_soon_threadsafe(settle, result.set_result, value)
+                loop.call_soon_threadsafe(set_if_awaited, result.set_result, value)
 
     threading.Thread(target=run, name="load", daemon=True).start()
     return await result

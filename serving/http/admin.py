@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
-from serving.http.errors import ApiError
-from serving.http.json_images import first_problem
+from serving.http.errors import ApiError, first_problem
 from serving.http.openapi import error_answer
 from serving.http.query import refuse_query
 from serving.http.schemas import ModelChange, ServedVersions
+from serving.http.state import change_model_of
 
 router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse_query)])
 
@@ -44,4 +44,4 @@ async def change_model(request: Request, name: str) -> ServedVersions:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
             raise ApiError("invalid_json", first_problem(error)) from error
         raise ApiError("invalid_parameter", first_problem(error)) from error
-    return ServedVersions(name=name, versions=await request.app.state.change_model(name, change.action))
+    return ServedVersions(name=name, versions=await change_model_of(request)(name, change.action))

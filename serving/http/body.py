@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving.engine.deadline import until
 from serving.engine.threads import Threads
+from serving.http.byte_budget import ByteBudget, Hold
+from serving.http.compression import inflate
 from serving.http.state import models_of, settings_of
-from serving.middleware.body_limit import ByteBudget, Hold
-from serving.middleware.compression import inflate
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

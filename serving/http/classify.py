@@ -8,18 +8,19 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from pdeinfer import Prediction
+from pdeinfer.images.formats import EXPECTED
 from serving.engine.deadline import until
 from serving.engine.models import Models
 from serving.engine.served_model import Outcome, ServedModel
 from serving.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
 from serving.http.body import read_body
+from serving.http.byte_budget import Hold
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import error_answer, reference
 from serving.http.query import parse_query
 from serving.http.schemas import PARAMETERS, Base64Image, ClassifyResponse
 from serving.http.state import models_of, settings_of
 from serving.http.uploads import media_type, parse_uploads
-from serving.middleware.body_limit import Hold
 
 PATH = "/classify"
 NDJSON = "application/x-ndjson"
@@ -138,8 +139,8 @@ OPERATION: dict[str, Any] = {
         ),
         "422": error_answer(
             "None of the images could be classified, or a parameter is wrong",
-            ("invalid_image", "notes.txt: expected a PNG or JPEG image, got another file"),
-            ("image_too_large", "map.png: expected at most 16000000 pixels, got 30000 x 30000"),
+            ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
+            ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
             ("invalid_parameter", "unknown query parameter 'topk': expected only model and top_k"),
         ),
         "500": error_answer(

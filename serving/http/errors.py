@@ -6,12 +6,14 @@ from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.responses import Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from pdeinfer import ImageError, ImageTooLargeError
 from serving.errors import ServingError
+from serving.telemetry.metrics import REJECTED
 
 # The status of every error code.
 STATUSES = {
@@ -56,6 +58,18 @@ class ApiError(ServingError):
         self.code = code
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return where JSON differs first from what was expected, and how."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"])) or "the body"
+    return f"{place}: {problem['msg']}"
+
+
+def too_many_images(max_images: int) -> ApiError:
+    """Return the error for a request with more images than the server accepts at once."""
+    return ApiError("too_many_images", f"a request may hold at most {max_images} images")
+
+
 def code_of(error: ImageError | ServingError) -> str:
     """Return the stable code of an error."""
     if isinstance(error, ServingError):
@@ -69,7 +83,7 @@ def error_response(scope: Scope, code: str, message: str) -> Response:
 
 
 def _response(scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    scope["pdeinfer.error"] = code  # for the metrics
+    REJECTED.labels(code).inc()
     is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
     # ASCII only: a message may quote text that is not valid Unicode.
     content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}}, separators=(",", ":"))

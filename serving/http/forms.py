@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serving.http.errors import ApiError
+from serving.http.errors import ApiError, too_many_images
 from serving.http.schemas import MAX_FILENAME, PARAMETERS
 
 MAX_FIELDS = 32  # parts that are not images
@@ -83,10 +83,6 @@ def parse_form(body: bytes, boundary: bytes, max_images: int) -> list[tuple[str 
     if len(images) > max_images:
         raise too_many_images(max_images)
     return images
-
-
-def too_many_images(max_images: int) -> ApiError:
-    return ApiError("too_many_images", f"a request may hold at most {max_images} images")
 
 
 def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[bytes, bytes], bytes]]:

@@ -7,8 +7,7 @@ from urllib.parse import unquote
 from pydantic import ValidationError
 
 from pdeinfer import ImageError
-from serving.http.errors import ApiError
-from serving.http.forms import too_many_images
+from serving.http.errors import ApiError, first_problem, too_many_images
 from serving.http.schemas import ImagesBody
 
 # Parsed JSON takes more memory than its text, and pydantic's errors a hundred times as much. A body with more values
@@ -45,13 +44,6 @@ def parse_json_images(body: bytes, max_images: int) -> list[tuple[str | None, by
         (image.filename, _bytes_or_error(image.content, image.filename or f"image {number}"))
         for number, image in enumerate(images, 1)
     ]
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return where JSON differs first from what was expected, and how."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, problem["loc"])) or "the body"
-    return f"{place}: {problem['msg']}"
 
 
 def _bytes_or_error(text: str, name: str) -> bytes | ImageError:

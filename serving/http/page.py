@@ -3,10 +3,13 @@
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, Response
 
-from serving.middleware.security import PAGE_POLICY
-
 ASSETS = "/docs/assets"  # where fastapi_offline serves Swagger UI
 
+# What the page loads and asks; `serving.middleware.security` forbids everything elsewhere.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 # Relative addresses, for servers behind a prefix.
 _PAGE = """\
 <!doctype html>
@@ -37,7 +40,7 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
     @app.get("/docs/start.js", include_in_schema=False)
     async def start() -> Response:

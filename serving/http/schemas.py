@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pdeinfer.images.formats import EXPECTED
 from pdeinfer.package.package import Precision
 from serving.engine.models import Action
 
@@ -28,7 +29,8 @@ class ErrorDetail(_Schema):
 
     code: str = Field(description="stable, for programs", examples=["invalid_image"])
     message: str = Field(
-        description="for people; may change", examples=["notes.txt: expected a PNG or JPEG image, got another file"]
+        description="for people; may change",
+        examples=[f"notes.txt: expected {EXPECTED}, got a file of no known image format"],
     )
 
 

@@ -1,9 +1,15 @@
-"""What `serving.app` gives the operations to work with."""
+"""Typed access to what `serving.app` hands to the operations."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from starlette.requests import Request
 
-from serving.engine.models import Models
+from serving.engine.models import Action, Models
 from serving.settings import Settings
+
+# Takes a model's name and an action; returns the versions served afterwards.
+ChangeModel: TypeAlias = Callable[[str, Action], Awaitable[tuple[str, ...]]]
 
 
 def models_of(request: Request) -> Models:
@@ -16,3 +22,9 @@ def settings_of(request: Request) -> Settings:
     """Return the server's settings."""
     settings: Settings = request.app.state.settings
     return settings
+
+
+def change_model_of(request: Request) -> ChangeModel:
+    """Return the function that loads and unloads models, in this process or in all workers."""
+    change_model: ChangeModel = request.app.state.change_model
+    return change_model

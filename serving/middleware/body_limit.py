@@ -1,56 +1,17 @@
 """Limits on request bodies, on bytes and on time, enforced as the bodies stream in."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import OverloadedError
+from serving.http.byte_budget import ByteBudget
 from serving.http.errors import ApiError, error_response
 
 # How long a client may go on sending after an early answer. Closing at once would reset the connection. Most clients
 # send all of their body before they read, so they would never see the answer.
 LINGER_SECONDS = 1.0
-
-Hold: TypeAlias = Callable[[int], None]
-
-
-class ByteBudget:
-    """Counts the bytes of request bodies that the server holds at a time.
-
-    Args:
-        total: the most bytes.
-
-    Attributes:
-        held: the bytes now.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self.held = 0
-
-    @contextmanager
-    def lease(self) -> Iterator[Hold]:
-        """Yield a function that counts further bytes, until the context ends.
-
-        It raises OverloadedError once there are more than the total.
-        """
-        leased = 0
-
-        def hold(size: int) -> None:
-            nonlocal leased
-            leased += size
-            self.held += size
-            if self.held > self._total:
-                raise OverloadedError
-
-        try:
-            yield hold
-        finally:
-            self.held -= leased
 
 
 class BodyLimit:

@@ -63,8 +63,6 @@ class Observation:
         outcome = "disconnected" if status is None else str(status)
         metrics.REQUESTS.labels(route, outcome).inc()
         metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-        if "pdeinfer.error" in scope:
-            metrics.REJECTED.labels(scope["pdeinfer.error"]).inc()
         if self.access_log:
             fields: dict[str, Any] = {"method": scope["method"], "path": scope["path"], "status": outcome}
             if scope.get("client"):

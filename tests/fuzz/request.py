@@ -10,10 +10,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["serving", "json"]):
+    from serving.http.compression import inflate
     from serving.http.errors import STATUSES, ApiError
     from serving.http.v2.request import parse_request
     from serving.http.v2.response import encode_response
-    from serving.middleware.compression import inflate
 
 import numpy as np
 

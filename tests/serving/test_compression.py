@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from serving.http.compression import accepted_encoding, compress, inflate
 from serving.http.errors import ApiError
-from serving.middleware.compression import accepted_encoding, compress, inflate
 
 CONTENT = b"The quick brown fox" * 100
 MAX_BYTES = len(CONTENT)

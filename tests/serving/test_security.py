@@ -12,8 +12,9 @@ from httpx2 import Response
 
 from serving.app import create_app
 from serving.errors import OverloadedError
+from serving.http.byte_budget import ByteBudget
 from serving.http.errors import ApiError
-from serving.middleware.body_limit import BodyLimit, ByteBudget
+from serving.middleware.body_limit import BodyLimit
 from serving.settings import Settings
 
 

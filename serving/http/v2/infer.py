@@ -8,6 +8,8 @@ from fastapi import Request, Response
 from serving.engine.deadline import until
 from serving.errors import DeadlineError, OverloadedError
 from serving.http.body import parse, read_body
+from serving.http.byte_budget import Hold
+from serving.http.compression import accepted_encoding, compress
 from serving.http.openapi import reference, v2_error_answer
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
@@ -15,8 +17,6 @@ from serving.http.v2.request import parse_request
 from serving.http.v2.response import encode_response
 from serving.http.v2.routes import DEFAULT_ANSWER, NOT_FOUND, TAG
 from serving.http.v2.schemas import REQUEST_BODY, InferenceResponse
-from serving.middleware.body_limit import Hold
-from serving.middleware.compression import accepted_encoding, compress
 
 PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 
