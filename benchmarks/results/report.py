@@ -1,4 +1,4 @@
-"""Writes the results page: `python -m benchmarks.results.report` makes `docs/results.md` from the runs in `results/`."""
+"""Writes `docs/results.md` from the runs in `results/`: `python -m benchmarks.results.report`."""
 
 import argparse
 import statistics
