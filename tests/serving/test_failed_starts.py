@@ -19,7 +19,7 @@ from tests.servers import PATIENCE, ROOT
 
 
 def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving", *arguments]
+    command = [sys.executable, "-m", "serving", "--port", "0", *arguments]
     return subprocess.run(
         command,
         cwd=ROOT,

@@ -115,4 +115,4 @@ class TestPicture:
     def test_a_dead_layer_can_be_drawn(self) -> None:
         zeros = np.zeros((8, 8, 8), np.float32)
         dead = layer(velocity=(zeros, zeros.copy()), diffusivity=(zeros, zeros.copy()), levels=np.stack([zeros] * 3))
-        assert draw_layer(dead, IMAGE, "model").size == draw_layer(layer(), IMAGE, "model").size
+        assert draw_layer(dead, IMAGE, "model").width == draw_layer(layer(), IMAGE, "model").width
