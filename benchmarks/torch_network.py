@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from pdeinfer import pde
+from pdeinfer.spec.networks import ResidualNetwork, StridedPadding
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Preset, ResidualNetwork, StridedPadding
+from pdeinfer.spec.presets import Preset
 
 
 class Network(nn.Module):

@@ -21,8 +21,9 @@ from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ModelPackage
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.predictor import Predictor
+from pdeinfer.spec.networks import InputSpec, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.spec.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.version import __version__
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.session import PdeLayers
-from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.networks import InputSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pdeinfer.datasets import Array
-from pdeinfer.spec.presets import InputSpec, Preset
+from pdeinfer.spec.networks import InputSpec
+from pdeinfer.spec.presets import Preset
 
 # The part of the training images that is held out if the folder has no validation images. A recipe's own fraction fits
 # its data set: 2 % of CIFAR-10 are 1,000 images, 2 % of a folder may be none.

@@ -14,7 +14,8 @@ from pdeinfer.errors import DatasetError, PdeinferError, TrainingError
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
-from pdeinfer.spec.presets import PRESETS, InputSpec, Preset
+from pdeinfer.spec.networks import InputSpec
+from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import Outcome, TrainingRecord
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn

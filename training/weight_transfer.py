@@ -11,8 +11,9 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.spec.networks import Network, ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Network, Preset, ResidualNetwork
+from pdeinfer.spec.presets import Preset
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out, find_image_files
 from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
-from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.networks import InputSpec
 
 
 def run(options: argparse.Namespace) -> int:

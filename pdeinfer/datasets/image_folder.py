@@ -15,7 +15,7 @@ from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import LeftOut, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.runtime.cpus import available_cpus
-from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class

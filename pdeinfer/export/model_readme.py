@@ -6,7 +6,7 @@ import numpy as np
 
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import MODEL_FILES
-from pdeinfer.spec.presets import ResidualNetwork
+from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.training_record import DatasetName, TrainingRecord
 
 README_FILE = "README.md"

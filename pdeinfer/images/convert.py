@@ -43,7 +43,7 @@ from pdeinfer.images.damage import decoding, opening
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_pixels, check_ppm, check_work, whole_size
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
-from pdeinfer.spec.presets import InputSpec
+from pdeinfer.spec.networks import InputSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
 

@@ -14,8 +14,9 @@ from pdeinfer.images.convert import ImageLike, to_array
 from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
 from pdeinfer.runtime.session import create_session
+from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Preset, SingleChannelNetwork
+from pdeinfer.spec.presets import Preset
 
 Field = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from pdeinfer.nn.normalization import BatchNormalization
-from pdeinfer.spec.presets import StridedPadding
+from pdeinfer.spec.networks import StridedPadding
 
 
 def conv(

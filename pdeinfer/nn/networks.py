@@ -6,8 +6,9 @@ import keras
 
 from pdeinfer.nn.blocks import basic_block, batch_norm, conv, depthwise_convolution, depthwise_sum
 from pdeinfer.nn.global_layer import GlobalLayer
+from pdeinfer.spec.networks import DepthwiseConvolution, DepthwiseSum, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import DepthwiseConvolution, DepthwiseSum, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.presets import Preset
 
 
 @keras.saving.register_keras_serializable("pdeinfer")

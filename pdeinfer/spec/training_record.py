@@ -45,10 +45,10 @@ class ImagesRecord:
         Raises:
             ValueError: a value is missing or of another kind.
         """
-        splits = _expect(values.get("splits"), Mapping, "images.splits")
+        splits = _as_object(values.get("splits"), "images.splits")
         return cls(
             splits={
-                name: _build(SplitRecord, _known(SplitRecord, _expect(split, Mapping, f"images.splits.{name}")))
+                name: _build(SplitRecord, _known(SplitRecord, _as_object(split, f"images.splits.{name}")))
                 for name, split in splits.items()
             },
             **{name: values.get(name) for name in ("test_fraction", "split_seed", "unreadable")},
@@ -172,19 +172,17 @@ class TrainingRecord:
         Raises:
             ValueError: a value is missing or of another kind.
         """
-        known = _known(cls, _expect(values, Mapping, "the record"))
-        recipe = {
-            _RENAMED.get(name, name): value for name, value in _expect(known.get("recipe"), Mapping, "recipe").items()
-        }
+        known = _known(cls, _as_object(values, "the record"))
+        recipe = {_RENAMED.get(name, name): value for name, value in _as_object(known.get("recipe"), "recipe").items()}
         if recipe.get("dataset") not in get_args(DatasetName):
             raise ValueError(
                 f"recipe.dataset: expected one of {', '.join(get_args(DatasetName))}, got {recipe.get('dataset')!r}"
             )
         known["recipe"] = recipe
         if known.get("classifier") is not None:
-            known["classifier"] = Preset.from_dict(_expect(known["classifier"], Mapping, "classifier"))
+            known["classifier"] = Preset.from_dict(_as_object(known["classifier"], "classifier"))
         if known.get("images") is not None:
-            known["images"] = ImagesRecord.from_dict(_expect(known["images"], Mapping, "images"))
+            known["images"] = ImagesRecord.from_dict(_as_object(known["images"], "images"))
         known["outcome"] = Outcome.from_dict(values) if {"best_epoch", "test_accuracy"} <= values.keys() else None
         record: TrainingRecord = _build(cls, known)
         return record
@@ -213,8 +211,9 @@ def _build(cls: Any, known: Mapping[str, Any]) -> Any:
         raise ValueError(str(error).partition("__init__() ")[2] or str(error)) from error
 
 
-def _expect(value: object, kind: Any, name: str) -> Any:
-    if not isinstance(value, kind):
+def _as_object(value: object, name: str) -> Mapping[str, Any]:
+    """Return a JSON object, which errors call `name`."""
+    if not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected an object, got {type(value).__name__}")
     return value
 

@@ -11,8 +11,9 @@ from sklearn.datasets import load_sample_image
 from pdeinfer.errors import PresetError
 from pdeinfer.nn import Classifier, GlobalLayer, count_macs
 from pdeinfer.nn.blocks import basic_block
+from pdeinfer.spec.networks import InputSpec, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.spec.presets import PRESETS, InputSpec, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.presets import PRESETS
 
 Randomize = Callable[[keras.Layer], None]
 to_numpy = keras.ops.convert_to_numpy

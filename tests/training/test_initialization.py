@@ -11,7 +11,8 @@ import pytest
 
 from pdeinfer.datasets import hold_out, load_dataset
 from pdeinfer.nn import Classifier
-from pdeinfer.spec.presets import PRESETS, ResidualNetwork
+from pdeinfer.spec.networks import ResidualNetwork
+from pdeinfer.spec.presets import PRESETS
 from training.initialization import initialize
 from training.recipes import RECIPES
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 import PIL.Image
 
-from pdeinfer.spec.presets import Fit, InputSpec
+from pdeinfer.spec.networks import Fit, InputSpec
 
 
 def grey(height: int, width: int, fit: Fit = "crop") -> InputSpec:

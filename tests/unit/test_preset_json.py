@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer.errors import PresetError
+from pdeinfer.spec.networks import InputSpec, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.spec.presets import PRESETS, InputSpec, Preset, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.presets import PRESETS, Preset
 
 DIGITS = PRESETS["digits-pde"]
 

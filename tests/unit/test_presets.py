@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from pdeinfer.errors import PdeinferError, PresetError
+from pdeinfer.spec.networks import DepthwiseConvolution, DepthwiseSum, InputSpec, ResidualNetwork, SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.spec.presets import (
-    PRESETS,
-    DepthwiseConvolution,
-    DepthwiseSum,
-    InputSpec,
-    ResidualNetwork,
-    SingleChannelNetwork,
-)
+from pdeinfer.spec.presets import PRESETS
 
 DIGITS = PRESETS["digits-pde"]
 RGB = {"height": 32, "width": 24, "channels": 3, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
