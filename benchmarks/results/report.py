@@ -1,4 +1,4 @@
-"""Writes `docs/results.md` from the runs in `results/`: `python -m benchmarks.results.report`."""
+"""Writes `docs/results.md` from the runs in `results/`: `python -m training.report`."""
 
 import argparse
 import statistics
@@ -14,13 +14,13 @@ from pdeinfer.spec.presets import Preset
 from training.files import replace_file
 
 EXAMPLES = """examples:
-  python -m benchmarks.results.report
-  python -m benchmarks.results.report --add runs/mnist-pde runs/mnist-cnn
+  python -m training.report
+  python -m training.report --add runs/mnist-pde runs/mnist-cnn
 """
 
 _INTRODUCTION = """# Results
 
-`python -m benchmarks.results.report` makes this page from the runs in `results/`. Do not edit it.
+`python -m training.report` makes this page from the runs in `results/`. Do not edit it.
 
 Each row is one network trained by one recipe. Accuracies are on the test images, as mean ± standard deviation over the
 seeds; a single run has no deviation. A recipe with a validation fraction keeps the epoch with the best accuracy on the
@@ -163,7 +163,7 @@ def write_report(results: Path, page: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code: 0, or 2 for a wrong argument or run."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.report",
+        prog="python -m training.report",
         description="Write the results page and its pictures from the runs in a folder.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -185,7 +185,3 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"wrote {arguments.page}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -57,7 +57,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
         for package in ("pdeinfer", "serving", "training")
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.parent != ROOT / "pdeinfer/kernels"
-    }
+    } - {"training/report.py"}  # it needs benchmarks/
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"pdeinfer-{__version__}.dist-info/")}
 
