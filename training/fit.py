@@ -1,29 +1,20 @@
-"""Trains a network by its recipe, resumably, and measures it once on the test images."""
+"""Trains a network by its recipe, resumably."""
 
-import hashlib
-import math
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-import pdeinfer
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
-from pdeinfer.nn import count_parameters, count_zero_fields
 from training.batches import Augmentation, Batches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
 from training.distillation import DistillationLoss, Teacher, accuracy
-from training.history import best_epoch, read_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
 
@@ -160,100 +151,6 @@ class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
         del epoch
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["seconds"] = round(time.perf_counter() - self.started, 2)
-
-
-def measure(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
-    """Measure the folder's best network without TF32.
-
-    On the test images: accuracy, loss and confusion matrix. On training images: the fields that are zero.
-    """
-    model = keras.saving.load_model(folder.best, compile=False)
-    test = dataset.test
-    with _without_tf32():  # as the exported files compute
-        logits = model.predict(test.images, batch_size=_EVALUATION_BATCH, verbose=0)
-    classes = logits.shape[1]
-    confusion = np.zeros((classes, classes), dtype=int)  # rows: true class, columns: predicted
-    np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
-    loss = keras.losses.sparse_categorical_crossentropy(test.labels, logits, from_logits=True)
-    return {
-        "test_accuracy": float(confusion.trace() / confusion.sum()),
-        "test_loss": float(np.mean(keras.ops.convert_to_numpy(loss))),
-        "test_images": len(test),
-        "confusion": confusion.tolist(),
-        "parameters": count_parameters(model),
-        "zero_fields": count_zero_fields(model, dataset.train.images[:_EVALUATION_BATCH]),
-    }
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Turn off TF32, which has 11 bits and is the default on recent GPUs, inside the block."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        with jax.default_matmul_precision("float32"):  # convolutions too
-            yield
-        return
-    if backend == "torch":
-        import torch
-
-        before = torch.backends.cudnn.allow_tf32
-        switch = partial(setattr, torch.backends.cudnn, "allow_tf32")
-    else:
-        import tensorflow as tf
-
-        before = tf.config.experimental.tensor_float_32_execution_enabled()
-        switch = tf.config.experimental.enable_tensor_float_32_execution
-    switch(False)
-    try:
-        yield
-    finally:
-        switch(before)
-
-
-def describe_run(folder: RunFolder) -> dict[str, Any]:
-    """Return the best epoch, the time and the versions of a finished training."""
-    rows = read_history(folder.history)
-    best = best_epoch(rows)
-    validated = {} if math.isnan(best["val_accuracy"]) else {"validation_accuracy": best["val_accuracy"]}
-    return {
-        "model_sha256": hashlib.sha256(folder.best.read_bytes()).hexdigest(),
-        **validated,
-        "best_epoch": int(best["epoch"]),
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the software that the result depends on."""
-    backend = keras.backend.backend()
-    module = __import__(backend)
-    return {
-        "python": platform.python_version(),
-        "pdeinfer": pdeinfer.__version__,
-        "keras": keras.__version__,
-        "backend": f"{backend} {module.__version__}",
-        "numpy": np.__version__,
-    }
-
-
-def git_commit() -> str | None:
-    """Return the commit of this code, with "-dirty" if a file has changed since; None outside a repository."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603  # fixed arguments
-        return result.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)  # may be installed inside another project
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 @contextmanager

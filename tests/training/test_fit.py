@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from pdeinfer.datasets import Dataset, Split
+from pdeinfer.datasets import Split
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
-from training.fit import compile_model, fit, measure, precision
+from training.fit import compile_model, fit, precision
+from training.outcome import classify_test_images
 from training.recipes import RECIPES
 
 
@@ -32,9 +33,7 @@ def test_the_training_step_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow")
 @pytest.mark.parametrize("allowed", [True, False])
-def test_test_images_are_classified_without_tf32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, allowed: bool
-) -> None:
+def test_test_images_are_classified_without_tf32(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
     import tensorflow as tf
 
     predict, found = keras.Model.predict, []
@@ -43,17 +42,17 @@ def test_test_images_are_classified_without_tf32(
         found.append(tf.config.experimental.tensor_float_32_execution_enabled())
         return predict(*arguments, **options)
 
-    Classifier(PRESETS["mnist-cnn"]).save(RunFolder(tmp_path).best)
+    model = Classifier(PRESETS["mnist-cnn"])
     monkeypatch.setattr(keras.Model, "predict", observed)
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(allowed)
     try:
-        metrics = measure(RunFolder(tmp_path), Dataset(random_split(5), random_split(30)))
+        confusion, _ = classify_test_images(model, random_split(30))
         assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     assert found == [False]
-    assert np.sum(metrics["confusion"]) == 30
+    assert confusion.sum() == 30
 
 
 def test_a_resumed_training_keeps_the_loss_scale_of_mixed_precision(tmp_path: Path) -> None:

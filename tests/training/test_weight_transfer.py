@@ -12,7 +12,7 @@ from pdeinfer.package.package import KERAS_FILE, ModelPackage, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 from tests.conftest import write_tiny_package
 from tests.parity.conftest import randomize
-from training import run
+from training import plan
 from training.arguments import parse_arguments
 from training.recipes import RECIPES
 from training.weight_transfer import transfer_weights
@@ -122,7 +122,7 @@ def test_a_missing_or_damaged_original_is_refused(tmp_path: Path) -> None:
 
 
 def test_given_weights_rule_out_trying_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_read_standard", lambda *_: None)
+    monkeypatch.setattr(plan, "_read_standard", lambda *_: None)
     assert RECIPES["mnist-pde"].initializations > 1
-    record, _, recipe, _ = run._begin(parse_arguments(["mnist-pde", "--init", "mnist-pde"]))
-    assert recipe.initializations == record.recipe["initializations"] == 1
+    begun = plan.begin(parse_arguments(["mnist-pde", "--init", "mnist-pde"]))
+    assert begun.recipe.initializations == begun.record.recipe["initializations"] == 1

@@ -1,0 +1,105 @@
+"""Measures the network of a finished training, once, and describes how the training went."""
+
+import hashlib
+import math
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import keras
+import numpy as np
+
+import pdeinfer
+from pdeinfer.datasets import Dataset, Split
+from pdeinfer.nn import count_parameters, count_zero_fields
+from pdeinfer.spec.training_record import Outcome
+from training.checkpoints import RunFolder
+from training.history import best_epoch, read_history
+
+_BATCH = 500
+
+
+def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
+    """Return the outcome of the training in a folder: what its best network achieves, and how it was trained.
+
+    Args:
+        folder: of a finished training.
+        dataset: its test images give accuracy, loss and confusion, some of its training images the fields that are
+            zero.
+        device: a short name of the devices that trained.
+    """
+    model = keras.saving.load_model(folder.best, compile=False)
+    confusion, loss = classify_test_images(model, dataset.test)
+    rows = read_history(folder.history)
+    best = best_epoch(rows)
+    return Outcome(
+        model_sha256=hashlib.sha256(folder.best.read_bytes()).hexdigest(),
+        validation_accuracy=None if math.isnan(best["val_accuracy"]) else best["val_accuracy"],
+        best_epoch=int(best["epoch"]),
+        seconds=round(sum(row["seconds"] for row in rows), 1),
+        device=device,
+        versions=_versions(),
+        parameters=count_parameters(model),
+        test_accuracy=float(confusion.trace() / confusion.sum()),
+        test_loss=loss,
+        test_images=len(dataset.test),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        zero_fields=count_zero_fields(model, dataset.train.images[:_BATCH]),
+    )
+
+
+def classify_test_images(model: keras.Model, test: Split) -> tuple[np.ndarray, float]:
+    """Classify test images without TF32, as the exported files compute.
+
+    Returns:
+        The confusion matrix, int (classes, classes), with true classes as rows and predicted ones as columns, and the
+        mean cross-entropy.
+    """
+    with _without_tf32():
+        logits = model.predict(test.images, batch_size=_BATCH, verbose=0)
+    classes = logits.shape[1]
+    confusion = np.zeros((classes, classes), dtype=int)
+    np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
+    loss = keras.losses.sparse_categorical_crossentropy(test.labels, logits, from_logits=True)
+    return confusion, float(np.mean(keras.ops.convert_to_numpy(loss)))
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Turn off TF32, which has 11 bits and is the default on recent GPUs, inside the block."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("float32"):  # convolutions too
+            yield
+        return
+    if backend == "torch":
+        import torch
+
+        before = torch.backends.cudnn.allow_tf32
+        switch = partial(setattr, torch.backends.cudnn, "allow_tf32")
+    else:
+        import tensorflow as tf
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        switch = tf.config.experimental.enable_tensor_float_32_execution
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(before)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the software that the result depends on, by package."""
+    backend = keras.backend.backend()
+    module = __import__(backend)
+    return {
+        "python": platform.python_version(),
+        "pdeinfer": pdeinfer.__version__,
+        "keras": keras.__version__,
+        "backend": f"{backend} {module.__version__}",
+        "numpy": np.__version__,
+    }
