@@ -7,9 +7,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from serving.process.arguments import parse_settings
 from serving.process.supervisor import Supervisor
 from serving.process.worker import cannot_listen, serve
-from serving.settings import Settings, parse_settings
+from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
-from serving.settings import Settings, parse_settings
+from serving.process.arguments import parse_settings
+from serving.settings import Settings
 
 
 def test_the_defaults_listen_on_loopback_and_serve_the_bundled_models() -> None:
@@ -168,7 +169,7 @@ def test_the_limit_on_pixels_is_that_of_predict_and_training() -> None:
 def test_files_are_read_as_utf_8_in_any_locale(tmp_path: Path, name: str) -> None:
     file = tmp_path / "file"
     file.write_bytes("# Schlüssel\nport = 9000\n".encode())
-    program = "import sys; from serving.settings import parse_settings; parse_settings(sys.argv[1:])"
+    program = "import sys; from serving.process.arguments import parse_settings; parse_settings(sys.argv[1:])"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     command = [sys.executable, "-c", program, f"--{name}", str(file)]

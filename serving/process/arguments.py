@@ -1,0 +1,61 @@
+"""The command line of `pdeinfer serve`."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp, CliSettingsSource, SettingsError
+
+from serving.settings import Settings
+
+_PROG = "pdeinfer serve"
+_EPILOG = """\
+Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
+of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
+alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
+
+signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
+ignored
+
+exit codes: 0 stopped by a signal; 1 the address cannot be listened on, or a worker died during its start; 2 wrong
+settings, model or device
+
+examples:
+  pdeinfer serve
+  pdeinfer serve digits-pde ./my-package --port 9000 --workers 4
+  curl -F file=@seven.png 'http://127.0.0.1:8000/classify?top_k=3'
+"""
+
+
+def parse_settings(arguments: Sequence[str]) -> Settings:
+    """Return the settings from command line flags, the environment and a file.
+
+    Exits like argparse does: with code 0 after --help, with code 2 and one line on a wrong value.
+    """
+    parser = argparse.ArgumentParser(
+        prog=_PROG,
+        description="Classify images over HTTP.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for argument in arguments:
+        if key_flag := re.match(r"--(api|admin)-keys?(=|$)", argument):
+            parser.exit(2, f"{_PROG}: other users of a machine see flags: --{key_flag[1]}-keys-file names a file\n")
+    source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
+    except SettingsError as error:
+        parser.exit(2, f"{_PROG}: {error}\n")
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            parser.exit(2, f"{_PROG}: {message}\n")
+        name = str(problem["loc"][0])
+        may_be_a_key = "key" in name or problem["type"] == "extra_forbidden"
+        found = "" if may_be_a_key else f", not {problem['input']!r}"
+        flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
+        place = ".".join(map(str, problem["loc"]))
+        parser.exit(2, f"{_PROG}: {place} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")
