@@ -1,4 +1,4 @@
-"""Imports Keras and its backend, quietly; everything that trains or exports begins here."""
+"""Imports Keras and its backend without their startup messages."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ def import_keras() -> None:
 
     Raises:
         MissingDependencyError: Keras or the backend is not installed.
-        PdeinferError: KERAS_BACKEND names none that pdeinfer runs on.
+        PdeinferError: KERAS_BACKEND names an unsupported backend.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
@@ -49,7 +49,7 @@ def require_tensorflow() -> None:
 def _silent_stderr() -> Iterator[None]:
     """Hold back what the block writes to the process's stderr; show it only if the block fails.
 
-    TensorFlow's libraries write a dozen lines there while they load, before any log level of theirs is in force.
+    TensorFlow's libraries write a dozen lines there while they load, before their log levels take effect.
     """
     sys.stderr.flush()
     before = os.dup(2)

@@ -43,7 +43,7 @@ class ImageTooLargeError(ImageError):
     """An image has more pixels, or a file more bytes, than the limit.
 
     Attributes:
-        pixels: how many decoding it takes, if known.
+        pixels: the number of pixels that decoding it takes, if known.
     """
 
     def __init__(self, message: str, pixels: int | None = None) -> None:
@@ -80,7 +80,7 @@ class TrainingError(PdeinferError, ValueError):
 
 
 class MissingDependencyError(PdeinferError, ImportError):
-    """An optional dependency is missing or cannot be imported; the message has the command that cures it."""
+    """An optional dependency is missing or cannot be imported; the message names the command that fixes it."""
 
     def __init__(
         self,

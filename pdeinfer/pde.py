@@ -58,7 +58,7 @@ def courant_numbers(
     """Return the Courant numbers `(Ax, Ay) = (u dt / dx, v dt / dy)` of a velocity field `(u, v)`.
 
     For constant fields the scheme is stable if `|Ax| + |Ay| < 1` without diffusion. With diffusion numbers `(Bx, By)`,
-    both > 0, it is stable if `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, which is never the wider limit.
+    both > 0, it is stable if `(Bx + By) (Ax^2 / Bx + Ay^2 / By) <= 1`, which is never less strict.
     """
     u, v = velocity
     return u * (dt / dx), v * (dt / dy)

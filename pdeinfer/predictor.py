@@ -23,13 +23,13 @@ from pdeinfer.version import __version__
 class Predictor:
     """Classify images with a model package. Many threads may share one Predictor.
 
-    Processes may too. Pickled, a Predictor becomes its package's name or path and its options, and the process that
-    unpickles it loads the package again; this is what `multiprocessing` with the start method "spawn", joblib and Spark
-    do. After `os.fork()` the child loads the package again at its first prediction. Prefer "spawn" and "forkserver":
+    Processes can share it too: a Predictor is pickled as its package's name or path and its options, and the process
+    that receives it loads the package again. `multiprocessing` with the start method "spawn", joblib and Spark use
+    this. After `os.fork()` the child loads the package again at its first prediction. Prefer "spawn" or "forkserver":
     forking a process that has threads is unsafe in general, and CUDA does not survive it.
 
     Args:
-        model: a bundled model's name, a package's folder (see `pdeinfer.package.zoo` for which is which), or a
+        model: a bundled model's name, a package's folder (`pdeinfer.package.zoo` says how they are told apart), or a
             `ModelPackage`.
         precision: "float32" (on CUDA too, not TF32), or "int8" if the package has that file.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA if it works, else the CPU.
@@ -99,8 +99,8 @@ class Predictor:
         before it come first.
 
         Args:
-            images: any iterable of images, an array (N, H, W, C), or the path of a folder: its image files, by their
-                suffixes, sorted by name, without those in its subfolders.
+            images: any iterable of images, an array (N, H, W, C), or the path of a folder: the image files
+                that `pdeinfer.images.files.find_image_files` finds in it, sorted by name.
             top_k: as in `predict`.
 
         Raises:
@@ -268,7 +268,7 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
 
 
 def _is_one_image(images: object) -> bool:
-    """Return whether to convert `images` as it is: iterating over it would give no images, but rows, bytes or lines."""
+    """Return whether `images` is a single image: iterating over it would yield rows, bytes or lines."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image) or hasattr(images, "read"):

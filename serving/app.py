@@ -107,7 +107,7 @@ def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
 
 
 def _keys(settings: Settings) -> dict[str, list[str]]:
-    """Return the keys that open the paths with a prefix; no keys: it is open."""
+    """Return the accepted keys by path prefix; a prefix without keys is open."""
     admin_keys = settings.keys_of_admins()
     keys = [*settings.keys(), *admin_keys] if settings.keys() else []
     paths = {"/": keys, "/admin": admin_keys, "/metrics": keys if settings.metrics_need_key else []}

@@ -29,7 +29,7 @@ from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
 
-SMALL_BYTES = 16 * 2**20  # an image that decodes in this much memory needs no room in max_decoding_bytes
+SMALL_BYTES = 16 * 2**20  # an image that decodes in this much memory does not count in max_decoding_bytes
 MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
 
 # An origin as browsers write it in the header Origin. A setting in another spelling would never match.
@@ -88,7 +88,7 @@ class ModelSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything that `pdeinfer serve` can be told."""
+    """All settings of `pdeinfer serve`."""
 
     model_config = SettingsConfigDict(
         env_prefix="PDEINFER_",
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         default=75,
         ge=1,
         le=86_400,
-        description="seconds that an idle connection stays open: more than a proxy in front keeps its own",
+        description="seconds that an idle connection stays open; choose more than the proxy in front does",
     )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
@@ -172,11 +172,11 @@ class Settings(BaseSettings):
     )
     api_keys: CliSuppress[Keys] = ()
     api_keys_file: KeysOfFile = Field(
-        default=(), description="keys, one of which every request must send; none: open to all"
+        default=(), description="file of keys; every request must send one of them; none: open to all"
     )
     admin_keys: CliSuppress[Keys] = ()
     admin_keys_file: KeysOfFile = Field(
-        default=(), description="keys that may load and unload models; none: there is no /admin"
+        default=(), description="file of keys that may load and unload models; none: there is no /admin"
     )
     probes_need_key: bool = Field(default=False, description="whether the probes need a key, if there are keys")
     metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, if there are keys")

@@ -1,1 +1,1 @@
-"""Training: `python -m training.run` makes the networks that pdeinfer exports and serves."""
+"""Trains the networks that pdeinfer exports and serves."""

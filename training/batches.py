@@ -30,7 +30,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         batch_size: images in a batch; an incomplete last batch is left out.
         seed: of the shuffling and the augmentation.
         augmentation: none by default. Labels are one-hot, or mixed by mixup.
-        teacher: returns the logits (N, classes) of augmented images; they follow the labels then: (N, 2 * classes).
+        teacher: returns the logits (N, classes) of augmented images, which then follow the labels: (N, 2 * classes).
     """
 
     def __init__(

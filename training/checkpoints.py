@@ -1,4 +1,4 @@
-"""The folder of a training: its record, checkpoints and history, each file always whole."""
+"""The folder of a training: its record, checkpoints and history, written atomically."""
 
 import json
 import math
@@ -20,8 +20,8 @@ class RunFolder:
     """The folder of one training.
 
     `run.json` records the start, `history.csv` has a row per epoch, `last-N.keras` is the network after N epochs with
-    the optimizer's state, and `model.keras` is the network of the best epoch. Epoch N counts once `last-N.keras` is
-    there: its row is written before, `model.keras` afterwards.
+    the optimizer's state, and `model.keras` is the network of the best epoch. Epoch N counts once `last-N.keras`
+    exists: its row is written before, `model.keras` afterwards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class RunFolder:
             raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
         if self.history.exists() or self.epochs():
             raise TrainingError(
-                f"{self.path} holds the rest of a training without its run.json: --out DIR names another folder"
+                f"{self.path} holds parts of a training but no run.json: --out DIR names another folder"
             )
 
     def start(self, record: TrainingRecord) -> None:
@@ -90,9 +90,7 @@ class RunFolder:
         rows, epoch = read_history(self.history), self.last_epoch()
         if not epoch <= len(rows) <= epoch + 1:  # an epoch's row is written before its checkpoint
             if not epoch:
-                raise TrainingError(
-                    f"{self.history} has {len(rows)} epochs, and last-{len(rows)}.keras is not beside it"
-                )
+                raise TrainingError(f"{self.history} has {len(rows)} epochs, but last-{len(rows)}.keras is missing")
             raise TrainingError(
                 f"{self.history}: expected {epoch} epochs, as {self.checkpoint(epoch).name} has, or one more, "
                 f"got {len(rows)}"
@@ -108,7 +106,7 @@ class RunFolder:
         path = self.checkpoint(self.last_epoch())
         try:
             return keras.saving.load_model(path)
-        except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
+        except Exception as error:  # Keras and HDF5 raise errors of many kinds for damaged files
             raise TrainingError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
     def keep_if_best(self, rows: Sequence[Row]) -> None:

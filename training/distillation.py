@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student network learns from a teacher's logits beside the labels."""
+"""Knowledge distillation: a student network learns from a teacher's logits in addition to the labels."""
 
 import hashlib
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras is unt
     Args:
         temperature: T. weight: w, from 0 to 1.
 
-    Targets: float32 (N, classes), labels y; or (N, 2 * classes), labels y beside teacher logits t.
+    Targets: float32 (N, classes), labels y; or (N, 2 * classes), labels y followed by teacher logits t.
 
     Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
     """

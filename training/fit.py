@@ -31,7 +31,7 @@ def fit(
     callbacks: list[keras.callbacks.Callback],
     teacher: Teacher | None = None,
 ) -> None:
-    """Train for `recipe.epochs` epochs, or for those that are left.
+    """Train for `recipe.epochs` epochs, or for the remaining ones.
 
     After every epoch the folder holds the history, the last network with its optimizer, and the network of the best
     validation accuracy; without validation images, the last one.
@@ -43,7 +43,7 @@ def fit(
         teacher: to distil, by the recipe's temperature and weight.
 
     Raises:
-        TrainingError: the checkpoint does not match the history beside it.
+        TrainingError: the checkpoint does not match the history.
     """
     train, validation = splits
     rows = folder.rows()
@@ -136,7 +136,7 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
 
 
 class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Tell the batches the epoch, and the callbacks that follow its learning rate and seconds, with validation."""
+    """Tell the batches which epoch begins, and log its learning rate and its seconds, validation included."""
 
     def __init__(self, batches: Batches) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class StopAfterBatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras i
 def interrupted_between_batches() -> Iterator[StopAfterBatch]:
     """Yield the callback by which Ctrl-C stops a training between batches; a second Ctrl-C stops it at once.
 
-    By default Python raises KeyboardInterrupt wherever it is. Inside a function that TensorFlow called, TensorFlow may
+    By default Python raises KeyboardInterrupt at any point. Inside a function that TensorFlow called, TensorFlow may
     swallow it and train on.
     """
     callback = StopAfterBatch()

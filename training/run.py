@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training.run [PRESET]`."""
+"""Runs a training: `pdeinfer train [PRESET]`, or `python -m training.run [PRESET]`."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""Copies the weights of a trained model into a network that is yet to be trained."""
+"""Copies the weights of a trained model into a new network."""
 
 import re
 from collections import Counter
@@ -18,12 +18,12 @@ from pdeinfer.spec.presets import Preset
 
 @dataclass(frozen=True)
 class WeightTransfer:
-    """What a network took over from a trained one.
+    """The weights that a network received from a trained one.
 
     Attributes:
         model: the trained model's name.
         copied: how many of the `total` weights were copied; both count the statistics of the normalisations.
-        random_layers: the names of the layers with weights that are still random, all or some.
+        random_layers: the names of the layers that still have random weights, in whole or in part.
     """
 
     model: str

@@ -65,7 +65,7 @@ class Evaluation:
         return abs(self.accuracy - self.card_accuracy) * self.images < 0.5
 
     def mutual_confusion(self, first: str, second: str) -> float:
-        """Return the share of the test images of two classes, 0..1, that are taken for the other of the two.
+        """Return the share of the test images of two classes, 0..1, that are mistaken for the other one.
 
         Raises:
             ValueError: a class does not exist.

@@ -71,7 +71,7 @@ def in_batches(classify: Classify, images: Array, size: int) -> Array:
 
 def _compare_arrays(name: str, batch_size: int, expected: Array, found: Array) -> Comparison:
     difference = np.abs(found - expected)
-    sizeable = ~(expected < _SIZEABLE)  # keeps NaN, which no comparison is true of
+    sizeable = ~(expected < _SIZEABLE)  # keeps NaN, for which every comparison is false
     return Comparison(
         name=name,
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Prints errors in one form for all commands."""
 
 import sys
 

@@ -45,14 +45,14 @@ class ImageFolder:
 
     @property
     def other_files(self) -> int:
-        """How many files `left_out` makes, those in folders included."""
+        """The number of files in `left_out`, counting those inside folders."""
         return sum(each.files for each in self.left_out)
 
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 
     def record(self) -> ImagesRecord:
-        """Return a record that is equal if another search of the folder finds the same files and splits."""
+        """Return a record that equals another one if both searches of the folder found the same files and splits."""
         splits = {
             split: SplitRecord(
                 len(files),
@@ -170,8 +170,8 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _strays(folder: Path) -> list[LeftOut]:
-    """Return the files that lie beside the folders of the classes or splits."""
-    reason = "it lies beside the folders, in none of them"
+    """Return the files next to the folders of the classes or splits."""
+    reason = "outside the class folders"
     return [LeftOut(path, why_no_image(path) or reason) for path in visible(folder) if not path.is_dir()]
 
 

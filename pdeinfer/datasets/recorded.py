@@ -1,4 +1,4 @@
-"""Finds the images of a finished training again, from its record."""
+"""Finds the images that a finished training used, from its record."""
 
 from pathlib import Path
 
@@ -41,12 +41,12 @@ def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Pat
 
 
 def load_training_images(record: TrainingRecord | None, preset: Preset, folder: Path) -> Array:
-    """Load images for calibrating a network, in its input format; none of its test images is among them.
+    """Load images for calibrating a network, in its input format, without its test images.
 
-    What `folder` must be depends on the record. If it names "folder", the folder of that training; if it names MNIST or
-    CIFAR-10, the folder of its files; the training images are taken. Otherwise, and if the folder has image files in
-    place of those of MNIST or CIFAR-10, all image files in it are taken; or, if it has a folder for each class instead,
-    the training images that `find_images` finds.
+    If the network was trained on a folder of images, `folder` must be that folder. If it was trained on MNIST or
+    CIFAR-10, `folder` may hold the files of that data set. In both cases the training images are loaded. In all others,
+    every image file in `folder` is loaded or, if it has a subfolder for each class instead, the training images that
+    `find_images` finds.
 
     Args:
         record, preset: as in `load_test_split`.
@@ -55,7 +55,7 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
         uint8 (N, height, width, channels), N at least 1.
 
     Raises:
-        DatasetError: there is no such folder, no image in it, or another data set than the record's.
+        DatasetError: the folder is missing, or has no images, or has a data set other than the record's.
         ImageError: an image file in `folder` itself cannot be read.
     """
     dataset = None if record is None else record.dataset

@@ -42,8 +42,8 @@ def export_package(
     Args:
         source: the folder of a training, or a `.keras` file.
         output: the package's folder.
-        inline: write ONNX files without functions, for tools that do not read them: the operators of the PDE layers
-            stand in the graph itself.
+        inline: write ONNX files without functions, for tools that cannot read functions; the operators of the PDE
+            layers are then part of the graph.
         saved_model: add a TensorFlow SavedModel.
         calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
             `pdeinfer.datasets.load_training_images`).
@@ -77,7 +77,7 @@ def export_package(
 
 
 def _write_models(original: Original, folder: Path, calibrate: Path | None, *, inline: bool) -> list[Precision]:
-    """Write `model.keras` and the ONNX files; return the precisions beside float32."""
+    """Write `model.keras` and the ONNX files; return the precisions other than float32."""
     classifier = original.classifier
     preset = classifier.preset
     calibration = None if calibrate is None else load_training_images(original.record, preset, calibrate)

@@ -15,7 +15,13 @@ from pdeinfer.runtime.session import create_session
 
 
 def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) -> Report:
-    """Compare a `fields.onnx` with the network, which the report calls `name`, on uint8 images (N, H, W, C).
+    """Compare a `fields.onnx` with the network on images.
+
+    Args:
+        name: the network's name in the report.
+        classifier: the network.
+        fields_file: the content of `fields.onnx`.
+        images: uint8 (N, H, W, C).
 
     Raises:
         ParityError, ModelPackageError: the file lacks fields, or has others.
@@ -34,8 +40,8 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
 def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
     """Compute the arrays of the PDE layers with Keras alone, for images, uint8 (N, height, width, channels).
 
-    Beside the arrays of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and "layer1/output", what
-    the layer returns inside the network.
+    In addition to the arrays of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and
+    "layer1/output", what the layer returns inside the network.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""Converts a traced function with tf2onnx, and writes an ONNX file that keeps the rules of `rules`."""
+"""Converts a traced function with tf2onnx, and writes the ONNX file if it obeys the rules in `rules`."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def convert(function: Any, preset: Preset, nchw_inputs: Sequence[str] = ()) -> A
 
 
 def _keep_batch(graph: Any) -> None:
-    """Let every Reshape copy the batch size (0). tf2onnx lets it be inferred (-1), which loses the dimension's name."""
+    """Let every Reshape copy the batch size (0). tf2onnx has it inferred (-1), which loses its name."""
     from onnx import numpy_helper
 
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
@@ -72,10 +72,10 @@ def write(model: Any, preset: Preset, path: Path, broken_rules: Callable[[Any, P
     """Write an `onnx.ModelProto` as a self-contained file.
 
     Args:
-        broken_rules: returns the rules of `rules` that the model breaks.
+        broken_rules: returns the rules in `rules` that the model breaks.
 
     Raises:
-        ExportError: it breaks one.
+        ExportError: the model breaks a rule.
     """
     broken = broken_rules(model, preset)
     if broken:

@@ -1,4 +1,4 @@
-"""Reads what is exported, a training's folder or a `.keras` file, and trusts neither."""
+"""Loads the network to export, and what is known about it, from files that need not be trusted."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from pdeinfer.spec.training_record import TrainingRecord
 
 @dataclass(frozen=True)
 class Original:
-    """A trained network, and what is known of its training.
+    """A trained network, and what is known about its training.
 
     Attributes:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
-        record: of its training; None where the file stands alone. It has an outcome only if the training measured
-            this very file.
-        test: the data set's test images; None where they are not available.
+        record: of its training; None for a file on its own. It has an outcome only if the training measured this
+            very file.
+        test: the data set's test images; None if they are not available.
     """
 
     classifier: Any
@@ -31,7 +31,7 @@ class Original:
 
 
 def load_original(source: Path) -> Original:
-    """Load a training's folder (its `model.keras`), or a `.keras` file with the training's record beside it, if any.
+    """Load the `model.keras` of a training's folder, or a `.keras` file, with the training's record if there is one.
 
     Raises:
         ExportError: there is no such file, it does not hold a `pdeinfer.nn.Classifier`, or the record is damaged.
@@ -48,8 +48,8 @@ def load_original(source: Path) -> Original:
 
     classifier = load_classifier(path)
     record = _read_record(path.with_name("run.json"))
-    # metrics.json repeats run.json when the training ends, with what was measured of one file. It does not hold for
-    # another, such as last-3.keras.
+    # When the training ends, metrics.json repeats run.json and adds what was measured on model.keras. It does not
+    # describe other files, such as last-3.keras.
     finished = _read_record(path.with_name("metrics.json"))
     if finished is not None and finished.measured(hashlib.sha256(path.read_bytes()).hexdigest()):
         record = finished
@@ -57,7 +57,7 @@ def load_original(source: Path) -> Original:
 
 
 def _read_record(path: Path) -> TrainingRecord | None:
-    """Read the record of a training, or return None where there is no file."""
+    """Read the record of a training; return None if there is no file."""
     try:
         return TrainingRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -71,4 +71,4 @@ def _load_test(record: TrainingRecord | None, preset: Preset) -> Split | None:
     try:
         return load_test_split(record, preset, data_dir)
     except (DatasetError, MissingDependencyError):
-        return None  # no data set is recorded, or it has gone since the training
+        return None  # no data set is recorded, or it is no longer where it was

@@ -1,4 +1,4 @@
-"""The rules that the ONNX files of a model package keep."""
+"""The rules that the ONNX files of a model package obey."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def metadata(preset: Preset) -> dict[str, str]:
 
 
 def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
-    """Return the rules that the file breaks, of those common to every ONNX file."""
+    """Return the broken rules among those that hold for every ONNX file of a package."""
     import onnx
 
     broken = []

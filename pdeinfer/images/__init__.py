@@ -1,1 +1,1 @@
-"""From any image to the pixels that a network takes, and what is refused before it is decoded."""
+"""Converts any image to the pixels that a network takes, and rejects expensive files before decoding them."""

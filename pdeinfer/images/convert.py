@@ -2,17 +2,17 @@
 
 The rule, in this order:
 
-1. A file is decoded if it is a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP, to its first frame; a Pillow image is
-   taken at its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its
-   end marker is missing or a chunk beside the pixels is broken. A file that lacks pixels is refused. A JPEG file whose
+1. The first frame of a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP file is decoded; a Pillow image is taken at
+   its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its end
+   marker is missing or a chunk other than the pixels is damaged. A file that lacks pixels is refused. A JPEG file whose
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
-   one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that takes disproportionately long:
-   see `pdeinfer.images.limits`.
+   one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
+   decode: see `pdeinfer.images.limits`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
-   would decode to other pixels: see `pdeinfer.images.tiff`.
+   would decode wrongly: see `pdeinfer.images.tiff`.
 4. Transparent pixels are composited on white.
 5. Every colour space (palettes, CMYK, YCbCr, LAB, HSV) becomes RGB, and RGB becomes grey where the network takes grey:
    (299 R + 587 G + 114 B) / 1000. Colour profiles are ignored.
@@ -57,7 +57,7 @@ def to_array(
         image: a path; a file's bytes; a binary file object, read from its start if it can seek, and left open; a Pillow
             image; or a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA.
         spec: the size, channels and fit wanted.
-        name: what errors call the image, e.g. "image 3 of 10"; a path is named in any case.
+        name: the image's name in errors, e.g. "image 3 of 10"; a path is named as well.
         max_pixels: the most pixels that decoding may take, counted as in step 1.
 
     Returns:
@@ -83,14 +83,14 @@ def open_image(
     """
     name = _describe(image, name)
     with ExitStack() as stack:
-        structure, otherwise_ended = None, None
+        structure, other_ending = None, None
         if isinstance(image, PIL.Image.Image):
             picture = image
         elif isinstance(image, np.ndarray):
             picture = _from_array(image, name)
         elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
             file = stack.enter_context(_open_file(image, name))
-            picture, structure, otherwise_ended = _open_encoded(file, name, max_pixels)
+            picture, structure, other_ending = _open_encoded(file, name, max_pixels)
             stack.enter_context(picture)
         else:
             raise ImageError(
@@ -98,7 +98,7 @@ def open_image(
                 f"got {type(image).__name__}"
             )
         scans = structure.scans if structure else 0
-        opened = OpenedImage(picture, whole_size(picture), scans, otherwise_ended, spec, name, max_pixels)
+        opened = OpenedImage(picture, whole_size(picture), scans, other_ending, spec, name, max_pixels)
         check_pixels(opened.reduce(), name, max_pixels)
         yield opened
 
@@ -111,16 +111,16 @@ class OpenedImage:
         picture: the image, as Pillow opens it.
         whole_size: its width and height before a JPEG is reduced, at least those of a TIFF's tile.
         jpeg_scans: the number of scans of a JPEG file; 0 for other sources.
-        otherwise_ended: a JPEG file that lacks its end, ended in another way than `picture` is; None for others.
+        other_ending: a JPEG file without its end marker, completed differently from `picture`; None for others.
         spec: the array wanted.
-        name: what errors call the image.
+        name: the image's name in errors.
         max_pixels: the most pixels that decoding may take.
     """
 
     picture: PIL.Image.Image
     whole_size: tuple[int, int]
     jpeg_scans: int
-    otherwise_ended: bytes | None
+    other_ending: bytes | None
     spec: InputSpec
     name: str
     max_pixels: int
@@ -128,15 +128,15 @@ class OpenedImage:
     def decoding_bytes(self) -> int:
         """Return the most memory that `to_array` takes, in bytes, estimated from the header."""
         cost = decoding_bytes(self.picture, self.whole_size, self.jpeg_scans)
-        return cost if self.otherwise_ended is None else 2 * cost
+        return cost if self.other_ending is None else 2 * cost
 
     def to_array(self) -> NDArray[np.uint8]:
         """Decode the image, as the function `to_array` says."""
         transparent = transparent_grey(self.picture, self.name)
         with decoding(self.name, self.picture.format, self.max_pixels):
             self.picture.load()
-        if self.otherwise_ended is not None:
-            self._check_whole(self.otherwise_ended)
+        if self.other_ending is not None:
+            self._check_whole(self.other_ending)
         converted = fit(to_mode(self.picture, self.spec.channels, transparent, self.name), self.spec)
         return np.array(converted, np.uint8).reshape(self.spec.height, self.spec.width, self.spec.channels)
 
@@ -145,12 +145,12 @@ class OpenedImage:
         is_reducible = isinstance(self.picture, JpegImageFile) and self.jpeg_scans > 0
         if is_reducible:
             _reduce(self.picture, self.spec)
-        # With several scans the decoder holds all coefficients until the last one, whatever the scale.
+        # With several scans the decoder holds all coefficients until the last one, at every scale.
         return self.picture.size if is_reducible and self.jpeg_scans == 1 else self.whole_size
 
-    def _check_whole(self, otherwise_ended: bytes) -> None:
-        """Raise ImageError if a JPEG has other pixels when it is ended otherwise: some are missing."""
-        with PIL.Image.open(io.BytesIO(otherwise_ended), formats=["JPEG"]) as other:
+    def _check_whole(self, other_ending: bytes) -> None:
+        """Raise ImageError if the two completions of a JPEG decode to different pixels: some are missing."""
+        with PIL.Image.open(io.BytesIO(other_ending), formats=["JPEG"]) as other:
             _reduce(other, self.spec)
             with decoding(self.name, "JPEG", self.max_pixels):
                 other.load()
@@ -174,15 +174,15 @@ def _describe(image: object, name: str | None) -> str:
 def _open_encoded(
     file: BinaryIO, name: str, max_pixels: int
 ) -> tuple[PIL.Image.Image, JpegStructure | None, bytes | None]:
-    """Open a file's image if it is not expensive to decode, without what is damaged beside the pixels.
+    """Open the image in a file unless it is expensive to decode, without damaged chunks other than the pixels.
 
     Returns:
-        The image, the structure of a JPEG, and a JPEG that lacks its end as `OpenedImage.otherwise_ended`.
+        The image, the structure of a JPEG, and a JPEG without its end marker as `OpenedImage.other_ending`.
     """
     head = file.read(formats.HEAD_BYTES)
     file.seek(0)
     kind = formats.recognise(head)
-    structure, otherwise_ended, kind_in_words = None, None, kind
+    structure, other_ending, kind_in_words = None, None, kind
     match kind:
         case None:
             raise ImageError(f"{name}: expected {formats.EXPECTED}, got {formats.describe_foreign(head)}")
@@ -192,7 +192,7 @@ def _open_encoded(
             if not structure.is_ended:
                 if not structure.has_all_scans:
                     raise _truncated(name)
-                content, otherwise_ended = end_jpeg(content)
+                content, other_ending = end_jpeg(content)
             file = io.BytesIO(content)
         case "PNG":
             file = io.BytesIO(repair.clean_png(file.read(), name))
@@ -208,7 +208,7 @@ def _open_encoded(
     check_work(picture, name)
     if isinstance(picture, TiffImageFile):
         tiff.check_layout(picture, name)
-    return picture, structure, otherwise_ended
+    return picture, structure, other_ending
 
 
 def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
@@ -242,7 +242,7 @@ def _reduce(picture: PIL.Image.Image, spec: InputSpec) -> None:
     width, height = picture.size
     enough = 4 * max(spec.height, spec.width)  # for either side: EXIF may turn the picture
     for scale in (8, 4, 2):
-        # If a side is no multiple, its last pixel would stand for fewer pixels than the others and shift the picture.
+        # Otherwise the last pixel of a side would stand for fewer pixels than the others, and shift the picture.
         if width % scale == height % scale == 0 and min(width, height) >= scale * enough:
             picture.draft(None, (width // scale, height // scale))
             return

@@ -1,4 +1,4 @@
-"""How much memory an image takes while it is decoded and converted, estimated from its header.
+"""Estimates from its header how much memory an image takes while it is decoded and converted.
 
 The bytes per pixel were measured with Pillow 12; `tests/unit/test_image_cost.py` compares them with the installed one.
 """
@@ -10,7 +10,7 @@ from pdeinfer.images.damage import orientation
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
-_WEBP = 17  # libwebp keeps two canvases beside Pillow's two copies
+_WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
 _TURNED = 4  # a copy in the other orientation
 _RESIZED = 16  # weights of the filter, for each pixel of a side
 _TIFF_BITS = 258  # the tag of the bits per value
@@ -18,7 +18,7 @@ _COEFFICIENT = 2  # libjpeg keeps all coefficients of a JPEG that has several sc
 
 
 def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_scans: int) -> int:
-    """Return the most memory, in bytes, that decoding and converting an image takes beside its file.
+    """Return the most memory, in bytes, that decoding and converting an image takes in addition to its file.
 
     Args:
         picture: opened and not decoded; a JPEG may have been set to a reduced size.

@@ -12,13 +12,13 @@ from PIL import ExifTags
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.formats import EXPECTED
 
-# What Pillow raises for damaged and hostile files, beside an OSError without a number. A warning is raised if the
+# What Pillow raises for damaged and hostile files, apart from OSError without a number. A warning is raised if the
 # application has turned warnings into errors.
 _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, SyntaxError),
     *(TypeError, ValueError, Warning, struct.error, zlib.error),
 )
-# What the system says of a path that cannot be an image; other numbers are about the machine, not the image.
+# Error numbers of a path that cannot be an image; all others concern the machine.
 PATH_ERRORS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
@@ -30,7 +30,7 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
     """Turn what Pillow raises for a damaged file into an ImageError; the body must call nothing but Pillow.
 
     Args:
-        name: what errors call the image.
+        name: the image's name in errors.
         kind: its format, in words.
         max_pixels: the limit, for the error.
     """

@@ -1,4 +1,4 @@
-"""Find the image files in a folder, and account for everything else that lies there."""
+"""Finds the image files in a folder, and lists everything else in it with the reason."""
 
 import os
 import stat
@@ -19,8 +19,8 @@ class LeftOut:
 
     Attributes:
         path: the file, link or folder.
-        reason: why, and what to do about it.
-        files: how many files that makes: 1, or those in the folder.
+        reason: why not, and what to do about it.
+        files: the number of files: 1, or those in the folder.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
-    """The image files of a folder, sorted, and what else is there; hidden names, which begin with a dot, are neither.
+    """The image files of a folder, sorted, and everything else in it. Names that begin with a dot are ignored.
 
     Attributes:
         images: files with a suffix of `SUFFIXES`, and files whose first bytes are those of a GIF, JPEG, PNG or WEBP.
@@ -61,7 +61,7 @@ def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False)
 
 
 def scan_folder(folder: Path, *, recursive: bool = False) -> FoundFiles:
-    """Do as `find_image_files`, but accept a folder without images.
+    """Find the image files in a folder like `find_image_files`, but accept a folder without any.
 
     Raises:
         OSError: the folder cannot be read.
@@ -88,7 +88,7 @@ def scan_folder(folder: Path, *, recursive: bool = False) -> FoundFiles:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder, sorted by name, without hidden names: macOS leaves such files beside images."""
+    """Return the content of a folder, sorted by name, without hidden names: macOS writes such files next to images."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 

@@ -1,4 +1,4 @@
-"""The image formats that are read, and the names of others by their first bytes."""
+"""Recognises supported image formats by their first bytes, and names others for errors."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (
@@ -17,7 +17,7 @@ _SIGNATURES = (
     *((start, "TIFF") for start in (b"II*\0", b"II\0*", b"II+\0", b"MM\0*", b"MM*\0", b"MM\0+")),
     *((b"P" + kind, "PPM") for kind in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"F", b"f", b"y")),
 )
-# What no text file begins with, nor a raw camera file, which looks like a TIFF.
+# No text file begins like one of these, and no raw camera file, as some do like a TIFF.
 _DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
 
 _CONVERT = "convert it to JPEG or PNG"
@@ -76,12 +76,12 @@ def recognise(head: bytes) -> str | None:
 
 
 def is_surely_image(head: bytes) -> bool:
-    """Return whether the first bytes alone show that a file is an image that is read, whatever its name."""
+    """Return whether the first bytes alone identify a supported image, without regard to the name of the file."""
     return recognise(head) in _DISTINCT
 
 
 def describe_foreign(head: bytes) -> str:
-    """Say what a file is that `recognise` does not know, and what to do about it.
+    """Describe a file that `recognise` does not know, and say what to do about it.
 
     Args:
         head: its first `HEAD_BYTES`.

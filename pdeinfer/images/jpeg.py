@@ -1,4 +1,4 @@
-"""JPEG files by their markers: rejects expensive ones, and ends those that lack their end marker."""
+"""Reads the markers of JPEG files: rejects expensive files, and completes those without an end marker."""
 
 import re
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
-# Begins with a bit of 1, where the decoder makes up bits of 0: no code of a symbol begins with both. The rest is
-# varied, without 0xFF, which would begin a marker.
+# The first bit is 1, where the decoder would make up a 0: the two decode to different symbols. The rest varies, without
+# 0xFF, which would begin a marker.
 _FILLER = bytes((0xB5 + 37 * index) % 255 for index in range(128))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 
@@ -26,9 +26,9 @@ class JpegStructure:
     """What the markers of a JPEG tell.
 
     Attributes:
-        scans: how many there are.
+        scans: their number.
         has_all_scans: whether they hold every bit of every coefficient.
-        is_ended: whether the end marker is there.
+        is_ended: whether the file has its end marker.
     """
 
     scans: int
@@ -37,7 +37,11 @@ class JpegStructure:
 
 
 def check_jpeg(content: bytes, name: str) -> JpegStructure:
-    """Raise ImageError for a JPEG with too many segments or scans before its end; other data may follow it."""
+    """Return the structure of a JPEG up to its end; ignore what follows.
+
+    Raises:
+        ImageError: it has too many segments or scans.
+    """
     scans, exif, is_ended = 0, 0, False
     missing: dict[int, set[int]] = {}  # the coefficients of each component
     for number, (kind, segment) in enumerate(_segments(content)):
@@ -85,7 +89,7 @@ def end_jpeg(content: bytes) -> tuple[bytes, bytes]:
     """Return two versions of a JPEG that lacks its end marker.
 
     One continues with the marker, where the decoder makes up missing pixels as grey. The other continues with filler,
-    which the decoder takes for pixels if any are missing. All pixels are there if both decode to the same.
+    which the decoder takes for pixels if any are missing. No pixels are missing if both decode to the same.
     """
     rest = content.rstrip(b"\xff")  # half a marker
     restarts = _RESTART.findall(rest, rest.rfind(_SCAN))

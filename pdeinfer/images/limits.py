@@ -18,12 +18,12 @@ MAX_SLOW_PIXELS = 1 << 20
 
 
 def check_ppm(file: BinaryIO) -> None:
-    """Raise what Pillow raises if the head of a PPM is not whole within its first `MAX_PPM_HEAD` bytes."""
+    """Raise Pillow's own error if the header of a PPM does not end within `MAX_PPM_HEAD` bytes."""
     PIL.Image.open(io.BytesIO(file.read(MAX_PPM_HEAD)), formats=["PPM"]).close()
 
 
 def check_work(picture: ImageFile.ImageFile, name: str) -> None:
-    """Raise ImageError for a file that is decoded in Python and not small, and for pixels decoded again and again."""
+    """Raise ImageError for a large file that Pillow decodes in Python, and for pixels decoded repeatedly."""
     pixels = picture.width * picture.height
     tiles = getattr(picture, "tile", [])
     if tiles and tiles[0].codec_name in PIL.Image.DECODERS and picture.fp is not None:

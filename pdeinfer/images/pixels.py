@@ -100,6 +100,7 @@ def _to_8_bit(picture: PIL.Image.Image, black: int, white: int, transparent: int
 
 
 def fit(picture: PIL.Image.Image, spec: InputSpec) -> PIL.Image.Image:
+    """Return a picture at the size of the network's input, fitted as `spec.fit` says."""
     size = (spec.width, spec.height)
     if picture.size == size:
         return picture

@@ -1,4 +1,4 @@
-"""Makes PNG and WEBP files with damaged edges acceptable to Pillow, if all pixels of their first image are there.
+"""Makes PNG and WEBP files with damaged edges acceptable to Pillow, if no pixel of their first image is missing.
 
 Pillow refuses a PNG for one bad checksum in a comment, and a WEBP for a missing last byte, unless a switch for the
 whole process is set. Browsers show both. The functions take and return a file's bytes, and return the same object if
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pdeinfer.errors import ImageError
 
-MAX_PNG_CHUNKS = 100_000  # of pixels, 1 KiB each, that is 100 MB
+MAX_PNG_CHUNKS = 100_000  # 100 MB of pixels, in chunks of 1 KiB
 MAX_WEBP_CHUNKS = 10_000  # in a file that is cut off
 
 _PNG_START = 8  # bytes of the signature
@@ -24,12 +24,12 @@ _WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04}  # with the bit of VP8X that ann
 
 
 def clean_png(content: bytes, name: str) -> bytes:
-    """Return a PNG without the chunks that do not bear on its pixels: they may be damaged, or very large.
+    """Return a PNG without the chunks that do not affect its pixels: they may be damaged, or very large.
 
-    Transparency, orientation and the first frame's place stay if their checksums are right. Later frames go.
+    Transparency, orientation and the first frame's place are kept if their checksums match. Later frames are dropped.
 
     Raises:
-        ImageError: there are more than `MAX_PNG_CHUNKS`; it calls the image `name`.
+        ImageError: there are more than `MAX_PNG_CHUNKS`; `name` is the image's name in the error.
     """
     kept, start = [], 0
     for number, (kind, position, end) in enumerate(_png_chunks(content)):
@@ -61,7 +61,7 @@ def _is_needed(content: bytes, kind: bytes, position: int, end: int) -> bool:
 
 
 def end_webp(content: bytes) -> bytes:
-    """Return a WEBP that is shorter than its header says without what is cut off, if that is not its first image."""
+    """Return a truncated WEBP without its incomplete last chunk, if its first image is complete."""
     if _RIFF_START <= 8 + int.from_bytes(content[4:8], "little") <= len(content):
         return content
     chunks, announced, has_image = bytearray(), 0, False

@@ -8,8 +8,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
 
-# Pillow makes an object of every value of the tags that it reads, and several of every strip. An image with as many
-# rows as columns can have reaches this only with more than 64 megapixels in three planes of one-row strips.
+# Pillow makes an object of every value of the tags that it reads, and several of every strip. Even in three planes of
+# one-row strips, a square image reaches this only far above 64 megapixels.
 MAX_TAG_VALUES = 200_000
 
 TILE_WIDTH, TILE_HEIGHT = 322, 323
@@ -44,7 +44,7 @@ class _Tag(NamedTuple):
     number: int
     kind: int
     length: int
-    value: int  # or, where the values take more room, their place
+    value: int  # or the offset of values that do not fit
 
 
 def check_tags(file: BinaryIO, name: str) -> str:
@@ -52,7 +52,7 @@ def check_tags(file: BinaryIO, name: str) -> str:
 
     Args:
         file: a TIFF; its position is changed.
-        name: what errors call the image.
+        name: the image's name in errors.
 
     Returns:
         The layout of the samples in words, for an error.
@@ -96,7 +96,7 @@ def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"],
 
 
 def check_layout(picture: TiffImageFile, name: str) -> None:
-    """Raise ImageError for samples that Pillow would decode to other pixels without saying so."""
+    """Raise ImageError for samples that Pillow would silently decode to wrong pixels."""
     tags = picture.tag_v2
     bits = tags.get(_BITS, (1,))
     is_planar = tags.get(_PLANAR, 1) == 2 and len(bits) > 1

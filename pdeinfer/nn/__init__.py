@@ -1,4 +1,4 @@
-"""The networks, in Keras: the only code of the package that imports it."""
+"""The Keras layers, and the networks built from them."""
 
 from pdeinfer.nn.global_layer import GlobalLayer
 from pdeinfer.nn.macs import count_macs, count_parameters

@@ -1,4 +1,4 @@
-"""Where a PDE layer's velocity, diffusivity and start come from: small networks of the layer's input."""
+"""Builds the small networks that compute a PDE layer's velocity, diffusivity and start from its input."""
 
 import keras
 
@@ -20,7 +20,7 @@ def velocity_fields(
 def diffusivity_fields(
     diffusivity: LearnedField | PeronaMalik | float | None, channels: int, dtype: keras.DTypePolicy, epsilon: float
 ) -> list[keras.Layer]:
-    """Return the layers that make Dx and Dy of an input with `channels`, or none where they have no weights."""
+    """Return the layers that make Dx and Dy of an input with `channels`, or none if they have no weights."""
     if isinstance(diffusivity, str):
         names = ("diffusivity_x", "diffusivity_y")
         return [_learned_field(diffusivity, name, channels, dtype, epsilon) for name in names]
@@ -55,7 +55,7 @@ def _preactivation_field(name: str, channels: int, dtype: keras.DTypePolicy, eps
     """Return `conv3x3(relu(BatchNorm(h)))`, a field of either sign and h's shape (N, H, W, C).
 
     Its kernel is drawn ten times smaller than He-normal: a random velocity of full size blurs and tears the image over
-    the steps, and the network learns less from there.
+    the steps, and the network then trains worse.
     """
     slow = keras.initializers.VarianceScaling(scale=0.02, mode="fan_in", distribution="truncated_normal")
     return keras.Sequential(

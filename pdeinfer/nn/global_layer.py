@@ -13,10 +13,10 @@ from pdeinfer.spec.pde_spec import LearnedField, LearnedVelocity, NormEpsilon, P
 
 @keras.saving.register_keras_serializable("pdeinfer")
 class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
-    """Solve the diffusion-advection equation, from the input on.
+    """Solve the diffusion-advection equation, starting from the input.
 
     With h the input, the velocity (u, v), the diffusivity (Dx, Dy), the source f and the start `H[-1] = H[0]` are
-    functions of h, computed once: h itself, by default, for the last two. `num_steps` steps of `pdeinfer.pde` follow,
+    functions of h, computed once. By default f and the start are h itself. `num_steps` steps of `pdeinfer.pde` follow,
     with periodic boundary, and the result is `relu(BatchNorm(H[num_steps]))`.
 
     Args:
@@ -76,7 +76,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         return h
 
     def compute_levels(self, h: Any) -> list[Any]:
-        """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` goes through them."""
+        """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` computes them."""
         start, source, factors = self._problem(h)
         num_steps = self.spec.num_steps
         return [start, *pde.levels(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)]

@@ -1,4 +1,4 @@
-"""Loads a Classifier from a `.keras` file that need not be trusted."""
+"""Loads a Classifier from an untrusted `.keras` file."""
 
 import json
 import zipfile
@@ -30,7 +30,7 @@ def load_classifier(path: Path) -> Classifier:
     _check_archive(path)
     try:
         classifier: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras and HDF5 raise whatever the damage leads to
+    except Exception as error:  # Keras and HDF5 raise errors of many kinds for damaged files
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"{path}: cannot be loaded: {reason[0]}") from error
     if not isinstance(classifier, Classifier):
@@ -58,7 +58,7 @@ def _check_archive(path: Path) -> None:
         raise
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         raise ExportError(f"{path}: {EXPECTED}, got a damaged file or one of another kind ({error})") from error
-    names = ("module", "class_name", "registered_name")  # Keras uses the last where it knows it
+    names = ("module", "class_name", "registered_name")  # Keras prefers the last if it is registered
     described = tuple(map(config.get, names)) if isinstance(config, dict) else config
     if described != _CLASS:
         raise ExportError(f"{path}: {EXPECTED}, got {described}")

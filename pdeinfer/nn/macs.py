@@ -7,7 +7,7 @@ from pdeinfer.nn.networks import Classifier
 
 
 def count_parameters(classifier: Classifier) -> int:
-    """Return how many numbers of the network are trained."""
+    """Return the number of trainable parameters."""
     return sum(int(keras.ops.size(weight)) for weight in classifier.trainable_weights)
 
 
@@ -36,7 +36,7 @@ def _layer_macs(layer: keras.Layer) -> int:
 
 
 def _weights(layer: keras.Layer) -> int:
-    """Return how many numbers the kernels of a convolution, a dense layer or layers inside of one have."""
+    """Return the number of kernel weights of a convolution or dense layer, or of a model of such layers."""
     if isinstance(layer, keras.Model):
         return sum(_weights(part) for part in layer.layers)
     if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):

@@ -1,4 +1,4 @@
-"""Batch normalisation that trains in one kernel where TensorFlow has one, and over the batches of all devices."""
+"""Batch normalisation that trains with TensorFlow's fused kernel, and normalises over all devices together."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     Keras composes the normalisation and its gradient from some twenty elementwise operations; TensorFlow has a fused
     kernel for each of the two (times: docs/lab/training-speed.md). The result is the same within rounding. With one
     channel, where the kernels are slower, with other backends, in reduced precision and for inference, this is Keras's
-    layer. So it is under a `tf.distribute` strategy of several devices, where the statistics are those of the whole
-    batch, not of one device's part.
+    layer. The same holds under a `tf.distribute` strategy of several devices, where the statistics are those of the
+    whole batch, not of one device's part.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -25,7 +25,7 @@ Fields = tuple[Any, Any]  # one for x and one for y: tensors (N, H, W, C), or fl
 
 
 def is_faster(h: Any) -> bool:
-    """Return whether `solve` is made for a layer's input: float32, with TensorFlow on one CPU."""
+    """Return whether `solve` suits a layer's input: float32, with TensorFlow on one CPU."""
     if keras.backend.backend() != "tensorflow" or isinstance(h, keras.KerasTensor) or h.dtype != "float32":
         return False
     import tensorflow as tf
@@ -50,7 +50,7 @@ def _step(inputs: tuple[Any, ...], dt: float) -> Any:
     forward, backward = _kernels()
     leaves = tf.nest.flatten(inputs)
     tensors = list({id(leaf): leaf for leaf in leaves if tf.is_tensor(leaf)}.values())
-    # Which of the tensors each leaf is, or None for a float: what is there twice has one gradient.
+    # Which of the tensors each leaf is, or None for a float: a tensor that occurs twice has one gradient.
     owners = [next((i for i, tensor in enumerate(tensors) if tensor is leaf), None) for leaf in leaves]
 
     def step(*tensors: Any) -> tuple[Any, Any]:

@@ -10,15 +10,15 @@ from pdeinfer.nn.networks import Classifier
 def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, dict[str, int]]:
     """Return how many channels of each field are zero at every point of every image.
 
-    A learned field ends in a relu. Where the relu never opens the field contributes nothing, and has no gradient to
-    come back by.
+    A learned field ends in a relu. Where it never opens, the field contributes nothing and gets no gradient that could
+    revive it.
 
     Args:
         images: uint8 (N, height, width, channels), of the kind that the network was trained on.
 
     Returns:
-        For each PDE layer, "layer1", "layer2", ..., the zero channels of "u", "v", "Dx" and "Dy", as far as it learns
-        them, and the layer's "channels".
+        For each PDE layer, "layer1", "layer2", ..., the zero channels of those of "u", "v", "Dx" and "Dy" that it
+        learns, and the layer's "channels".
     """
     layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
     if not layers:

@@ -55,7 +55,7 @@ def _preload_libraries(onnxruntime: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
-    """Turn off the process-wide log of ONNX Runtime, which reports on stderr what the errors say too."""
+    """Turn off the process-wide log of ONNX Runtime, which repeats on stderr what the errors say."""
     onnxruntime.set_default_logger_severity(_FATAL)
     try:
         yield

@@ -11,7 +11,7 @@ LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"
 def register_kernel(options: Any) -> bool:
     """Add the fused operator to the options of an ONNX Runtime session; return whether that worked.
 
-    It does not if there is no library, if ONNX Runtime cannot load it, or if the environment variable PDEINFER_KERNEL
+    It fails if there is no library, if ONNX Runtime cannot load it, or if the environment variable PDEINFER_KERNEL
     is "0". The library reads the variable too: "baseline", "avx2" or "avx512" selects an instruction set, and any other
     value makes it refuse to load.
     """

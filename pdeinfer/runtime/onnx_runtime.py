@@ -7,7 +7,7 @@ from typing import Any
 from pdeinfer.errors import MissingDependencyError
 
 # Newer versions send usage data to Microsoft unless this is set before they are imported. The thread that sends it also
-# makes every forked child hang at its exit. A value that the user has set stays.
+# makes every forked child hang at its exit. A value set by the user is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

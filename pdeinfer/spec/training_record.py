@@ -1,4 +1,4 @@
-"""The record of a training: what it was started with and, once it has finished, what came of it.
+"""The record of a training: its settings and, once it has finished, its outcome.
 
 Training writes it as `run.json` (the start) and `metrics.json` (start and outcome), both one flat JSON object. A model
 card holds the same values as two objects, `training` and `metrics`; `results/` holds `metrics.json` without the paths
@@ -30,7 +30,7 @@ class ImagesRecord:
     Attributes:
         splits: by name: "train", "test" and perhaps "val".
         test_fraction, split_seed: how "test" was drawn; None where the folder has a test split of its own.
-        unreadable: images that could not be read and were left out; None where this was not recorded.
+        unreadable: images that could not be read and were left out; None if not recorded.
     """
 
     splits: Mapping[str, SplitRecord]
@@ -57,17 +57,17 @@ class ImagesRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a finished training.
+    """The result of a finished training.
 
     Attributes:
-        model_sha256: the checksum of the `model.keras` that was measured; a card leaves it out.
+        model_sha256: the checksum of the `model.keras` that was measured; absent from cards.
         best_epoch: the epoch whose weights were kept. seconds: of all epochs.
         device: "cpu", "gpu:0", "2 x gpu". versions: by package; "backend" is e.g. "jax 0.11.2".
         parameters: the number of trainable parameters.
         validation_accuracy: at the best epoch, 0..1; None where no images were held out for validation.
         test_accuracy: 0..1. test_loss: cross-entropy. test_images: their number.
         zero_fields: for each PDE layer the channels of each learned field that are zero on training images, and the
-            layer's "channels" (`pdeinfer.nn.count_zero_fields`); None where this was not recorded.
+            layer's "channels" (`pdeinfer.nn.count_zero_fields`); None if not recorded.
         confusion: test images by true class (rows) and predicted class (columns); None where a card leaves it out.
     """
 
@@ -107,7 +107,7 @@ _MAX_CARD_CLASSES = 100  # the confusion matrix of more classes might not fit in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
-    """What a training was started with and, once it has finished, what came of it.
+    """The settings of a training and, once it has finished, its outcome.
 
     Attributes:
         preset: the name of the preset asked for.
@@ -146,7 +146,7 @@ class TrainingRecord:
         return name
 
     def measured(self, sha256: str) -> bool:
-        """Return whether the outcome was measured of the `model.keras` with this checksum."""
+        """Return whether the outcome was measured on the `model.keras` with this checksum."""
         return self.outcome is not None and self.outcome.model_sha256 == sha256
 
     def without_paths(self) -> "TrainingRecord":

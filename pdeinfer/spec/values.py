@@ -26,7 +26,7 @@ def check_tuple(name: str, value: object) -> None:
 def to_dict(value: Any) -> dict[str, Any]:
     """Return a dataclass as a dict of its fields, nested dataclasses included.
 
-    If its class has a `kind`, the dict begins with it: it tells apart the classes that a field may hold.
+    If its class has a `kind`, that comes first: it distinguishes the classes that a field may hold.
     """
     kind = {"kind": value.kind} if hasattr(value, "kind") else {}
     parts = {field.name: getattr(value, field.name) for field in fields(value)}
@@ -37,7 +37,7 @@ def from_tagged_dict(name: str, values: Mapping[str, Any], *classes: Any) -> Any
     """Make an instance of one of `classes`, chosen by its kind, from the dict that `to_dict` returns.
 
     Args:
-        name: what errors call the field.
+        name: the field's name in errors.
 
     Raises:
         PresetError: none of the classes has this kind. Errors of the class itself pass through.

@@ -23,7 +23,7 @@ class _Request(Generic[T, R]):
 
     Attributes:
         arrived: when the request came, on the event loop's clock.
-        done: gets the results; cancelled once nobody waits for them.
+        done: receives the results; cancelled when nobody waits for them any more.
         results: the results so far by position, as batches may end in any order.
         taken: the number of items that batches have taken.
     """
@@ -46,7 +46,7 @@ class Batcher(Generic[T, R]):
         queue_seconds: records how long each request waited for its first batch.
         max_batch_size: the most items of one batch.
         max_batches: the most batches at a time.
-        max_delay: seconds that the first item of a batch waits for others; 0 takes only those that are there.
+        max_delay: seconds that the first item of a batch waits for others; 0 takes only those already waiting.
         urgent: whether batches get free threads before other work.
     """
 

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 # A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
 
-# The name that errors give an image, and its file, or why there is no file.
+# An image's name in errors, and its file or the reason why there is none.
 NamedFile: TypeAlias = tuple[str, bytes | ImageError]
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError | InferenceError
 
 
 @dataclass(frozen=True, slots=True)
 class _Large:
-    """An image that is yet to be decoded, in so many bytes of memory."""
+    """An image that waits to be decoded, and the bytes of memory that decoding takes."""
 
     file: NamedFile
     size: int
@@ -44,7 +44,7 @@ class Decoder:
         spec: the network's input.
         max_pixels: the most pixels of one image, counted as in step 1 of `pdeinfer.images.convert`.
         budget: the memory for large images of all models.
-        metrics: get the times.
+        metrics: records the times.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Decoder:
         )
 
     async def run(self, files: Sequence[NamedFile]) -> list[Decoded]:
-        """Return every image as uint8 (H, W, C), in order, or the error of one that cannot be decoded.
+        """Return every image as uint8 (H, W, C), or its error, in order.
 
         If cancelled, images that are still waiting are not decoded.
 
@@ -93,7 +93,7 @@ class Decoder:
         return [self._decode(file, SMALL_BYTES) for file in files]
 
     def _decode(self, file: NamedFile, max_bytes: int) -> Decoded | _Large:
-        """Decode an image unless that takes more memory."""
+        """Decode an image, or return it as large if that takes more than `max_bytes` of memory."""
         name, content = file
         if isinstance(content, ImageError):
             return content
@@ -109,7 +109,7 @@ class Decoder:
             # Its traceback holds the image's bytes and, through this frame, the error itself.
             error.__cause__ = error.__context__ = None
             decoded = error.with_traceback(None)
-        except Exception:  # not the image's fault: no memory, say
+        except Exception:  # not the image's fault: out of memory, for example
             logger.exception("%s could not be decoded", name)
             decoded = InferenceError()
         self._seconds.observe(time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""A bound on the memory that decoding takes at a time."""
+"""Limits the memory that images take while they are decoded."""
 
 import asyncio
 from collections import deque

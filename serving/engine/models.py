@@ -74,10 +74,10 @@ class Models:
         """Load the models to serve at first.
 
         Args:
-            names: which of the settings' models, in this order; None: all, and at least one.
+            names: which of the settings' models, in this order; None: all; there must be at least one.
 
         Raises:
-            ModelNotFoundError: there is no model of a name in the settings or in `names`, or none at all. With admin
+            ModelNotFoundError: a name in the settings or in `names` has no model, or there are no models. With admin
                 keys, `per_model` may name models that will be loaded later.
             ModelPackageError: a package is damaged or takes too long to load, or two have the same name and version.
             DeviceError: the device cannot be used.
@@ -174,7 +174,7 @@ class Models:
 
     def apply(self, change: PreparedChange) -> None:
         """Serve a prepared change; requests that hold the former model are still answered by it."""
-        gc.unfreeze()  # a worker freezes what it has loaded first, which would never be freed
+        gc.unfreeze()  # a worker freezes its first models, which would otherwise never be freed
         self._set_served(change.name, False)
         models = {**self._models, change.name: change.models}
         self._models = {name: models[name] for name in change.names_after(self.names)}
@@ -198,8 +198,8 @@ class Models:
     def _find(self, wanted: Sequence[str] | None) -> dict[str, dict[str, ModelPackage]]:
         """Return the packages that the sources hold, by name and version.
 
-        A damaged package is an error unless it cannot be one of the `wanted` models: they were found without it, and
-        none of their versions lies beside it.
+        A damaged package raises an error, unless all `wanted` models were found without it and none of their versions
+        is in the same folder.
         """
         found: dict[str, dict[str, ModelPackage]] = {}
         damaged: dict[Path, ModelPackageError] = {}

@@ -90,7 +90,8 @@ class ServedModel:
             deadline: when to give up, on the event loop's clock.
 
         Raises:
-            OverloadedError, DeadlineError: there is no room or no time for the images.
+            OverloadedError: the queue is full.
+            DeadlineError: the images were not classified in time.
             InferenceError: the network failed on one of them.
         """
         with self._admit(len(pixels)):
@@ -104,7 +105,8 @@ class ServedModel:
         """Return the prediction or the error of every image, in order.
 
         Raises:
-            OverloadedError, DeadlineError: there is no room or no time for the images.
+            OverloadedError: the queue is full.
+            DeadlineError: the images were not classified in time.
         """
         with self._admit(len(files)):
             return await until(deadline, self._classify(files, top_k))
@@ -113,8 +115,8 @@ class ServedModel:
         """Yield the results of `classify` in parts, in order, each when it is done.
 
         Raises:
-            OverloadedError, DeadlineError: as `classify`, before the first part. Later, a DeadlineError takes the place
-                of each image for which no time was left.
+            OverloadedError, DeadlineError: as `classify`, before the first part. Later, a DeadlineError stands for each
+                image that was not classified in time.
         """
 
         async def classify(part: Sequence[NamedFile]) -> list[Outcome]:
@@ -154,7 +156,7 @@ class ServedModel:
 
     @contextmanager
     def _admit(self, images: int) -> Iterator[None]:
-        """Count images while they are decoded and classified; raise OverloadedError if there is no room."""
+        """Count images while they are decoded and classified; raise OverloadedError if the queue is full."""
         self._enter(images)
         try:
             yield

@@ -22,7 +22,7 @@ def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
     """
     try:
         yield from _find(source)
-    except OSError as error:  # no permission, say, or a folder that has just been removed
+    except OSError as error:  # such as a missing permission, or a folder removed meanwhile
         raise ModelNotFoundError(f"{error.filename or source} cannot be read: {error.strerror}") from error
 
 

@@ -85,6 +85,6 @@ async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes) -
 
 
 async def _run_soon(threads: Threads, function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run a function in a thread, before images are decoded: only parsed requests can be refused for a full queue."""
+    """Run a function in a thread ahead of decoding: a request must be parsed before a full queue can refuse it."""
     await threads.acquire(urgent=True)
     return await threads.run_acquired(function, *args)

@@ -1,4 +1,4 @@
-"""A bound on the bytes of all request bodies that a worker holds at a time."""
+"""Limits the bytes of all request bodies that a worker holds at a time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

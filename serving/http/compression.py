@@ -12,7 +12,7 @@ _LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 
 
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Inflate a request body with this Content-Encoding, within `max_bytes` of memory whatever the body claims.
+    """Inflate a request body with this Content-Encoding, in at most `max_bytes` of memory.
 
     Raises:
         ApiError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`; or the body is

@@ -117,8 +117,8 @@ def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[byt
 def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
     """Refuse a body that would keep the parser busy for long.
 
-    Beside the headers, whose size it limits itself, the parser's work grows with the delimiters, including those with
-    other bytes behind them, and with the white space behind each.
+    The parser limits the size of headers itself. Apart from them its work grows with the number of delimiters, valid or
+    not, and with the white space after each.
     """
     position = -1
     for _ in range(max_images + MAX_FIELDS + 2):
@@ -128,7 +128,7 @@ def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
         start = position + len(delimiter)
         padding = body[start : start + _MAX_PADDING]
         if len(padding) == _MAX_PADDING and not padding.strip(b" \t"):
-            raise ApiError("invalid_form", "the form is malformed: too much white space behind a boundary")
+            raise ApiError("invalid_form", "the form is malformed: too much white space after a boundary")
     message = f"a form may hold at most {max_images} images and {MAX_FIELDS} other fields"
     raise ApiError("too_many_images", message)
 
@@ -142,7 +142,7 @@ def _names(disposition: bytes) -> tuple[str, str, bool]:
 
 
 def _text(value: bytes) -> str:
-    """Decode as UTF-8 or, if it is not, as Latin-1; a charset that the client names is not looked at."""
+    """Decode as UTF-8, or otherwise as Latin-1; a charset that the client names is ignored."""
     try:
         return value.decode()
     except UnicodeDecodeError:

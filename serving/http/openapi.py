@@ -51,7 +51,7 @@ def complete_document(
 
     Args:
         operations: the POST operations of plain routes, by path.
-        models: that the operations refer to.
+        models: those that the operations refer to.
         keys: by path prefix, as `serving.middleware.security.ApiKeys` takes them.
     """
     document = app.openapi()  # FastAPI caches it

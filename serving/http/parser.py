@@ -1,4 +1,4 @@
-"""A parser for HTTP alone: a request that offers another protocol is an ordinary request."""
+"""Parses HTTP requests, and ignores offers to change to another protocol."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 class HttpParser:
     """httptools' parser, except that it ignores `Upgrade`, as a server may (RFC 9110, section 7.8).
 
-    httptools stops behind a head with `Upgrade`, because what follows belongs to the other protocol. This class then
+    httptools stops after a head with `Upgrade`, because what follows belongs to the other protocol. This class then
     continues with a new parser. If the head announces a body, the new parser is first given a head that announces the
     same body. Java's HTTP client and `curl --http2` send such requests; their bodies would otherwise be read as the
     next requests.

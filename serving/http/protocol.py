@@ -64,8 +64,8 @@ class JoinedWrites:
 class LimitedProtocol(HttpToolsProtocol):
     """Closes connections that abuse HTTP.
 
-    That is a connection whose request has too large or too slow a head, too large trailers or chunk extensions, that
-    pipelines more requests than any client needs, or whose client does not read its answers.
+    It closes a connection if the head of a request is too large or arrives too slowly, if trailers or chunk extensions
+    are too large, if more requests are pipelined than any client needs, or if the client does not read the answers.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

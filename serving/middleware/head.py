@@ -1,4 +1,4 @@
-"""HEAD requests: answered wherever GET is."""
+"""Answers HEAD requests wherever GET is answered."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,4 +26,4 @@ class HeadAsGet:
         try:
             await self.app(as_get, receive, send_without_body)
         finally:
-            scope.update(as_get, method="HEAD")  # what routing has found, for the middlewares outside
+            scope.update(as_get, method="HEAD")  # the route that was found, for outer middleware

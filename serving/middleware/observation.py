@@ -16,14 +16,14 @@ from serving.telemetry.logs import request_id
 access_logger = logging.getLogger("serving.access")
 logger = logging.getLogger(__name__)
 
-_SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+_WELL_FORMED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Observation:
     """ASGI middleware that gives each request an id and returns it in the response.
 
-    The id is the client's X-Request-Id if that is sane, and a random one otherwise. An exception of the application is
-    logged with the id and answered with an opaque 500.
+    The id is the client's X-Request-Id if that is well formed, and a random one otherwise. An exception of the
+    application is logged with the id and answered with an opaque 500.
     """
 
     def __init__(self, app: ASGIApp, access_log: bool) -> None:
@@ -36,7 +36,7 @@ class Observation:
             return
         started = time.perf_counter()
         sent_id = Headers(scope=scope).get("x-request-id", "")
-        current_id = sent_id if _SANE_ID.fullmatch(sent_id) else secrets.token_hex(16)
+        current_id = sent_id if _WELL_FORMED_ID.fullmatch(sent_id) else secrets.token_hex(16)
         request_id.set(current_id)
         status: int | None = None
 

@@ -22,7 +22,7 @@ _HEADERS = (
 
 
 class SecurityHeaders:
-    """ASGI middleware that forbids browsers everything that a response does not allow itself."""
+    """ASGI middleware that adds headers which forbid browsers everything a response does not allow itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

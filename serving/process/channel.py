@@ -88,7 +88,7 @@ class Channel:
             self._send("result", number, await self._functions[function](*arguments))
         except ServingError as error:
             self._send("error", number, error.code, str(error))
-        except PeerLostError:  # the caller itself, whose reply nobody reads
+        except PeerLostError:  # the caller has ended, and nobody reads the reply
             pass
         except Exception:
             logger.exception("%s%r failed", function, tuple(arguments))

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 RESTART_SECONDS = 1.0  # a worker that dies at once is replaced this long after it was started
 
 # A worker is pinged this often, and killed once it has left this many intervals unanswered. Intervals are counted
-# rather than seconds: after a machine was suspended, its workers have as long as ever.
+# rather than seconds: the time for which a machine is suspended does not count.
 PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
 
@@ -86,7 +86,7 @@ class Supervisor:
             mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # drops its gauges
             if self._stop_signal is not None or worker.is_outdated:
                 continue
-            if exit_code != CANNOT_START:  # with that code, it has said why itself
+            if exit_code != CANNOT_START:  # with that code, it has printed the reason itself
                 logger.error("worker %s died with exit code %s", worker.process.pid, exit_code)
             if not self._has_started:
                 self._stop(signal.SIGTERM)

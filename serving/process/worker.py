@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
-        if sig == signal.SIGINT:  # Ctrl-C: no load balancer has to notice first
+        if sig == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
             super().handle_exit(sig, frame)
         else:
             self._stop_at = self._stop_at or time.monotonic() + self._drain_seconds

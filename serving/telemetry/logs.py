@@ -22,7 +22,7 @@ class PlainFormatter(logging.Formatter):
 
 def _on_one_line(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() and " " not in text else json.dumps(text)  # a client chooses what a path says
+    return text if text.isprintable() and " " not in text else json.dumps(text)  # clients choose paths
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""Sends OpenTelemetry traces: FastAPI's of requests, `serving.engine.served_model`'s of decoding and computing."""
+"""Sends OpenTelemetry traces: FastAPI traces requests, `serving.engine.served_model` decoding and computing."""
 
 import logging
 import os

@@ -48,7 +48,7 @@ def trace_around_layers(classifier: Any) -> Cut:
 def trace_fields_around_layers(classifier: Any) -> Cut:
     """Return a `tf.function` of the fields of the PDE layers, named as in `rewrite.fields`, cut in the same way.
 
-    No field depends on what the last PDE layer returns, and so that layer is neither an argument nor called.
+    No field depends on the output of the last PDE layer, which is therefore neither an argument nor called.
     """
     layers = pde_layers(classifier)
     *first, last = layers
@@ -71,9 +71,9 @@ def _trace_around(
 ) -> Cut:
     """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
 
-    What a layer returns becomes an argument, "normalized", "layer1", "layer2", ...; what a PDE layer takes, its
-    `operands.traced_operands`, becomes a result beside the outputs, under its `operands.operand_name`. A functional
-    Keras model can be cut like this without a placeholder operator that TensorFlow and tf2onnx would have to preserve.
+    The output of each of these layers becomes an argument: "normalized", "layer1", "layer2", ... The
+    `operands.traced_operands` of each PDE layer become further results, named by `operands.operand_name`. A functional
+    Keras model can be cut this way without a placeholder operator that TensorFlow and tf2onnx would have to preserve.
 
     Args:
         layers: the PDE layers to cut out, by name.

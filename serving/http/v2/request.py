@@ -1,4 +1,4 @@
-"""Parses inference requests of the Open Inference Protocol (V2) into pixels and the wanted form of the response.
+"""Parses inference requests of the Open Inference Protocol (V2) into pixels and the requested response format.
 
 The JSON object holds the pixels, flat or nested in row-major order, or says how many bytes of them follow it. In the
 second form (the binary tensor data extension) the header Inference-Header-Content-Length gives the length of the JSON.
