@@ -8,7 +8,7 @@ The rule, in this order:
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
    one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode: see `pdeinfer.images.limits`.
+   decode, such as a JPEG of more than `MAX_JPEG_PIXELS` at full size: see `pdeinfer.images.limits`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -97,6 +97,8 @@ def open_image(
                 f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
                 f"got {type(image).__name__}"
             )
+        if 0 in picture.size:
+            raise ImageError(f"{name}: expected an image with pixels, got {picture.width} x {picture.height}")
         scans = structure.scans if structure else 0
         opened = OpenedImage(picture, whole_size(picture), scans, other_ending, spec, name, max_pixels)
         check_pixels(opened.reduce(), name, max_pixels)
@@ -150,7 +152,7 @@ class OpenedImage:
 
     def _check_whole(self, other_ending: bytes) -> None:
         """Raise ImageError if the two completions of a JPEG decode to different pixels: some are missing."""
-        with PIL.Image.open(io.BytesIO(other_ending), formats=["JPEG"]) as other:
+        with JpegImageFile(io.BytesIO(other_ending)) as other:
             _reduce(other, self.spec)
             with decoding(self.name, "JPEG", self.max_pixels):
                 other.load()
@@ -204,7 +206,8 @@ def _open_encoded(
         if kind == "PPM":
             check_ppm(file)
         file.seek(0)
-        picture = PIL.Image.open(file, formats=[kind])
+        # PIL.Image.open would refuse a large JPEG whatever the size that it is decoded at.
+        picture = JpegImageFile(file) if kind == "JPEG" else PIL.Image.open(file, formats=[kind])
     check_work(picture, name)
     if isinstance(picture, TiffImageFile):
         tiff.check_layout(picture, name)
@@ -223,7 +226,7 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
 def _open_file(source: Any, name: str) -> Iterator[BinaryIO]:
     """Open the bytes at a path, in memory or of a file object, as a file that can seek, at its start."""
     if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
+        yield io.BytesIO(bytes(source))  # a copy, unless it is bytes; a memoryview may have gaps
     elif isinstance(source, str | os.PathLike):
         with opening(name):
             file = Path(source).open("rb")  # noqa: SIM115  # closed below

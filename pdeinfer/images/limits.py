@@ -11,6 +11,9 @@ from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.tiff import TILE_HEIGHT, TILE_WIDTH
 
 MAX_IMAGE_PIXELS = 64_000_000  # that decoding one image may hold: see step 1 in `pdeinfer.images.convert`
+MAX_JPEG_PIXELS = (
+    1 << 28
+)  # of a JPEG at full size: at a fraction it takes less memory, but every block still takes time
 MAX_PPM_HEAD = 4096  # Pillow reads it byte by byte
 # Pillow decodes in Python: PPM in text, or with another maximum than 255 (in grey also 65535), and BMP with RLE.
 MAX_SLOW_BYTES = 1 << 18  # in text it copies everything that follows, for each comment
@@ -23,8 +26,15 @@ def check_ppm(file: BinaryIO) -> None:
 
 
 def check_work(picture: ImageFile.ImageFile, name: str) -> None:
-    """Raise ImageError for a large file that Pillow decodes in Python, and for pixels decoded repeatedly."""
+    """Reject a file that is disproportionately slow to decode.
+
+    Raises:
+        ImageTooLargeError: a JPEG has more than `MAX_JPEG_PIXELS`.
+        ImageError: Pillow decodes the file in Python and it is large, or pixels are decoded repeatedly.
+    """
     pixels = picture.width * picture.height
+    if picture.format == "JPEG":
+        check_pixels(picture.size, name, MAX_JPEG_PIXELS)
     tiles = getattr(picture, "tile", [])
     if tiles and tiles[0].codec_name in PIL.Image.DECODERS and picture.fp is not None:
         kind = f"a {picture.format} that Pillow decodes in Python"

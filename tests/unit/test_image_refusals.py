@@ -205,6 +205,19 @@ class TestRefusals:
             with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
                 to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
 
+    def test_a_picture_without_pixels_is_refused(self) -> None:
+        with pytest.raises(ImageError, match="got 0 x 5"):
+            to_array(PIL.Image.new("RGB", (0, 5)), self.SPEC)
+
+    def test_a_jpeg_counts_at_the_size_it_is_decoded_at_and_at_most_2_28_pixels_at_full_size(self) -> None:
+        content = encode(PIL.Image.new("L", (16_320, 12_240), 200), "JPEG")  # as large as phones take them
+        assert (to_array(content, self.SPEC) == 200).all()
+        head = content.index(b"\xff\xc0") + 5  # height and width
+        larger = content[:head] + struct.pack(">HH", 16_392, 16_392) + content[head + 4 :]
+        with pytest.raises(ImageTooLargeError) as caught:
+            to_array(larger, self.SPEC)
+        assert caught.value.pixels == 16_392**2
+
     def test_pillows_own_warning_of_a_bomb_is_too_large(self) -> None:
         with pytest.raises(ImageTooLargeError, match="expected at most 64000000 pixels"):
             to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC)

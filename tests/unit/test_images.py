@@ -31,7 +31,9 @@ class TestKindsOfInput:
         path.write_bytes(content)
         image = PIL.Image.open(path)
         with image, path.open("rb") as file:
-            for source in (path, str(path), content, bytearray(content), file, io.BytesIO(content), image, self.PIXELS):
+            gaps = memoryview(bytes(byte for byte in content for _ in range(2)))[::2]
+            files = (file, io.BytesIO(content))
+            for source in (path, str(path), content, bytearray(content), gaps, *files, image, self.PIXELS):
                 assert np.array_equal(to_array(source, rgb(5, 7)), self.PIXELS)
 
     def test_a_file_object_is_read_from_its_start_and_left_open(self) -> None:
