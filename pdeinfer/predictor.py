@@ -147,9 +147,12 @@ class Predictor:
             top_k: as in `predict`.
 
         Raises:
+            ValueError: `scores` is not one number per class.
             TypeError, ValueError: `top_k` is not a positive integer.
         """
         top_k = _positive_int("top_k", top_k)
+        if np.shape(scores) != (len(self._labels),):
+            raise ValueError(f"scores must have the shape ({len(self._labels)},), not {np.shape(scores)}")
         order = np.argsort(-scores, kind="stable")[:top_k]
         top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
         return Prediction(top[0].label, top[0].index, top[0].score, top)
@@ -202,7 +205,11 @@ class Predictor:
         return _make_predictor, (model, self._precision, self._device, self._threads, self._batch_size)
 
     def _load_session(self) -> Session:
-        session = create_session(self._package.read_model(self._precision), self._device, self._threads)
+        model = self._package.read_model(self._precision)
+        try:
+            session = create_session(model, self._device, self._threads)
+        except ModelPackageError as error:
+            raise ModelPackageError(f"{self._package.path / MODEL_FILES[self._precision]}: {error}") from error
         _check_interface(session, self._package, self._precision)
         return session
 

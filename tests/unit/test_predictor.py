@@ -279,6 +279,13 @@ class TestErrors:
             with pytest.raises(TypeError, match=f"top_k .* {top_k!r}"):
                 call(argument, top_k=top_k)
 
+    @pytest.mark.parametrize("shape", [(3,), (11,), (1, 10), ()])
+    def test_scores_of_another_number_than_the_classes_are_a_value_error(
+        self, predictor: Predictor, shape: tuple[int, ...]
+    ) -> None:
+        with pytest.raises(ValueError, match=r"\(10,\)"):
+            predictor.rank(np.zeros(shape, np.float32))
+
     @pytest.mark.parametrize("argument", ["threads", "batch_size"])
     def test_threads_and_batch_size_are_positive_integers(self, package_folder: Path, argument: str) -> None:
         with pytest.raises(ValueError, match=argument):
@@ -299,6 +306,14 @@ class TestErrors:
         (folder / ONNX_FILE).write_bytes(content)
         with pytest.raises(ModelPackageError, match="SHA-256"):
             Predictor(folder)
+
+    @pytest.mark.parametrize("content", [b"", b"not an ONNX file"])
+    def test_a_file_that_is_no_network_is_named(self, content: bytes, package_folder: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(package_folder, tmp_path / "p"))
+        (folder / ONNX_FILE).write_bytes(content)
+        write_card(folder, ModelPackage.read(package_folder).card)
+        with pytest.raises(ModelPackageError, match=re.escape(str(folder / ONNX_FILE))):
+            Predictor(folder, device="cpu")
 
     @pytest.mark.parametrize(
         ("changes", "expected", "found"),
