@@ -5,4 +5,4 @@ import sys
 
 def print_error(error: Exception) -> None:
     """Print an error on stderr, on one line."""
-    print(f"pdeinfer: error: {error}", file=sys.stderr)
+    print("pdeinfer: error:", " ".join(str(error).splitlines()), file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections import deque
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.cli.output import print_error
-from pdeinfer.errors import ImageError
+from pdeinfer.errors import ImageError, PdeinferError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out, find_image_files
 from pdeinfer.prediction import Prediction
@@ -20,19 +21,24 @@ from pdeinfer.spec.networks import InputSpec
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per image; return 1 if an image could not be read."""
+    """Print one line per image; return 1 if an image could not be read or classified."""
     pending: deque[str] = deque()
-    failed: list[ImageError] = []
+    failed: list[PdeinferError] = []
     with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
         spec = predictor.info().input
         images = _readable_images(options.images, spec, pending, failed, recursive=options.recursive)
         for prediction in predictor.predict_iter(images, options.top_k):
-            _print_prediction(pending.popleft(), prediction, options.json)
+            image = pending.popleft()
+            if all(math.isfinite(entry.score) for entry in prediction.top):
+                _print_prediction(image, prediction, options.json)
+            else:
+                failed.append(PdeinferError(f"{image}: the network {options.model} computed NaN or infinity"))
+                print_error(failed[-1])
     return 1 if failed else 0
 
 
 def _readable_images(
-    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[ImageError], *, recursive: bool
+    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[PdeinferError], *, recursive: bool
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images at `paths` and append their names to `readable`; print and collect the errors of the others."""
     for path in paths:

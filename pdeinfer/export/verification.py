@@ -52,7 +52,9 @@ def _check_prediction(package: ModelPackage) -> str:
     spec = package.card.preset.input
     for precision in package.precisions:
         with Predictor(package, precision=precision, device="cpu") as predictor:
-            predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+            probabilities = predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
+            if not np.isfinite(probabilities).all():
+                raise ModelPackageError(f"{MODEL_FILES[precision]}: the network computes NaN or infinity")
             version = predictor.info().versions["onnxruntime"]
     return f"ONNX Runtime {version}"
 

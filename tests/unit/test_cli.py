@@ -74,6 +74,21 @@ class TestPredict:
         assert second.startswith("pdeinfer: error: /no/such.png: ")
         assert third.startswith(f"pdeinfer: error: {too_long}: ")
 
+    def test_a_file_name_of_two_lines_is_one_error_line(self, package_folder: Path, capsys: Captured) -> None:
+        assert cli.main(["predict", "two\nlines.png", "--model", str(package_folder)]) == 1
+        (line,) = error_lines(capsys)
+        assert "two lines.png" in line
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_nan_is_an_error_line_and_not_a_prediction(
+        self, options: list[str], images: Path, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Predictor, "_run", lambda _, __, pixels: np.full((len(pixels), 10), np.nan, np.float32))
+        assert cli.main(["predict", str(images / "a.png"), "--model", str(package_folder), *options]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"{images / 'a.png'}: the network" in err
+
     def test_a_file_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
         name = os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")
         shutil.copy(images / "a.png", name)
@@ -220,6 +235,13 @@ class TestVerify:
         assert cli.main(["verify", str(folder)]) == 1
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(f"checksums: FAILED, {folder / ONNX_FILE} is damaged: ")
+
+    def test_a_network_that_computes_nan_fails(
+        self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Predictor, "predict_proba", lambda *_: np.full((1, 10), np.nan, np.float32))
+        assert cli.main(["verify", str(package_folder)]) == 1
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"prediction: FAILED, {ONNX_FILE}: ")
 
     def test_a_broken_graph_rule_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
