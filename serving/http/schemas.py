@@ -56,6 +56,8 @@ class Base64Image(_Schema):
     @model_validator(mode="before")
     @classmethod
     def _from_string(cls, value: object) -> object:
+        if not isinstance(value, str | dict):
+            raise PydanticCustomError("image", "Input should be a string or an object")
         return {"content": value} if isinstance(value, str) else value
 
 

@@ -54,8 +54,9 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         if not problem["loc"]:
             parser.exit(2, f"{_PROG}: {message}\n")
         name = str(problem["loc"][0])
-        may_be_a_key = "key" in name or problem["type"] == "extra_forbidden"
-        found = "" if may_be_a_key else f", not {problem['input']!r}"
-        flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
         place = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":  # in the file or in a model's settings; its value may be a key
+            parser.exit(2, f"{_PROG}: unknown setting {place!r}\n")
+        found = "" if "key" in name else f", not {problem['input']!r}"
+        flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
         parser.exit(2, f"{_PROG}: {place} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")

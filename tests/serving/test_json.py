@@ -125,6 +125,17 @@ def test_malformed_json_body_is_400(client: TestClient, body: bytes, code: str) 
     assert error_of(response)[:2] == (400, code)
 
 
+@pytest.mark.parametrize("image", [3, None, ["iVBORw0KGgo="]])
+def test_an_image_of_another_json_type_is_told_that_a_string_or_an_object_is_expected(
+    client: TestClient, image: object
+) -> None:
+    response = client.post("/classify", json={"images": [{"content": ""}, image]})
+
+    assert error_of(response)[:2] == (400, "invalid_json")
+    assert error_of(response)[2].startswith("images.1: ")
+    assert {"string", "object"} <= set(error_of(response)[2].split())
+
+
 def test_more_json_images_than_the_limit_are_413(client: TestClient) -> None:
     response = client.post("/classify", json={"images": [{"content": ""}] * (MAX_IMAGES + 1)})
 

@@ -55,7 +55,12 @@ def test_flags_and_environment_variables_precede_the_file(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read: No such file"), ("port = ", "is not TOML"), ("prot = 3", "prot"), ("port = -1", "port")],
+    [
+        (None, "cannot be read: No such file"),
+        ("port = ", "is not TOML"),
+        ("prot = 3", "unknown setting 'prot'"),
+        ("port = -1", "port"),
+    ],
 )
 def test_a_wrong_file_is_one_line_and_exit_code_2(
     tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
@@ -133,7 +138,7 @@ def test_keys_are_never_shown(
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
-        (["--per-model", '{"a": {"max_bach": 1}}'], {}, "per_model.a.max_bach (--per-model"),
+        (["--per-model", '{"a": {"max_bach": 1}}'], {}, "unknown setting 'per_model.a.max_bach'"),
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
         (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),
         (["--api-keys-file", "/dev/null"], {}, "holds no key"),
