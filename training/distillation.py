@@ -14,13 +14,14 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
+from pdeinfer.spec.training_record import ModelReference
 
 Teacher: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, C) -> float32 logits (N, classes)
 
 _SMALLEST = np.finfo(np.float32).tiny
 
 
-def load_teacher(source: str, student: Preset, *, threads: int | None = None) -> tuple[Teacher, dict[str, str]]:
+def load_teacher(source: str, student: Preset, *, threads: int | None = None) -> tuple[Teacher, ModelReference]:
     """Load the teacher of a student network.
 
     Args:
@@ -29,8 +30,7 @@ def load_teacher(source: str, student: Preset, *, threads: int | None = None) ->
         threads: of ONNX Runtime, where the teacher is a package; by default, those of `Predictor`.
 
     Returns:
-        The teacher's logits as a function of images, up to a constant for each image, and the teacher's name and
-        checksum as a record.
+        The teacher's logits as a function of images, up to a constant for each image, and the record of the teacher.
 
     Raises:
         TrainingError: the teacher has other labels or another image size.
@@ -49,7 +49,7 @@ def load_teacher(source: str, student: Preset, *, threads: int | None = None) ->
     expected, found = ((spec.height, spec.width, spec.channels) for spec in (student.input, preset.input))
     if found != expected:
         raise TrainingError(f"{source}: expected a teacher for images of shape {expected}, got {found}")
-    return teacher, {"model": preset.name, "sha256": sha256}
+    return teacher, ModelReference(preset.name, sha256)
 
 
 def _keras_logits(classifier: Any) -> Teacher:

@@ -15,7 +15,7 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.presets import PRESETS, Preset
-from pdeinfer.spec.training_record import TrainingRecord
+from pdeinfer.spec.training_record import ModelReference, TrainingRecord
 from training.distillation import Teacher, load_teacher
 from training.own_images import VALIDATION_FRACTION, own_name, own_preset
 from training.recipes import DISTILLATION_WEIGHT, RECIPES, Recipe
@@ -48,7 +48,7 @@ class Plan:
         if self.record.init is None or self.record.init_dir is None:
             return None
         package = ModelPackage.read(self.record.init_dir)
-        if package.card.files[KERAS_FILE].sha256 != self.record.init["sha256"]:
+        if package.card.files[KERAS_FILE].sha256 != self.record.init.sha256:
             raise TrainingError(f"{package.path} is not the model that the training was started with")
         return transfer_weights(classifier, package)
 
@@ -81,7 +81,7 @@ def begin(arguments: argparse.Namespace) -> Plan:
     package = None if arguments.init is None else zoo.load(arguments.init)
     if package is not None:
         check_transferable(preset, package)
-        init = {"model": package.card.preset.name, "sha256": package.card.files[KERAS_FILE].sha256}
+        init = ModelReference(package.card.preset.name, package.card.files[KERAS_FILE].sha256)
     names = ("epochs", "batch_size", "mixup")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if package is not None:

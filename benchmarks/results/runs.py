@@ -127,9 +127,9 @@ def effective_recipe(record: TrainingRecord) -> dict[str, Any]:
     if "distillation_weight" not in recipe:
         recipe.pop("temperature", None)
     if record.teacher is not None:
-        recipe["teacher"] = record.teacher["model"]
+        recipe["teacher"] = record.teacher.model
     if record.init is not None:
-        recipe["initial_weights"] = record.init["model"]
+        recipe["initial_weights"] = record.init.model
     if record.precision != "float32":
         recipe["precision"] = record.precision
     return recipe

@@ -43,11 +43,6 @@ class ImageFolder:
     is_test_held_out: bool
     left_out: tuple[LeftOut, ...] = ()
 
-    @property
-    def other_files(self) -> int:
-        """The number of files in `left_out`, counting those inside folders."""
-        return sum(each.files for each in self.left_out)
-
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 

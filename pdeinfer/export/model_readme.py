@@ -105,9 +105,9 @@ def _training(record: TrainingRecord) -> dict[str, str]:
     }
     rows |= {"seed": record.seed, "precision": record.precision}
     if record.init is not None:
-        rows["started from"] = record.init["model"]
+        rows["started from"] = record.init.model
     if record.teacher is not None:
-        rows["distilled from"] = record.teacher["model"]
+        rows["distilled from"] = record.teacher.model
     outcome = record.outcome
     if outcome is not None:
         rows |= {"best epoch": outcome.best_epoch, "device": outcome.device}

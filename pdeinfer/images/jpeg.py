@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pdeinfer.errors import ImageError
+from pdeinfer.images.limits import check_limit
 
 MAX_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
 MAX_SEGMENTS = 10_000  # Pillow visits each in Python
@@ -45,7 +45,7 @@ def check_jpeg(content: bytes, name: str) -> JpegStructure:
     scans, exif, is_ended = 0, 0, False
     missing: dict[int, set[int]] = {}  # the coefficients of each component
     for number, (kind, segment) in enumerate(_segments(content)):
-        _check_limit(name, "segments", number, MAX_SEGMENTS)
+        check_limit(name, "segments in a JPEG", number, MAX_SEGMENTS)
         is_ended = kind == _END_OF_IMAGE
         exif += kind == _APP1 and segment.startswith(b"Exif\0\0")
         if kind in _FRAMES:
@@ -54,14 +54,9 @@ def check_jpeg(content: bytes, name: str) -> JpegStructure:
             scans += 1
             for component, first, last in _last_bits(segment):
                 missing.get(component, set()).difference_update(range(first, last + 1))
-    _check_limit(name, "scans", scans, MAX_SCANS)
-    _check_limit(name, "EXIF segments", exif, MAX_EXIF_SEGMENTS)
+    check_limit(name, "scans in a JPEG", scans, MAX_SCANS)
+    check_limit(name, "EXIF segments in a JPEG", exif, MAX_EXIF_SEGMENTS)
     return JpegStructure(scans, not any(missing.values()), is_ended)
-
-
-def _check_limit(name: str, what: str, found: int, limit: int) -> None:
-    if found > limit:
-        raise ImageError(f"{name}: expected at most {limit} {what} in a JPEG, got {found}")
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -38,11 +38,11 @@ def check_work(picture: ImageFile.ImageFile, name: str) -> None:
     tiles = getattr(picture, "tile", [])
     if tiles and tiles[0].codec_name in PIL.Image.DECODERS and picture.fp is not None:
         kind = f"a {picture.format} that Pillow decodes in Python"
-        _check_limit(name, f"bytes of {kind}", picture.fp.seek(0, os.SEEK_END), MAX_SLOW_BYTES)
-        _check_limit(name, f"pixels of {kind}", pixels, MAX_SLOW_PIXELS)
+        check_limit(name, f"bytes of {kind}", picture.fp.seek(0, os.SEEK_END), MAX_SLOW_BYTES)
+        check_limit(name, f"pixels of {kind}", pixels, MAX_SLOW_PIXELS)
     boxes = [tile.extents for tile in tiles if tile.extents is not None]
     decoded = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
-    _check_limit(name, "pixels in all strips together", decoded, pixels * len(picture.getbands()))
+    check_limit(name, "pixels in all strips together", decoded, pixels * len(picture.getbands()))
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -62,6 +62,7 @@ def whole_size(picture: PIL.Image.Image) -> tuple[int, int]:
     return max(width, tiff_tags.get(TILE_WIDTH, 0)), max(height, tiff_tags.get(TILE_HEIGHT, 0))
 
 
-def _check_limit(name: str, what: str, found: int, limit: int) -> None:
+def check_limit(name: str, what: str, found: int, limit: int) -> None:
+    """Raise ImageError if there are more than `limit` of something in the image that errors call `name`."""
     if found > limit:
         raise ImageError(f"{name}: expected at most {limit} {what}, got {found}")

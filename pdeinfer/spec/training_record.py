@@ -55,6 +55,14 @@ class ImagesRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A trained model: its name, and the SHA-256 of the file that was used."""
+
+    model: str
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of a finished training.
@@ -117,10 +125,10 @@ class TrainingRecord:
         seed: of weights, shuffling and augmentation. precision: a Keras dtype policy.
         data_dir: the folder of the data set; None for a download.
         images: the folder of images; None for a standard data set.
-        init: the model whose weights the training started from, by "model" (its name) and "sha256"; or None.
+        init: the model whose weights the training started from, or None.
         init_dir: the package of that model.
         git_commit: of the code, where it is known.
-        teacher: the model that the network was distilled from, by "model" and "sha256"; or None.
+        teacher: the model that the network was distilled from, or None.
         teacher_source: a bundled model's name, or the path of the teacher's package or file.
         outcome: None until the training has finished.
     """
@@ -132,10 +140,10 @@ class TrainingRecord:
     classifier: Preset | None = None
     data_dir: str | None = None
     images: ImagesRecord | None = None
-    init: Mapping[str, str] | None = None
+    init: ModelReference | None = None
     init_dir: str | None = None
     git_commit: str | None = None
-    teacher: Mapping[str, str] | None = None
+    teacher: ModelReference | None = None
     teacher_source: str | None = None
     outcome: Outcome | None = None
 
@@ -183,6 +191,9 @@ class TrainingRecord:
             known["classifier"] = Preset.from_dict(_as_object(known["classifier"], "classifier"))
         if known.get("images") is not None:
             known["images"] = ImagesRecord.from_dict(_as_object(known["images"], "images"))
+        for name in ("init", "teacher"):
+            if known.get(name) is not None:
+                known[name] = _build(ModelReference, _known(ModelReference, _as_object(known[name], name)))
         known["outcome"] = Outcome.from_dict(values) if {"best_epoch", "test_accuracy"} <= values.keys() else None
         record: TrainingRecord = _build(cls, known)
         return record

@@ -25,9 +25,9 @@ class Threads:
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts, urgent: bool = False) -> T:
         """Run a function on the next free thread and return its result; if cancelled before that, it never runs."""
-        await self.acquire()
+        await self.acquire(urgent=urgent)
         return await self.run_acquired(function, *args)
 
     async def acquire(self, *, urgent: bool = False) -> None:

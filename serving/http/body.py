@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, TypeVar, TypeVarTuple
+from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,6 @@ from serving.http.compression import inflate
 from serving.http.state import models_of, settings_of
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 # A larger body is parsed in a thread, where it does not hold up other requests.
 PARSED_AT_ONCE = 32 * 2**10
@@ -70,7 +69,8 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
     encoding = request.headers.get("content-encoding", "")
     if encoding:
-        inflating = _run_soon(models_of(request).threads, inflate, body, encoding, settings.max_body_bytes)
+        threads = models_of(request).threads
+        inflating = threads.run(inflate, body, encoding, settings.max_body_bytes, urgent=True)
         sent, body = body, await until(deadline, inflating)
         if body is not sent:
             hold(len(body))
@@ -81,10 +81,5 @@ async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes) -
     """Return `function(body)`, computed in a thread if the body is large."""
     if len(body) <= PARSED_AT_ONCE:
         return function(body)
-    return await _run_soon(threads, function, body)
-
-
-async def _run_soon(threads: Threads, function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run a function in a thread ahead of decoding: a request must be parsed before a full queue can refuse it."""
-    await threads.acquire(urgent=True)
-    return await threads.run_acquired(function, *args)
+    # Ahead of decoding: a request must be parsed before a full queue can refuse it.
+    return await threads.run(function, body, urgent=True)

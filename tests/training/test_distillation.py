@@ -75,7 +75,7 @@ def test_a_package_and_its_keras_file_are_the_same_teacher() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     from_package, record = load_teacher("digits-pde", DIGITS)
     from_file, _ = load_teacher(str(zoo.load("digits-pde").path / "model.keras"), DIGITS)
-    assert record["model"] == "digits-pde"
+    assert record.model == "digits-pde"
     np.testing.assert_allclose(softmax(from_package(images)), softmax(from_file(images)), atol=1e-5)
 
 

@@ -104,7 +104,7 @@ def test_unreadable_images_are_left_out_and_reported(split: Path) -> None:
 
 def test_hidden_names_are_ignored_and_other_files_left_out_and_counted(flat: Path) -> None:
     before = find_images(flat)
-    assert before.other_files == 0
+    assert before.left_out == ()
     write_images(flat / ".thumbnails", 2)
     (flat / "cat" / ".hidden.png").write_bytes(b"")
     assert find_images(flat) == before
@@ -118,13 +118,13 @@ def test_hidden_names_are_ignored_and_other_files_left_out_and_counted(flat: Pat
     assert [each.path.relative_to(flat).as_posix() for each in found.left_out] == [
         *("README", "stray.png", "cat/more", "dog/link.jpg", "dog/notes.txt")
     ]
-    assert found.other_files == 6  # two in cat/more
+    assert sum(each.files for each in found.left_out) == 6  # two in cat/more
 
 
 def test_strays_beside_the_splits_are_counted(split: Path) -> None:
     write_images(split, 1)
     write_images(split / "val", 2)
-    assert find_images(split).other_files == 3
+    assert sum(each.files for each in find_images(split).left_out) == 3
 
 
 def test_jpegs_are_taken_under_all_their_suffixes(flat: Path) -> None:

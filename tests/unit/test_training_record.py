@@ -10,7 +10,7 @@ import pytest
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package import zoo
 from pdeinfer.spec.presets import PRESETS
-from pdeinfer.spec.training_record import ImagesRecord, Outcome, SplitRecord, TrainingRecord
+from pdeinfer.spec.training_record import ImagesRecord, ModelReference, Outcome, SplitRecord, TrainingRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ RECORD = TrainingRecord(
     precision="float32",
     data_dir="/home/somebody/photos",
     images=ImagesRecord({"train": SplitRecord(8, "ab"), "test": SplitRecord(2, "cd")}, 0.2, 0, unreadable=1),
-    init={"model": "digits-pde", "sha256": "0" * 64},
+    init=ModelReference("digits-pde", "0" * 64),
     init_dir="/home/somebody/model",
     git_commit="abc",
     outcome=OUTCOME,
