@@ -1,4 +1,4 @@
-"""`python -m serving` is `pdeinfer serve`."""
+"""Run `pdeinfer serve` as `python -m serving`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The ASGI application."""
+"""Builds the ASGI application: routes, OpenAPI document and middleware."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +39,7 @@ def create_app(
 
     Args:
         names: the models to serve at first, as `Models.load` takes them.
-        change_model: makes the changes that admins ask for; None: this process alone makes them.
+        change_model: makes the changes that admins request; None: they are made in this process only.
     """
 
     @asynccontextmanager

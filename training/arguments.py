@@ -32,7 +32,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the arguments; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="pdeinfer train",
-        description="Train a network. The preset's recipe (training/recipes.py) provides what the options leave open.",
+        description="Train a network. The preset's recipe (training/recipes.py) gives the values of omitted options.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,14 +48,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mixup", type=_mixup, metavar="ALPHA",
                         help="mixup: mix images and labels at ratios from Beta(ALPHA, ALPHA); 0: none")  # fmt: skip
     parser.add_argument("--teacher", metavar="MODEL",
-                        help="distil this model, too: a bundled model, a package folder or a .keras "
+                        help="also distil this model: a bundled model, a package folder or a .keras "
                         "file with the same labels and image size")  # fmt: skip
     parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", metavar="MODEL",
-                       help="start from the weights of this bundled model or package folder, as far as their "
-                       "shapes fit; it needs the same kind of network")  # fmt: skip
+                       help="start from those weights of this bundled model or package folder whose shapes "
+                       "fit; it needs the same kind of network")  # fmt: skip
     start.add_argument("--resume", action="store_true", help="continue the training in the folder")
     parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
     parser.add_argument("--data-parallel", action="store_true",

@@ -1,4 +1,4 @@
-"""Batches of training images: shuffled and augmented as a function of seed, epoch and index alone."""
+"""Batches of training images, shuffled and augmented by a function of only the seed, epoch and index."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ class RunFolder:
             )
 
     def start(self, record: TrainingRecord) -> None:
-        """Make the folder and write the record of what is started in it.
+        """Make the folder and write the record of the training.
 
         Raises:
             TrainingError: the folder holds a training already.

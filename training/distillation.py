@@ -65,7 +65,7 @@ def _package_logits(predictor: Predictor) -> Teacher:
 class DistillationLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras is untyped
     """`(1 - w) CE(y, softmax(z)) + w T^2 CE(softmax(t / T), softmax(z / T))`, for student logits z, teacher logits t.
 
-    T^2 keeps the gradients of both terms of one size. Where the targets hold labels alone, as those of validation do,
+    T^2 keeps the gradients of both terms of one size. Where the targets hold only labels, as those of validation do,
     the loss is `CE(y, softmax(z))`.
 
     Args:

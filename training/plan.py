@@ -27,10 +27,10 @@ class Plan:
     """A training that can be run.
 
     Attributes:
-        record: what the training is, or was, started with.
+        record: its settings, without an outcome.
         preset: the network that is trained, which for a folder of images is not the one asked for.
-        recipe: how.
-        dataset: on which images.
+        recipe: how it is trained.
+        dataset: the images.
     """
 
     record: TrainingRecord

@@ -21,7 +21,7 @@ class Recipe:
         learning_rate: the peak, reached linearly after `warmup_epochs`; a cosine then takes it to 0.
         adam_ratio: "muon" leaves normalisations, biases, depthwise kernels and the last layer to Adam, at this part of
             the learning rate.
-        weight_decay: decoupled, times the learning rate; "muon" decays kernels alone. With momentum 0.9 the coupled
+        weight_decay: decoupled, times the learning rate; "muon" decays only kernels. With momentum 0.9 the coupled
             decay (L2) that PyTorch's SGD calls `weight_decay` is a tenth of it.
         clip_norm: the limit of the gradient's global norm, or None.
         crop_padding: black pixels around an image before a random crop to its size; 0: no random crop.

@@ -40,7 +40,7 @@ def check_transferable(preset: Preset, package: ModelPackage) -> None:
     """Raise TrainingError unless a network of `preset` can start from the package's weights.
 
     Both networks must have the same kind, widths and blocks. The images, the classes, the padding of strided
-    convolutions and what is inside the PDE layers may differ.
+    convolutions and the inside of the PDE layers may differ.
     """
     if KERAS_FILE not in package.card.files:
         raise TrainingError(f"{package.path} has no {KERAS_FILE} to start from")

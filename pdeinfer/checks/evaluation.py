@@ -1,4 +1,4 @@
-"""Measures a model package on the test images of its data set, from its ONNX files alone."""
+"""Measures a model package on the test images of its data set, using only its ONNX files."""
 
 import statistics
 import time

@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 
 def compare_fields(reference: tuple[str, ComputeFields], candidate: tuple[str, ComputeFields], images: Array) -> Report:
-    """Run both implementations on the same images, the candidate also on the first image alone; compare every field.
+    """Run both implementations on the same images, the candidate also on the first image by itself; compare all fields.
 
     A row's `max_relative` is relative to the field's largest |reference|, or to 1 where that is smaller. A field is the
     relu of a batch normalisation: its values have the size of 1, though the relu may leave only small ones.

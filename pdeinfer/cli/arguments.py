@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     predict = add_command("predict", "classify images", _PREDICT_EXAMPLES)
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of image files")
-    predict.add_argument("--recursive", action="store_true", help="take the images in folders below a folder, too")
+    predict.add_argument("--recursive", action="store_true", help="also take the images in subfolders")
     _add_model(predict, "--model", default=zoo.DEFAULT_MODEL)
     predict.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="classes to print (%(default)s)")
     _add_precision(predict)

@@ -60,7 +60,7 @@ def _readable_images(
 
 
 def _files_at(path: str, recursive: bool) -> Sequence[str | os.PathLike[str]]:
-    """Return the file at `path`, or the images in that folder; say on stderr what else lies there."""
+    """Return the file at `path`, or the images in that folder; list on stderr what else the folder holds."""
     if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
         return [path]
     found = find_image_files(path, recursive=recursive)

@@ -117,7 +117,7 @@ def _card(original: Original, folder: Path, reports: Sequence[Report], variants:
 
 
 def _accuracy(original: Original, folder: Path, precision: Precision) -> dict[str, Any]:
-    """Return what the card says of how well a file classifies the test images, if they are available."""
+    """Return the card's entries on how well a file classifies the test images; empty if these are not available."""
     if original.test is None:
         return {}
     _, classify = open_model(folder, precision)

@@ -38,10 +38,10 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
 
 
 def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
-    """Compute the arrays of the PDE layers with Keras alone, for images, uint8 (N, height, width, channels).
+    """Compute the arrays of the PDE layers with Keras, for images, uint8 (N, height, width, channels).
 
     In addition to the arrays of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and
-    "layer1/output", what the layer returns inside the network.
+    "layer1/output", the output of the layer inside the network.
     """
     import keras
 

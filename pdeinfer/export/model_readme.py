@@ -1,4 +1,4 @@
-"""Writes the README of a model package, from its card alone."""
+"""Writes the README of a model package from its card."""
 
 from typing import Any
 

@@ -25,7 +25,7 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     """Compare the exported files in `folder` with the network.
 
     The reference is the Keras network on TensorFlow, on the CPU: GPUs round differently. ONNX Runtime runs with the
-    options that `Predictor` uses: once with standard operators alone and, where this machine has it, once with the
+    options that `Predictor` uses: once with only standard operators and, where this machine has it, once with the
     fused operator of the PDE layers.
 
     Args:

@@ -21,7 +21,7 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     - `onnx.checker` accepts it.
     - Its one input is `image`, uint8 (batch, height, width, channels); its one output is `probabilities`, float32
       (batch, classes). Only the batch size is free.
-    - It uses standard operators alone, and at most one function, `pdeinfer.GlobalLayer`, which it defines itself.
+    - It uses only standard operators, and at most one function, `pdeinfer.GlobalLayer`, which it defines itself.
     - It has no control flow, and no data outside the file.
     - Its metadata describes the preset.
     """

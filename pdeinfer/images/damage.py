@@ -27,7 +27,7 @@ PATH_ERRORS = (
 
 @contextmanager
 def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
-    """Turn what Pillow raises for a damaged file into an ImageError; the body must call nothing but Pillow.
+    """Turn Pillow's errors for a damaged file into an ImageError; the body must call nothing but Pillow.
 
     Args:
         name: the image's name in errors.
@@ -48,7 +48,7 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
 
 @contextmanager
 def opening(name: str, expected: str = EXPECTED) -> Iterator[None]:
-    """Turn what the system raises for a path that is missing, of another kind or forbidden into an ImageError."""
+    """Turn the system's error for a missing, unsuitable or forbidden path into an ImageError."""
     try:
         yield
     except OSError as error:

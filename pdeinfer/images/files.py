@@ -46,7 +46,7 @@ def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False)
 
     Args:
         folder: its path.
-        recursive: take the files in folders below it, too. Links to folders are not followed.
+        recursive: also take the files in its subfolders. Links to folders are not followed.
 
     Raises:
         ImageError: there is no such folder, or no image in it.
@@ -125,7 +125,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
-    """Return lines that name the first of what was left out, with the reasons, and count all of it."""
+    """Return lines that name the first entries left out, with the reasons, and count the files of all."""
     left_out = list(left_out)
     lines = [f"left out: {each.path}: {each.reason}" for each in left_out[:_MAX_NAMED]]
     if len(left_out) > _MAX_NAMED:

@@ -62,7 +62,7 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
         values = np.array(picture)
         values[values == transparent] = 255
         picture = PIL.Image.fromarray(values)
-    if picture.mode == "La":  # Pillow converts premultiplied grey to this alone
+    if picture.mode == "La":  # Pillow converts premultiplied grey to no other mode
         picture = picture.convert("LA")
     if picture.has_transparency_data:
         opaque = PIL.Image.new("RGB", picture.size, "white")

@@ -22,7 +22,7 @@ def load_classifier(path: Path) -> Classifier:
     """Load a Classifier from a `.keras` file, without its optimizer.
 
     The file is checked before Keras reads it: the only class that it may name is `Classifier`, which builds its layers
-    from the preset alone, and its sizes are limited. Keras then loads it in safe mode.
+    only from the preset, and its sizes are limited. Keras then loads it in safe mode.
 
     Raises:
         ExportError: the file is damaged, or holds another network.

@@ -19,7 +19,7 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
     class can name no other layer than the ones here.
 
     Args:
-        preset: a `Preset`, or its `to_dict()` (which is what a saved file holds).
+        preset: a `Preset`, or its `to_dict()`, as saved files hold it.
 
     Input: (N, height, width, channels), pixel values 0..255 of any real dtype; normalisation is part of the network.
     Output: (N, number of labels), float32 logits.

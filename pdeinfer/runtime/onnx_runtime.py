@@ -1,4 +1,4 @@
-"""Imports ONNX Runtime, or says what is wrong with its installation."""
+"""Imports ONNX Runtime, and explains a broken installation."""
 
 import importlib.metadata
 import os

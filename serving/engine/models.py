@@ -152,7 +152,7 @@ class Models:
         return tuple(change.models)
 
     async def prepare(self, name: str, action: Action) -> PreparedChange:
-        """Load what the sources now hold under a name, without serving it yet.
+        """Load the packages that the sources now hold under a name, without serving them yet.
 
         Raises:
             ModelNotServedError: no such model is served, or the sources hold none to load.

@@ -15,8 +15,8 @@ Ts = TypeVarTuple("Ts")
 class Threads:
     """A pool of threads on one event loop; free threads go to urgent work first.
 
-    Work waits here rather than in the pool's own queue, where a batch would stand behind the images that are decoded
-    for the batches after it.
+    Work waits here rather than in the pool's own queue, where a batch would wait behind images that are decoded for
+    later batches.
     """
 
     def __init__(self, count: int) -> None:

@@ -34,9 +34,9 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse
 async def change_model(request: Request, name: str) -> ServedVersions:
     """Load, reload or unload a model in all of its versions.
 
-    The server reads packages only from the places that its settings name. `load` and `reload` serve what is there now;
-    `reload` expects the model to be served already. Requests that were accepted before the change are answered by the
-    old model. The answer comes once every worker has made the change; if one of them cannot, none does.
+    The server reads packages only from the places that its settings name. `load` and `reload` serve the packages found
+    there now; `reload` expects the model to be served already. Requests that were accepted before the change are
+    answered by the old model. The answer comes once every worker has made the change; if one of them cannot, none does.
     """
     try:
         change = ModelChange.model_validate_json(await request.body())

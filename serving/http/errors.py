@@ -50,7 +50,7 @@ class ApiError(ServingError):
 
     Args:
         code: one of `STATUSES`.
-        message: says what was expected and what came.
+        message: what was expected, and what was received.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -59,7 +59,7 @@ class ApiError(ServingError):
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return where JSON differs first from what was expected, and how."""
+    """Return the place of the first error in JSON, and the error."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"])) or "the body"
     return f"{place}: {problem['msg']}"

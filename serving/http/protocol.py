@@ -11,7 +11,7 @@ from serving.http.parser import HttpParser
 
 MAX_HEAD_BYTES = 64 * 2**10
 HEAD_TIMEOUT = 20.0
-SEND_TIMEOUT = 30.0  # for a client to read what it is sent
+SEND_TIMEOUT = 30.0  # for a client to read an answer
 MAX_PIPELINED = 64  # requests that wait for earlier ones of their connection; each takes kilobytes
 
 

@@ -1,4 +1,4 @@
-"""Query parameters: an operation takes each of its own once and refuses all others by name."""
+"""Parses query parameters: refuses unknown and repeated ones by name."""
 
 import reprlib
 

@@ -1,4 +1,4 @@
-"""API keys, and the headers that tell browsers what they may do with responses."""
+"""API keys, and response headers that restrict browsers."""
 
 import hashlib
 import hmac

@@ -12,8 +12,8 @@ from serving.settings import Settings
 _PROG = "pdeinfer serve"
 _EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
-of the file that --config names: port = 9000. Keys for clients come from files, one per line, or from the environment
-alone: PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
+of the file that --config names: port = 9000. Keys are never flags: they come from files, one per
+line, or from PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
 
 signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
 ignored

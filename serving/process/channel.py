@@ -26,7 +26,7 @@ class Channel:
 
     Args:
         pipe: this end.
-        functions: what the other end may call. A `ServingError` travels back; other errors are logged here.
+        functions: what the other end may call. The other end receives a `ServingError`; other errors are logged here.
         lost: called once when the other end has closed the pipe.
     """
 

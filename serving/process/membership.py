@@ -58,7 +58,7 @@ class Membership:
         pass
 
     async def _prepare(self, name: str, action: Action) -> dict[str, Any]:
-        """Load what is to be served; return which models and files that would be, for comparison with other workers."""
+        """Load the new models; return their checksums and the names served then, to compare them with other workers."""
         self._prepared = await self._models.prepare(name, action)
         versions = {
             version: model.card.files[MODEL_FILES[model.info.precision]].sha256

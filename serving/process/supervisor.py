@@ -230,7 +230,7 @@ def sibling_of(bound: socket.socket) -> socket.socket:
 
 
 def _work(settings: Settings, listening: socket.socket, pipe: Connection, names: list[str] | None) -> None:
-    os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone, which passes it on
+    os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
     configure_logging()
     membership = Membership(pipe, names)
     raise SystemExit(serve(settings, listening, membership.report_start, membership))

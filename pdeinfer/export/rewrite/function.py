@@ -8,7 +8,7 @@ layer's input, the scheme (see `pdeinfer.pde`) is
     E = difference_x(Ax) + difference_y(Ay)
 
 Of the formulations that were tried, this one ran fastest (docs/decisions/0008). ONNX Runtime fuses a convolution with
-the sum that follows it, so a convolution is added last and nothing is subtracted. What depends on weights alone is
+the sum that follows it, so a convolution is added last and nothing is subtracted. What depends only on weights is
 computed when the file is loaded.
 """
 

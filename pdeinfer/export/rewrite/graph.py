@@ -55,7 +55,7 @@ def _sort_nodes(graph: Any) -> None:
 
 
 def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
-    """Convert a cut network, then join its loose inputs and outputs by what was cut out."""
+    """Convert a cut network, then add the parts that were cut out between its loose inputs and outputs."""
     import onnx
 
     function, layers = cut

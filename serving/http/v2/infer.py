@@ -24,7 +24,7 @@ PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infe
 COMPRESSED_FROM = 1024
 
 _DESCRIPTION = """\
-Send the pixels of images that have the model's own size, as JSON or as binary data behind the JSON:
+Send the pixels of images that have the model's own size, as JSON or as binary data after the JSON:
 
     curl http://127.0.0.1:8000/v2/models/digits-pde/infer -d \\
       '{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0, ..., 255]}]}'
