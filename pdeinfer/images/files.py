@@ -115,7 +115,7 @@ def why_no_image(path: Path) -> str | None:
 
 def _leave_folder(path: Path) -> LeftOut:
     files = sum(1 for _ in _files_below(path))
-    return LeftOut(path, f"a folder of {files:,} files", files)
+    return LeftOut(path, f"a folder of {files:,} file{'' if files == 1 else 's'}", files)
 
 
 def _files_below(folder: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ digits-pde/
     saved_model/     the network as a TensorFlow SavedModel, on request
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,9 @@ Precision: TypeAlias = Literal["float32", "int8"]
 MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "int8": "model.int8.onnx"}
 
 MAX_CARD_BYTES = 1 << 20
+
+# Errors of the file system that name no file: no space, a file too large, no quota (which Windows does not have).
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,10 @@ def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
             _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
         except OSError as error:
             raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -88,7 +88,7 @@ def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
 def test_folders_below_are_counted_or_searched(tmp_path: Path) -> None:
     write(tmp_path, "a.jpg", "below/b.jpg", "below/deeper/c.jpg", "below/deeper/notes.txt", "below.png/d.jpg")
     assert names(tmp_path) == ["a.jpg"]
-    assert left_out(tmp_path) == {"below": ("a folder of 3 files", 3), "below.png": ("a folder of 1 files", 1)}
+    assert left_out(tmp_path) == {"below": ("a folder of 3 files", 3), "below.png": ("a folder of 1 file", 1)}
     assert names(tmp_path, recursive=True) == ["a.jpg", "below/b.jpg", "below/deeper/c.jpg", "below.png/d.jpg"]
     assert left_out(tmp_path, recursive=True) == {"below/deeper/notes.txt": ("an empty file", 1)}
 
@@ -110,7 +110,7 @@ def test_what_was_left_out_is_named_up_to_ten_and_counted(tmp_path: Path) -> Non
 
 def test_a_folder_without_images_is_refused_with_what_is_there(tmp_path: Path) -> None:
     write(tmp_path, "below/a.jpg")
-    with pytest.raises(ImageError, match=f"^{tmp_path}: .* found none; left out: .*below: a folder of 1 files"):
+    with pytest.raises(ImageError, match=f"^{tmp_path}: .* found none; left out: .*below: a folder of 1 file"):
         find_image_files(tmp_path)
 
 

@@ -1,5 +1,8 @@
 """Model packages: reading, checksums, and writing that leaves either a complete package or nothing."""
 
+import errno
+import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +121,16 @@ class TestNewPackage:
                 raise error
 
         with pytest.raises(error):
+            write()
+        assert names_in(tmp_path) == set()
+
+    def test_a_full_disk_names_the_package_and_leaves_no_files(self, tmp_path: Path) -> None:
+        def write() -> None:
+            with new_package(tmp_path / "p") as folder:
+                fill(folder)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` fails: without a file's name
+
+        with pytest.raises(ModelPackageError, match=re.escape(str(tmp_path / "p"))):
             write()
         assert names_in(tmp_path) == set()
 
