@@ -1,4 +1,4 @@
-"""Makes TensorFlow use oneDNN's CPU kernels, which it decides once, while it is imported."""
+"""Makes TensorFlow use oneDNN's CPU kernels; TensorFlow decides this once, while it is imported."""
 
 import os
 import sys

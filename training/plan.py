@@ -1,4 +1,4 @@
-"""What a training is about to do: its record, network, recipe and data, for a new training or a resumed one."""
+"""Plans a training, new or resumed: its record, network, recipe and data."""
 
 import argparse
 import subprocess

@@ -1,4 +1,4 @@
-"""The command `python -m training.report`; it needs the source tree, and is not installed with the package."""
+"""The command `python -m training.report`; it needs a checkout and is not installed."""
 
 import sys
 

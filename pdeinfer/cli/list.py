@@ -1,4 +1,4 @@
-"""`pdeinfer list`: the bundled models."""
+"""`pdeinfer list`: list the bundled models."""
 
 import argparse
 import sys

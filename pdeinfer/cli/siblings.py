@@ -1,4 +1,4 @@
-"""Runs the commands of `serving` and `training`, the packages that are installed beside `pdeinfer`."""
+"""Runs the commands of `serving` and `training`, the packages that are installed with `pdeinfer`."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Estimates from its header how much memory an image takes while it is decoded and converted.
+"""Estimates, from an image's header, how much memory decoding and converting it takes.
 
 The bytes per pixel were measured with Pillow 12; `tests/unit/test_image_cost.py` compares them with the installed one.
 """

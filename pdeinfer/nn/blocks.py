@@ -1,4 +1,4 @@
-"""The convolution, normalisation and residual block that every network here is made of."""
+"""The convolution, normalisation and residual block that all networks are built from."""
 
 from typing import Any
 

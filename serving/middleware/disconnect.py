@@ -1,4 +1,4 @@
-"""Stops the work for clients that have gone."""
+"""Stops the work for clients that have disconnected."""
 
 import asyncio
 from typing import cast

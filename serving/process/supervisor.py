@@ -1,4 +1,4 @@
-"""Several worker processes on one port: started, watched, replaced, and kept on the same models."""
+"""Runs several workers on one port: starts, watches and replaces them, and keeps them on the same models."""
 
 import asyncio
 import logging

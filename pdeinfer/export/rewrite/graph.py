@@ -1,4 +1,4 @@
-"""Joins the calls of the PDE layers, and the normalisation, to what tf2onnx made of the rest of a network."""
+"""Adds the calls of the PDE layers, and the normalisation, to the graph that tf2onnx makes of the other layers."""
 
 from graphlib import TopologicalSorter
 from typing import Any
