@@ -118,13 +118,13 @@ def test_hidden_names_are_ignored_and_other_files_left_out_and_counted(flat: Pat
     assert [each.path.relative_to(flat).as_posix() for each in found.left_out] == [
         *("README", "stray.png", "cat/more", "dog/link.jpg", "dog/notes.txt")
     ]
-    assert sum(each.files for each in found.left_out) == 6  # two in cat/more
+    assert found.other_files == 6  # two in cat/more
 
 
 def test_strays_beside_the_splits_are_counted(split: Path) -> None:
     write_images(split, 1)
     write_images(split / "val", 2)
-    assert sum(each.files for each in find_images(split).left_out) == 3
+    assert find_images(split).other_files == 3
 
 
 def test_jpegs_are_taken_under_all_their_suffixes(flat: Path) -> None:
