@@ -6,7 +6,7 @@ from pathlib import Path
 from pdeinfer.checks.parity import Array, Classify, compare
 from pdeinfer.checks.report import Report
 from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, Precision
-from pdeinfer.runtime.session import create_session
+from pdeinfer.runtime.session import Session, create_session
 
 
 def compare_variant(folder: Path, precision: Precision, images: Mapping[str, Array]) -> Report:
@@ -28,5 +28,9 @@ def compare_variant(folder: Path, precision: Precision, images: Mapping[str, Arr
 def open_model(folder: Path, precision: Precision) -> tuple[str, Classify]:
     """Load a package's ONNX file on the CPU; return a name for reports, and its function."""
     file = MODEL_FILES[precision]
-    session = create_session((folder / file).read_bytes(), "cpu")
+    return as_candidate(file, create_session((folder / file).read_bytes(), "cpu"))
+
+
+def as_candidate(file: str, session: Session) -> tuple[str, Classify]:
+    """Return a name for reports, and the function, of a session that runs the file of a network."""
     return f"{file} on ONNX Runtime {session.version}", lambda images: session.run(OUTPUT_NAME, {INPUT_NAME: images})

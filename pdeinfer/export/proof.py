@@ -10,12 +10,12 @@ import numpy as np
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
 from pdeinfer.checks.report import Report
-from pdeinfer.checks.variants import compare_variant
+from pdeinfer.checks.variants import as_candidate, compare_variant
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, KERAS_FILE, ONNX_FILE, OUTPUT_NAME, ModelPackage
-from pdeinfer.runtime.session import Session, create_session
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.runtime.session import create_session
 
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"
@@ -92,13 +92,9 @@ def verify_package(package: ModelPackage) -> list[Report]:
 def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:
     """Return the ways in which this machine runs the package's `model.onnx` on a CPU."""
     model = (folder / ONNX_FILE).read_bytes()
-    candidates = [_candidate("", create_session(model, "cpu", fused=False))]
+    candidates = [as_candidate(ONNX_FILE, create_session(model, "cpu", fused=False))]
     session = create_session(model, "cpu")
     if session.pde_layers == "fused":
-        candidates.append(_candidate(" with the fused operator", session))
+        name, classify = as_candidate(ONNX_FILE, session)
+        candidates.append((f"{name} with the fused operator", classify))
     return candidates
-
-
-def _candidate(operators: str, session: Session) -> tuple[str, Classify]:
-    name = f"{ONNX_FILE} on ONNX Runtime {session.version}{operators}"
-    return name, lambda images: session.run(OUTPUT_NAME, {INPUT_NAME: images})

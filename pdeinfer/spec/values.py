@@ -14,11 +14,13 @@ def is_number(value: object) -> bool:
 
 
 def check_positive_int(name: str, value: object) -> None:
+    """Raise PresetError unless a value, `name` in errors, is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise PresetError(f"{name} must be a positive integer, not {value!r}")
 
 
 def check_tuple(name: str, value: object) -> None:
+    """Raise PresetError unless a value, `name` in errors, is a tuple."""
     if not isinstance(value, tuple):
         raise PresetError(f"{name} must be a tuple, not {value!r}")
 

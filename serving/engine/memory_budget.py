@@ -30,6 +30,7 @@ class MemoryBudget:
             raise
 
     def release(self, size: int) -> None:
+        """Give back `size` bytes that `acquire` granted."""
         self._free += size
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
             size, turn = self._waiting.popleft()

@@ -206,6 +206,7 @@ class _Worker:
         return task
 
     def stop(self, number: int) -> None:
+        """Send a stop signal to the worker."""
         with suppress(ProcessLookupError):
             # A worker that has not started has no requests to finish.
             os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
