@@ -21,7 +21,13 @@ from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ModelPackage
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.predictor import Predictor
-from pdeinfer.spec.networks import InputSpec, ResidualNetwork, SingleChannelNetwork
+from pdeinfer.spec.networks import (
+    DepthwiseConvolution,
+    DepthwiseSum,
+    InputSpec,
+    ResidualNetwork,
+    SingleChannelNetwork,
+)
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.version import __version__
@@ -31,6 +37,8 @@ __all__ = [
     "BackendError",
     "ClassScore",
     "DatasetError",
+    "DepthwiseConvolution",
+    "DepthwiseSum",
     "DeviceError",
     "ExportError",
     "ImageError",

@@ -19,8 +19,6 @@ class Recipe:
         epochs, batch_size: of the training.
         optimizer: "sgd" (momentum 0.9, Nesterov), "adam" or "muon" (`training.muon.ConvMuon`).
         learning_rate: the peak, reached linearly after `warmup_epochs`; a cosine then takes it to 0.
-        adam_ratio: "muon" leaves normalisations, biases, depthwise kernels and the last layer to Adam, at this part of
-            the learning rate.
         weight_decay: decoupled, times the learning rate; "muon" decays only kernels. With momentum 0.9 the coupled
             decay (L2) that PyTorch's SGD calls `weight_decay` is a tenth of it.
         clip_norm: the limit of the gradient's global norm, or None.
@@ -49,7 +47,6 @@ class Recipe:
     mixup: float = 0.0
     distillation_weight: float = 0.0
     temperature: float = 4.0
-    adam_ratio: float = 1.0
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return the optimizer with its learning-rate schedule."""
@@ -64,8 +61,7 @@ class Recipe:
         if self.optimizer == "adam":
             return keras.optimizers.Adam(schedule, **kwargs)
         if self.optimizer == "muon":
-            kwargs |= {"adam_weight_decay": self.weight_decay, "adam_lr_ratio": self.adam_ratio}
-            return ConvMuon(schedule, exclude_layers=["logits"], **kwargs)
+            return ConvMuon(schedule, adam_weight_decay=self.weight_decay, exclude_layers=["logits"], **kwargs)
         return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **kwargs)
 
 
@@ -80,7 +76,6 @@ _CIFAR10 = Recipe(
     batch_size=128,
     optimizer="muon",
     learning_rate=0.01,
-    adam_ratio=0.1,  # at 1, most fields of the PDE layers die: docs/decisions/0010
     weight_decay=0.05,
     crop_padding=4,
     flip=True,
