@@ -6,6 +6,9 @@ SECONDS ?= 300
 
 VENV := .venv
 LOWEST := .venv-lowest
+# They need neither TensorFlow nor the network.
+LOWEST_TESTS := $(addprefix tests/,pde spec images package runtime datasets checks inspection cli serving) \
+	tests/test_predictor.py tests/test_platforms.py tests/test_exported_members.py
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -43,7 +46,7 @@ test-lowest: $(INSTALLED) ## test prediction and serving with the oldest depende
 		httpx2 hypothesis onnx pytest pytest-xdist scikit-learn 'tritonclient[http]'
 	@$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps .
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
-		--ignore tests/serving/test_attacks_openapi.py tests/unit tests/serving
+		--ignore tests/serving/test_attacks_openapi.py $(LOWEST_TESTS)
 
 check: $(INSTALLED) ## lint, check formatting and types, build the documentation
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """Provide small, real model packages, made without TensorFlow, and the folder of the real data sets."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,12 @@ RGB_PRESET = replace(PRESETS["cifar10-global"], name="tiny-rgb")
 def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the package "tiny-grey" for 8x8x1 images with the labels "0" to "9". Tests must not change it."""
     return write_tiny_package(tmp_path_factory.mktemp("packages") / "tiny-grey", GREY_PRESET)
+
+
+@pytest.fixture
+def package(package_folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of "tiny-grey" that a test may change."""
+    return Path(shutil.copytree(package_folder, tmp_path / "package"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Estimates, from an image's header, how much memory decoding and converting it takes.
 
-The bytes per pixel were measured with Pillow 12; `tests/unit/test_image_cost.py` compares them with the installed one.
+The bytes per pixel were measured with Pillow 12; `tests/images/test_image_cost.py` checks them with later releases.
 """
 
 import PIL.Image

@@ -11,7 +11,7 @@ from pdeinfer.errors import ModelPackageError, TrainingError
 from pdeinfer.package.package import KERAS_FILE, ModelPackage, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 from tests.conftest import write_tiny_package
-from tests.parity.conftest import randomize
+from tests.export.conftest import randomize
 from training import plan
 from training.arguments import parse_arguments
 from training.recipes import RECIPES

@@ -9,7 +9,7 @@ import pytest
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images.files import describe_left_out, find_image_files
-from tests.unit.image_makers import encode
+from tests.images.image_makers import encode
 
 JPEG = encode(PIL.Image.new("L", (8, 8)), "JPEG")
 

@@ -13,7 +13,7 @@ import pytest
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
-from tests.unit.packages import CARD, change_card, fill, names_in
+from tests.package.packages import CARD, change_card, fill, names_in
 
 
 class TestFiles:

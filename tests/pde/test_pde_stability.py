@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pdeinfer import pde
+from tests.pde.pde_solver import solve
 from tests.references import Field
-from tests.unit.pde_solver import solve
 
 
 def test_courant_numbers_are_velocity_times_dt_over_the_pixel_distance() -> None:

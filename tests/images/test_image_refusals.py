@@ -21,7 +21,7 @@ from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images import convert
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.formats import FORMATS
-from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
+from tests.images.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 
 def rle_bmp(width: int, height: int, data: bytes) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.formats import describe_foreign, is_surely_image, recognise
-from tests.unit.image_makers import SEEDS, grey
+from tests.images.image_makers import SEEDS, grey
 
 PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>"
 

@@ -20,7 +20,7 @@ from pdeinfer.export import broken_rules, export_package, verify_package
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE
 from pdeinfer.runtime.kernel import register_kernel
-from tests.parity.conftest import train_a_step
+from tests.export.conftest import train_a_step
 
 DIGITS = PRESETS["digits-pde"]
 # Of the others, cifar10-global and mnist-pde with other numbers of time steps are exported as these are.

@@ -20,7 +20,7 @@ from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
-from tests.unit.image_makers import png
+from tests.images.image_makers import png
 
 Captured = pytest.CaptureFixture[str]
 

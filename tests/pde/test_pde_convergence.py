@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.pde.pde_solver import solve
 from tests.references import Field
-from tests.unit.pde_solver import solve
 
 END_TIME = 0.5
 

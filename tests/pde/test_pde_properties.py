@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.pde.pde_solver import STRETCHED_GRID, assert_close, solve
 from tests.references import Field
-from tests.unit.pde_solver import STRETCHED_GRID, assert_close, solve
 
 Fields = dict[str, Field]
 few_examples = settings(max_examples=40, deadline=None)

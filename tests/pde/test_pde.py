@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pdeinfer import pde
+from tests.pde.pde_solver import STRETCHED_GRID, UNIT_GRID, assert_close, random_fields, solve
 from tests.references import naive_solve
-from tests.unit.pde_solver import STRETCHED_GRID, UNIT_GRID, assert_close, random_fields, solve
 
 SHAPES = [
     (2, 7, 5, 3),

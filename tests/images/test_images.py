@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.convert import ImageLike, open_image, to_array
 from pdeinfer.spec.networks import Fit, InputSpec
-from tests.unit.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
+from tests.images.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 ORIENTATION = 0x0112
 

@@ -9,7 +9,7 @@ from PIL import PngImagePlugin
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import to_array
-from tests.unit.image_makers import encode, grey, png, png_chunks, random_pixels, rgb
+from tests.images.image_makers import encode, grey, png, png_chunks, random_pixels, rgb
 
 HEIGHT, WIDTH = 33, 41
 SPEC = rgb(HEIGHT, WIDTH)

@@ -11,7 +11,7 @@ import pytest
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import to_array
-from tests.unit.image_makers import TiffLayout, encode, grey, random_pixels, rgb, tiff
+from tests.images.image_makers import TiffLayout, encode, grey, random_pixels, rgb, tiff
 
 HEIGHT, WIDTH = 5, 7
 LAYOUTS = [

@@ -12,7 +12,7 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package
 from pdeinfer.spec.presets import PRESETS
-from tests.unit.packages import CARD, change_card, fill
+from tests.package.packages import CARD, change_card, fill
 
 
 class TestCard:
