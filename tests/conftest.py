@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
+
+# A shell's background jobs ignore Ctrl-C, and what nohup starts ignores SIGHUP; servers under test would inherit both.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise each worker's TensorFlow starts a thread per CPU
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
