@@ -192,7 +192,7 @@ def test_a_training_without_its_record_is_not_resumed(
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     assert train("--out", tmp_path / "run") == 2
-    assert "without its run.json" in capsys.readouterr().err
+    assert "no run.json" in capsys.readouterr().err
 
 
 def test_a_missing_data_set_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
