@@ -47,7 +47,7 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
     from pdeinfer.checks.parity import synthetic_images
     from pdeinfer.datasets import Split
     from pdeinfer.nn import step_gradient
-    from training.batches import Batches
+    from training.batches import Augmentation, Batches
     from training.fit import compile_model
     from training.recipes import RECIPES
 
@@ -59,8 +59,7 @@ def train_a_step(classifier: Any, count: int = 32) -> tuple[float, list[str]]:
         classes=classifier.output_shape[-1],
         batch_size=count,
         seed=0,
-        crop_padding=recipe.crop_padding,
-        flip=recipe.flip,
+        augmentation=Augmentation(recipe.crop_padding, recipe.flip, recipe.mixup),
     )
     before = [variable.numpy() for variable in classifier.trainable_variables]
     compile_model(classifier, recipe, steps_per_epoch=100)
