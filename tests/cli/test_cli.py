@@ -403,6 +403,8 @@ class TestTrain:
 
     @pytest.mark.parametrize("package", ["keras", "matplotlib"])
     def test_a_missing_dependency_is_named_with_the_install_command(self, package: str, tmp_path: Path) -> None:
+        if package != "keras":  # which is imported first
+            pytest.importorskip("keras", exc_type=ImportError)
         program = f"import sys; sys.modules[{package!r}] = None; from pdeinfer.cli.main import main; "
         program += "sys.exit(main(['train', '--epochs', '1']))"
         done = subprocess.run(
