@@ -12,8 +12,7 @@ class ConvMuon(keras.optimizers.Muon):  # type: ignore[misc]  # Keras is untyped
 
     A kernel (height, width, in, out) is updated like the matrix (height * width * in, out). Adam updates the kernels of
     depthwise convolutions, which are not matrices, the layers that `exclude_layers` names, biases and normalisations.
-    Weight decay applies only to kernels: a decayed gamma or beta would drive a learned field of a PDE layer, which
-    ends in a relu, to zero.
+    Weight decay applies only to kernels, not to gammas, betas and biases.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
