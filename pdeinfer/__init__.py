@@ -16,7 +16,8 @@ from pdeinfer.errors import (
     PresetError,
     TrainingError,
 )
-from pdeinfer.inspection.fields import LayerFields, inspect
+from pdeinfer.inspection.fields import LayerFields
+from pdeinfer.inspection.inspector import inspect
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ModelPackage
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo

@@ -7,7 +7,7 @@ from pathlib import Path
 from pdeinfer.errors import PdeinferError
 from pdeinfer.images.convert import to_array
 from pdeinfer.inspection.drawing import draw_layer
-from pdeinfer.inspection.fields import inspect
+from pdeinfer.inspection.inspector import inspect
 from pdeinfer.package import zoo
 
 

@@ -17,7 +17,7 @@ from pdeinfer.export.original import Original, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, prove
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.rewrite.fields import pde_layers
-from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
+from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages, without_functions
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
@@ -89,7 +89,7 @@ def _write_models(original: Original, folder: Path, calibrate: Path | None, *, i
     model = convert_classifier(classifier, for_onnx_runtime=not inline)
     write_onnx(MODEL_FILES["float32"], model, broken_rules)
     if pde_layers(classifier):
-        write_onnx(FIELDS_FILE, convert_fields(classifier, for_onnx_runtime=not inline), broken_fields_rules)
+        write_onnx(FIELDS_FILE, convert_stages(classifier), broken_fields_rules)
     if calibration is None:
         return []
     write_onnx(MODEL_FILES["int8"], to_int8(model, calibration), broken_rules)

@@ -1,6 +1,5 @@
 """Proves a package's `fields.onnx` equal to what the PDE layers of the Keras network compute."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,9 @@ from pdeinfer.checks.fields import compare_fields
 from pdeinfer.checks.parity import Array
 from pdeinfer.checks.report import Report
 from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
-from pdeinfer.inspection.fields import layer_fields
-from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME
-from pdeinfer.runtime.session import create_session
+from pdeinfer.inspection.inspector import run_stages
+from pdeinfer.package.package import FIELDS_FILE, OUTPUT_NAME
+from pdeinfer.runtime.session import Session, create_session
 
 
 def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) -> Report:
@@ -27,11 +26,19 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
         ParityError, ModelPackageError: the file lacks fields, or has others.
     """
     session = create_session(fields_file, "cpu", fused=False)  # as `pdeinfer.inspect` runs it
+    is_cut = len(session.input_shapes) > 1
+
+    def original(batch: Array) -> dict[str, Array]:
+        fields = original_fields(classifier, batch)
+        if not is_cut:  # a file of an earlier version
+            del fields[OUTPUT_NAME]
+        return fields
+
     return compare_fields(
-        (name, lambda batch: original_fields(classifier, batch)),
+        (name, original),
         (
             f"{FIELDS_FILE} on ONNX Runtime {session.version}",
-            lambda batch: exported_fields(classifier, session.run_all({INPUT_NAME: batch})),
+            lambda batch: exported_fields(classifier, session, batch),
         ),
         images,
     )
@@ -40,16 +47,20 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
 def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
     """Compute the arrays of the PDE layers with Keras, for images, uint8 (N, height, width, channels).
 
-    In addition to the arrays of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and
+    In addition to the outputs of `rewrite.fields`: "layer1/levels", (N, K + 1, H, W, C), H[0] to H[K]; and
     "layer1/output", the output of the layer inside the network.
     """
     import keras
 
     layers = pde_layers(classifier)
-    around = keras.Model(classifier.input, {name: (layer.input, layer.output) for name, layer in layers.items()})
-    arrays = {}
+    around = keras.Model(
+        classifier.input,
+        ({name: (layer.input, layer.output) for name, layer in layers.items()}, classifier.output),
+    )
     with keras.device("cpu:0"):  # GPUs round differently
-        for name, (h, output) in around(images, training=False).items():
+        values, logits = around(images, training=False)
+        arrays = {OUTPUT_NAME: np.asarray(keras.ops.softmax(logits))}
+        for name, (h, output) in values.items():
             layer = layers[name]
             named = {
                 **needed_fields(layer, h),
@@ -60,18 +71,18 @@ def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
     return arrays
 
 
-def exported_fields(classifier: Any, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the same arrays from the outputs of `fields.onnx`.
+def exported_fields(classifier: Any, session: Session, images: Array) -> dict[str, Array]:
+    """Return the same arrays from a session of `fields.onnx`.
 
     The levels are computed as `pdeinfer.inspect` does. "layer1/output" is `relu(BatchNorm(H[K]))` of the last level,
     with the layer's own normalisation.
     """
     import keras
 
-    arrays = dict(outputs)
     layers = pde_layers(classifier)
     spec = next(iter(layers.values())).spec  # the PDE layers of a network share one spec
-    for fields in layer_fields(outputs, spec):
+    arrays, inspected = run_stages(session, images, spec)
+    for fields in inspected:
         arrays[f"{fields.name}/levels"] = np.moveaxis(fields.levels, 0, 1)
         normalized = layers[fields.name].norm(fields.levels[-1], training=False)
         arrays[f"{fields.name}/output"] = np.asarray(keras.ops.relu(normalized))

@@ -12,6 +12,7 @@ from pdeinfer.runtime.external_data import has_external_data
 from pdeinfer.spec.presets import Preset
 
 _FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
+_LAST = re.compile(r"layer[1-9]\d*/last", re.ASCII)
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
@@ -28,23 +29,32 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]
     found = [_signature(value) for value in model.graph.output]
     broken = [] if found == expected else [f"outputs: expected {expected}, got {found}"]
-    return broken + _broken_rules_of_any(model, preset)
+    return broken + _broken_rules_of_any(model, preset, [_signature(value) for value in model.graph.input])
 
 
 def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
     """Return the rules that an `onnx.ModelProto` breaks as the `fields.onnx` of a preset; an empty list if none.
 
-    The rules are those of `model.onnx`, except that the outputs are fields of the PDE layers, float32 (batch, height,
-    width, channels), named as in `pdeinfer.export.rewrite.fields`.
+    The rules are those of `model.onnx`, except for the inputs and outputs, which are those of
+    `pdeinfer.export.rewrite.fields`. All but the image and the probabilities are float32 (batch, height, width,
+    channels).
     """
-    broken = _broken_rules_of_any(model, preset)
-    for name, kind, shape in map(_signature, model.graph.output):
-        is_field = _FIELD.fullmatch(name) and kind == "FLOAT" and len(shape) == 4 and shape[0] == "batch"
-        if not is_field or not all(isinstance(size, int) for size in shape[1:]):
-            broken.append(
-                f"outputs: expected fields such as ('layer1/u', 'FLOAT', ['batch', height, width, channels]), "
-                f"got {(name, kind, shape)}"
-            )
+    inputs, outputs = ([_signature(value) for value in values] for values in (model.graph.input, model.graph.output))
+    broken = _broken_rules_of_any(model, preset, inputs[:1])
+    broken += [
+        f"inputs: expected the last levels of layers such as ('layer1/last', 'FLOAT', "
+        f"['batch', height, width, channels]), got {value}"
+        for value in inputs[1:]
+        if not _is_map(value, _LAST)
+    ]
+    answer = (OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])
+    if len(inputs) > 1 and answer not in outputs:
+        broken.append(f"outputs: expected {answer}, got {[name for name, *_ in outputs]}")
+    broken += [
+        f"outputs: expected fields such as ('layer1/u', 'FLOAT', ['batch', height, width, channels]), got {value}"
+        for value in outputs
+        if value != answer and not _is_map(value, _FIELD)
+    ]
     return broken
 
 
@@ -53,8 +63,19 @@ def metadata(preset: Preset) -> dict[str, str]:
     return {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())}
 
 
-def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
-    """Return the broken rules among those that hold for every ONNX file of a package."""
+def _is_map(signature: tuple[str, str, list[str | int]], names: re.Pattern[str]) -> bool:
+    """Return whether a tensor has one of the names and is float32 (batch, height, width, channels)."""
+    name, kind, shape = signature
+    is_map = kind == "FLOAT" and len(shape) == 4 and shape[0] == "batch"
+    return bool(names.fullmatch(name)) and is_map and all(isinstance(size, int) for size in shape[1:])
+
+
+def _broken_rules_of_any(model: Any, preset: Preset, inputs: list[tuple[str, str, list[str | int]]]) -> list[str]:
+    """Return the broken rules among those that hold for every ONNX file of a package.
+
+    Args:
+        inputs: must be the image alone.
+    """
     import onnx
 
     broken = []
@@ -64,9 +85,8 @@ def _broken_rules_of_any(model: Any, preset: Preset) -> list[str]:
         broken.append(f"onnx.checker: {str(error).strip().splitlines()[0]}")
     spec = preset.input
     expected = [(INPUT_NAME, "UINT8", ["batch", spec.height, spec.width, spec.channels])]
-    found = [_signature(value) for value in model.graph.input]
-    if found != expected:
-        broken.append(f"inputs: expected {expected}, got {found}")
+    if inputs != expected:
+        broken.append(f"inputs: expected {expected}, got {inputs}")
     properties = {entry.key: entry.value for entry in model.metadata_props}
     for key, value in metadata(preset).items():
         if not _is_same(key, properties.get(key), preset):

@@ -1,8 +1,7 @@
-"""Computes the fields, the levels and the stability of a model's PDE layers for an image."""
+"""The fields, the levels and the stability of a PDE layer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,8 @@ from numpy.typing import NDArray
 
 from pdeinfer import pde
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.images.convert import ImageLike, to_array
-from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, ModelPackage
-from pdeinfer.package.zoo import DEFAULT_MODEL, load
-from pdeinfer.runtime.session import create_session
-from pdeinfer.spec.networks import SingleChannelNetwork
+from pdeinfer.package.package import FIELDS_FILE
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Preset
 
 Field = NDArray[np.float32]
 
@@ -126,99 +120,75 @@ class LayerFields:
             return f"{outside}; with a single step (K = 1), disturbances have no time to grow"
         return f"{outside}; there, disturbances can grow with each of the {self.spec.num_steps} steps"
 
+    def of_image(self, index: int) -> "LayerFields":
+        """Return the layer of one image of a batch, whose arrays have the axis N before H, W and C."""
+
+        def pair(fields: tuple[Field, Field] | None) -> tuple[Field, Field] | None:
+            if fields is None:
+                return None
+            first = fields[0][index]
+            return first, first if fields[1] is fields[0] else fields[1][index]
+
+        source = None if self.source is None else self.source[index]
+        return replace(
+            self,
+            velocity=pair(self.velocity),
+            diffusivity=pair(self.diffusivity),
+            source=source,
+            levels=self.levels[:, index],
+        )
+
     def _zeros(self) -> tuple[Field, Field]:
         zeros = np.zeros_like(self.levels[0])
         return zeros, zeros
-
-
-def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) -> tuple[LayerFields, ...]:
-    """Compute the fields and levels of every PDE layer of a model for an image, in the order of the network.
-
-    ONNX Runtime computes the fields on the CPU from the package's `fields.onnx`; the levels follow by `pdeinfer.pde`.
-    Export has proven both equal to the Keras network.
-
-    Args:
-        image: as for `pdeinfer.Predictor.predict`; an image of another size or mode is converted.
-        model: a bundled model's name, a package's folder, or a `ModelPackage`.
-
-    Raises:
-        ImageError: the image cannot be read.
-        ModelNotFoundError: no bundled model and no package folder has this name.
-        ModelPackageError: the model has no PDE layers, or its package has no `fields.onnx` or is damaged.
-        MissingDependencyError: ONNX Runtime is not installed.
-    """
-    package = model if isinstance(model, ModelPackage) else load(model)
-    preset = package.card.preset
-    spec = _pde_spec(preset)
-    if spec is None:
-        raise ModelPackageError(f"{preset.name} has no PDE layers to inspect")
-    if FIELDS_FILE not in package.card.files:
-        raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again to add it")
-    session = create_session(package.read_file(FIELDS_FILE), "cpu", fused=False)
-    pixels = to_array(image, preset.input)
-    try:
-        outputs = session.run_all({INPUT_NAME: pixels[np.newaxis]})
-        _check_shapes(outputs)
-        return layer_fields({name: output[0] for name, output in outputs.items()}, spec)
-    except ModelPackageError as error:
-        raise ModelPackageError(f"{package.path / FIELDS_FILE} does not match its card: {error}") from error
 
 
 def _extent(name: str, values: Field) -> str:
     return f"{name} maximum {values.max():.3g}, mean {values.mean():.3g}"
 
 
-def _pde_spec(preset: Preset) -> PdeSpec | None:
-    """Return the spec of the PDE layers of a preset's network, or None if it has none."""
-    network = preset.network
-    spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
-    return spec if isinstance(spec, PdeSpec) else None
-
-
-def _check_shapes(outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ModelPackageError unless all outputs of a layer are float32 (1, H, W, C), equal in shape to its start."""
-    for name, output in outputs.items():
-        start = outputs.get(f"{name.partition('/')[0]}/start")
-        shape = None if start is None else start.shape
-        if output.ndim != 4 or len(output) != 1 or output.shape != shape or output.dtype != np.float32:
-            raise ModelPackageError(
-                f"the output {name} is {output.dtype} {output.shape}; the layer's start is "
-                f"{'missing' if start is None else f'{start.dtype} {start.shape}'}"
-            )
-
-
-def layer_fields(outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> tuple[LayerFields, ...]:
-    """Return the layers that the outputs of `fields.onnx` describe, with their levels.
+def layer_fields(outputs: Mapping[str, NDArray[Any]], name: str, spec: PdeSpec) -> LayerFields:
+    """Return a layer that the outputs of `fields.onnx` describe, with its levels.
 
     Args:
-        outputs: (..., H, W, C) by the names of `pdeinfer.export.rewrite.fields`; any leading axes are a batch.
-        spec: of the layers.
+        outputs: (N, H, W, C) by the names of `pdeinfer.export.rewrite.fields`.
+        name: the layer's.
+        spec: of the layer. It may differ from the one of the file in dt and num_steps, and have no velocity or no
+            diffusivity.
+
+    Returns:
+        The layer; its arrays have the axis N before H, W and C.
 
     Raises:
-        ModelPackageError: an output that `spec` requires is missing.
+        ModelPackageError: an output that `spec` requires is missing, or is not float32 with the shape of the start.
     """
+    arrays = {key.partition("/")[2]: value for key, value in outputs.items() if key.startswith(f"{name}/")}
     try:
-        layers = [_layer("layer1", outputs, spec)]
-        while f"layer{len(layers) + 1}/start" in outputs:
-            layers.append(_layer(f"layer{len(layers) + 1}", outputs, spec))
+        return _layer(name, arrays, spec)
     except KeyError as error:
-        raise ModelPackageError(f"{FIELDS_FILE} lacks the output {error}") from error
-    return tuple(layers)
+        missing = f"{name}/{error.args[0]}"
+        raise ModelPackageError(f"{FIELDS_FILE} lacks the output {missing!r}") from error
 
 
-def _layer(name: str, outputs: Mapping[str, NDArray[Any]], spec: PdeSpec) -> LayerFields:
-    start = outputs[f"{name}/start"]
-    source = None if spec.source is None else outputs.get(f"{name}/source", start)
+def _layer(name: str, arrays: Mapping[str, NDArray[Any]], spec: PdeSpec) -> LayerFields:
+    start = arrays["start"]
+    for symbol, array in arrays.items():
+        if array.ndim != 4 or array.shape != start.shape or array.dtype != np.float32:
+            raise ModelPackageError(
+                f"the output {name}/{symbol} is {array.dtype} {array.shape}; the layer's start is "
+                f"{start.dtype} {start.shape}"
+            )
+    source = None if spec.source is None else arrays.get("source", start)
     velocity = diffusivity = None
     if spec.velocity is not None:
-        u = outputs[f"{name}/u"]
-        velocity = (u, outputs.get(f"{name}/v", u))
+        u = arrays["u"]
+        velocity = (u, arrays.get("v", u))
     if isinstance(spec.diffusivity, float | int):
         constant = np.full_like(start, spec.diffusivity)
         diffusivity = (constant, constant)
     elif spec.diffusivity is not None:
-        diffusivity_x = outputs[f"{name}/Dx"]
-        diffusivity = (diffusivity_x, outputs.get(f"{name}/Dy", diffusivity_x))
+        diffusivity_x = arrays["Dx"]
+        diffusivity = (diffusivity_x, arrays.get("Dy", diffusivity_x))
     factors = pde.coefficients(velocity, diffusivity, dt=spec.dt, roll=np.roll)
     forced = 0.0 if source is None else source
     levels = [start, *pde.levels(start, start, forced, factors, num_steps=spec.num_steps, roll=np.roll)]

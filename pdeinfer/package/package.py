@@ -5,7 +5,7 @@ digits-pde/
     README.md        the same for people, with the model's limits
     model.onnx       the network; prediction needs this file only
     model.int8.onnx  the network with 8-bit convolutions, on request
-    fields.onnx      what the PDE layers compute, for `pdeinfer inspect`; missing if there are none
+    fields.onnx      the network, cut at its PDE layers, for `pdeinfer inspect`; missing if there are none
     model.keras      the trained original, for verification, fine-tuning and exporting again
     saved_model/     the network as a TensorFlow SavedModel, on request
 """

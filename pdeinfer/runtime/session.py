@@ -52,6 +52,11 @@ class Session:
         """Whether a parent process opened it: its threads do not exist in this one, so it may hang."""
         return self._process != os.getpid()
 
+    @property
+    def input_shapes(self) -> dict[str, list[int | str | None]]:
+        """The shape of every input by name; free dimensions are names or None."""
+        return {value.name: list(value.shape) for value in self._session.get_inputs()}
+
     def run(self, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return one output for the given inputs.
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,9 @@ from pdeinfer.cli.main import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
 from pdeinfer.export.fields_proof import original_fields, prove_fields
 from pdeinfer.export.onnx_file import OPSET, write
-from pdeinfer.export.rewrite.graph import convert_fields
+from pdeinfer.export.rewrite.fields import pde_layers
+from pdeinfer.export.rewrite.graph import convert_stages
+from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
@@ -72,7 +75,7 @@ def package(
     with new_package(tmp_path_factory.mktemp("packages") / "package") as folder:
         shutil.copy(path, folder / KERAS_FILE)
         (folder / ONNX_FILE).write_bytes(b"not needed")
-        write(convert_fields(load_classifier(path)), request.param, folder / FIELDS_FILE, broken_fields_rules)
+        write(convert_stages(load_classifier(path)), request.param, folder / FIELDS_FILE, broken_fields_rules)
         write_card(folder, ModelCard(request.param, parameters=0, macs=0, opset=OPSET))
     return ModelPackage.read(folder.with_name("package"))
 
@@ -102,7 +105,7 @@ def test_inspect_equals_the_keras_layers(package: ModelPackage) -> None:
         for index, (symbol, pair) in enumerate(pairs.items()):
             if f"{layer.name}/{symbol}" in expected:
                 assert_close(getattr(layer, pair)[index % 2], expected[f"{layer.name}/{symbol}"][0])
-    assert {name.partition("/")[0] for name in expected} == {layer.name for layer in layers}
+    assert {name.partition("/")[0] for name in expected} == {"probabilities", *(layer.name for layer in layers)}
 
 
 def test_levels_and_gradients_equal_the_naive_reference(package: ModelPackage) -> None:
@@ -155,6 +158,51 @@ def test_the_layers_have_the_order_and_the_sizes_of_the_network(package: ModelPa
     assert shapes == [(f"layer{number}", *size) for number, size in enumerate(expected, 1)]
 
 
+# --- replayed with other values -------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_that_of_the_network(package: ModelPackage) -> None:
+    classifier = load_classifier(package.path / KERAS_FILE)
+    pixels = np.random.default_rng(4).integers(0, 256, classifier.input_shape[1:], dtype=np.uint8)
+    expected = original_fields(classifier, pixels[np.newaxis])["probabilities"][0]
+    found = Inspector(package).inspect(pixels).probabilities
+    assert found is not None
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dt": 0.05}, {"num_steps": 1}, {"num_steps": 4, "dt": 0.1}, {"velocity": None}, {"diffusivity": None}]
+)
+def test_changed_values_give_the_answer_of_a_network_that_has_them(
+    changes: dict[str, Any], package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pdeinfer.nn import GlobalLayer
+
+    classifier = load_classifier(package.path / KERAS_FILE)
+    pixels = np.random.default_rng(4).integers(0, 256, classifier.input_shape[1:], dtype=np.uint8)
+    inspector = Inspector(package)
+    spec = replace(inspector.spec, **changes)
+    inspection = inspector.inspect(pixels, spec)
+    if spec.velocity is None:
+        monkeypatch.setattr(GlobalLayer, "compute_velocity", lambda *_, **__: None)
+    if spec.diffusivity is None:
+        monkeypatch.setattr(GlobalLayer, "compute_diffusivity", lambda *_, **__: None)
+    for layer in pde_layers(classifier).values():
+        layer.spec = spec
+    logits = classifier(pixels[np.newaxis], training=False)  # eagerly: the layers have their new spec
+    expected = keras_softmax(logits)
+    assert inspection.probabilities is not None
+    assert np.abs(inspection.probabilities - expected[0]).max() <= TOLERANCE
+    assert {layer.spec for layer in inspection.layers} == {spec}
+    assert {len(layer.levels) for layer in inspection.layers} == {spec.num_steps + 1}
+
+
+def keras_softmax(logits: Any) -> Array:
+    import keras
+
+    return np.asarray(keras.ops.softmax(logits))
+
+
 # --- the proof ------------------------------------------------------------------------------------------------------
 
 
@@ -205,12 +253,12 @@ def test_an_export_with_wrong_fields_fails_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def convert_and_damage(classifier: object, *, for_onnx_runtime: bool) -> onnx.ModelProto:
-        model = convert_fields(classifier, for_onnx_runtime=for_onnx_runtime)
+    def convert_and_damage(classifier: object) -> onnx.ModelProto:
+        model = convert_stages(classifier)
         weaken_a_kernel(model)
         return model
 
-    monkeypatch.setattr(exporter, "convert_fields", convert_and_damage)
+    monkeypatch.setattr(exporter, "convert_stages", convert_and_damage)
     assert main(["export", str(saved_network(DIGITS)), "--output", str(tmp_path / "package")]) == 1
     assert re.search(r"fields\.onnx(.|\n)*NOT EQUAL", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
@@ -225,7 +273,7 @@ def test_a_layer_whose_output_differs_from_its_levels_is_found(
     monkeypatch.setattr(GlobalLayer, "call", lambda self, h, training=False: call(self, h, training) * 1.001)
     report = prove_damaged(digits, lambda _: None)
     wrong = [row.name for row in report.comparisons if row.max_relative > TOLERANCE]
-    assert wrong == ["layer1/output"]
+    assert wrong == ["probabilities", "layer1/output"]
 
 
 def test_an_exported_package_proves_its_fields_again(digits: ModelPackage) -> None:

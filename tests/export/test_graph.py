@@ -16,7 +16,7 @@ from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset
 from pdeinfer.checks.parity import TOLERANCE
 from pdeinfer.cli.main import main
 from pdeinfer.export.onnx_file import convert
-from pdeinfer.export.rewrite.graph import convert_classifier, convert_fields, without_functions
+from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages
 from pdeinfer.export.rewrite.operands import OPERANDS, operand_name
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.nn.loading import load_classifier
@@ -95,21 +95,15 @@ def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: 
     assert [output.name for output in model.graph.output] == ["probabilities"]
 
 
-def test_the_fields_call_all_pde_layers_but_the_last_and_can_be_inlined() -> None:
-    model = convert_fields(initial_network(PRESETS["cifar10-global-tiny"]))
-    assert [call.name for call in calls(model)] == ["layer1", "layer2"]
+def test_the_stages_take_the_last_levels_and_have_no_function() -> None:
+    model = convert_stages(initial_network(PRESETS["cifar10-global-tiny"]))
+    layers = ("layer1", "layer2", "layer3")
     symbols = ("Dx", "Dy", "start", "u", "v")
-    fields = {f"layer{number}/{symbol}" for number in (1, 2, 3) for symbol in symbols}
-    inlined = without_functions(model)
-    assert {node.domain for node in inlined.graph.node} == {""}
-    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    called, alone = (
-        create_session(file.SerializeToString(), "cpu", fused=False).run_all({"image": image})
-        for file in (model, inlined)
-    )
-    assert called.keys() == alone.keys() == fields
-    for name, field in called.items():
-        assert np.allclose(field, alone[name], rtol=1e-6, atol=1e-6)
+    assert [value.name for value in model.graph.input] == ["image", *(f"{name}/last" for name in layers)]
+    fields = {f"{name}/{symbol}" for name in layers for symbol in symbols}
+    assert {value.name for value in model.graph.output} == {"probabilities", *fields}
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} == {""}
 
 
 def test_a_network_without_pde_layers_has_no_function() -> None:

@@ -14,6 +14,6 @@ numbers. What cannot be folded, such as a field that a network of its own comput
 
 Any ONNX runtime can run the file, as it inlines the function. Where pdeinfer's operator library is registered, ONNX
 Runtime finds an operator of the same name, domain and operands and runs its fused kernel instead of the body.
-`graph.without_functions` inlines the calls for tools that cannot read functions. `fields` names the arrays that the
-second file, `fields.onnx`, returns for `pdeinfer inspect`; it is made in the same way.
+`graph.without_functions` inlines the calls for tools that cannot read functions. `fields` names the inputs and outputs
+of the second file, `fields.onnx`, the network cut at its PDE layers for `pdeinfer inspect`.
 """

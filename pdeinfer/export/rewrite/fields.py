@@ -1,14 +1,23 @@
-"""The arrays of the PDE layers that `fields.onnx` holds, for `pdeinfer inspect`.
+"""The inputs and outputs of `fields.onnx`, the network cut at its PDE layers, for `pdeinfer inspect`.
 
-They are named after their layer, "layer1", "layer2", ... in the order of the network, and have the shape (N, H, W, C):
+The file computes what a PDE layer's steps start from, and goes on from their result. The steps themselves are not in
+it: `pdeinfer.inspection` computes them, and may change them. Beside the image, it takes the last level of every layer:
+
+    layer1/last               H[K]
+
+Its outputs are named after their layer, "layer1", "layer2", ... in the order of the network:
 
     layer1/start              H[0]
     layer1/source             f
     layer1/u, layer1/v        velocity
     layer1/Dx, layer1/Dy      diffusivity
+    probabilities
 
-An array that is absent, constant or equal to an earlier one is left out: no f that is H[0], no v that is u, no Dy that
-is Dx. `pdeinfer.inspection.fields` computes the levels H[1], ..., H[K] from them.
+All arrays of a layer have the shape (N, H, W, C). One that is absent, constant or equal to an earlier one is left out:
+no f that is H[0], no v that is u, no Dy that is Dx. The fields of layer2 depend on `layer1/last` alone, and the
+probabilities on that of the last layer.
+
+Files of earlier versions hold the steps too: they take the image alone, and have no probabilities.
 """
 
 from typing import Any
@@ -20,6 +29,11 @@ def pde_layers(classifier: Any) -> dict[str, Any]:
 
     layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
     return {f"layer{number}": layer for number, layer in enumerate(layers, 1)}
+
+
+def last_level(layer: str) -> str:
+    """Return the name of the input that takes a PDE layer's last level."""
+    return f"{layer}/last"
 
 
 def needed_fields(layer: Any, h: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pdeinfer.export.onnx_file import OPSET, convert
 from pdeinfer.export.rewrite.body import BlockedBody
 from pdeinfer.export.rewrite.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.rewrite.operands import OPERANDS, folded_operands, operand_name
-from pdeinfer.export.rewrite.traced import NORMALIZED, Cut, trace_around_layers, trace_fields_around_layers
+from pdeinfer.export.rewrite.traced import NORMALIZED, Cut, trace_around_layers, trace_stages
 from pdeinfer.package.package import INPUT_NAME
 
 
@@ -27,12 +27,12 @@ def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any
     return _convert(classifier, trace_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
 
 
-def convert_fields(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
-    """Convert the fields of a network's PDE layers (see `rewrite.fields`) to an `onnx.ModelProto`, from raw pixels on.
+def convert_stages(classifier: Any) -> Any:
+    """Convert a network, cut at its PDE layers (see `rewrite.fields`), to an `onnx.ModelProto`.
 
-    Arguments and errors are those of `convert_classifier`.
+    Errors are those of `convert_classifier`.
     """
-    return _convert(classifier, trace_fields_around_layers(classifier), for_onnx_runtime=for_onnx_runtime)
+    return _convert(classifier, trace_stages(classifier))
 
 
 def without_functions(model: Any) -> Any:
@@ -54,7 +54,7 @@ def _sort_nodes(graph: Any) -> None:
     graph.node.extend(nodes[index] for index in TopologicalSorter(needed).static_order())
 
 
-def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
+def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool = True) -> Any:
     """Convert a cut network, then add the parts that were cut out between its loose inputs and outputs."""
     import onnx
 
@@ -66,7 +66,8 @@ def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool) -> Any:
     operands = {operand_name(name, key) for name in layers for key in OPERANDS}
     traced = operands & {value.name for value in graph.output}
     outputs = [value for value in graph.output if value.name not in traced]
-    for values, kept in ((graph.input, [image]), (graph.output, outputs)):
+    inputs = [image, *(value for value in graph.input if value.name not in {NORMALIZED, *layers})]
+    for values, kept in ((graph.input, inputs), (graph.output, outputs)):
         del values[:]
         values.extend(kept)
     _normalize(graph, classifier.get_layer("normalize"))

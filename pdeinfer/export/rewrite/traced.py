@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
+from pdeinfer.export.rewrite.fields import last_level, needed_fields, pde_layers
 from pdeinfer.export.rewrite.operands import operand_name, traced_operands
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 
@@ -45,22 +45,39 @@ def trace_around_layers(classifier: Any) -> Cut:
     return _trace_around(classifier, pde_layers(classifier), {"logits": classifier.output}, outputs)
 
 
-def trace_fields_around_layers(classifier: Any) -> Cut:
-    """Return a `tf.function` of the fields of the PDE layers, named as in `rewrite.fields`, cut in the same way.
+def trace_stages(classifier: Any) -> Cut:
+    """Return a `tf.function` of the network cut at its PDE layers, with the arguments and results of `rewrite.fields`.
 
-    No field depends on the output of the last PDE layer, which is therefore neither an argument nor called.
+    The normalisation is cut out in the same way; the steps of the PDE layers are not part of the function.
     """
-    layers = pde_layers(classifier)
-    *first, last = layers
+    import keras
+    import tensorflow as tf
 
-    def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {
+    layers = pde_layers(classifier)
+    normalized = classifier.get_layer("normalize").output
+    around = keras.Model(
+        [normalized, *(layer.output for layer in layers.values())],
+        {**{name: layer.input for name, layer in layers.items()}, OUTPUT_NAME: classifier.output},
+    )
+    signature = [tf.TensorSpec(normalized.shape, tf.float32, name=NORMALIZED)]
+    signature += [
+        tf.TensorSpec(layer.output.shape, tf.float32, name=last_level(name)) for name, layer in layers.items()
+    ]
+
+    def function(normalized: Any, *levels: Any) -> dict[str, Any]:
+        results = [
+            keras.ops.relu(layer.norm(level, training=False))
+            for layer, level in zip(layers.values(), levels, strict=True)
+        ]
+        values = around([normalized, *results], training=False)
+        fields = {
             f"{name}/{symbol}": field
             for name, layer in layers.items()
             for symbol, field in needed_fields(layer, values[name]).items()
         }
+        return {**fields, OUTPUT_NAME: keras.ops.softmax(values[OUTPUT_NAME])}
 
-    return _trace_around(classifier, {name: layers[name] for name in first}, {last: layers[last].input}, outputs)
+    return Cut(tf.function(function, input_signature=signature, autograph=False), {})
 
 
 def _trace_around(
