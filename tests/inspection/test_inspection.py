@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx.utils
 import PIL.Image
 import pytest
 
-from pdeinfer import LayerFields, ModelNotFoundError, ModelPackage, ModelPackageError, PdeSpec, inspect
+from pdeinfer import LayerFields, ModelNotFoundError, ModelPackage, ModelPackageError, PdeSpec, Predictor, inspect
 from pdeinfer.cli.main import main
 from pdeinfer.errors import ImageError
 from pdeinfer.inspection.fields import Field, layer_fields
+from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, write_card
 from pdeinfer.runtime.session import Session
@@ -204,6 +206,48 @@ class TestInspect:
         (folder / FIELDS_FILE).write_bytes(b"")
         with pytest.raises(ModelPackageError, match=r"fields\.onnx is damaged"):
             inspect(IMAGE, folder)
+
+
+class TestReplay:
+    """An inspection with other values of the PDE layers."""
+
+    def make_earlier(self, folder: Path) -> ModelPackage:
+        """A package of an earlier version: its fields.onnx takes the image alone."""
+        shutil.copytree(zoo.load("digits-pde").path, folder)
+        model = onnx.load(folder / FIELDS_FILE)
+        outputs = [value.name for value in model.graph.output if value.name != "probabilities"]
+        onnx.save(onnx.utils.Extractor(model).extract_model(["image"], outputs), folder / FIELDS_FILE)
+        write_card(folder, ModelPackage.read(folder).card)
+        return ModelPackage.read(folder)
+
+    def test_a_package_of_an_earlier_version_is_inspected_but_not_changed(self, tmp_path: Path) -> None:
+        inspector, package = Inspector(zoo.load("digits-pde")), self.make_earlier(tmp_path / "package")
+        earlier = Inspector(package)
+        assert (inspector.can_replay, earlier.can_replay) == (True, False)
+        inspection = earlier.inspect(IMAGE)
+        assert inspection.probabilities is None
+        assert np.array_equal(inspection.layers[0].levels, inspector.inspect(IMAGE).layers[0].levels)
+        with pytest.raises(ModelPackageError, match="export the model again"):
+            earlier.inspect(IMAGE, inspector.spec)
+
+    def test_the_answer_is_that_of_the_predictor(self) -> None:
+        for name in ("digits-pde", "cifar10-global"):
+            package = zoo.load(name)
+            spec = package.card.preset.input
+            pixels = RANDOM.integers(0, 256, (spec.height, spec.width, spec.channels), dtype=np.uint8)
+            with Predictor(package, device="cpu") as predictor:
+                (expected,) = predictor.predict_proba(pixels[np.newaxis])
+            found = Inspector(package).inspect(pixels).probabilities
+            assert found is not None
+            assert np.abs(found - expected).max() < 1e-5
+
+    def test_a_longer_time_step_changes_the_fields_of_later_layers_and_the_answer(self) -> None:
+        inspector = Inspector(zoo.load("cifar10-global"))
+        pixels = RANDOM.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        before, after = inspector.inspect(pixels), inspector.inspect(pixels, replace(inspector.spec, dt=0.4))
+        assert np.array_equal(before.layers[0].velocity, after.layers[0].velocity)
+        assert not np.array_equal(before.layers[1].velocity, after.layers[1].velocity)
+        assert np.abs(before.probabilities - after.probabilities).max() > 1e-3
 
 
 class TestCommand:
