@@ -17,6 +17,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+# A batch is made smaller if it would take longer: other models wait for its thread.
+MAX_BATCH_SECONDS = 1.0
+
+
 @dataclass(slots=True, eq=False)
 class _Request(Generic[T, R]):
     """The items of one request.
@@ -47,7 +51,6 @@ class Batcher(Generic[T, R]):
         max_batch_size: the most items of one batch.
         max_batches: the most batches at a time.
         max_delay: seconds that the first item of a batch waits for others; 0 takes only those already waiting.
-        urgent: whether batches get free threads before other work.
     """
 
     def __init__(
@@ -59,7 +62,6 @@ class Batcher(Generic[T, R]):
         max_batch_size: int,
         max_batches: int,
         max_delay: float = 0.0,
-        urgent: bool = False,
     ) -> None:
         self._work = work
         self._threads = threads
@@ -67,9 +69,9 @@ class Batcher(Generic[T, R]):
         self._max_batch_size = max_batch_size
         self._max_batches = max_batches
         self._max_delay = max_delay
-        self._urgent = urgent
         self._requests: deque[_Request[T, R]] = deque()
         self._waiting = 0  # items that no batch has taken
+        self._seconds_per_item = 0.0  # of the last batch
         self._full = asyncio.Event()  # set while a whole batch waits
         self._dispatcher: asyncio.Task[None] | None = None
         self._batches: set[asyncio.Task[None]] = set()
@@ -104,15 +106,20 @@ class Batcher(Generic[T, R]):
                 await self._wait_for_more()
                 if len(self._batches) == self._max_batches:
                     await asyncio.wait(self._batches, return_when=asyncio.FIRST_COMPLETED)
-                await self._threads.acquire(urgent=self._urgent)
+                await self._threads.acquire()
                 # Spread a large request on an idle server over its threads.
                 free = min(1 + self._threads.free, self._max_batches - len(self._batches))
-                parts = self._take(min(math.ceil(self._waiting / free), self._max_batch_size))
+                parts = self._take(min(math.ceil(self._waiting / free), self._largest_batch()))
                 batch = asyncio.create_task(self._run_batch(parts))
                 self._batches.add(batch)
                 batch.add_done_callback(self._batches.discard)
         finally:
             self._dispatcher = None
+
+    def _largest_batch(self) -> int:
+        if self._seconds_per_item * self._max_batch_size <= MAX_BATCH_SECONDS:
+            return self._max_batch_size
+        return max(1, int(MAX_BATCH_SECONDS / self._seconds_per_item))
 
     async def _wait_for_more(self) -> None:
         delay = self._requests[0].arrived + self._max_delay - asyncio.get_running_loop().time()
@@ -141,12 +148,14 @@ class Batcher(Generic[T, R]):
         if not parts:  # everything that waited was cancelled
             self._threads.release()
             return
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         for request, part in parts:
             if part.start == 0:
-                self._queue_seconds.observe(now - request.arrived)
+                self._queue_seconds.observe(started - request.arrived)
         items = [request.items[index] for request, part in parts for index in part]
         results = iter(await self._threads.run_acquired(self._work, items))
+        self._seconds_per_item = (loop.time() - started) / len(items)
         for request, part in parts:
             request.results.update((index, next(results)) for index in part)
             if len(request.results) == len(request.items) and not request.done.done():

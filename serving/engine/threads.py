@@ -1,42 +1,89 @@
 """The threads of a worker: one pool decodes and computes, which never oversubscribes the CPUs."""
 
 import asyncio
+import copy
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Threads:
-    """A pool of threads on one event loop; free threads go to urgent work first.
+class _Pool:
+    """What the shares of one pool have in common.
 
-    Work waits here rather than in the pool's own queue, where a batch would wait behind images that are decoded for
-    later batches.
+    Attributes:
+        count, free: threads in all, and those without work.
+        waiting: the shares that have work and no thread for it.
+        clock: the weighted seconds that a share had used when it was given the last thread.
     """
 
     def __init__(self, count: int) -> None:
         self.count = self.free = count
-        self._pool = ThreadPoolExecutor(count, "classify")
-        self._urgent: deque[asyncio.Future[None]] = deque()
+        self.executor = ThreadPoolExecutor(count, "classify")
+        self.waiting: list[Threads] = []
+        self.clock = 0.0
+
+
+class Threads:
+    """A share in a pool of threads, on one event loop.
+
+    A free thread goes to the share that has used the least time among those whose work waits. However long one share's
+    work takes and however much of it there is, the work of a share that was idle is next.
+
+    Work waits here rather than in the pool's own queue, which is first come, first served.
+
+    Args:
+        count: the threads of a new pool; `share` returns further shares in it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._pool = _Pool(count)
+        self._start_share(1)
+
+    def share(self, weight: float = 1) -> Self:
+        """Return a new share in the same pool, which gets `weight` times as much time as one of weight 1."""
+        share = copy.copy(self)
+        share._start_share(weight)
+        return share
+
+    def _start_share(self, weight: float) -> None:
+        self._weight = weight
+        self._used = 0.0  # seconds divided by the weight
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def run(self, function: Callable[[*Ts], T], *args: *Ts, urgent: bool = False) -> T:
+    @property
+    def count(self) -> int:
+        """The threads of the pool."""
+        return self._pool.count
+
+    @property
+    def free(self) -> int:
+        """The threads of the pool that have no work."""
+        return self._pool.free
+
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a function on the next free thread and return its result; if cancelled before that, it never runs."""
-        await self.acquire(urgent=urgent)
+        await self.acquire()
         return await self.run_acquired(function, *args)
 
-    async def acquire(self, *, urgent: bool = False) -> None:
+    async def acquire(self) -> None:
         """Wait for a free thread: `run_acquired` uses and frees it, `release` frees it unused."""
-        if self.free:
-            self.free -= 1
+        # A share saves no turns while it is idle.
+        if not self._waiting:
+            self._used = max(self._used, self._pool.clock)
+        if self._pool.free:
+            self._pool.free -= 1
+            self._pool.clock = self._used
             return
         turn = asyncio.get_running_loop().create_future()
-        (self._urgent if urgent else self._waiting).append(turn)
+        if not self._waiting:
+            self._pool.waiting.append(self)
+        self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -46,24 +93,35 @@ class Threads:
 
     async def run_acquired(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a function on a thread that was acquired, and return its result."""
-        job = asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        def end(_: object) -> None:
+            self._used += (loop.time() - started) / self._weight
+            self.release()
+
+        job = loop.run_in_executor(self._pool.executor, function, *args)
         # A running function cannot be stopped: its thread is busy until it ends, even if nobody waits for the result.
-        job.add_done_callback(lambda _: self.release())
+        job.add_done_callback(end)
         return await asyncio.shield(job)
 
     def release(self) -> None:
         """Give an acquired thread to whoever waits next."""
-        for queue in (self._urgent, self._waiting):
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    return
-        self.free += 1
+        pool = self._pool
+        while pool.waiting:
+            share = min(pool.waiting, key=lambda share: share._used)
+            turn = share._waiting.popleft()
+            if not share._waiting:
+                pool.waiting.remove(share)
+            if not turn.done():  # otherwise it was cancelled
+                pool.clock = share._used
+                turn.set_result(None)
+                return
+        pool.free += 1
 
     def close(self) -> None:
         """Wait for running work to end."""
-        self._pool.shutdown()
+        self._pool.executor.shutdown()
 
 
 async def run_abandonable(function: Callable[[*Ts], T], *args: *Ts) -> T:

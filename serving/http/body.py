@@ -70,7 +70,7 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
     encoding = request.headers.get("content-encoding", "")
     if encoding:
         threads = models_of(request).threads
-        inflating = threads.run(inflate, body, encoding, settings.max_body_bytes, urgent=True)
+        inflating = threads.run(inflate, body, encoding, settings.max_body_bytes)
         sent, body = body, await until(deadline, inflating)
         if body is not sent:
             hold(len(body))
@@ -81,5 +81,4 @@ async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes) -
     """Return `function(body)`, computed in a thread if the body is large."""
     if len(body) <= PARSED_AT_ONCE:
         return function(body)
-    # Ahead of decoding: a request must be parsed before a full queue can refuse it.
-    return await threads.run(function, body, urgent=True)
+    return await threads.run(function, body)

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from serving.engine import batching
 from serving.engine.batching import Batcher
 from serving.engine.threads import Threads
 from serving.telemetry.metrics import ModelMetrics
@@ -35,7 +37,7 @@ def work() -> Work:
 
 
 def batched(
-    work: Work,
+    work: Callable[[list[int]], list[int]],
     test: Callable[[Numbers], Coroutine[Any, Any, None]],
     *,
     threads: int = 1,
@@ -53,7 +55,8 @@ def batched(
         try:
             await test(batcher)
         finally:
-            work.open.set()
+            if isinstance(work, Work):
+                work.open.set()
             await asyncio.to_thread(pool.close)
         assert batcher._waiting == 0
         assert pool.free == threads
@@ -168,35 +171,117 @@ def test_cancelling_a_request_in_progress_does_not_affect_others_of_its_batch(wo
     batched(work, test)
 
 
-def test_urgent_work_gets_the_next_free_thread_and_cancelled_work_never_runs() -> None:
+def test_a_batch_that_would_take_long_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_BATCH_SECONDS", 0.1)
+    sizes: list[int] = []
+
+    def slow(numbers: list[int]) -> list[int]:
+        sizes.append(len(numbers))
+        time.sleep(0.04 * len(numbers))
+        return numbers
+
+    async def test(batcher: Numbers) -> None:
+        await batcher.run([1])
+        await batcher.run(list(range(6)))
+
+    batched(slow, test, max_batch_size=6)
+    assert sizes[0] == 1
+    assert max(sizes[1:]) <= 2
+
+
+def test_cancelled_work_never_runs() -> None:
     order: list[str] = []
 
     async def test() -> None:
-        threads, started, go_on = Threads(1), threading.Event(), threading.Event()
-
-        def first() -> None:
-            started.set()
-            go_on.wait(10)
-            order.append("first")
-
-        async def urgent() -> None:
-            await threads.acquire(urgent=True)
-            await threads.run_acquired(order.append, "urgent")
-
-        running = asyncio.create_task(threads.run(first))
-        await asyncio.to_thread(started.wait)
-        decode = asyncio.create_task(threads.run(order.append, "decode"))
+        threads = Threads(1)
+        await threads.acquire()
+        stays = asyncio.create_task(threads.run(order.append, "stays"))
         cancelled = asyncio.create_task(threads.run(order.append, "cancelled"))
-        batch = asyncio.create_task(urgent())
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         cancelled.cancel()
-        go_on.set()
-        await asyncio.gather(running, decode, batch)
+        threads.release()
+        await asyncio.gather(stays, cancelled, return_exceptions=True)
         assert threads.free == 1
         threads.close()
 
     asyncio.run(test())
-    assert order == ["first", "urgent", "decode"]
+    assert order == ["stays"]
+
+
+async def busy_shares(
+    threads: Threads, seconds: dict[str, float], weights: dict[str, float], until: float
+) -> dict[str, float]:
+    """Keep a share busy with work of some seconds each, by name, and return the time that each share got."""
+    used = dict.fromkeys(seconds, 0.0)
+
+    def work(name: str) -> None:
+        time.sleep(seconds[name])
+        if sum(used.values()) < until:
+            used[name] += seconds[name]
+
+    async def keep_busy(name: str, share: Threads) -> None:
+        while sum(used.values()) < until:
+            await share.run(work, name)
+
+    shares = {name: threads.share(weights.get(name, 1)) for name in seconds}
+    await asyncio.gather(*(keep_busy(name, share) for name, share in shares.items() for _ in range(8)))
+    return used
+
+
+def test_shares_get_the_same_time_however_long_their_work_takes_or_as_much_as_their_weights() -> None:
+    async def test() -> None:
+        threads = Threads(1)
+        used = await busy_shares(threads, {"slow": 0.02, "fast": 0.002}, {}, 0.6)
+        assert 0.5 < used["fast"] / used["slow"] < 2
+        used = await busy_shares(threads, {"heavy": 0.005, "light": 0.005}, {"light": 0.25}, 0.6)
+        assert 2.5 < used["heavy"] / used["light"] < 6
+        threads.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_work_of_an_idle_share_is_next_however_much_others_have_waiting(count: int) -> None:
+    async def test() -> None:
+        threads = Threads(count)
+        await threads.run(time.sleep, 0.3)  # the idle share's own past does not count against it
+        busy = asyncio.create_task(busy_shares(threads, dict.fromkeys("abc", 0.02), {}, 2))
+        await asyncio.sleep(0.1)
+        waits = []
+        for _ in range(5):
+            asked = time.monotonic()
+            await threads.run(int)
+            waits.append(time.monotonic() - asked)
+        assert not busy.done()
+        # Sorted in with 24 tasks of 20 ms, each would have waited 240 ms or more.
+        assert sorted(waits)[2] < 0.1
+        await busy
+        threads.close()
+
+    asyncio.run(test())
+
+
+def test_a_share_saves_no_turns_while_it_is_idle() -> None:
+    async def test() -> None:
+        threads = Threads(1)
+        idle, steady = threads.share(), threads.share()
+        for _ in range(10):
+            await steady.run(time.sleep, 0.02)
+        order: list[str] = []
+
+        def work(name: str) -> None:
+            order.append(name)
+            time.sleep(0.01)
+
+        await threads.acquire()
+        tasks = [asyncio.create_task(share.run(work, name)) for share, name in ((idle, "idle"), (steady, "steady")) * 6]
+        await asyncio.sleep(0)
+        threads.release()
+        await asyncio.gather(*tasks)
+        assert order[:6].count("steady") >= 2
+        threads.close()
+
+    asyncio.run(test())
 
 
 def test_a_thread_handed_to_work_that_was_just_cancelled_is_not_lost() -> None:

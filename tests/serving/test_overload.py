@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,8 +16,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from pdeinfer import Predictor
+from pdeinfer import Prediction, Predictor
 from serving.app import create_app
+from serving.engine.served_model import ServedModel
 from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
 
@@ -272,3 +274,38 @@ def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answe
 
     assert statuses == [200, 200, 500, 200, 200]
     assert brake.batches == [1, 4, 1, 1, 1, 1]
+
+
+def test_an_idle_model_classifies_images_while_others_are_kept_busy(
+    package_folder: Path, rgb_package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_proba = Predictor.predict_proba
+
+    def slow(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)
+        return predict_proba(predictor, images)
+
+    models = (str(package_folder), str(rgb_package_folder), "digits-pde")
+    app = create_app(Settings(models=models, device="cpu", threads=1, max_batch_size=1))
+
+    async def test() -> None:
+        async with app.router.lifespan_context(app):
+            *busy, idle = app.state.models
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(Predictor, "predict_proba", slow)
+
+            async def keep_busy(model: ServedModel) -> None:
+                image = np.zeros((1, model.spec.height, model.spec.width, model.spec.channels), np.uint8)
+                while True:
+                    await model.infer(image, loop.time() + 60)
+
+            load = [asyncio.create_task(keep_busy(model)) for model in busy for _ in range(4)]
+            await asyncio.sleep(0.1)
+            for _ in range(3):
+                (outcome,) = await idle.classify([("image", png(pixels[0]))], 1, loop.time() + 2)
+                assert isinstance(outcome, Prediction)
+            for task in load:
+                assert not task.done()
+                task.cancel()
+
+    asyncio.run(test())
