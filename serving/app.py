@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
 from serving.engine.models import Models
-from serving.http import admin, classify, health, models
+from serving.http import admin, classify, health, inspect, models
 from serving.http.body import ImageRoute
 from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
@@ -72,8 +72,12 @@ def create_app(
     budget = ByteBudget(settings.max_total_bytes)
     add_error_handlers(app)
     _add_routes(app, settings, budget)
-    operations = {classify.PATH: classify.OPERATION, **{path: infer.operation(path) for path in infer.PATHS}}
-    complete_document(app, operations, (*classify.SCHEMAS, *infer.SCHEMAS), keys)
+    operations = {
+        classify.PATH: classify.OPERATION,
+        inspect.PATH: inspect.OPERATION,
+        **{path: infer.operation(path) for path in infer.PATHS},
+    }
+    complete_document(app, operations, (*classify.SCHEMAS, *inspect.SCHEMAS, *infer.SCHEMAS), keys)
 
     # The last one added sees a request first.
     app.add_middleware(HeadAsGet)
@@ -99,6 +103,7 @@ def create_app(
 def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
     add_page(app)
     app.router.routes.append(ImageRoute(classify.PATH, classify.classify, budget))
+    app.router.routes.append(ImageRoute(inspect.PATH, inspect.inspect, budget))
     app.router.routes.extend(ImageRoute(path, infer.infer, budget) for path in infer.PATHS)
     for router in (models.router, health.router, *V2_ROUTERS):
         app.include_router(router)

@@ -7,6 +7,7 @@ ServingError
 ├── NotReadyError
 ├── ModelNotServedError
 ├── VersionNotServedError
+├── NotInspectableError
 ├── ModelLoadError
 └── ChangeRefusedError
 """
@@ -68,6 +69,12 @@ class VersionNotServedError(ServingError):
     """The model is not served in this version."""
 
     code = "version_not_found"
+
+
+class NotInspectableError(ServingError):
+    """A model does not allow what an inspection asks of it."""
+
+    code = "not_inspectable"
 
 
 class ModelLoadError(ServingError):

@@ -1,5 +1,6 @@
 """Runs a network layer by layer: its fields, the steps of its PDE layers as they are or changed, and the answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Inspector:
 
     Attributes:
         spec: of the PDE layers.
+        shapes: the shape (H, W, C) of every PDE layer by name.
         can_replay: whether `inspect` takes another spec. Packages of earlier versions cannot be replayed.
 
     Raises:
@@ -60,6 +62,11 @@ class Inspector:
         self._path = package.path
         self._session = create_session(package.read_file(FIELDS_FILE), "cpu", threads, fused=False)
         self.can_replay = len(self._session.input_shapes) > 1
+        self.shapes = {
+            name.partition("/")[0]: _sizes(shape)
+            for name, shape in self._session.output_shapes.items()
+            if name.endswith("/start")
+        }
 
     def inspect(self, pixels: NDArray[np.uint8], spec: PdeSpec | None = None) -> Inspection:
         """Compute the fields, the levels and the answer for one image.
@@ -74,7 +81,8 @@ class Inspector:
         if spec is not None and not self.can_replay:
             raise ModelPackageError(f"{self._path} cannot be replayed with other values: export the model again")
         try:
-            outputs, layers = run_stages(self._session, pixels[np.newaxis], spec or self.spec)
+            with np.errstate(over="ignore", invalid="ignore"):  # an unstable scheme may grow without bound
+                outputs, layers = run_stages(self._session, pixels[np.newaxis], spec or self.spec)
         except ModelPackageError as error:
             raise ModelPackageError(f"{self._path / FIELDS_FILE} does not match its card: {error}") from error
         probabilities = outputs.get(OUTPUT_NAME)
@@ -132,10 +140,7 @@ def run_stages(
     feeds: dict[str, NDArray[Any]] = {INPUT_NAME: images}
     for name, shape in session.input_shapes.items():
         if name != INPUT_NAME:
-            sizes = [size for size in shape[1:] if isinstance(size, int)]
-            if not len(sizes) + 1 == len(shape) == 4:
-                raise ModelPackageError(f"expected an input {name} (batch, height, width, channels), got {shape}")
-            feeds[name] = np.zeros((len(images), *sizes), np.float32)
+            feeds[name] = np.zeros((len(images), *_sizes(shape)), np.float32)
     outputs = session.run_all(feeds)
     count = len({name.partition("/")[0] for name in outputs if "/" in name})
     layers = []
@@ -145,3 +150,11 @@ def run_stages(
             feeds[f"layer{number}/last"] = layers[-1].levels[-1]
             outputs = session.run_all(feeds)
     return outputs, tuple(layers)
+
+
+def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
+    """Return height, width and channels of a tensor (batch, height, width, channels)."""
+    sizes = tuple(size for size in shape[1:] if isinstance(size, int))
+    if not len(sizes) + 1 == len(shape) == 4:
+        raise ModelPackageError(f"{FIELDS_FILE}: expected a tensor (batch, height, width, channels), got {shape}")
+    return sizes

@@ -57,6 +57,11 @@ class Session:
         """The shape of every input by name; free dimensions are names or None."""
         return {value.name: list(value.shape) for value in self._session.get_inputs()}
 
+    @property
+    def output_shapes(self) -> dict[str, list[int | str | None]]:
+        """The shape of every output by name; free dimensions are names or None."""
+        return {value.name: list(value.shape) for value in self._session.get_outputs()}
+
     def run(self, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return one output for the given inputs.
 

@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, TypeVarTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer import ImageError, Prediction, Predictor
+from pdeinfer import ImageError, PdeinferError, Prediction, Predictor
 from pdeinfer.package.package import ModelPackage
 from serving.engine.batching import Batcher
 from serving.engine.deadline import until
 from serving.engine.decoder import Decoder, NamedFile
+from serving.engine.inspection import Change, Inspected, ModelInspector
 from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
 from serving.errors import DeadlineError, InferenceError, OverloadedError
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 # While both wait, decoding gets a quarter of the time that computing gets: decoded images are computed before many more
 # are decoded.
 DECODING_WEIGHT = 0.25
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -66,6 +71,8 @@ class ServedModel:
         )
         self.info = self.predictor.info()
         self.metrics = ModelMetrics(self.name, version)
+        self._inspecting = threads.share()
+        self._inspector = ModelInspector(package, self.predictor)
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
         self._admitted = 0
@@ -146,6 +153,35 @@ class ServedModel:
             for task in tasks:
                 task.cancel()
 
+    async def inspect(self, file: NamedFile, change: Change, deadline: float) -> Inspected:
+        """Classify an image and return what the PDE layers do with it, as they are or changed.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DeadlineError: the image was not inspected in time.
+            ImageError: it cannot be decoded.
+            InferenceError: the network failed on it.
+            NotInspectableError: the model does not allow the change.
+        """
+        with self._admit(1):
+            return await until(deadline, self._inspect(file, change))
+
+    async def _inspect(self, file: NamedFile, change: Change) -> Inspected:
+        started = time.perf_counter()
+        with span("decode"):
+            (pixels,) = await self._decoder.run([file])
+        if not isinstance(pixels, np.ndarray):
+            raise pixels
+        decoded = time.perf_counter()
+        with span("inspect", {"model": self.name}):
+            try:
+                inspected, computing = await self._inspecting.run(_timed, self._inspector.run, pixels, change)
+            except PdeinferError as error:
+                logger.exception("%s could not be inspected", self.name)
+                raise InferenceError from error
+        inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
+        return inspected
+
     async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
         with span("decode"):
             decoded = await self._decoder.run(files)
@@ -195,3 +231,9 @@ class ServedModel:
         for index in not_finite:
             results[index] = InferenceError()
         return results
+
+
+def _timed(function: Callable[[*Ts], T], *args: *Ts) -> tuple[T, float]:
+    """Return `function(*args)` and when it started."""
+    started = time.perf_counter()
+    return function(*args), started

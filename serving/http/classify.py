@@ -40,8 +40,15 @@ be classified, the status is that of the first image's error.
 With `Accept: application/x-ndjson` the response has one line per image, in order, sent as the images are classified.
 Its status is then 200, also if images have errors."""
 
+MODEL_PARAMETER = {
+    "name": "model",
+    "in": "query",
+    "required": False,
+    "description": "a name from /models; by default, the first",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_MODEL_NAME},
+}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_REQUEST_BODY = {
+REQUEST_BODY = {
     "required": True,
     "description": "One or many images: as the files of a form, under any field name; as JSON; or one image's bytes.",
     "content": {
@@ -85,13 +92,7 @@ OPERATION: dict[str, Any] = {
     "description": _DESCRIPTION,
     "operationId": "classify_classify_post",
     "parameters": [
-        {
-            "name": "model",
-            "in": "query",
-            "required": False,
-            "description": "a name from /models; by default, the first",
-            "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_MODEL_NAME},
-        },
+        MODEL_PARAMETER,
         {
             "name": "top_k",
             "in": "query",
@@ -100,7 +101,7 @@ OPERATION: dict[str, Any] = {
             "schema": {"type": "integer", "minimum": 1, "default": _TOP_K},
         },
     ],
-    "requestBody": _REQUEST_BODY,
+    "requestBody": REQUEST_BODY,
     "responses": {
         "200": {
             "description": "One result per image, in order; at least one image was classified",
@@ -164,7 +165,7 @@ async def classify(request: Request, hold: Hold) -> Response:
     query = parse_query(request, *PARAMETERS)
     top_k = _top_k(query.get("top_k"))
     models, settings = models_of(request), settings_of(request)
-    served = _find_model(models, query.get("model"))
+    served = find_model(models, query.get("model"))
     content_type = media_type(request)  # before the body is read
     body, deadline = await read_body(request, hold)
     parsing = parse_uploads(body, content_type, settings.max_images, models.threads)
@@ -194,7 +195,12 @@ def _top_k(text: str | None) -> int:
     return int(digits[:9])  # no model has that many classes
 
 
-def _find_model(models: Models, name: str | None) -> ServedModel:
+def find_model(models: Models, name: str | None) -> ServedModel:
+    """Return the model that the query parameter `model` names; by default, the first.
+
+    Raises:
+        ModelNotServedError, NotReadyError, ApiError: no such model is served, none at all, or it is not a name.
+    """
     if name is None:
         name = models.default
         if name is None:

@@ -36,6 +36,7 @@ STATUSES = {
     "invalid_image": 422,
     "image_too_large": 422,
     "model_load_failed": 422,
+    "not_inspectable": 422,
     "inference_failed": 500,
     "internal_error": 500,
     "overloaded": 503,

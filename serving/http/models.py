@@ -2,10 +2,12 @@
 
 from fastapi import APIRouter, Depends, Request
 
+from pdeinfer import ModelCard, PdeSpec
+from pdeinfer.inspection.inspector import pde_spec
 from serving.engine.served_model import ServedModel
 from serving.http.openapi import error_answer
 from serving.http.query import refuse_query
-from serving.http.schemas import ModelInfo, ModelInput, ModelList
+from serving.http.schemas import ModelInfo, ModelInput, ModelList, PdeValues
 from serving.http.state import models_of
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_query)])
@@ -36,8 +38,29 @@ def _model_info(model: ServedModel) -> ModelInfo:
         labels=model.labels,
         input=ModelInput(height=spec.height, width=spec.width, channels=spec.channels, fit=spec.fit),
         parameters=info.parameters,
+        macs=model.card.macs,
+        pde=pde_values(pde_spec(model.card.preset)),
+        training=_training(model.card),
         metrics=model.card.metrics,
         precision=info.precision,
         device=info.device,
         provider=info.provider,
     )
+
+
+def pde_values(spec: PdeSpec | None) -> PdeValues | None:
+    """Return the values of PDE layers that an inspection can change, or None without PDE layers."""
+    if spec is None:
+        return None
+    return PdeValues(
+        dt=spec.dt,
+        num_steps=spec.num_steps,
+        advection=spec.velocity is not None,
+        diffusion=spec.diffusivity is not None,
+    )
+
+
+def _training(card: ModelCard) -> dict[str, object]:
+    recipe = card.training.get("recipe")
+    values = {**(recipe if isinstance(recipe, dict) else {}), "seed": card.training.get("seed")}
+    return {name: values.get(name) for name in ("dataset", "epochs", "seed")}

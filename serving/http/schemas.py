@@ -107,6 +107,84 @@ class ClassifyResponse(_Schema):
     results: list[Classification | ImageFailure]
 
 
+class Array(_Schema):
+    """An array in base64: little-endian numbers, the last axis first to vary (C order)."""
+
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...] = Field(examples=[[6, 8, 8, 8]])
+    data: str = Field(description="numbers in base64", examples=["AAAAAAAAgD8="])
+
+
+class PdeValues(_Schema):
+    """The values of a model's PDE layers that an inspection can change."""
+
+    dt: float = Field(description="the time step", examples=[0.2])
+    num_steps: int = Field(description="K, the number of steps", examples=[5])
+    advection: bool = Field(description="whether H is moved by a velocity")
+    diffusion: bool = Field(description="whether H spreads by a diffusivity")
+
+
+class Extent(_Schema):
+    """The size of a number over all points of all channels; null if it is not finite."""
+
+    maximum: float | None = Field(examples=[1.43])
+    mean: float | None = Field(examples=[0.12])
+
+
+class InspectedFields(_Schema):
+    """The fields of a PDE layer, (height, width, channels) each; null where the layer has none."""
+
+    u: Array | None = Field(description="velocity to the right")
+    v: Array | None = Field(description="velocity down")
+    Dx: Array | None = Field(description="diffusivity along the rows")
+    Dy: Array | None = Field(description="diffusivity along the columns")
+
+
+class InspectedLayer(_Schema):
+    """What a PDE layer does with the image."""
+
+    name: str = Field(examples=["layer1"])
+    shape: tuple[int, int, int] = Field(description="height, width, channels", examples=[[8, 8, 8]])
+    courant: Extent = Field(description="of |Ax| + |Ay|, the Courant numbers u dt and v dt")
+    diffusion: Extent = Field(description="of Bx + By, the diffusion numbers Dx dt and Dy dt")
+    unstable: float = Field(ge=0, le=1, description="share of the points outside the stable range", examples=[0.312])
+    fields: InspectedFields | None = Field(description="null unless this layer was asked for")
+    levels: Array | None = Field(
+        description="H[0] to H[K], (K + 1, height, width, channels); null unless this layer was asked for"
+    )
+    stable: Array | None = Field(
+        description="1 at points in the stable range, else 0; null unless this layer was asked for"
+    )
+
+
+class Milliseconds(_Schema):
+    """How long the parts of an inspection took."""
+
+    decode: float = Field(description="decoding the image and making it fit, with the wait for it", examples=[0.4])
+    queue: float = Field(description="waiting for a thread to compute on", examples=[0.1])
+    inference: float = Field(description="computing the answer; 0 if the PDE layers were changed", examples=[0.2])
+    fields: float = Field(description="computing the fields and levels, and the answer if changed", examples=[1.3])
+
+
+class InspectResponse(_Schema):
+    """What a model does with one image."""
+
+    model: str = Field(examples=["digits-pde"])
+    version: str = Field(examples=["1"])
+    filename: Filename
+    top: tuple[ClassScore, ...] | None = Field(
+        description="all classes, best first; null if the changed PDE layers have made the values infinite"
+    )
+    pixels: Array = Field(description="what the network saw, (height, width, channels)")
+    milliseconds: Milliseconds
+    values: PdeValues | None = Field(description="of the PDE layers, as used; null without PDE layers")
+    trained_values: PdeValues | None = Field(description="of the PDE layers, as trained; null without PDE layers")
+    can_change: bool = Field(description="whether the values can be changed; false for packages of earlier versions")
+    layers: tuple[InspectedLayer, ...] = Field(
+        description="in the order of the network; empty without PDE layers, and for packages that do not describe them"
+    )
+
+
 class ModelInput(_Schema):
     """The images that a network takes; the server converts others."""
 
@@ -124,6 +202,12 @@ class ModelInfo(_Schema):
     labels: tuple[str, ...] = Field(examples=[["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]])
     input: ModelInput
     parameters: int = Field(description="number of trained parameters", examples=[5490])
+    macs: int = Field(description="multiply-adds per image", examples=[172704])
+    pde: PdeValues | None = Field(description="of its PDE layers; null without them")
+    training: dict[str, object] = Field(
+        description="dataset, epochs and seed, from the model's card",
+        examples=[{"dataset": "digits", "epochs": 40, "seed": 3}],
+    )
     metrics: dict[str, object] = Field(
         description="what was measured, from the model's card", examples=[{"test_accuracy": 0.97}]
     )

@@ -1,0 +1,123 @@
+"""Looks inside a served model: the fields and levels of its PDE layers, as they are or with other values."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer import LayerFields, PdeSpec, Predictor
+from pdeinfer.inspection.inspector import Inspection, Inspector, pde_spec
+from pdeinfer.package.package import FIELDS_FILE, ModelPackage
+from serving.errors import NotInspectableError
+
+# Of the arrays of one inspection. A network for large images, or many steps, would otherwise take any amount of memory.
+MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Other values for all PDE layers of a network; None and True keep those of the network."""
+
+    dt: float | None = None
+    num_steps: int | None = None
+    advection: bool = True
+    diffusion: bool = True
+
+    def apply(self, spec: PdeSpec) -> PdeSpec:
+        """Return the spec with these values."""
+        return replace(
+            spec,
+            dt=self.dt or spec.dt,
+            num_steps=self.num_steps or spec.num_steps,
+            velocity=spec.velocity if self.advection else None,
+            diffusivity=spec.diffusivity if self.diffusion else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspected:
+    """What a network did with an image.
+
+    Attributes:
+        pixels: what it saw, uint8 (H, W, C).
+        probabilities: float32 (classes,); they may be NaN if the PDE layers were changed.
+        original: the spec of the PDE layers; None without them.
+        spec: the one that was used.
+        can_change: whether another spec can be used.
+        layers: the PDE layers; empty if there are none or the package does not describe them.
+        seconds: by "decode", "queue", "inference" and "fields".
+    """
+
+    pixels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    original: PdeSpec | None
+    spec: PdeSpec | None
+    can_change: bool
+    layers: tuple[LayerFields, ...]
+    seconds: dict[str, float]
+
+
+class ModelInspector:
+    """Inspects images with one model. Its `fields.onnx` is loaded at the first image.
+
+    Args:
+        package: the model.
+        predictor: computes the answer of the unchanged network.
+    """
+
+    def __init__(self, package: ModelPackage, predictor: Predictor) -> None:
+        self._package = package
+        self._predictor = predictor
+        self._original = pde_spec(package.card.preset)
+        self._inspector: Inspector | None = None
+
+    def run(self, pixels: NDArray[np.uint8], change: Change) -> Inspected:
+        """Compute an image's answer and what the PDE layers do with it.
+
+        Args:
+            pixels: uint8 (H, W, C), in the network's shape.
+
+        Raises:
+            NotInspectableError: the model cannot be changed, or its arrays are too large.
+            ModelPackageError: the package's `fields.onnx` is damaged.
+        """
+        started = time.perf_counter()
+        inspector = self._load()
+        spec = None if self._original is None else change.apply(self._original)
+        is_changed = change != Change() and spec != self._original
+        if is_changed and (inspector is None or not inspector.can_replay):
+            raise NotInspectableError(f"the package of {self._name} cannot be changed: export the model again")
+        if change != Change() and spec is None:
+            raise NotInspectableError(f"{self._name} has no PDE layers to change")
+        if inspector is not None and spec is not None:
+            self._check_size(inspector, spec)
+        loaded = time.perf_counter()
+        inspection = (
+            Inspection((), None) if inspector is None else inspector.inspect(pixels, spec if is_changed else None)
+        )
+        inspected = time.perf_counter()
+        probabilities = inspection.probabilities
+        if not is_changed or probabilities is None:
+            (probabilities,) = self._predictor.predict_proba(pixels[np.newaxis])
+        seconds = {"fields": inspected - loaded, "inference": time.perf_counter() - inspected, "load": loaded - started}
+        can_change = inspector is not None and inspector.can_replay
+        return Inspected(pixels, probabilities, self._original, spec, can_change, inspection.layers, seconds)
+
+    @property
+    def _name(self) -> str:
+        return self._package.card.preset.name
+
+    def _load(self) -> Inspector | None:
+        """Return the inspector, loaded once; None if there is nothing to inspect."""
+        if self._inspector is None and self._original is not None and FIELDS_FILE in self._package.card.files:
+            self._inspector = Inspector(self._package, threads=1)
+        return self._inspector
+
+    def _check_size(self, inspector: Inspector, spec: PdeSpec) -> None:
+        arrays = 5 + spec.num_steps  # u, v, Dx, Dy, and H[0] to H[K]
+        size = sum(int(np.prod(shape)) for shape in inspector.shapes.values()) * arrays * 4
+        if size > MAX_BYTES:
+            raise NotInspectableError(
+                f"expected at most {MAX_BYTES / 2**20:.0f} MiB of arrays, got {size / 2**20:.0f}: choose fewer steps"
+            )

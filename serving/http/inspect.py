@@ -1,0 +1,244 @@
+"""POST /inspect: classifies one image and returns what the PDE layers do with it."""
+
+import math
+import re
+from base64 import b64encode
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import Request, Response
+from numpy.typing import NDArray
+
+from pdeinfer import ImageError, LayerFields
+from pdeinfer.images.formats import EXPECTED
+from serving.engine.deadline import until
+from serving.engine.inspection import Change, Inspected
+from serving.engine.served_model import ServedModel
+from serving.errors import DeadlineError, InferenceError, NotInspectableError, NotReadyError, OverloadedError
+from serving.http.body import read_body
+from serving.http.byte_budget import Hold
+from serving.http.classify import MODEL_PARAMETER, REQUEST_BODY, find_model
+from serving.http.errors import ApiError, code_of
+from serving.http.models import pde_values
+from serving.http.openapi import error_answer, reference
+from serving.http.query import parse_query
+from serving.http.schemas import (
+    Array,
+    ClassScore,
+    Extent,
+    InspectedFields,
+    InspectedLayer,
+    InspectResponse,
+    Milliseconds,
+)
+from serving.http.state import models_of
+from serving.http.uploads import media_type, parse_uploads
+
+PATH = "/inspect"
+
+_MIN_DT, _MAX_DT, _MAX_STEPS, _MAX_LAYER = 0.001, 2.0, 20, 99
+_PARAMETERS = ("model", "layer", "dt", "num_steps", "advection", "diffusion")
+_NUMBER = re.compile(r"\d{1,6}(\.\d{1,12})?", re.ASCII)
+
+_DESCRIPTION = """\
+Send one image as for /classify. The answer holds the fields u, v, Dx and Dy of every PDE layer, and its feature map H
+from step to step. Arrays are numbers in base64:
+
+    import base64, numpy, requests
+    answer = requests.post("http://127.0.0.1:8000/inspect", files={"file": open("seven.png", "rb")}).json()
+    levels = answer["layers"][0]["levels"]
+    h = numpy.frombuffer(base64.b64decode(levels["data"]), "<f4").reshape(levels["shape"])
+
+`dt`, `num_steps`, `advection` and `diffusion` change the PDE layers of the network. Its later layers and its answer
+are computed from what the changed layers return."""
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+OPERATION: dict[str, Any] = {
+    "tags": ["images"],
+    "summary": "Look inside the PDE layers",
+    "description": _DESCRIPTION,
+    "operationId": "inspect_inspect_post",
+    "parameters": [
+        MODEL_PARAMETER,
+        _parameter(
+            "layer",
+            "the PDE layer to return the arrays of, from 1; by default, all of them",
+            {"type": "integer", "minimum": 1, "maximum": _MAX_LAYER},
+        ),
+        _parameter("dt", "another time step", {"type": "number", "minimum": _MIN_DT, "maximum": _MAX_DT}),
+        _parameter("num_steps", "another number of steps", {"type": "integer", "minimum": 1, "maximum": _MAX_STEPS}),
+        _parameter("advection", "false: u = v = 0", {"type": "boolean", "default": True}),
+        _parameter("diffusion", "false: Dx = Dy = 0", {"type": "boolean", "default": True}),
+    ],
+    "requestBody": {**REQUEST_BODY, "description": "One image: as a file of a form, as JSON, or its bytes."},
+    "responses": {
+        "200": {
+            "description": "The answer, and the PDE layers in the order of the network",
+            "content": {"application/json": {"schema": reference(InspectResponse)}},
+        },
+        "400": error_answer(
+            "The body is malformed or holds no image",
+            ("invalid_form", "the form ends before its closing boundary"),
+            ("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
+        ),
+        "404": error_answer(
+            "No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")
+        ),
+        "408": error_answer(
+            "The body took too long", ("body_timeout", "the body of a request must be sent within 60 seconds")
+        ),
+        "413": error_answer(
+            "The body is too large or holds several images",
+            ("body_too_large", "a request body may have at most 33554432 bytes"),
+            ("too_many_images", "a request may hold at most 1 images"),
+        ),
+        "415": error_answer(
+            "Neither a form, nor JSON, nor an image",
+            ("unsupported_media_type", "expected the content type multipart/form-data, ..., got text/plain"),
+            ("unsupported_content_encoding", "expected the content encoding gzip or deflate, got 'br'"),
+        ),
+        "422": error_answer(
+            "The image, a parameter or the model does not allow it",
+            ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
+            ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
+            ("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
+            (NotInspectableError.code, "cifar10-resnet32 has no PDE layers to change"),
+        ),
+        "500": error_answer(
+            "The server or the network failed",
+            ("internal_error", "the server failed to answer; its log has the details"),
+            (InferenceError.code, str(InferenceError())),
+        ),
+        "503": error_answer(
+            "The server is at capacity: Retry-After says when to try again. Or it serves no model",
+            (OverloadedError.code, str(OverloadedError())),
+            (NotReadyError.code, str(NotReadyError())),
+        ),
+        "504": error_answer("The request ran out of time", (DeadlineError.code, str(DeadlineError()))),
+    },
+}
+SCHEMAS = (InspectResponse,)
+
+
+async def inspect(request: Request, hold: Hold) -> Response:
+    """Answer a request, as `OPERATION` describes it."""
+    query = parse_query(request, *_PARAMETERS)
+    models = models_of(request)
+    served = find_model(models, query.get("model"))
+    layer, change = _integer(query, "layer", _MAX_LAYER), _change(query)
+    content_type = media_type(request)
+    body, deadline = await read_body(request, hold)
+    parsing = parse_uploads(body, content_type, 1, models.threads)
+    del body
+    ((name, content),) = await until(deadline, parsing)
+    try:
+        inspected = await served.inspect((name or "image 1", content), change, deadline)
+    except ImageError as error:
+        raise ApiError(code_of(error), str(error)) from None
+    if layer is not None and layer > max(1, len(inspected.layers)):
+        raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
+    answer = await until(deadline, models.threads.run(_answer, served, name, inspected, layer))
+    return Response(answer, media_type="application/json")
+
+
+def _change(query: dict[str, str]) -> Change:
+    return Change(
+        _dt(query),
+        _integer(query, "num_steps", _MAX_STEPS),
+        advection=_boolean(query, "advection"),
+        diffusion=_boolean(query, "diffusion"),
+    )
+
+
+def _dt(query: dict[str, str]) -> float | None:
+    text = query.get("dt")
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text) or not _MIN_DT <= float(text) <= _MAX_DT:
+        raise ApiError("invalid_parameter", f"dt: expected a number from {_MIN_DT} to {_MAX_DT}, got {text[:20]!r}")
+    return float(text)
+
+
+def _integer(query: dict[str, str], name: str, highest: int) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text) or "." in text or not 1 <= int(text) <= highest:
+        raise ApiError("invalid_parameter", f"{name}: expected an integer from 1 to {highest}, got {text[:20]!r}")
+    return int(text)
+
+
+def _boolean(query: dict[str, str], name: str) -> bool:
+    text = query.get(name, "true")
+    if text not in ("true", "false"):
+        raise ApiError("invalid_parameter", f"{name}: expected true or false, got {text[:20]!r}")
+    return text == "true"
+
+
+def _answer(served: ServedModel, name: str | None, inspected: Inspected, layer: int | None) -> str:
+    milliseconds = {key: round(1000 * value, 3) for key, value in inspected.seconds.items()}
+    response = InspectResponse(
+        model=served.name,
+        version=served.version,
+        filename=name,
+        top=_top(served, inspected.probabilities),
+        pixels=_array(inspected.pixels),
+        milliseconds=Milliseconds(**milliseconds),
+        values=pde_values(inspected.spec),
+        trained_values=pde_values(inspected.original),
+        can_change=inspected.can_change,
+        layers=tuple(
+            _layer(fields, is_whole=layer in (None, number)) for number, fields in enumerate(inspected.layers, 1)
+        ),
+    )
+    return response.model_dump_json()
+
+
+def _top(served: ServedModel, probabilities: NDArray[np.float32]) -> tuple[ClassScore, ...] | None:
+    if not np.isfinite(probabilities).all():
+        return None
+    prediction = served.predictor.rank(probabilities, len(probabilities))
+    return tuple(ClassScore(**entry) for entry in prediction.to_dict()["top"])
+
+
+def _layer(fields: LayerFields, *, is_whole: bool) -> InspectedLayer:
+    with np.errstate(over="ignore", invalid="ignore"):
+        (ax, ay), (bx, by) = fields.courant_numbers, fields.diffusion_numbers
+        courant, diffusion, stable = _extent(np.abs(ax) + np.abs(ay)), _extent(bx + by), fields.stable
+    return InspectedLayer(
+        name=fields.name,
+        shape=fields.levels.shape[1:],
+        courant=courant,
+        diffusion=diffusion,
+        unstable=float(1 - stable.mean()),
+        fields=_fields(fields) if is_whole else None,
+        levels=_array(fields.levels) if is_whole else None,
+        stable=_array(stable.astype(np.uint8)) if is_whole else None,
+    )
+
+
+def _fields(fields: LayerFields) -> InspectedFields:
+    u, v = fields.velocity or (None, None)
+    dx, dy = fields.diffusivity or (None, None)
+    array = partial(map, lambda field: None if field is None else _array(field))
+    return InspectedFields(**dict(zip(("u", "v", "Dx", "Dy"), array((u, v, dx, dy)), strict=True)))
+
+
+def _array(values: NDArray[np.uint8] | NDArray[np.float32]) -> Array:
+    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    return Array(
+        dtype="uint8" if values.dtype == np.uint8 else "float32", shape=values.shape, data=b64encode(data).decode()
+    )
+
+
+def _extent(values: NDArray[np.float32]) -> Extent:
+    maximum, mean = float(values.max()), float(values.mean())
+    return Extent(
+        maximum=maximum if math.isfinite(maximum) else None,
+        mean=mean if math.isfinite(mean) else None,
+    )

@@ -1,0 +1,180 @@
+"""POST /inspect: fields, levels and answer of the PDE layers, as they are and changed."""
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from pdeinfer.inspection.inspector import Inspector
+from pdeinfer.package import zoo
+from serving.app import create_app
+from serving.engine import inspection
+from serving.settings import Settings
+
+Png = Callable[[np.ndarray], bytes]
+DIGIT = np.random.default_rng(3).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+PHOTO = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def client(package_folder: Path) -> Iterator[TestClient]:
+    """A client of the bundled models, and of "tiny-grey", whose package has no fields.onnx."""
+    models = ("digits-pde", "cifar10-global", "cifar10-resnet32", str(package_folder))
+    with TestClient(create_app(Settings(models=models, device="cpu", threads=2))) as client:
+        yield client
+
+
+@pytest.fixture
+def post(client: TestClient, png: Png) -> Callable[..., Response]:
+    def post(image: np.ndarray = DIGIT, **params: Any) -> Response:
+        return client.post("/inspect", params=params, content=png(image), headers={"Content-Type": "image/png"})
+
+    return post
+
+
+def decoded(array: dict[str, Any]) -> np.ndarray:
+    dtype = {"uint8": "<u1", "float32": "<f4"}[array["dtype"]]
+    return np.frombuffer(base64.b64decode(array["data"]), dtype).reshape(array["shape"])
+
+
+def error_of(response: Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+def test_the_arrays_are_those_of_inspect(post: Callable[..., Response]) -> None:
+    body = post(PHOTO, model="cifar10-global").json()
+    inspected = Inspector(zoo.load("cifar10-global"), threads=1).inspect(PHOTO)
+    assert np.array_equal(decoded(body["pixels"]), PHOTO)
+    assert [layer["name"] for layer in body["layers"]] == ["layer1", "layer2", "layer3"]
+    for found, layer in zip(body["layers"], inspected.layers, strict=True):
+        u, v = layer.velocity
+        dx, dy = layer.diffusivity
+        for name, field in (("u", u), ("v", v), ("Dx", dx), ("Dy", dy)):
+            assert np.allclose(decoded(found["fields"][name]), field, atol=1e-5)
+        assert np.allclose(decoded(found["levels"]), layer.levels, atol=1e-5)
+        assert np.array_equal(decoded(found["stable"]), layer.stable)
+        assert found["shape"] == list(layer.levels.shape[1:])
+        assert found["unstable"] == pytest.approx(1 - layer.stable.mean())
+        courant, diffusion = (sum(map(np.abs, pair)) for pair in (layer.courant_numbers, layer.diffusion_numbers))
+        for extent, numbers in ((found["courant"], courant), (found["diffusion"], diffusion)):
+            assert extent == {"maximum": pytest.approx(numbers.max()), "mean": pytest.approx(numbers.mean())}
+
+
+def test_the_answer_is_that_of_classify(post: Callable[..., Response], client: TestClient, png: Png) -> None:
+    for name, image in (("digits-pde", DIGIT), ("cifar10-resnet32", PHOTO)):
+        body = post(image, model=name).json()
+        response = client.post("/classify", params={"model": name, "top_k": 10}, files={"file": ("a.png", png(image))})
+        assert body["model"] == name
+        for found, expected in zip(body["top"], response.json()["results"][0]["top"], strict=True):
+            assert (found["label"], found["index"]) == (expected["label"], expected["index"])
+            assert found["score"] == pytest.approx(expected["score"], abs=1e-6)
+
+
+def test_changed_values_change_levels_and_answer(post: Callable[..., Response]) -> None:
+    inspector = Inspector(zoo.load("digits-pde"), threads=1)
+    spec = replace(inspector.spec, dt=0.05, num_steps=7, velocity=None)
+    expected = inspector.inspect(DIGIT, spec)
+    body = post(dt=0.05, num_steps=7, advection="false").json()
+    assert np.allclose(decoded(body["layers"][0]["levels"]), expected.layers[0].levels, atol=1e-5)
+    assert body["layers"][0]["fields"]["u"] is None
+    scores = {entry["index"]: entry["score"] for entry in body["top"]}
+    assert [scores[index] for index in range(10)] == pytest.approx(list(expected.probabilities), abs=1e-5)
+    assert body["values"] == {"dt": 0.05, "num_steps": 7, "advection": False, "diffusion": True}
+    assert body["trained_values"] == {"dt": 0.2, "num_steps": 5, "advection": True, "diffusion": True}
+    assert body["top"] != post().json()["top"]
+
+
+def test_the_trained_values_give_the_answer_of_the_model(post: Callable[..., Response]) -> None:
+    assert post(dt=0.2, num_steps=5, advection="true", diffusion="true").json()["top"] == post().json()["top"]
+
+
+def test_layer_chooses_the_arrays(post: Callable[..., Response]) -> None:
+    layers = post(PHOTO, model="cifar10-global", layer=2).json()["layers"]
+    for key in ("fields", "levels", "stable"):
+        assert [layer[key] is None for layer in layers] == [True, False, True]
+    assert [layer["shape"] for layer in layers] == [[32, 32, 16], [16, 16, 32], [8, 8, 64]]
+
+
+def test_values_without_bound_have_no_answer(post: Callable[..., Response]) -> None:
+    response = post(255 - PHOTO, model="cifar10-global", num_steps=20, dt=2, diffusion="false")
+    assert response.status_code == 200
+    assert response.json()["top"] is None
+
+
+@pytest.mark.parametrize(("name", "image"), [("cifar10-resnet32", PHOTO), ("tiny-grey", DIGIT)])
+def test_a_model_without_fields_has_an_answer_and_no_layers(
+    name: str, image: np.ndarray, post: Callable[..., Response]
+) -> None:
+    body = post(image, model=name).json()
+    assert (body["layers"], body["can_change"], len(body["top"])) == ([], False, 10)
+    assert np.array_equal(decoded(body["pixels"]), image)
+    assert error_of(post(image, model=name, dt=0.1)) == (422, "not_inspectable")
+
+
+def test_arrays_beyond_the_limit_are_refused(post: Callable[..., Response], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 10)
+    assert post().status_code == 200  # u, v, Dx, Dy and six levels
+    assert error_of(post(num_steps=6)) == (422, "not_inspectable")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dt", "0"),
+        ("dt", "2.1"),
+        ("dt", "nan"),
+        ("dt", "-1"),
+        ("dt", "1e-2"),
+        ("num_steps", "0"),
+        ("num_steps", "21"),
+        ("num_steps", "1.5"),
+        ("num_steps", "٣"),
+        ("layer", "0"),
+        ("layer", "2"),
+        ("advection", "no"),
+        ("diffusion", ""),
+        ("top_k", "1"),
+        ("model", ""),
+    ],
+)
+def test_a_wrong_parameter_is_refused(name: str, value: str, post: Callable[..., Response]) -> None:
+    assert error_of(post(**{name: value})) == (422, "invalid_parameter")
+
+
+def test_anything_but_one_image_is_refused(client: TestClient, post: Callable[..., Response], png: Png) -> None:
+    file = ("file", ("a.png", png(DIGIT)))
+    assert error_of(client.post("/inspect", files=[file, file])) == (413, "too_many_images")
+    assert error_of(client.post("/inspect", json={"images": []})) == (400, "no_images")
+    assert error_of(client.post("/inspect", content=b"text", headers={"Content-Type": "text/plain"})) == (
+        415,
+        "unsupported_media_type",
+    )
+    assert error_of(client.post("/inspect", files={"file": ("a.png", b"no image")})) == (422, "invalid_image")
+    assert error_of(post(model="missing")) == (404, "model_not_found")
+    assert client.get("/inspect").status_code == 405
+
+
+def test_a_full_queue_and_a_deadline_are_kept(png: Png) -> None:
+    for settings, expected in (
+        ({"request_timeout": 1e-6}, (504, "deadline_exceeded")),
+        ({"max_queue": 64}, (503, "overloaded")),
+    ):
+        with TestClient(create_app(Settings(models=("digits-pde",), device="cpu", **settings))) as client:
+            served = client.app.state.models.get("digits-pde")
+            served._admitted = settings.get("max_queue", 0)
+            assert error_of(client.post("/inspect", files={"file": png(DIGIT)})) == expected
+
+
+def test_a_key_is_needed_where_keys_are_set(tmp_path: Path, png: Png) -> None:
+    (tmp_path / "keys").write_text("the-key")
+    settings = Settings(models=("digits-pde",), device="cpu", api_keys_file=tmp_path / "keys")
+    with TestClient(create_app(settings)) as client:
+        files = {"file": png(DIGIT)}
+        assert client.post("/inspect", files=files).status_code == 401
+        assert client.post("/inspect", files=files, headers={"X-API-Key": "the-key"}).status_code == 200
