@@ -48,7 +48,8 @@ def with_int8(package: ModelPackage, training_images: Array, folder: Path) -> Mo
     shutil.copytree(package.path, folder)
     model = onnx.load(folder / ONNX_FILE)
     (folder / MODEL_FILES["int8"]).write_bytes(to_int8(model, training_images).SerializeToString())
-    return ModelPackage(folder, write_card(folder, package.card))
+    write_card(folder, package.card)
+    return ModelPackage.read(folder)
 
 
 def print_rows(package: ModelPackage, test: Split) -> None:

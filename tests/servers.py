@@ -1,5 +1,6 @@
 """Run servers in separate processes and wait for lines of their logs."""
 
+import os
 import re
 import socket
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60  # seconds, for a busy machine
@@ -46,6 +49,31 @@ def running_server(log: Path, *arguments: str, program: tuple[str, str] = ("-m",
             yield Server(process, log, int(port))
         finally:
             process.kill()
+
+
+# Python imports a module of this name when it starts.
+_SITECUSTOMIZE = """
+import os, time
+
+real_open = os.open
+
+def open_when_it_may(path, *arguments, **options):
+    while str(path).endswith(".onnx") and os.path.exists(f"{path}.hangs"):
+        time.sleep(0.05)
+    return real_open(path, *arguments, **options)
+
+os.open = open_when_it_may
+"""
+
+
+def let_models_hang(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let Python processes that are started from now on wait before they open `X.onnx` while `X.onnx.hangs` exists.
+
+    Such is the disk of a network that has gone.
+    """
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
 
 
 def children(process: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 digits-pde/
     card.json        the model, its training, its metrics, and the checksum of every other file
+    card.json.sha256 the checksum of card.json, as sha256sum writes it; packages made by earlier versions have none
     README.md        the same for people, with the model's limits
     model.onnx       the network; prediction needs this file only
     model.int8.onnx  the network with 8-bit convolutions, on request
@@ -13,17 +14,18 @@ digits-pde/
 import errno
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NoReturn, TypeAlias
+from typing import Literal, TypeAlias
 
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.card import CARD_FILE, FileRecord, ModelCard
+from pdeinfer.package.card_json import MAX_CARD_BYTES, parse_card
+from pdeinfer.package.files import open_folder, open_regular
 
 # The names of the tensors in `model.onnx`.
 INPUT_NAME = "image"
@@ -31,13 +33,14 @@ OUTPUT_NAME = "probabilities"
 
 ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"
+DIGEST_FILE = f"{CARD_FILE}.sha256"
 KERAS_FILE = "model.keras"
 
 # Older packages may also have model.half.onnx, which is listed and checked but no longer used.
 Precision: TypeAlias = Literal["float32", "int8"]
 MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "int8": "model.int8.onnx"}
 
-MAX_CARD_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 28  # of each file, which is read as a whole
 
 # Errors of the file system that name no file: no space, a file too large, no quota (which Windows does not have).
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -45,35 +48,49 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 @dataclass(frozen=True, slots=True)
 class ModelPackage:
-    """A model package on disk: its folder and its card."""
+    """A model package on disk.
+
+    Attributes:
+        path: its folder.
+        card: as it was read.
+        digest: the SHA-256 of `card.json`, in hexadecimal. As the card lists the checksums of the other files, packages
+            with one digest are equal in every bit that `read_file` returns.
+    """
 
     path: Path
     card: ModelCard
+    digest: str
 
     @classmethod
     def read(cls, folder: str | Path) -> "ModelPackage":
         """Read the card of the package in `folder`. The other files are read and checked when they are needed.
 
         Raises:
-            ModelPackageError: the card is missing, damaged or of another format.
+            ModelPackageError: the card is missing, damaged, changed or of another format.
         """
         path = Path(folder)
         try:
-            with (path / CARD_FILE).open("rb") as file:
-                content = file.read(MAX_CARD_BYTES + 1)
+            with open_folder(path) as read:
+                content = read(CARD_FILE, MAX_CARD_BYTES)
+                try:
+                    expected = read(DIGEST_FILE, MAX_CARD_BYTES)
+                except FileNotFoundError:  # written by an earlier version
+                    expected = None
         except OSError as error:
-            raise ModelPackageError(f"{path} is not a model package: {CARD_FILE}: {error.strerror}") from error
-        if len(content) > MAX_CARD_BYTES:
-            raise ModelPackageError(f"{path / CARD_FILE}: expected at most {MAX_CARD_BYTES} bytes, got more")
+            name = DIGEST_FILE if str(error.filename).endswith(DIGEST_FILE) else CARD_FILE
+            raise ModelPackageError(f"{path} is not a model package: {name}: {error.strerror}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if expected is not None and expected != _digest_line(digest):
+            raise ModelPackageError(
+                f"{path / CARD_FILE} is damaged, or was changed after the export: {DIGEST_FILE} has another checksum"
+            )
         try:
-            card = ModelCard.from_dict(json.loads(content, parse_constant=_reject_constant))
+            card = ModelCard.from_dict(parse_card(content))
             if ONNX_FILE not in card.files:
                 raise ModelPackageError(f"files must list {ONNX_FILE}")
         except ModelPackageError as error:
             raise ModelPackageError(f"{path / CARD_FILE}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise ModelPackageError(f"{path / CARD_FILE} is not JSON: {error}") from error
-        return cls(path, card)
+        return cls(path, card, digest)
 
     def read_file(self, name: str) -> bytes:
         """Return the content of a file that the card lists, after comparing the checksum of these bytes.
@@ -88,10 +105,11 @@ class ModelPackage:
         try:
             if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
                 raise ModelPackageError(f"{path} is a link to a file outside the package")
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+            with open_regular(path) as (file, size):
                 if size != record.bytes:
                     raise ModelPackageError(f"{path} is damaged: expected {record.bytes} bytes, got {size}")
+                if size > MAX_FILE_BYTES:
+                    raise ModelPackageError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
                 content = file.read(size)
         except OSError as error:
             raise ModelPackageError(f"{path} cannot be read: {error.strerror}") from error
@@ -129,7 +147,7 @@ class ModelPackage:
         """
         for name in self.card.files:
             self.read_file(name)
-        unlisted = sorted(set(_files_in(self.path)) - self.card.files.keys() - {CARD_FILE})
+        unlisted = sorted(set(_files_in(self.path)) - self.card.files.keys() - {CARD_FILE, DIGEST_FILE})
         if unlisted:
             raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")
 
@@ -176,13 +194,17 @@ def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Write `card.json` with the checksums of the files in `folder`, and return the card as written.
+    """Write `card.json` with the checksums of the files in `folder`, and its own; return the card as written.
 
     Raises:
-        ModelPackageError: `model.onnx` is missing, a file's name is not allowed in a package, or the card is too large
-            or not JSON, for example because of a NaN.
+        ModelPackageError: `model.onnx` is missing, a file is too large or has a name that is not allowed in a package,
+            or the card is too large or has a value that `parse_card` refuses, such as a NaN.
     """
-    files = {name: _record(folder / name) for name in sorted(_files_in(folder)) if name != CARD_FILE}
+    names = sorted(set(_files_in(folder)) - {CARD_FILE, DIGEST_FILE})
+    files = {name: _record(folder / name) for name in names}
+    for name, record in files.items():
+        if record.bytes > MAX_FILE_BYTES:
+            raise ModelPackageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {record.bytes}")
     if ONNX_FILE not in files:
         raise ModelPackageError(f"a model package needs a {ONNX_FILE}, but {folder} has none")
     card = replace(card, files=files)
@@ -192,7 +214,9 @@ def write_card(folder: Path, card: ModelCard) -> ModelCard:
         raise ModelPackageError(f"the card cannot be written as JSON: {error}") from error
     if len(content) > MAX_CARD_BYTES:
         raise ModelPackageError(f"expected a card of at most {MAX_CARD_BYTES} bytes, got {len(content)}")
+    parse_card(content)
     (folder / CARD_FILE).write_bytes(content)
+    (folder / DIGEST_FILE).write_bytes(_digest_line(hashlib.sha256(content).hexdigest()))
     return card
 
 
@@ -232,5 +256,6 @@ def _record(path: Path) -> FileRecord:
     return FileRecord(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+def _digest_line(digest: str) -> bytes:
+    """Return the content of `card.json.sha256`, which `sha256sum --check` reads."""
+    return f"{digest}  {CARD_FILE}\n".encode()

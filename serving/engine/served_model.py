@@ -58,6 +58,7 @@ class ServedModel:
         self.name = package.card.preset.name
         self.version = version
         self.card = package.card
+        self.digest = package.digest
         self.spec = package.card.preset.input
         self.labels = package.card.preset.labels
         max_batch_size, max_delay_ms, max_queue = settings.batching(self.name)

@@ -4,7 +4,6 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pdeinfer.package.package import MODEL_FILES
 from serving.engine.models import Action, Models, PreparedChange
 from serving.errors import NotReadyError
 from serving.process.channel import Channel, Functions, PeerLostError
@@ -58,12 +57,9 @@ class Membership:
         pass
 
     async def _prepare(self, name: str, action: Action) -> dict[str, Any]:
-        """Load the new models; return their checksums and the names served then, to compare them with other workers."""
+        """Load the new models; return their digests and the names served then, to compare them with other workers."""
         self._prepared = await self._models.prepare(name, action)
-        versions = {
-            version: model.card.files[MODEL_FILES[model.info.precision]].sha256
-            for version, model in self._prepared.models.items()
-        }
+        versions = {version: model.digest for version, model in self._prepared.models.items()}
         return {"versions": versions, "names": self._prepared.names_after(self._models.names)}
 
     async def _apply(self) -> None:

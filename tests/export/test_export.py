@@ -18,7 +18,7 @@ from pdeinfer import PRESETS, ModelPackage, PdeSpec, Predictor, Preset
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_rules, export_package, verify_package
 from pdeinfer.package import zoo
-from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE
+from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, ONNX_FILE
 from pdeinfer.runtime.kernel import register_kernel
 from tests.export.conftest import train_a_step
 
@@ -136,6 +136,7 @@ def test_a_card_that_contradicts_its_files_is_refused(
     shutil.copytree(digits_package, tmp_path / "package")
     card = tmp_path / "package" / "card.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
+    (card.parent / DIGEST_FILE).unlink()
     assert main(["verify", str(tmp_path / "package")]) == 1
     assert message in capsys.readouterr().out
 

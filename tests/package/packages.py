@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import ONNX_FILE, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, write_card
 from pdeinfer.spec.presets import PRESETS
 
 CARD = ModelCard(
@@ -33,6 +33,13 @@ def names_in(folder: Path) -> set[str]:
 
 
 def change_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a card, and write it without a digest as earlier versions did."""
     values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     change(values)
-    (folder / CARD_FILE).write_text(json.dumps(values), encoding="utf-8")
+    write_text(folder, json.dumps(values))
+
+
+def write_text(folder: Path, card: str | bytes) -> None:
+    """Replace a card, and remove its digest."""
+    (folder / CARD_FILE).write_bytes(card if isinstance(card, bytes) else card.encode())
+    (folder / DIGEST_FILE).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """card.json: it survives writing and reading, and errors name an impossible value."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package
+from pdeinfer.package.card_json import MAX_CARD_BYTES
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, new_package, write_card
 from pdeinfer.spec.presets import PRESETS
-from tests.package.packages import CARD, change_card, fill
+from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.package.packages import CARD, change_card, fill, write_text
 
 
 class TestCard:
@@ -43,7 +47,7 @@ class TestCard:
         with new_package(tmp_path / "p") as folder:
             written = fill(folder)
         assert set(written.files) == {ONNX_FILE, "saved_model/variables/variables.data-00000-of-00001"}
-        assert ModelPackage.read(tmp_path / "p") == ModelPackage(tmp_path / "p", written)
+        assert ModelPackage.read(tmp_path / "p").card == written
         assert "π" in (tmp_path / "p" / CARD_FILE).read_text(encoding="utf-8")
 
     def test_an_older_card_has_no_variants(self, package: Path) -> None:
@@ -121,12 +125,44 @@ class TestCard:
         "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": NaN}', b"null", b"[]", b'"card"', b"1"]
     )
     def test_anything_but_a_json_object_is_rejected(self, package: Path, content: bytes) -> None:
-        (package / CARD_FILE).write_bytes(content)
+        write_text(package, content)
         with pytest.raises(ModelPackageError, match=str(package / CARD_FILE)):
             ModelPackage.read(package)
 
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (r'"\ud800"', "surrogate"),
+            (r'{"\udfff": 1}', "surrogate"),
+            ("[" * 900 + "]" * 900, "nesting"),
+            ('{"a": ' * 20 + "1" + "}" * 20, "nesting"),
+            (f'"{"x" * 10_001}"', "10001"),
+            (f'{{"{"x" * 10_001}": 1}}', "10001"),
+            ("1" + "0" * 19, "larger"),
+            ("-1e400", "larger"),
+            ("9" * 5000, "JSON"),
+            ("[-Infinity]", "Infinity"),
+            ('{"a": 1, "a": 1}', "'a' is repeated"),
+        ],
+    )
+    @pytest.mark.parametrize("key", ["training", "metrics", "parity", "variants"])
+    def test_a_value_that_json_text_cannot_repeat_or_that_is_too_large_is_rejected(
+        self, package: Path, key: str, value: str, problem: str
+    ) -> None:
+        change_card(package, lambda card: card.update({key: {"x": "here"}}))
+        text = (package / CARD_FILE).read_text(encoding="utf-8")
+        write_text(package, text.replace('"here"', value))
+        with pytest.raises(ModelPackageError, match=f"{package / CARD_FILE}: .*{problem}"):
+            ModelPackage.read(package)
+
+    def test_a_repeated_key_of_the_card_itself_is_rejected(self, package: Path) -> None:
+        text = (package / CARD_FILE).read_text(encoding="utf-8")
+        write_text(package, text.replace('"format": 1', '"format": 1, "format": 1'))
+        with pytest.raises(ModelPackageError, match="'format' is repeated"):
+            ModelPackage.read(package)
+
     def test_a_card_larger_than_the_limit_is_rejected(self, package: Path) -> None:
-        (package / CARD_FILE).write_bytes(b" " * (MAX_CARD_BYTES + 1))
+        write_text(package, b" " * (MAX_CARD_BYTES + 1))
         with pytest.raises(ModelPackageError, match=str(MAX_CARD_BYTES)):
             ModelPackage.read(package)
 
@@ -134,3 +170,45 @@ class TestCard:
         for folder in (tmp_path, tmp_path / "none"):
             with pytest.raises(ModelPackageError, match=f"{folder} .*{CARD_FILE}"):
                 ModelPackage.read(folder)
+
+
+class TestDigest:
+    """card.json.sha256."""
+
+    def test_every_flipped_bit_of_the_card_and_its_digest_is_rejected(self, package: Path) -> None:
+        for name in (CARD_FILE, DIGEST_FILE):
+            content = (package / name).read_bytes()
+            for place in range(len(content)):
+                flipped = bytearray(content)
+                flipped[place] ^= 1 << place % 8
+                (package / name).write_bytes(flipped)
+                with pytest.raises(ModelPackageError, match=CARD_FILE):
+                    ModelPackage.read(package)
+            (package / name).write_bytes(content)
+        ModelPackage.read(package)
+
+    def test_it_is_the_checksum_of_the_card(self, package: Path) -> None:
+        expected = hashlib.sha256((package / CARD_FILE).read_bytes()).hexdigest()
+        assert ModelPackage.read(package).digest == expected
+        assert (package / DIGEST_FILE).read_text() == f"{expected}  {CARD_FILE}\n"
+
+    def test_packages_that_differ_in_a_label_or_a_file_differ_in_it(self, package: Path, tmp_path: Path) -> None:
+        digests = {ModelPackage.read(package).digest}
+        for number, preset in enumerate((GREY_PRESET, replace(GREY_PRESET, labels=tuple("abcdefghij")))):
+            folder = write_tiny_package(tmp_path / str(number), preset)
+            digests.add(ModelPackage.read(folder).digest)
+            (folder / "extra").write_bytes(b"x")
+            write_card(folder, ModelPackage.read(folder).card)
+            digests.add(ModelPackage.read(folder).digest)
+        assert len(digests) >= 4
+
+    def test_a_package_of_an_earlier_version_has_none_in_a_file(self, package: Path) -> None:
+        digest = ModelPackage.read(package).digest
+        (package / DIGEST_FILE).unlink()
+        read = ModelPackage.read(package)
+        assert read.digest == digest
+        read.verify_checksums()
+
+    @pytest.mark.parametrize("name", zoo.names())
+    def test_bundled_models_have_it(self, name: str) -> None:
+        assert (zoo.load(name).path / DIGEST_FILE).is_file()

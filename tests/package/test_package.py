@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE
-from pdeinfer.package.package import MAX_CARD_BYTES, ONNX_FILE, ModelPackage, new_package, write_card
+from pdeinfer.package.card_json import MAX_CARD_BYTES
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, new_package, write_card
 from tests.package.packages import CARD, change_card, fill, names_in
 
 
@@ -45,8 +48,8 @@ class TestFiles:
                 check()
 
     def test_a_huge_size_in_the_card_does_not_allocate_memory(self, package: Path) -> None:
-        change_card(package, lambda card: card["files"][ONNX_FILE].update(bytes=2**63))
-        with pytest.raises(ModelPackageError, match=rf"{2**63} bytes, got \d+"):
+        change_card(package, lambda card: card["files"][ONNX_FILE].update(bytes=2**62))
+        with pytest.raises(ModelPackageError, match=rf"{2**62} bytes, got \d+"):
             ModelPackage.read(package).read_file(ONNX_FILE)
 
     def test_a_missing_file_is_rejected(self, package: Path) -> None:
@@ -59,6 +62,34 @@ class TestFiles:
         (package / ONNX_FILE).mkdir()
         with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
             ModelPackage.read(package).verify_checksums()
+
+    def test_a_file_larger_than_the_limit_is_neither_read_nor_written(
+        self, package: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pdeinfer.package.package.MAX_FILE_BYTES", 100)
+        read = ModelPackage.read(package)
+        for call in (lambda: read.read_file(ONNX_FILE), lambda: write_card(package, read.card)):
+            with pytest.raises(ModelPackageError, match=rf"{ONNX_FILE}.*at most 100 bytes"):
+                call()
+
+    @pytest.mark.parametrize("name", [ONNX_FILE, CARD_FILE, DIGEST_FILE])
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+    def test_anything_but_a_regular_file_is_rejected_at_once(
+        self, package: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (package / name).unlink()
+        monkeypatch.chdir(package)  # a socket's path must be short
+        with socket.socket(socket.AF_UNIX) as listening:
+            if kind == "pipe":
+                os.mkfifo(name)
+            elif kind == "socket":
+                listening.bind(name)
+            elif kind == "device":
+                Path(name).symlink_to("/dev/zero")
+            else:
+                Path(name).mkdir()
+            with pytest.raises(ModelPackageError, match=name):
+                zoo.load(package).read_file(ONNX_FILE)
 
     def test_an_unlisted_file_is_not_read(self, package: Path) -> None:
         (package / "extra").touch()

@@ -155,7 +155,7 @@ def test_a_damaged_package_is_not_loaded_and_the_served_model_stays(
         (lambda: write("model.onnx", b""), 422),
         (lambda: (restore(), (package / "model.onnx").unlink()), 422),
         (lambda: write("card.json", card[: len(card) // 2]), 422),
-        (lambda: write("card.json", card.replace(b"tiny-grey", b"tiny-gray")), 404),
+        (lambda: write("card.json", card.replace(b"tiny-grey", b"tiny-gray")), 422),
         (lambda: (restore(), (package / "card.json").unlink()), 422),
         (lambda: shutil.rmtree(package), 422),
         (restore, 200),

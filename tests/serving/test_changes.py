@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,15 @@ import httpx2
 import numpy as np
 import pytest
 
+from pdeinfer import ModelPackage
+from pdeinfer.package.package import write_card
+from serving.engine.models import Models
 from serving.errors import ChangeRefusedError, ModelLoadError
 from serving.process.channel import PeerLostError
+from serving.process.membership import Membership
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from tests.servers import PATIENCE, Server, children, running_server
+from tests.servers import PATIENCE, Server, children, let_models_hang, running_server
 
 Png = Callable[[np.ndarray], bytes]
 REFUSAL = ChangeRefusedError("model_load_failed", "it is damaged")
@@ -93,6 +98,23 @@ def test_a_change_is_prepared_by_all_before_any_applies_it_and_answered_when_all
         assert supervisor._names == ["grey", "rgb"]
 
     run(test)
+
+
+def test_workers_that_load_different_cards_prepare_different_states(package: Path) -> None:
+    async def state() -> dict[str, Any]:
+        models = Models(Settings(models=(str(package),), device="cpu", threads=1))
+        await models.load()
+        membership = Membership(None, None)  # type: ignore[arg-type]
+        membership._models = models
+        return await membership._prepare("tiny-grey", "reload")
+
+    before = asyncio.run(state())
+    card = ModelPackage.read(package).card
+    write_card(package, replace(card, metrics={"test_accuracy": 0.25}))
+    after = asyncio.run(state())
+
+    assert before.keys() == after.keys()
+    assert before["versions"]["1"] != after["versions"]["1"]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +225,8 @@ def test_workers_that_start_later_serve_the_models_of_the_first() -> None:
 
 
 @pytest.fixture
-def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path) -> Path:
+def repository(package_folder: Path, rgb_package_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    let_models_hang(monkeypatch, tmp_path / "site")
     shutil.copytree(package_folder, tmp_path / "models" / "tiny-grey" / "1")
     shutil.copytree(rgb_package_folder, tmp_path / "models" / "tiny-rgb")
     return tmp_path / "models"
@@ -306,22 +329,21 @@ def test_no_request_is_lost_while_two_clients_reload_models(server: Server, pixe
 
 
 def block(model: Path) -> Path:
-    """Put a pipe that nobody writes to in place of a file: opening it blocks. Return where the file is kept."""
-    kept = model.with_suffix(".kept")
-    model.rename(kept)
-    os.mkfifo(model)
-    return kept
+    """Let the opening of a file hang until the file that is returned is removed."""
+    hangs = Path(f"{model}.hangs")
+    hangs.touch()
+    return hangs
 
 
 def test_a_reload_that_hangs_is_refused_and_the_workers_serve_on(server: Server, repository: Path) -> None:
     model = repository / "tiny-grey" / "1" / "model.onnx"
-    kept = block(model)
+    hangs = block(model)
 
     response = change(server, "tiny-grey", "reload")
 
     assert (response.status_code, response.json()["error"]["code"]) == (422, "model_load_failed")
     assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
-    kept.replace(model)
+    hangs.unlink()
     assert change(server, "tiny-grey", "reload").status_code == 200
     server.process.terminate()
     assert server.process.wait(PATIENCE) == 0
@@ -343,12 +365,12 @@ def test_a_single_process_refuses_a_reload_that_hangs_and_stops_afterwards(repos
 
 def test_a_worker_that_hangs_while_it_loads_its_models_is_replaced(server: Server, repository: Path) -> None:
     model = repository / "tiny-grey" / "1" / "model.onnx"
-    kept = block(model)
+    hangs = block(model)
     killed, stays = children(server.process.pid)
     os.kill(killed, signal.SIGKILL)
     server.wait_for_log("was not loaded within 5 seconds")
     assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
-    kept.replace(model)
+    hangs.unlink()
     deadline = time.monotonic() + PATIENCE
     while listening_workers(server) < 2:
         assert time.monotonic() < deadline

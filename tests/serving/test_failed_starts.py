@@ -15,7 +15,7 @@ import pytest
 
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from tests.servers import PATIENCE, ROOT
+from tests.servers import PATIENCE, ROOT, let_models_hang
 
 
 def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,11 +72,11 @@ def test_a_first_worker_that_ends_stops_the_server(
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_models_that_take_too_long_to_load_end_the_start_with_exit_code_2(
-    package_folder: Path, tmp_path: Path, workers: str
+    package_folder: Path, tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_models_hang(monkeypatch, tmp_path / "site")
     package = shutil.copytree(package_folder, tmp_path / "tiny-grey")
-    (package / "model.onnx").unlink()
-    os.mkfifo(package / "model.onnx")  # opening it blocks, as nobody writes to it
+    (package / "model.onnx.hangs").touch()
 
     result = run_to_the_end(str(package), "--workers", workers, "--port", "0", "--load-timeout", "0.5")
 
@@ -88,11 +88,11 @@ def test_models_that_take_too_long_to_load_end_the_start_with_exit_code_2(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_during_the_start_stops_the_server_with_exit_code_0(
-    package_folder: Path, tmp_path: Path, number: signal.Signals, workers: str
+    package_folder: Path, tmp_path: Path, number: signal.Signals, workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_models_hang(monkeypatch, tmp_path / "site")
     package = shutil.copytree(package_folder, tmp_path / "tiny-grey")
-    (package / "model.onnx").unlink()
-    os.mkfifo(package / "model.onnx")  # the models are never loaded
+    (package / "model.onnx.hangs").touch()  # the models are never loaded
     command = [sys.executable, "-m", "serving", str(package), "--port", "0", "--workers", workers]
     with subprocess.Popen(command, cwd=ROOT) as process:
         deadline = time.monotonic() + PATIENCE
