@@ -16,7 +16,7 @@ from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
 from serving.http.openapi import complete_document
 from serving.http.page import ASSETS, add_page
-from serving.http.state import ChangeModel
+from serving.http.state import ChangeModel, ReadMetrics
 from serving.http.v2 import infer
 from serving.http.v2.routes import ROUTERS as V2_ROUTERS
 from serving.middleware.body_limit import BodyLimit
@@ -31,7 +31,10 @@ _DOCUMENTATION = ("/docs", "/openapi.json")
 
 
 def create_app(
-    settings: Settings, names: Sequence[str] | None = None, change_model: ChangeModel | None = None
+    settings: Settings,
+    names: Sequence[str] | None = None,
+    change_model: ChangeModel | None = None,
+    read_metrics: ReadMetrics | None = None,
 ) -> FastAPI:
     """Return the application; its lifespan loads the models and closes them at the end.
 
@@ -40,6 +43,7 @@ def create_app(
     Args:
         names: the models to serve at first, as `Models.load` takes them.
         change_model: makes the changes that admins request; None: they are made in this process only.
+        read_metrics: returns what all workers have counted; None: there is only this process.
     """
 
     @asynccontextmanager
@@ -48,6 +52,7 @@ def create_app(
         await served.load(names)
         app.state.models = served
         app.state.change_model = change_model or served.change
+        app.state.read_metrics = read_metrics
         try:
             yield
         finally:

@@ -1,11 +1,13 @@
 """Probes and metrics. They ignore query parameters: monitors add their own."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
 from serving.errors import NotReadyError
 from serving.http.openapi import error_answer
 from serving.http.schemas import Health
-from serving.http.state import models_of
+from serving.http.state import models_of, read_metrics
 from serving.telemetry import metrics
 
 router = APIRouter(tags=["health"])
@@ -17,8 +19,10 @@ router = APIRouter(tags=["health"])
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )
-def read_metrics() -> Response:  # in a thread: with several workers it reads files
-    return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+async def get_metrics(request: Request) -> Response:
+    workers = await read_metrics(request)
+    # In a thread: there may be many models.
+    return Response(await asyncio.to_thread(metrics.exposition, workers), media_type=metrics.CONTENT_TYPE)
 
 
 @router.get("/healthz", summary="Whether the server is alive")

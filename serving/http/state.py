@@ -7,9 +7,11 @@ from starlette.requests import Request
 
 from serving.engine.models import Action, Models
 from serving.settings import Settings
+from serving.telemetry.metrics import Snapshot
 
 # Takes a model's name and an action; returns the versions served afterwards.
 ChangeModel: TypeAlias = Callable[[str, Action], Awaitable[tuple[str, ...]]]
+ReadMetrics: TypeAlias = Callable[[], Awaitable[Snapshot]]
 
 
 def models_of(request: Request) -> Models:
@@ -28,3 +30,9 @@ def change_model_of(request: Request) -> ChangeModel:
     """Return the function that loads and unloads models, in this process or in all workers."""
     change_model: ChangeModel = request.app.state.change_model
     return change_model
+
+
+async def read_metrics(request: Request) -> Snapshot | None:
+    """Return what all workers have counted, or None if there is only this process."""
+    read: ReadMetrics | None = request.app.state.read_metrics
+    return None if read is None else await read()

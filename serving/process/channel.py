@@ -1,13 +1,12 @@
-"""Calls between the supervisor and a worker: JSON over a pipe."""
+"""Calls between the supervisor and a worker: lines of JSON over a socket pair."""
 
 import asyncio
 import itertools
 import json
 import logging
+import socket
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 from serving.errors import ChangeRefusedError, ServingError
 
@@ -21,32 +20,40 @@ class PeerLostError(Exception):
     """The process at the other end has ended."""
 
 
-class Channel:
-    """One end of a pipe: calls functions of the other end and answers its calls, on the running event loop.
+class Channel(asyncio.Protocol):
+    """One end of a socket pair: calls functions of the other end and answers its calls, on the running event loop.
+
+    Neither end waits for the other to read: a worker that hangs does not hold up its supervisor.
 
     Args:
-        pipe: this end.
         functions: what the other end may call. The other end receives a `ServingError`; other errors are logged here.
-        lost: called once when the other end has closed the pipe.
+        lost: called once when the other end has closed the socket.
     """
 
-    def __init__(self, pipe: Connection, functions: Functions, lost: Callable[[], None]) -> None:
-        self._pipe = pipe
+    def __init__(self, functions: Functions, lost: Callable[[], None]) -> None:
         self._functions = functions
         self._lost = lost
         self._numbers = itertools.count()
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
-        asyncio.get_running_loop().add_reader(pipe.fileno(), self._read)
+        self._line: list[bytes] = []  # the parts of a line whose end has not come
+        self._is_closed = False
+
+    @classmethod
+    async def open(cls, end: socket.socket, functions: Functions, lost: Callable[[], None]) -> Self:
+        """Return a channel over one end of a socket pair, which it closes."""
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(lambda: cls(functions, lost), sock=end)
+        return channel
 
     async def call(self, function: str, *arguments: Any) -> Any:
         """Return the result of a function of the other end.
 
         Raises:
             ChangeRefusedError: the function raised an error.
-            PeerLostError: the other end has closed the pipe.
+            PeerLostError: the other end has closed the socket.
         """
-        if self._pipe.closed:
+        if self._is_closed:
             raise PeerLostError
         number = next(self._numbers)
         self._replies[number] = asyncio.get_running_loop().create_future()
@@ -58,21 +65,32 @@ class Channel:
 
     def close(self) -> None:
         """Close this end; calls that wait for a reply raise PeerLostError."""
-        if self._pipe.closed:
+        if self._is_closed:
             return
-        asyncio.get_running_loop().remove_reader(self._pipe.fileno())
-        self._pipe.close()
+        self._is_closed = True
+        self._transport.abort()
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(PeerLostError())
 
-    def _read(self) -> None:
-        try:
-            kind, number, *content = json.loads(self._pipe.recv_bytes())
-        except (EOFError, OSError):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self._is_closed:
             self.close()
             self._lost()
-            return
+
+    def data_received(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            message = b"".join((*self._line, line))
+            self._line.clear()
+            self._receive(message)
+        self._line.append(rest)
+
+    def _receive(self, message: bytes) -> None:
+        kind, number, *content = json.loads(message)
         if kind == "call":
             task = asyncio.create_task(self._answer(number, *content))
             self._answering.add(task)
@@ -95,5 +113,5 @@ class Channel:
             self._send("error", number, "internal_error", "the server failed to answer; its log has the details")
 
     def _send(self, *message: Any) -> None:
-        with suppress(OSError):  # the other end has closed, as `_read` will notice
-            self._pipe.send_bytes(json.dumps(message).encode())
+        if not self._is_closed:
+            self._transport.write(json.dumps(message).encode() + b"\n")

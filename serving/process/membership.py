@@ -1,36 +1,43 @@
 """A worker's side of the channel to its supervisor."""
 
+import asyncio
 import signal
-from multiprocessing.connection import Connection
+import socket
 from typing import Any
 
 from serving.engine.models import Action, Models, PreparedChange
 from serving.errors import NotReadyError
 from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.latest import Latest
+from serving.telemetry.metrics import Snapshot, snapshot
+
+METRICS_SECONDS = 5.0
 
 
 class Membership:
-    """A worker among others: it answers pings and changes its models when all workers do.
+    """A worker among others: it answers pings, and changes its models when all workers do.
 
     Args:
-        pipe: to the supervisor.
+        end: of a socket pair to the supervisor.
         names: the models to serve at first, as `Models.load` takes them.
     """
 
-    def __init__(self, pipe: Connection, names: list[str] | None) -> None:
+    def __init__(self, end: socket.socket, names: list[str] | None) -> None:
         self.names = names
-        self._pipe = pipe
+        self._end = end
         self._prepared: PreparedChange | None = None
+        self._metrics: Latest[Snapshot] = Latest(lambda: self._channel.call("metrics"))
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Answer pings from now on, on the running event loop; stop as after SIGTERM when the supervisor ends."""
         functions: Functions = {
             "ping": self._ping,
+            "snapshot": self._snapshot,
             "prepare": self._prepare,
             "apply": self._apply,
             "discard": self._discard,
         }
-        self._channel = Channel(self._pipe, functions, lost=lambda: signal.raise_signal(signal.SIGTERM))
+        self._channel = await Channel.open(self._end, functions, lost=lambda: signal.raise_signal(signal.SIGTERM))
 
     async def join(self, models: Models) -> None:
         """Take part in changes of models; return when requests may be accepted."""
@@ -53,8 +60,23 @@ class Membership:
         except PeerLostError as error:
             raise NotReadyError("the server is stopping") from error
 
+    async def metrics(self) -> Snapshot:
+        """Return what all workers have counted.
+
+        Raises:
+            NotReadyError: the server is stopping, or its supervisor does not answer.
+        """
+        try:
+            async with asyncio.timeout(METRICS_SECONDS):
+                return await self._metrics.get()
+        except (PeerLostError, TimeoutError) as error:
+            raise NotReadyError("the metrics of the workers cannot be collected now") from error
+
     async def _ping(self) -> None:
         pass
+
+    async def _snapshot(self) -> Snapshot:
+        return await asyncio.to_thread(snapshot)
 
     async def _prepare(self, name: str, action: Action) -> dict[str, Any]:
         """Load the new models; return their digests and the names served then, to compare them with other workers."""

@@ -7,21 +7,19 @@ import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import time
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
-
-from prometheus_client.multiprocess import mark_process_dead
+from typing import Any, Self
 
 from serving.errors import ModelLoadError, ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.latest import Latest
 from serving.process.membership import Membership
 from serving.process.worker import CANNOT_START, Started, serve, stop_signals
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
+from serving.telemetry.metrics import Snapshot, counted, merge
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +29,8 @@ RESTART_SECONDS = 1.0  # a worker that dies at once is replaced this long after 
 # rather than seconds: the time for which a machine is suspended does not count.
 PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
+
+SNAPSHOT_SECONDS = 1.0  # a worker that takes longer to tell what it has counted is represented by what it told before
 
 # A forked process would lack the threads that ONNX Runtime has started.
 _spawn = multiprocessing.get_context("spawn")
@@ -58,32 +58,41 @@ class Supervisor:
         self._names: list[str] | None = None  # the models that a new worker serves; None: all, until the first joins
         self._changes = 0  # made so far
         self._changing = asyncio.Lock()
+        self._ended: Snapshot = []  # what workers that have ended had counted
+        self._metrics = Latest(self._collect)
 
     def run(self) -> int:
         """Return 0 after a signal; CANNOT_START or 1 if one of the first workers ended before all had started."""
         self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        with tempfile.TemporaryDirectory(prefix="pdeinfer-metrics-") as folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # inherited by the workers, whose metrics add up there
-            return asyncio.run(self._run())
+        return asyncio.run(self._run())
 
     async def _run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
+        collecting = asyncio.create_task(self._collect_regularly())
         exit_codes = await asyncio.gather(*(self._keep_worker() for _ in range(self._settings.workers)))
+        collecting.cancel()
         return max(exit_codes)
 
     async def _keep_worker(self) -> int:
         """Start a worker, and again whenever it has ended, until the server stops."""
         while self._stop_signal is None:
-            functions: Functions = {"join": self._join, "started": self._note_start, "change": self._change}
-            worker = _Worker(self._settings, self._bound, self._names, self._changes, functions)
+            functions: Functions = {
+                "join": self._join,
+                "started": self._note_start,
+                "change": self._change,
+                "metrics": self._read_metrics,
+            }
+            worker = await _Worker.start(self._settings, self._bound, self._names, self._changes, functions)
             self._workers.append(worker)
+            if self._stop_signal is not None:  # it came meanwhile
+                worker.stop(self._stop_signal)
             watching = asyncio.create_task(self._watch(worker))
             exit_code = await worker.ended
             watching.cancel()
             self._workers.remove(worker)
-            mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]  # drops its gauges
+            self._ended = merge((self._ended, counted(worker.snapshot)))
             if self._stop_signal is not None or worker.is_outdated:
                 continue
             if exit_code != CANNOT_START:  # with that code, it has printed the reason itself
@@ -134,6 +143,20 @@ class Supervisor:
                     worker.process.kill()
             return list(states[0]["versions"])
 
+    async def _read_metrics(self, _: "_Worker") -> Snapshot:
+        return await self._metrics.get()
+
+    async def _collect(self) -> Snapshot:
+        """Return what all workers have counted, those that have ended included."""
+        await asyncio.gather(*(worker.update_snapshot() for worker in self._workers))
+        return merge((self._ended, *(worker.snapshot for worker in self._workers)))
+
+    async def _collect_regularly(self) -> None:
+        """Keep the snapshots young: what a worker had counted after its last one is lost when it dies."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await self._metrics.get()
+
     async def _watch(self, worker: "_Worker") -> None:
         """Kill a worker whose event loop stands still."""
         while True:
@@ -160,38 +183,56 @@ class Supervisor:
 class _Worker:
     """A worker process and the channel to it.
 
-    Args:
-        functions: what it may call, each with the worker as the first argument.
-
     Attributes:
         ended: gets the exit code.
         has_joined: whether it takes part in changes of models.
         has_started: whether it accepts requests.
         changes: how many changes of models had been made when it was started.
         is_outdated: whether it was ended because the models changed while it loaded them.
+        snapshot: what it had counted when it was last asked.
     """
 
     def __init__(
-        self,
+        self, settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None, changes: int
+    ) -> None:
+        self.changes = changes
+        self.has_joined = self.has_started = self.is_outdated = False
+        self.snapshot: Snapshot = []
+        self.channel: Channel
+        self.started_at = time.monotonic()
+        self.process = _spawn.Process(target=_work, args=(settings, listening, end, names))
+        self.process.start()
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int | None] = loop.create_future()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def start(
+        cls,
         settings: Settings,
         bound: socket.socket,
         names: list[str] | None,
         changes: int,
         functions: Functions,
-    ) -> None:
-        self.changes = changes
-        self.has_joined = self.has_started = self.is_outdated = False
-        self.started_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[int | None] = loop.create_future()
-        pipe, other_end = _spawn.Pipe()
+    ) -> Self:
+        """Start a worker on a socket of its own.
+
+        Args:
+            functions: what it may call, each with the worker as the first argument.
+        """
+        end, other_end = socket.socketpair()
         with sibling_of(bound) as listening, other_end:
-            self.process = _spawn.Process(target=_work, args=(settings, listening, other_end, names))
-            self.process.start()
-        own_functions: Functions = {name: partial(function, self) for name, function in functions.items()}
-        self.channel = Channel(pipe, own_functions, lost=lambda: None)  # `_end` follows
-        self._tasks: set[asyncio.Task[Any]] = set()
-        loop.add_reader(self.process.sentinel, self._end)
+            worker = cls(settings, listening, other_end, names, changes)
+        own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
+        worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
+        asyncio.get_running_loop().add_reader(worker.process.sentinel, worker._end)
+        return worker
+
+    async def update_snapshot(self) -> None:
+        """Ask what the worker has counted, and keep what it told before if it does not answer in time."""
+        with suppress(PeerLostError, ServingError, TimeoutError):
+            async with asyncio.timeout(SNAPSHOT_SECONDS):
+                self.snapshot = await self.channel.call("snapshot")
 
     def tell(self, function: str) -> asyncio.Task[None]:
         """Call a function of the worker in a task, which also ends when the worker does."""
@@ -230,10 +271,10 @@ def sibling_of(bound: socket.socket) -> socket.socket:
     return sibling
 
 
-def _work(settings: Settings, listening: socket.socket, pipe: Connection, names: list[str] | None) -> None:
+def _work(settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
     configure_logging()
-    membership = Membership(pipe, names)
+    membership = Membership(end, names)
     raise SystemExit(serve(settings, listening, membership.report_start, membership))
 
 

@@ -80,8 +80,10 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
     _return_freed_memory()
     configure_tracing()
-    names, change_model = (membership.names, membership.change) if membership else (None, None)
-    app = create_app(settings, names, change_model)
+    if membership is None:
+        app = create_app(settings)
+    else:
+        app = create_app(settings, membership.names, membership.change, membership.metrics)
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
@@ -96,7 +98,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
 
     async def run() -> int:
         if membership is not None:
-            membership.open()
+            await membership.open()
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]

@@ -1,19 +1,29 @@
-"""Metrics for Prometheus, in base units, added up over all workers."""
+"""Metrics for Prometheus, in base units, held in memory and added up over all workers."""
 
+import operator
 import os
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
-from prometheus_client import (
+# A user's setting for other programs: the client would keep its values in mapped files, and a full disk would kill the
+# server. It is read at import.
+for _name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+    os.environ.pop(_name, None)
+
+from prometheus_client import (  # noqa: E402
     CONTENT_TYPE_LATEST,
     REGISTRY,
-    CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# What one process has counted, as JSON: the name, documentation, type and samples (name, labels, value) of each metric.
+Snapshot: TypeAlias = list[list[Any]]
 
 _MODEL = ("model", "version")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -30,12 +40,9 @@ _QUEUE_SECONDS = Histogram(
 _DECODE_SECONDS = Histogram("pdeinfer_decode_seconds", "Decoding one image and making it fit", _MODEL, buckets=_SECONDS)
 _INFERENCE_SECONDS = Histogram("pdeinfer_inference_seconds", "Computing one batch", _MODEL, buckets=_SECONDS)
 _BATCH_IMAGES = Histogram("pdeinfer_batch_images", "Images computed together", _MODEL, buckets=_IMAGES)
-_ADMITTED_IMAGES = Gauge(
-    "pdeinfer_admitted_images", "Images being decoded, waiting or computed", _MODEL, multiprocess_mode="livesum"
-)
-_MODEL_INFO = Gauge(
-    "pdeinfer_model_info", "1 for a served model", (*_MODEL, "device", "provider"), multiprocess_mode="livemax"
-)
+_ADMITTED_IMAGES = Gauge("pdeinfer_admitted_images", "Images being decoded, waiting or computed", _MODEL)
+_MODEL_INFO_NAME = "pdeinfer_model_info"
+_MODEL_INFO = Gauge(_MODEL_INFO_NAME, "1 for a served model", (*_MODEL, "device", "provider"))
 
 
 class ModelMetrics:
@@ -54,10 +61,58 @@ class ModelMetrics:
         _MODEL_INFO.labels(*self._labels, device, provider).set(is_served)
 
 
-def exposition() -> bytes:
-    """Return all metrics in Prometheus' text format."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+def snapshot() -> Snapshot:
+    """Return what this process has counted so far, without the metrics of Python and of the process."""
+    return [
+        [
+            metric.name,
+            metric.documentation,
+            metric.type,
+            # Without the times of creation, which mean nothing as a sum.
+            [[sample.name, sample.labels, sample.value] for sample in metric.samples if sample.name[-8:] != "_created"],
+        ]
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("pdeinfer_")
+    ]
+
+
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Add snapshots up; `pdeinfer_model_info` is 1 if it is 1 in one of them."""
+    merged: dict[str, tuple[str, str, dict[Any, float]]] = {}
+    for each in snapshots:
+        for name, documentation, kind, samples in each:
+            values = merged.setdefault(name, (documentation, kind, {}))[2]
+            combine = max if name == _MODEL_INFO_NAME else operator.add
+            for sample, labels, value in samples:
+                key = (sample, tuple(labels.items()))
+                values[key] = combine(values[key], value) if key in values else value
+    return [
+        [name, documentation, kind, [[sample, dict(labels), value] for (sample, labels), value in values.items()]]
+        for name, (documentation, kind, values) in merged.items()
+    ]
+
+
+def counted(snapshot: Snapshot) -> Snapshot:
+    """Return what stays of a snapshot when its process has ended: all but the gauges."""
+    return [metric for metric in snapshot if metric[2] != "gauge"]
+
+
+class _Collected:
+    """A snapshot as a collector of prometheus_client."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for name, documentation, kind, samples in self._snapshot:
+            metric = Metric(name, documentation, kind)
+            for sample, labels, value in samples:
+                metric.add_sample(sample, labels, value)
+            yield metric
+
+
+def exposition(workers: Snapshot | None = None) -> bytes:
+    """Return metrics in Prometheus' text format: those of the workers, or else those of this process."""
+    if workers is None:
         return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return generate_latest(_Collected(workers))

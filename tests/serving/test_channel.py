@@ -1,7 +1,8 @@
-"""Calls over a pipe between two processes, here between the two ends in one event loop."""
+"""Calls over a socket pair between two processes, here between the two ends in one event loop."""
 
 import asyncio
-import multiprocessing
+import itertools
+import socket
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from serving.errors import ChangeRefusedError, OverloadedError
 from serving.process import supervisor as module
 from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.latest import Latest
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
 
@@ -20,9 +22,9 @@ def connected(functions: Functions, test: Callable[[Channel, Channel, list[str]]
 
     async def run() -> None:
         lost: list[str] = []
-        near, far = multiprocessing.Pipe()
-        caller = Channel(near, {}, lost=lambda: lost.append("caller"))
-        answering = Channel(far, functions, lost=lambda: lost.append("answering"))
+        near, far = socket.socketpair()
+        caller = await Channel.open(near, {}, lost=lambda: lost.append("caller"))
+        answering = await Channel.open(far, functions, lost=lambda: lost.append("answering"))
         try:
             await test(caller, answering, lost)
         finally:
@@ -79,6 +81,52 @@ def test_calls_to_an_end_that_closes_raise() -> None:
         assert lost == ["caller"]
 
     connected({"hang": hang}, test)
+
+
+def test_an_end_that_does_not_read_does_not_hold_up_the_other() -> None:
+    async def test() -> None:
+        near, far = socket.socketpair()
+        with far:
+            caller = await Channel.open(near, {}, lost=lambda: None)
+            calls = [asyncio.create_task(caller.call("add", "a" * 1_000_000)) for _ in range(8)]
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0.1)
+            caller.close()
+            assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {PeerLostError}
+
+    asyncio.run(test())
+
+
+def test_large_messages_arrive_whole() -> None:
+    async def test(caller: Channel, _: Channel, __: list[str]) -> None:
+        text = "0123456789\n" * 100_000
+        assert await asyncio.gather(*(caller.call("echo", text, number) for number in range(3))) == [
+            [text, number] for number in range(3)
+        ]
+
+    async def echo(*arguments: Any) -> list[Any]:
+        return list(arguments)
+
+    connected({"echo": echo}, test)
+
+
+def test_those_who_ask_at_the_same_time_share_a_result_that_is_not_older_than_their_question() -> None:
+    async def test() -> None:
+        calls = itertools.count(1)
+
+        async def slow() -> int:
+            number = next(calls)
+            await asyncio.sleep(0.01)
+            return number
+
+        latest = Latest(slow)
+        first = asyncio.create_task(latest.get())
+        await asyncio.sleep(0.005)
+        assert await asyncio.gather(*(latest.get() for _ in range(5))) == [2] * 5
+        assert await first == 1
+        assert await latest.get() == 3
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize(("has_started", "intervals"), [(True, 6), (False, 10)])

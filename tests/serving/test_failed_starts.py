@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 
@@ -41,16 +42,21 @@ def test_workers_that_cannot_start_stop_the_server_with_exit_code_2() -> None:
 
 @pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
 def test_a_first_worker_that_ends_stops_the_server(
-    worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Worker:
         process = SimpleNamespace(pid=0)
         has_started = is_outdated = False
+        snapshot: list[Any] = []  # noqa: RUF012
+
+        @classmethod
+        async def start(cls, *_: object) -> Self:
+            return cls()
 
         def tell(self, _: str) -> asyncio.Task[None]:
             return asyncio.create_task(asyncio.sleep(0))
 
-        def __init__(self, *_: object) -> None:
+        def __init__(self) -> None:
             self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             if not stopped:
                 self.ended.set_result(worker_code)
@@ -65,7 +71,6 @@ def test_a_first_worker_that_ends_stops_the_server(
 
     stopped: list[int] = []
     monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with socket.socket() as bound:
         assert asyncio.run(Supervisor(Settings(workers=2), bound, started)._run()) == exit_code
 
