@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import mimetypes
 import os
 import signal
 import socket
@@ -14,7 +15,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import TypeAlias
 
+import PIL.Image
 import uvicorn
+from starlette.concurrency import run_in_threadpool
 
 from pdeinfer import PdeinferError
 from serving.app import create_app
@@ -99,6 +102,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     async def run() -> int:
         if membership is not None:
             await membership.open()
+        await run_in_threadpool(_import_what_requests_need)
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
@@ -124,6 +128,15 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
+
+
+def _import_what_requests_need() -> None:
+    """Load what libraries load when a request first needs it: by then the disk may be gone.
+
+    Running this in Starlette's thread pool loads the pool.
+    """
+    PIL.Image.init()
+    mimetypes.init()
 
 
 def cannot_listen(settings: Settings, error: OSError) -> int:

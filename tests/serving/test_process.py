@@ -1,5 +1,6 @@
 """A real server process on a real socket: limits, signals, workers that die."""
 
+import gzip
 import json
 import os
 import re
@@ -7,12 +8,15 @@ import select
 import signal
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from io import BytesIO
 from pathlib import Path
 
 import httpx2
 import numpy as np
+import PIL.Image
 import pytest
 
 from serving.http.protocol import MAX_HEAD_BYTES
@@ -407,3 +411,50 @@ def test_a_restart_can_listen_while_closed_connections_of_former_workers_linger(
         former.close()
     for now in listen(port):
         now.close()
+
+
+NOTES_FILES = """\
+import sys
+from pdeinfer.cli import main as cli
+from serving.process import worker
+
+def note(event, arguments):
+    # FastAPI reads the source of an operation when it is first used, and does without if that fails.
+    name = str(arguments[0]) if arguments else ""
+    if event == "import" or event == "open" and not name.startswith("/proc/") and not name.endswith(".py"):
+        print("FILE", event, name, file=sys.stderr)
+
+startup = worker.Server.startup
+
+async def noted(server, sockets=None):
+    await startup(server, sockets)
+    sys.addaudithook(note)
+
+worker.Server.startup = noted
+sys.exit(cli.main())
+"""
+
+
+def test_no_file_is_opened_and_no_module_imported_while_serving(
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray
+) -> None:
+    with running_server(tmp_path / "log", str(package_folder), program=("-c", NOTES_FILES)) as server:
+        picture = PIL.Image.fromarray(np.kron(pixels[0, :, :, 0], np.ones((30, 30), np.uint8)))
+        images = [b"garbage", b"\x89PNG\r\n\x1a\ncut off"]
+        for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM"):
+            file = BytesIO()
+            picture.convert("RGB").save(file, kind)
+            images.append(file.getvalue())
+        with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
+            for image in images:
+                client.post("/classify", content=image, headers={"Content-Type": "image/png"})
+                client.post("/classify", files={"file": ("a.png", image)})
+                body = gzip.compress(json.dumps({"images": [{"content": b64encode(image).decode()}]}).encode())
+                headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+                client.post("/classify", content=body, headers=headers)
+            data = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": pixels[0].ravel().tolist()}
+            assert client.post("/v2/models/tiny-grey/infer", json={"inputs": [data]}).status_code == 200
+            for path in ("/models", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json", "/v2", "/nowhere"):
+                client.get(path)
+
+        assert "FILE" not in server.log.read_text()
