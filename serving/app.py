@@ -14,6 +14,8 @@ from serving.http import admin, classify, health, inspect, models
 from serving.http.body import ImageRoute
 from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
+from serving.http.inspect_page import FILES, add_inspect_page
+from serving.http.inspect_page import PATH as PAGE
 from serving.http.openapi import complete_document
 from serving.http.page import ASSETS, add_page
 from serving.http.state import ChangeModel, ReadMetrics
@@ -27,7 +29,7 @@ from serving.middleware.security import ApiKeys, SecurityHeaders
 from serving.settings import Settings
 
 _PROBES = ("/healthz", "/readyz", "/v2/health/")
-_DOCUMENTATION = ("/docs", "/openapi.json")
+_OPEN = ("/docs", "/openapi.json", FILES)
 
 
 def create_app(
@@ -87,7 +89,7 @@ def create_app(
     # The last one added sees a request first.
     app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(ApiKeys, keys=keys)
+    app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, budget=budget, timeout=settings.body_timeout)
     if settings.cors_origins:
         app.add_middleware(
@@ -107,6 +109,7 @@ def create_app(
 
 def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
     add_page(app)
+    add_inspect_page(app)
     app.router.routes.append(ImageRoute(classify.PATH, classify.classify, budget))
     app.router.routes.append(ImageRoute(inspect.PATH, inspect.inspect, budget))
     app.router.routes.extend(ImageRoute(path, infer.infer, budget) for path in infer.PATHS)
@@ -122,5 +125,5 @@ def _keys(settings: Settings) -> dict[str, list[str]]:
     keys = [*settings.keys(), *admin_keys] if settings.keys() else []
     paths = {"/": keys, "/admin": admin_keys, "/metrics": keys if settings.metrics_need_key else []}
     paths.update((path, keys if settings.probes_need_key else []) for path in _PROBES)
-    paths.update((path, []) for path in _DOCUMENTATION)
+    paths.update((path, []) for path in _OPEN)
     return paths

@@ -67,8 +67,8 @@ OPERATION: dict[str, Any] = {
         MODEL_PARAMETER,
         _parameter(
             "layer",
-            "the PDE layer to return the arrays of, from 1; by default, all of them",
-            {"type": "integer", "minimum": 1, "maximum": _MAX_LAYER},
+            "the PDE layer to return the arrays of, from 1; 0 for none; by default, all of them",
+            {"type": "integer", "minimum": 0, "maximum": _MAX_LAYER},
         ),
         _parameter("dt", "another time step", {"type": "number", "minimum": _MIN_DT, "maximum": _MAX_DT}),
         _parameter("num_steps", "another number of steps", {"type": "integer", "minimum": 1, "maximum": _MAX_STEPS}),
@@ -130,7 +130,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
     query = parse_query(request, *_PARAMETERS)
     models = models_of(request)
     served = find_model(models, query.get("model"))
-    layer, change = _integer(query, "layer", _MAX_LAYER), _change(query)
+    layer, change = _integer(query, "layer", 0, _MAX_LAYER), _change(query)
     content_type = media_type(request)
     body, deadline = await read_body(request, hold)
     parsing = parse_uploads(body, content_type, 1, models.threads)
@@ -140,7 +140,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
         inspected = await served.inspect((name or "image 1", content), change, deadline)
     except ImageError as error:
         raise ApiError(code_of(error), str(error)) from None
-    if layer is not None and layer > max(1, len(inspected.layers)):
+    if layer is not None and layer > len(inspected.layers):
         raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
     answer = await until(deadline, models.threads.run(_answer, served, name, inspected, layer))
     return Response(answer, media_type="application/json")
@@ -149,7 +149,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
 def _change(query: dict[str, str]) -> Change:
     return Change(
         _dt(query),
-        _integer(query, "num_steps", _MAX_STEPS),
+        _integer(query, "num_steps", 1, _MAX_STEPS),
         advection=_boolean(query, "advection"),
         diffusion=_boolean(query, "diffusion"),
     )
@@ -164,12 +164,14 @@ def _dt(query: dict[str, str]) -> float | None:
     return float(text)
 
 
-def _integer(query: dict[str, str], name: str, highest: int) -> int | None:
+def _integer(query: dict[str, str], name: str, lowest: int, highest: int) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    if not _NUMBER.fullmatch(text) or "." in text or not 1 <= int(text) <= highest:
-        raise ApiError("invalid_parameter", f"{name}: expected an integer from 1 to {highest}, got {text[:20]!r}")
+    if not _NUMBER.fullmatch(text) or "." in text or not lowest <= int(text) <= highest:
+        raise ApiError(
+            "invalid_parameter", f"{name}: expected an integer from {lowest} to {highest}, got {text[:20]!r}"
+        )
     return int(text)
 
 

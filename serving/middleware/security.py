@@ -44,10 +44,12 @@ class ApiKeys:
 
     Args:
         keys: by path prefix; the longest prefix decides, and a prefix without keys is open.
+        open_paths: whole paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, app: ASGIApp, keys: Mapping[str, Collection[str]], open_paths: Collection[str] = ()) -> None:
         self.app = app
+        self._open_paths = open_paths
         longest_first = sorted(keys, key=len, reverse=True)
         self._keys = [(prefix, [_digest(os.fsencode(key)) for key in keys[prefix]]) for prefix in longest_first]
 
@@ -61,7 +63,7 @@ class ApiKeys:
 
     def _may_pass(self, scope: Scope) -> bool:
         keys = next((keys for prefix, keys in self._keys if scope["path"].startswith(prefix)), [])
-        if not keys:
+        if not keys or scope["path"] in self._open_paths:
             return True
         headers = Headers(scope=scope)
         scheme, _, token = headers.get("authorization", "").strip(_WHITE_SPACE).partition(" ")

@@ -99,6 +99,7 @@ def test_layer_chooses_the_arrays(post: Callable[..., Response]) -> None:
     for key in ("fields", "levels", "stable"):
         assert [layer[key] is None for layer in layers] == [True, False, True]
     assert [layer["shape"] for layer in layers] == [[32, 32, 16], [16, 16, 32], [8, 8, 64]]
+    assert [layer["levels"] for layer in post(PHOTO, model="cifar10-global", layer=0).json()["layers"]] == [None] * 3
 
 
 def test_values_without_bound_have_no_answer(post: Callable[..., Response]) -> None:
@@ -135,7 +136,7 @@ def test_arrays_beyond_the_limit_are_refused(post: Callable[..., Response], monk
         ("num_steps", "21"),
         ("num_steps", "1.5"),
         ("num_steps", "٣"),
-        ("layer", "0"),
+        ("layer", "-1"),
         ("layer", "2"),
         ("advection", "no"),
         ("diffusion", ""),

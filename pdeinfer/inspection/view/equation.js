@@ -1,0 +1,60 @@
+// The equation of the PDE layers in MathML, with the terms that are switched off struck out.
+
+const MATH = "http://www.w3.org/1998/Math/MathML";
+
+function m(tag, ...children) {
+  const element = document.createElementNS(MATH, tag);
+  element.append(...children);
+  return element;
+}
+
+const symbol = (text) => m("mi", text);
+const sign = (text) => m("mo", text);
+// Spaced by hand: an operator at the edge of a group would lose its space.
+const plus = () => {
+  const element = sign("+");
+  element.setAttribute("lspace", "0.3em");
+  element.setAttribute("rspace", "0.3em");
+  element.setAttribute("form", "infix");
+  return element;
+};
+const rate = (over, by) => m("mfrac", m("mrow", sign("∂"), ...over), m("mrow", sign("∂"), symbol(by)));
+const product = (field) => [sign("("), symbol(field), symbol("H"), sign(")")];
+const diffusivity = (axis) => m("msub", symbol("D"), symbol(axis));
+const spread = (axis) => m("mrow", rate([], axis), m("mrow", sign("("), diffusivity(axis), rate([symbol("H")], axis), sign(")")));
+
+/** Write the equation into an element; `values` says whether advection and diffusion are on. */
+export function equation(element, { advection, diffusion }) {
+  const group = (name, isOn, ...children) => {
+    const row = m("mrow", ...children);
+    row.setAttribute("class", isOn ? name : `${name} off`);
+    return row;
+  };
+  const math = m(
+    "math",
+    m(
+      "mrow",
+      rate([symbol("H")], "t"),
+      plus(),
+      group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")),
+      sign("="),
+      group("diffusion", diffusion, spread("x"), plus(), spread("y")),
+      plus(),
+      group("source", true, symbol("f")),
+    ),
+  );
+  math.setAttribute("display", "block");
+  const words = document.createElement("p");
+  words.className = "legend-line";
+  for (const [name, text] of [
+    ["advection", `advection moves H with the velocity (u, v)${advection ? "" : ": off"}`],
+    ["diffusion", `diffusion spreads it by Dx and Dy${diffusion ? "" : ": off"}`],
+    ["source", "the source f feeds the layer's input"],
+  ]) {
+    const span = document.createElement("span");
+    span.className = name;
+    span.textContent = text;
+    words.append(span);
+  }
+  element.replaceChildren(math, words);
+}

@@ -1,0 +1,413 @@
+// The page: takes a picture, asks the server, shows the answers, and lets the equation be changed.
+
+import { bars, decode, h, seen, times } from "./answer.js";
+import { equation } from "./equation.js";
+import { pixelCanvas } from "./maps.js";
+import { camera, drawing } from "./sources.js";
+import { PdeView } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+
+const SAMPLES = [
+  ["ship", "ship"], ["airplane", "airplane"], ["automobile", "automobile"], ["frog", "frog"],
+  ["digit-0", "0"], ["digit-3", "3"], ["digit-5", "5"], ["digit-7", "7"],
+];
+
+const HINT = "Change the equation: the network is computed again, with the new values in all of its PDE layers.";
+
+let key = ""; // in memory only
+let models = [];
+let picture = null; // { blob, name, sample }
+let answer = null; // of the model as trained, decoded
+let latest = 0; // counts requests: an answer that was overtaken is dropped
+const view = new PdeView($("view"));
+
+// --- the server ------------------------------------------------------------------------------------------------------
+
+/** An error with a message for the reader. */
+class Problem extends Error {}
+
+async function ask(path, options = {}) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  } catch {
+    throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
+  }
+  if (response.ok) return response.json();
+  const error = (await response.json().catch(() => null))?.error;
+  if (response.status === 401 && (await askForKey())) return ask(path, options);
+  throw new Problem(explain(response.status, error));
+}
+
+function explain(status, error) {
+  const detail = error?.message ? error.message.charAt(0).toUpperCase() + error.message.slice(1) : "";
+  switch (error?.code) {
+    case "unauthorized":
+      return "This server asks for an API key.";
+    case "overloaded":
+      return "The server is busy. Try again in a moment.";
+    case "not_ready":
+      return "The server is about to stop, or has no model loaded. Try again later.";
+    case "deadline_exceeded":
+      return "The server ran out of time. Try again, or take a smaller picture.";
+    case "body_too_large":
+      return `The file is too large: ${error.message}.`;
+    case "image_too_large":
+      return `The picture is too large. ${detail}.`;
+    case "invalid_image":
+      return `This file cannot be read as a picture. ${detail}.`;
+    case "inference_failed":
+    case "internal_error":
+      return "The server failed on this picture. Its log says why.";
+    default:
+      return detail ? `${detail}.` : `The server answered with status ${status}.`;
+  }
+}
+
+function askForKey() {
+  const dialog = $("key-dialog");
+  $("key").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener(
+      "close",
+      () => {
+        const isGiven = dialog.returnValue === "use" && $("key").value !== "";
+        if (isGiven) key = $("key").value.trim();
+        $("key").value = "";
+        resolve(isGiven);
+      },
+      { once: true },
+    );
+  });
+}
+
+function inspect(blob, name, parameters) {
+  const form = new FormData();
+  form.append("file", blob, name);
+  return ask(`inspect?${new URLSearchParams(parameters)}`, { method: "POST", body: form }).then(decode);
+}
+
+// --- messages --------------------------------------------------------------------------------------------------------
+
+function say(text, retry = null) {
+  const box = $("message");
+  box.hidden = !text;
+  box.replaceChildren(...(text ? [h("span", {}, text)] : []));
+  if (text && retry) {
+    const button = h("button", { type: "button" }, "Try again");
+    button.addEventListener("click", retry);
+    box.append(button);
+  }
+}
+
+/** Run work for the reader; show what went wrong. */
+async function attempt(work, retry = null) {
+  document.body.classList.add("busy");
+  try {
+    const result = await work();
+    say("");
+    return result;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(error.message, retry);
+    return undefined;
+  } finally {
+    document.body.classList.remove("busy");
+  }
+}
+
+// --- the state in the address ----------------------------------------------------------------------------------------
+
+function readAddress() {
+  const values = new URLSearchParams(location.hash.slice(1));
+  const number = (name) => (/^\d+$/.test(values.get(name) ?? "") ? Number(values.get(name)) : null);
+  const channel = values.get("channel");
+  return {
+    model: values.get("model"),
+    other: values.get("other"),
+    sample: values.get("sample"),
+    view: {
+      layer: Math.max(1, number("layer") ?? 1),
+      show: values.get("show") ?? "H",
+      channel: ["mean", "all"].includes(channel) ? channel : (number("channel") ?? 0),
+      step: number("step"),
+      arrows: values.get("arrows") === "true",
+    },
+  };
+}
+
+function writeAddress() {
+  const { layer, show, channel, step, arrows } = view.state;
+  const values = { model: $("model").value, layer, show, channel };
+  if (step !== null) values.step = step;
+  if (arrows) values.arrows = arrows;
+  if ($("other").value) values.other = $("other").value;
+  if (picture?.sample) values.sample = picture.sample;
+  history.replaceState(null, "", `#${new URLSearchParams(values)}`);
+}
+
+// --- models ----------------------------------------------------------------------------------------------------------
+
+const model = () => models.find(({ name }) => name === $("model").value);
+
+async function loadModels() {
+  const listed = await ask("models");
+  models = [...new Map(listed.models.toReversed().map((entry) => [entry.name, entry])).values()].toReversed();
+  const option = ({ name }) => h("option", { value: name }, name);
+  const wanted = readAddress();
+  $("model").replaceChildren(...models.map(option));
+  $("other").replaceChildren(h("option", { value: "" }, "no other"), ...models.map(option));
+  const has = (name) => models.some((entry) => entry.name === name);
+  if (has(wanted.model)) $("model").value = wanted.model;
+  else if (listed.default) $("model").value = listed.default;
+  if (has(wanted.other)) $("other").value = wanted.other;
+  Object.assign(view.state, wanted.view);
+  showSamples();
+  if (SAMPLES.some(([name]) => name === wanted.sample)) await takeSample(wanted.sample);
+}
+
+function showSamples() {
+  const labels = new Set(models.flatMap((entry) => entry.labels));
+  $("samples").replaceChildren(
+    ...SAMPLES.filter(([, label]) => labels.has(label)).map(([name, label]) => {
+      const image = h("img", { src: `page/samples/${name}.png`, alt: "", width: 56, height: 56 });
+      const button = h("button", { type: "button", "data-sample": name, "aria-label": `sample: ${label}` }, image);
+      button.addEventListener("click", () => attempt(() => takeSample(name)));
+      return h("li", {}, button);
+    }),
+  );
+}
+
+function card(entry, isOpen) {
+  const number = new Intl.NumberFormat("en");
+  const { metrics, training, pde } = entry;
+  const rows = [
+    ["classes", entry.labels.length > 12 ? `${entry.labels.length}` : entry.labels.join(", ")],
+    ["trained on", [training.dataset, training.epochs && `${training.epochs} epochs`, training.seed !== null && `seed ${training.seed}`].filter(Boolean).join(", ") || "not recorded"],
+    ["test accuracy", metrics.test_accuracy ? `${(100 * metrics.test_accuracy).toFixed(2)} %${metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : ""}, one seed` : "not recorded"],
+    ["parameters", number.format(entry.parameters)],
+    ["multiply-adds", number.format(entry.macs)],
+    ["PDE layers", pde ? `K = ${pde.num_steps} step${pde.num_steps > 1 ? "s" : ""} of dt = ${pde.dt}` : "none"],
+    ["runs on", `${entry.device}, ${entry.precision}`],
+  ];
+  const limits = [
+    `It knows ${entry.labels.length} classes and assigns every picture to one of them. Its probabilities are not calibrated.`,
+    `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
+    "The accuracy is that on test images of the same source. Other pictures lower it.",
+    weakest(entry),
+  ].filter(Boolean);
+  return h(
+    "details",
+    { className: "model-card", open: isOpen },
+    h("summary", {}, `About ${entry.name}`),
+    h("dl", {}, ...rows.flatMap(([term, text]) => [h("dt", {}, term), h("dd", {}, text)])),
+    h("ul", {}, ...limits.map((text) => h("li", {}, text))),
+  );
+}
+
+function weakest({ metrics, labels }) {
+  if (!Array.isArray(metrics.confusion)) return null;
+  const shares = metrics.confusion.map((row, index) => row[index] / row.reduce((sum, count) => sum + count, 0));
+  const worst = shares.indexOf(Math.min(...shares));
+  return `The weakest class is ${labels[worst]}: ${(100 * shares[worst]).toFixed(1)} % of its test images are recognised.`;
+}
+
+// --- pictures --------------------------------------------------------------------------------------------------------
+
+async function takeSample(name) {
+  const [, label] = SAMPLES.find(([sample]) => sample === name);
+  if (!model()?.labels.includes(label)) {
+    $("model").value = models.find((entry) => entry.labels.includes(label)).name;
+    if ($("other").value && !models.find((entry) => entry.name === $("other").value).labels.includes(label)) $("other").value = "";
+  }
+  const response = await fetch(`page/samples/${name}.png`).catch(() => null);
+  if (!response?.ok) throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
+  await take(await response.blob(), `${name}.png`, name);
+}
+
+/** Take a picture: show it and ask for its answer. */
+async function take(blob, name, sample = null) {
+  picture = { blob, name, sample };
+  const preview = $("preview");
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(blob);
+  preview.alt = sample ? `sample: ${sample}` : `your picture ${name}`;
+  preview.hidden = false;
+  await preview.decode().catch(() => (preview.hidden = true)); // a format that only the server knows
+  preview.classList.toggle("small", preview.naturalWidth < 64);
+  await classify();
+}
+
+// --- answers ---------------------------------------------------------------------------------------------------------
+
+const answerOf = (name, layer) => inspect(picture.blob, picture.name, { model: name, layer });
+
+async function classify() {
+  if (!picture) return;
+  const number = ++latest;
+  const names = [$("model").value, $("other").value].filter(Boolean);
+  const found = await Promise.all(names.map((name, index) => answerOf(name, index === 0 && model().pde ? view.state.layer : 0)));
+  if (number !== latest) return;
+  [answer] = found;
+  showAnswers(found);
+  showLayers(answer);
+  setValues(answer.trained_values);
+  writeAddress();
+}
+
+function showAnswers(found, before = null) {
+  $("answers").replaceChildren(
+    ...found.map((one, index) => {
+      const entry = models.find(({ name }) => name === one.model);
+      const cost = `${(entry.macs / 1e6).toFixed(entry.macs < 1e6 ? 2 : 1)} M multiply-adds, ${(entry.parameters / 1000).toFixed(entry.parameters < 10000 ? 1 : 0)} k parameters`;
+      return h(
+        "article",
+        { className: "answer", "aria-label": one.model },
+        found.length > 1 ? h("h3", {}, one.model) : null,
+        h("div", { className: "verdict" }, seen(one.pixels), h("div", {}, bars(one.top, index === 0 ? before : null), h("p", { className: "note cost" }, cost))),
+        times(one.milliseconds),
+        card(entry, found.length === 1 && innerWidth > 960),
+      );
+    }),
+  );
+}
+
+function showLayers(inspection) {
+  const hasLayers = inspection.layers.length > 0;
+  $("view").hidden = !hasLayers;
+  $("values").hidden = !hasLayers;
+  $("pde-note").hidden = hasLayers;
+  if (hasLayers) view.setInspection(inspection);
+  else {
+    $("pde-note").textContent = inspection.trained_values
+      ? `The package of ${inspection.model} does not describe its PDE layers: export the model again.`
+      : `${inspection.model} has no PDE layers: there is no equation in it. Choose another model to see one at work.`;
+  }
+}
+
+// --- play ------------------------------------------------------------------------------------------------------------
+
+let isAsking = false; // one request at a time; the last values win
+let isWaiting = false;
+
+const values = () => ({
+  dt: Number((10 ** Number($("dt").value)).toPrecision(2)),
+  num_steps: Number($("num-steps").value),
+  advection: $("advection").checked,
+  diffusion: $("diffusion").checked,
+});
+
+function setValues(trained) {
+  if (!trained) return;
+  $("dt").value = Math.log10(trained.dt);
+  $("num-steps").value = trained.num_steps;
+  $("advection").checked = trained.advection;
+  $("diffusion").checked = trained.diffusion;
+  for (const name of ["dt", "num-steps", "advection", "diffusion", "reset"]) $(name).disabled = !answer.can_change;
+  if (!trained.advection) $("advection").disabled = true;
+  if (!trained.diffusion) $("diffusion").disabled = true;
+  $("play-note").textContent = answer.can_change ? HINT : `The package of ${answer.model} was made before its equation could be changed: export it again.`;
+  showValues();
+}
+
+function showValues() {
+  const now = values();
+  $("dt-text").value = String(now.dt);
+  $("dt").setAttribute("aria-valuetext", String(now.dt));
+  $("num-steps-text").value = String(now.num_steps);
+  equation($("equation"), now);
+}
+
+async function play() {
+  showValues();
+  if (isAsking) {
+    isWaiting = true;
+    return;
+  }
+  isAsking = true;
+  try {
+    do {
+      isWaiting = false;
+      const [number, started] = [latest, performance.now()];
+      const blob = await pixelCanvas(answer.pixels).convertToBlob(); // what the network saw: exact, and small
+      const changed = await inspect(blob, picture.name, { model: answer.model, layer: view.state.layer, ...values() });
+      if (number !== latest) return;
+      const { step } = view.state;
+      const wasLast = step === null || step >= view.layer.numLevels - 1;
+      if (wasLast) view.state.step = null;
+      view.setInspection(changed);
+      showChanged(changed, performance.now() - started);
+      say("");
+    } while (isWaiting);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(error.message, play);
+  } finally {
+    isAsking = false;
+  }
+}
+
+function showChanged(changed, milliseconds) {
+  const article = $("answers").firstElementChild;
+  const list = article.querySelector(".bars, .verdict .note");
+  const isTrained = JSON.stringify(changed.values) === JSON.stringify(answer.trained_values);
+  list.replaceWith(bars(changed.top, isTrained ? null : answer.top));
+  const [best] = changed.top ?? [];
+  const text = !best ? "no answer" : best.index === answer.top[0].index ? `still ${best.label}` : `${answer.top[0].label} has become ${best.label}`;
+  $("play-note").textContent = isTrained ? HINT : `Changed: ${text}. Computed and shown in ${Math.round(milliseconds)} ms.`;
+}
+
+// --- start -----------------------------------------------------------------------------------------------------------
+
+view.addEventListener("change", ({ detail }) => {
+  writeAddress();
+  // The arrays of one layer come at a time.
+  if (detail.layer && answer && !view.layer) play();
+});
+for (const id of ["dt", "num-steps", "advection", "diffusion"]) $(id).addEventListener("input", play);
+$("reset").addEventListener("click", () => {
+  setValues(answer.trained_values);
+  play();
+});
+$("values").addEventListener("submit", (event) => event.preventDefault());
+for (const id of ["model", "other"]) {
+  $(id).addEventListener("change", () => {
+    writeAddress();
+    attempt(classify, () => attempt(classify));
+  });
+}
+
+const takeFile = (file) => attempt(() => take(file, file.name || "picture.png"), () => takeFile(file));
+$("file").addEventListener("change", () => {
+  const [file] = $("file").files;
+  if (file) takeFile(file);
+  $("file").value = ""; // the same file can be chosen again
+});
+for (const type of ["dragover", "drop", "dragleave"]) {
+  addEventListener(type, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", type === "dragover");
+    if (type !== "drop") return;
+    const [file] = event.dataTransfer.files;
+    if (file) takeFile(file);
+    else say("Drop a picture file here; that was something else.");
+  });
+}
+addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) takeFile(file);
+  else if (event.target !== $("key")) say("The clipboard holds no picture.");
+});
+$("enter-key").addEventListener("click", async () => {
+  if (await askForKey()) start();
+});
+camera($("camera"), $("camera-dialog"), takeFile, say);
+drawing($("draw"), $("draw-dialog"), () => model()?.training.dataset, takeFile);
+
+const start = () => attempt(loadModels, start);
+equation($("equation"), { advection: true, diffusion: true });
+start();

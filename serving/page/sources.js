@@ -1,0 +1,106 @@
+// Pictures from the camera and from a drawing.
+
+const $ = (id) => document.getElementById(id);
+
+/** Let a button open the camera's dialog; `take` gets the picture as a File. */
+export function camera(button, dialog, take, say) {
+  const video = $("video");
+  let stream = null;
+  const stop = () => {
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+  };
+  button.addEventListener("click", async () => {
+    if (!navigator.mediaDevices) {
+      say("The browser gives the camera to pages over HTTPS or on this machine only.");
+      return;
+    }
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    } catch (error) {
+      say(error.name === "NotAllowedError" ? "The camera was not allowed." : "No camera was found.");
+      return;
+    }
+    video.srcObject = stream;
+    dialog.showModal();
+    await video.play();
+  });
+  $("camera-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", stop);
+  $("shoot").addEventListener("click", () => {
+    const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }).then((blob) => {
+      dialog.close();
+      take(new File([blob], "camera.jpg", { type: blob.type }));
+    });
+  });
+}
+
+/** Let a button open the drawing's dialog; `dataset` names the digits that the model knows. */
+export function drawing(button, dialog, dataset, take) {
+  const pad = $("pad");
+  const context = pad.getContext("2d", { willReadFrequently: true });
+  let last = null;
+  const wipe = () => {
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, pad.width, pad.height);
+  };
+  const place = (event) => {
+    const box = pad.getBoundingClientRect();
+    return [((event.clientX - box.left) * pad.width) / box.width, ((event.clientY - box.top) * pad.height) / box.height];
+  };
+  const stroke = (event) => {
+    const point = place(event);
+    context.strokeStyle = "#fff";
+    context.lineWidth = 26;
+    context.lineCap = context.lineJoin = "round";
+    context.beginPath();
+    context.moveTo(...(last ?? point));
+    context.lineTo(...point);
+    context.stroke();
+    last = point;
+  };
+  button.addEventListener("click", () => {
+    wipe();
+    dialog.showModal();
+  });
+  pad.addEventListener("pointerdown", (event) => {
+    pad.setPointerCapture(event.pointerId);
+    last = null;
+    stroke(event);
+  });
+  pad.addEventListener("pointermove", (event) => event.buttons && stroke(event));
+  $("wipe").addEventListener("click", wipe);
+  $("draw-close").addEventListener("click", () => dialog.close());
+  $("drawn").addEventListener("click", async () => {
+    const blob = await framed(pad, context, dataset() === "mnist" ? 0.2 : 0);
+    dialog.close();
+    take(new File([blob], "drawing.png", { type: blob.type }));
+  });
+}
+
+/** Return a square picture of what was drawn, as the data sets frame their digits. */
+function framed(pad, context, margin) {
+  const { width, height } = pad;
+  const { data } = context.getImageData(0, 0, width, height);
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (data[4 * (y * width + x)] > 60) {
+        [left, right] = [Math.min(left, x), Math.max(right, x)];
+        [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+      }
+    }
+  }
+  if (right < 0) [left, top, right, bottom] = [0, 0, width - 1, height - 1];
+  const size = Math.max(right - left, bottom - top) + 1;
+  const side = Math.round(size * (1 + 2 * margin));
+  const canvas = new OffscreenCanvas(side, side);
+  const target = canvas.getContext("2d");
+  target.fillStyle = "#000";
+  target.fillRect(0, 0, side, side);
+  const [x, y] = [(side - (right - left + 1)) / 2, (side - (bottom - top + 1)) / 2];
+  target.drawImage(pad, left, top, right - left + 1, bottom - top + 1, x, y, right - left + 1, bottom - top + 1);
+  return canvas.convertToBlob();
+}
