@@ -55,9 +55,9 @@ function explain(status, error) {
     case "body_too_large":
       return `The file is too large: ${error.message}.`;
     case "image_too_large":
-      return `The picture is too large. ${detail}.`;
+      return `The picture is too large: ${error.message}.`;
     case "invalid_image":
-      return `This file cannot be read as a picture. ${detail}.`;
+      return `This file cannot be read as a picture: ${error.message}.`;
     case "inference_failed":
     case "internal_error":
       return "The server failed on this picture. Its log says why.";

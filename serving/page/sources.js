@@ -53,7 +53,7 @@ export function drawing(button, dialog, dataset, take) {
   const stroke = (event) => {
     const point = place(event);
     context.strokeStyle = "#fff";
-    context.lineWidth = 26;
+    context.lineWidth = 32;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
     context.moveTo(...(last ?? point));
@@ -74,7 +74,7 @@ export function drawing(button, dialog, dataset, take) {
   $("wipe").addEventListener("click", wipe);
   $("draw-close").addEventListener("click", () => dialog.close());
   $("drawn").addEventListener("click", async () => {
-    const blob = await framed(pad, context, dataset() === "mnist" ? 0.2 : 0);
+    const blob = await framed(pad, context, dataset() === "mnist" ? 0.2 : 0.08);
     dialog.close();
     take(new File([blob], "drawing.png", { type: blob.type }));
   });

@@ -14,16 +14,17 @@ PATIENCE = 60  # seconds, for a busy machine
 
 
 class Page:
-    """A browser's page; `complaints` collects its errors and warnings."""
+    """A browser's page; `complaints` collects its errors and warnings, `requested` the addresses that it asks for."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._last_id = 0
         self._session: str | None = None
         self.complaints: list[str] = []
+        self.requested: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "DOM"):
+        for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -42,7 +43,9 @@ class Page:
 
     def _note(self, event: dict[str, Any]) -> None:
         parameters = event.get("params", {})
-        if event["method"] == "Runtime.exceptionThrown":
+        if event["method"] == "Network.requestWillBeSent":
+            self.requested.append(parameters["request"]["url"])
+        elif event["method"] == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(parameters["exceptionDetails"]))
         elif event["method"] == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
             self.complaints.append(json.dumps(parameters["entry"]))
@@ -50,8 +53,8 @@ class Page:
             self.complaints.append(json.dumps(parameters["args"]))
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression."""
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of a JavaScript expression, awaited if it is a promise."""
+        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, (expression, result)
         return result["result"].get("value")
 
@@ -74,6 +77,23 @@ class Page:
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def press(self, key: str, times: int = 1) -> None:
+        """Press a key, such as "ArrowRight", on the element that has the focus."""
+        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Escape": 27, " ": 32}
+        for _ in range(times):
+            for kind in ("keyDown", "keyUp"):
+                self.send(
+                    "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], text=""
+                )
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Press the mouse at the first point of the window, move it along the others, and release it."""
+        for number, (x, y) in enumerate(points):
+            kind = "mouseMoved" if number else "mousePressed"
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+        x, y = points[-1]
+        self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
 
 
 @contextmanager

@@ -30,20 +30,12 @@ export function equation(element, { advection, diffusion }) {
     row.setAttribute("class", isOn ? name : `${name} off`);
     return row;
   };
-  const math = m(
-    "math",
-    m(
-      "mrow",
-      rate([symbol("H")], "t"),
-      plus(),
-      group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")),
-      sign("="),
-      group("diffusion", diffusion, spread("x"), plus(), spread("y")),
-      plus(),
-      group("source", true, symbol("f")),
-    ),
-  );
-  math.setAttribute("display", "block");
+  // Two halves, which stand below each other where there is no room for both.
+  const left = m("math", m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")), sign("=")));
+  const right = m("math", m("mrow", group("diffusion", diffusion, spread("x"), plus(), spread("y")), plus(), group("source", true, symbol("f"))));
+  const halves = document.createElement("div");
+  halves.className = "halves";
+  halves.append(left, right);
   const words = document.createElement("p");
   words.className = "legend-line";
   for (const [name, text] of [
@@ -56,5 +48,5 @@ export function equation(element, { advection, diffusion }) {
     span.textContent = text;
     words.append(span);
   }
-  element.replaceChildren(math, words);
+  element.replaceChildren(halves, words);
 }
