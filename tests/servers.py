@@ -41,7 +41,7 @@ class Server:
 
 
 @contextmanager
-def running_server(log: Path, *arguments: str, program: tuple[str, str] = ("-m", "pdeinfer")) -> Iterator[Server]:
+def running_server(log: Path, *arguments: str, program: tuple[str, ...] = ("-m", "pdeinfer")) -> Iterator[Server]:
     command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu", *arguments]
     with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
         try:

@@ -163,10 +163,7 @@ class Models:
         if action == "unload":
             return PreparedChange(name, {})
         try:
-            found = await self._within_deadline(self._find, [name])
-            if name not in found:
-                raise ModelNotServedError(f"there is no package of a model {name!r} to load")
-            return PreparedChange(name, await self._within_deadline(self._load, found[name]), tuple(found))
+            return await self._within_deadline(self._prepare, name)
         except PdeinferError as error:
             logger.exception("%s cannot be loaded", name)
             message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
@@ -224,6 +221,12 @@ class Models:
                     raise problem
             logger.warning("skipped a damaged package: %s", problem)
         return found
+
+    def _prepare(self, name: str) -> PreparedChange:
+        found = self._find([name])
+        if name not in found:
+            raise ModelNotServedError(f"there is no package of a model {name!r} to load")
+        return PreparedChange(name, self._load(found[name]), tuple(found))
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
         return {

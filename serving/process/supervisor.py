@@ -14,9 +14,10 @@ from typing import Any, Self
 
 from serving.errors import ModelLoadError, ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
+from serving.process.ending import end_with_parent
 from serving.process.latest import Latest
 from serving.process.membership import Membership
-from serving.process.worker import CANNOT_START, Started, serve, stop_signals
+from serving.process.worker import CANNOT_START, Started, seconds_to_stop, serve, stop_signals
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 from serving.telemetry.metrics import Snapshot, counted, merge
@@ -29,6 +30,8 @@ RESTART_SECONDS = 1.0  # a worker that dies at once is replaced this long after 
 # rather than seconds: the time for which a machine is suspended does not count.
 PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
+
+KILL_SECONDS = 0.9  # a worker ends itself this long after its last request should have been answered, or is killed
 
 SNAPSHOT_SECONDS = 1.0  # a worker that takes longer to tell what it has counted is represented by what it told before
 
@@ -178,6 +181,13 @@ class Supervisor:
         self._stop_signal = number
         for worker in self._workers:
             worker.stop(number)
+        asyncio.get_running_loop().call_later(seconds_to_stop(number, self._settings) + KILL_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        """Kill the workers that have not ended in time, as those do that cannot run Python."""
+        for worker in self._workers:
+            logger.error("worker %s has not ended within --shutdown-timeout and is killed", worker.process.pid)
+            worker.process.kill()
 
 
 class _Worker:
@@ -272,6 +282,7 @@ def sibling_of(bound: socket.socket) -> socket.socket:
 
 
 def _work(settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None) -> None:
+    end_with_parent()
     os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
     configure_logging()
     membership = Membership(end, names)

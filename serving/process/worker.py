@@ -23,6 +23,7 @@ from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import LimitedProtocol
+from serving.process.ending import Ending
 from serving.process.membership import Membership
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
@@ -31,17 +32,21 @@ logger = logging.getLogger(__name__)
 
 CANNOT_START = 2
 
+# uvicorn cancels the requests that are not answered in time; then a worker has this long until it ends.
+LEEWAY_SECONDS = 0.4
+
 Started: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which reports "not ready" for a while before it stops accepting requests."""
+    """uvicorn's server, which reports "not ready" for a while before it stops accepting requests, and ends in time."""
 
-    def __init__(self, config: uvicorn.Config, models: Models, drain_seconds: float, started: Started) -> None:
+    def __init__(self, config: uvicorn.Config, models: Models, settings: Settings, started: Started) -> None:
         super().__init__(config)
         self._models = models
-        self._drain_seconds = drain_seconds
+        self._settings = settings
         self._started = started
+        self._ending = Ending()
         self._stop_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -50,15 +55,21 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
+        self._ending.end_within(seconds_to_stop(sig, self._settings) + LEEWAY_SECONDS)
         if sig == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
             super().handle_exit(sig, frame)
         else:
-            self._stop_at = self._stop_at or time.monotonic() + self._drain_seconds
+            self._stop_at = self._stop_at or time.monotonic() + self._settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def seconds_to_stop(number: int, settings: Settings) -> float:
+    """Return how long after a signal the requests in flight may take."""
+    return settings.shutdown_timeout + (0 if number == signal.SIGINT else settings.drain_seconds)
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -116,7 +127,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
-            server = Server(config, models, settings.drain_seconds, started)
+            server = Server(config, models, settings, started)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
                 signal.signal(number, server.handle_exit)
             await server.serve([listening])

@@ -32,3 +32,10 @@ def configure_tracing() -> None:
     provider = TracerProvider()  # flushes when the process ends
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def flush_traces() -> None:
+    """Send the traces that wait to be sent; may take as long as the collector does."""
+    provider = trace.get_tracer_provider()
+    if hasattr(provider, "force_flush"):  # of the SDK
+        provider.force_flush()
