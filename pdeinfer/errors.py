@@ -5,7 +5,8 @@
     ├── ModelNotFoundError      LookupError   no bundled model and no package folder of that name
     ├── ModelPackageError       ValueError    a model package is incomplete, damaged or of another format
     ├── ImageError              ValueError    an input is not an image that can be classified
-    │   └── ImageTooLargeError                it has more pixels or bytes than the limit
+    │   ├── ImageTooLargeError                it has more pixels or bytes than the limit
+    │   └── ImageTooCostlyError               decoding it takes more memory or CPU time than the limit
     ├── DeviceError             RuntimeError  the device asked for cannot be used
     ├── PredictorClosedError    RuntimeError  a closed Predictor was used
     ├── ExportError             ValueError    a network or file cannot be exported
@@ -49,6 +50,10 @@ class ImageTooLargeError(ImageError):
     def __init__(self, message: str, pixels: int | None = None) -> None:
         super().__init__(message)
         self.pixels = pixels
+
+
+class ImageTooCostlyError(ImageError):
+    """Decoding an image took more memory or CPU time than the limit, which only an isolated decoder has."""
 
 
 class DeviceError(PdeinferError, RuntimeError):

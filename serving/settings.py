@@ -25,11 +25,12 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pdeinfer.images.isolation import DecodingLimits
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
 
-SMALL_BYTES = 16 * 2**20  # an image that decodes in this much memory does not count in max_decoding_bytes
+FIRST_DECODING_BYTES = 8 * 2**20  # the memory that an image is first given in a decoding process
 MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
 
 # An origin as browsers write it in the header Origin. A setting in another spelling would never match.
@@ -164,11 +165,14 @@ class Settings(BaseSettings):
         ge=1,
         description="most pixels of one image; a JPEG counts at the size it is decoded at",
     )
-    max_decoding_bytes: int = Field(
-        default=400 * 2**20,
-        ge=SMALL_BYTES,
-        description="memory for decoding large images in a worker; they wait for it, and an image that needs more is "
-        "refused",
+    max_decoding_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="memory of a worker's decoding processes; images wait for it, and one that needs more is refused; "
+        "none: 224 MiB, or 32 MiB a thread if that is more",
+    )
+    max_decoding_seconds: float = Field(
+        default=5, gt=0, le=3600, description="CPU seconds to decode one image; one that needs more is refused"
     )
     api_keys: CliSuppress[Keys] = ()
     api_keys_file: KeysOfFile = Field(
@@ -199,6 +203,15 @@ class Settings(BaseSettings):
         """The threads of one process."""
         return self.threads or max(1, available_cpus() // self.workers)
 
+    @property
+    def decoding_bytes(self) -> int:
+        """The memory of the decoding processes of one process, in bytes."""
+        return self.max_decoding_bytes or max(224 * 2**20, 32 * 2**20 * self.worker_threads, self._least_decoding_bytes)
+
+    @property
+    def _least_decoding_bytes(self) -> int:
+        return DecodingLimits(bytes=FIRST_DECODING_BYTES).address_space(self.max_body_bytes)
+
     def keys(self) -> list[str]:
         """Return the keys of clients."""
         return [key.get_secret_value() for key in (*self.api_keys, *self.api_keys_file)]
@@ -225,6 +238,9 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.max_total_bytes < self.max_body_bytes:
             raise ValueError(f"max_total_bytes must be at least max_body_bytes, {self.max_body_bytes}")
+        if self.decoding_bytes < self._least_decoding_bytes:
+            least = self._least_decoding_bytes
+            raise ValueError(f"max_decoding_bytes must be at least {least}, for max_body_bytes {self.max_body_bytes}")
         for name in ("", *self.per_model):
             if self.batching(name)[2] < self.max_images:
                 raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")

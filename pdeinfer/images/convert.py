@@ -8,7 +8,7 @@ The rule, in this order:
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
    one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode, such as a JPEG of more than `MAX_JPEG_PIXELS` at full size: see `pdeinfer.images.limits`.
+   decode: see `pdeinfer.images.limits`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -38,10 +38,18 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images import formats, repair, tiff
-from pdeinfer.images.cost import decoding_bytes
+from pdeinfer.images.cost import Estimate, decoding_bytes
 from pdeinfer.images.damage import decoding, opening
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg
-from pdeinfer.images.limits import MAX_IMAGE_PIXELS, check_pixels, check_ppm, check_work, whole_size
+from pdeinfer.images.limits import (
+    GUARDED,
+    MAX_IMAGE_PIXELS,
+    WorkLimits,
+    check_pixels,
+    check_ppm,
+    check_work,
+    whole_size,
+)
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
 from pdeinfer.spec.networks import InputSpec
 
@@ -75,11 +83,19 @@ def to_array(
 
 @contextmanager
 def open_image(
-    image: ImageLike, spec: InputSpec, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS
+    image: ImageLike,
+    spec: InputSpec,
+    name: str | None = None,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    limits: WorkLimits = GUARDED,
 ) -> Iterator["OpenedImage"]:
     """Read an image's header; its pixels are decoded inside the `with` block, if at all.
 
     Arguments and errors are those of `to_array`.
+
+    Args:
+        limits: what a file may hold that is disproportionately slow to decode.
     """
     name = _describe(image, name)
     with ExitStack() as stack:
@@ -90,7 +106,7 @@ def open_image(
             picture = _from_array(image, name)
         elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
             file = stack.enter_context(_open_file(image, name))
-            picture, structure, other_ending = _open_encoded(file, name, max_pixels)
+            picture, structure, other_ending = _open_encoded(file, name, max_pixels, limits)
             stack.enter_context(picture)
         else:
             raise ImageError(
@@ -127,10 +143,10 @@ class OpenedImage:
     name: str
     max_pixels: int
 
-    def decoding_bytes(self) -> int:
-        """Return the most memory that `to_array` takes, in bytes, estimated from the header."""
+    def estimate(self) -> Estimate:
+        """Estimate from the header what `to_array` takes."""
         cost = decoding_bytes(self.picture, self.whole_size, self.jpeg_scans)
-        return cost if self.other_ending is None else 2 * cost
+        return Estimate(cost if self.other_ending is None else 2 * cost, *self.whole_size)
 
     def to_array(self) -> NDArray[np.uint8]:
         """Decode the image, as the function `to_array` says."""
@@ -174,7 +190,7 @@ def _describe(image: object, name: str | None) -> str:
 
 
 def _open_encoded(
-    file: BinaryIO, name: str, max_pixels: int
+    file: BinaryIO, name: str, max_pixels: int, limits: WorkLimits
 ) -> tuple[PIL.Image.Image, JpegStructure | None, bytes | None]:
     """Open the image in a file unless it is expensive to decode, without damaged chunks other than the pixels.
 
@@ -190,25 +206,25 @@ def _open_encoded(
             raise ImageError(f"{name}: expected {formats.EXPECTED}, got {formats.describe_foreign(head)}")
         case "JPEG":
             content = file.read()
-            structure = check_jpeg(content, name)
+            structure = check_jpeg(content, name, limits)
             if not structure.is_ended:
                 if not structure.has_all_scans:
                     raise _truncated(name)
                 content, other_ending = end_jpeg(content)
             file = io.BytesIO(content)
         case "PNG":
-            file = io.BytesIO(repair.clean_png(file.read(), name))
+            file = io.BytesIO(repair.clean_png(file.read(), name, limits.png_chunks))
         case "WEBP":
-            file = io.BytesIO(repair.end_webp(file.read()))
+            file = io.BytesIO(repair.end_webp(file.read(), limits.webp_chunks))
         case "TIFF":
-            kind_in_words = tiff.check_tags(file, name)
+            kind_in_words = tiff.check_tags(file, name, limits.tiff_values)
     with decoding(name, kind_in_words, max_pixels):
         if kind == "PPM":
-            check_ppm(file)
+            check_ppm(file, limits.ppm_head)
         file.seek(0)
         # PIL.Image.open would refuse a large JPEG whatever the size that it is decoded at.
         picture = JpegImageFile(file) if kind == "JPEG" else PIL.Image.open(file, formats=[kind])
-    check_work(picture, name)
+    check_work(picture, name, limits)
     if isinstance(picture, TiffImageFile):
         tiff.check_layout(picture, name)
     return picture, structure, other_ending

@@ -3,18 +3,71 @@
 The bytes per pixel were measured with Pillow 12; `tests/images/test_image_cost.py` checks them with later releases.
 """
 
+from typing import NamedTuple
+
 import PIL.Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from pdeinfer.errors import ImageTooLargeError
 from pdeinfer.images.damage import orientation
+from pdeinfer.images.formats import HEAD_BYTES, recognise
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
 _WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
+_WEBP_HEAD = 30
+_PNG_COMPRESSED = (b"zTXt", b"iTXt")  # of the orientation; the others are not read
 _TURNED = 4  # a copy in the other orientation
 _RESIZED = 16  # weights of the filter, for each pixel of a side
 _TIFF_BITS = 258  # the tag of the bits per value
 _COEFFICIENT = 2  # libjpeg keeps all coefficients of a JPEG that has several scans
+
+
+class Estimate(NamedTuple):
+    """What decoding and converting an image takes, by its header.
+
+    Attributes:
+        bytes: the most memory, in addition to the file.
+        width, height: of the pixels to decode.
+    """
+
+    bytes: int
+    width: int
+    height: int
+
+    def too_large(self, name: str, max_bytes: int) -> ImageTooLargeError:
+        """Return the error for an image that may take at most `max_bytes`."""
+        return ImageTooLargeError(
+            f"{name}: expected an image that decodes in at most {max_bytes / 1e6:.0f} MB, got {self.width} x "
+            f"{self.height} pixels that take {self.bytes / 1e6:.0f} MB: use a smaller image, or a baseline JPEG"
+        )
+
+
+def is_plain(content: bytes) -> bool:
+    """Return whether the header of a file tells what it takes: how long it is, and how many pixels it has.
+
+    That of WEBP does not, nor does a PNG with compressed metadata.
+    """
+    kind = recognise(content[:HEAD_BYTES])
+    return kind != "WEBP" and not (kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED))
+
+
+def estimate_webp(head: bytes) -> Estimate | None:
+    """Return the estimate for a WEBP by its first bytes; None for other files.
+
+    A WEBP takes most of its memory when it is opened, before `decoding_bytes` can tell.
+    """
+    if recognise(head) != "WEBP" or len(head) < _WEBP_HEAD:
+        return None
+    match head[12:16]:
+        case b"VP8X":
+            width, height = (1 + int.from_bytes(head[place : place + 3], "little") for place in (24, 27))
+        case b"VP8L":
+            sides = int.from_bytes(head[21:25], "little")
+            width, height = 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+        case _:
+            width, height = (int.from_bytes(head[place : place + 2], "little") & 0x3FFF for place in (26, 28))
+    return Estimate(_WEBP * width * height + _RESIZED * (width + height), width, height)
 
 
 def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_scans: int) -> int:

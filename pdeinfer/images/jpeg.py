@@ -4,11 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pdeinfer.images.limits import check_limit
-
-MAX_SCANS = 100  # encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again
-MAX_SEGMENTS = 10_000  # Pillow visits each in Python
-MAX_EXIF_SEGMENTS = 100  # Pillow joins these segments, and copies all previous ones for each
+from pdeinfer.images.limits import WorkLimits, check_limit
 
 # Markers followed by a length, and the end of the image; the others, below 0xC0 and restarts, have no length.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
@@ -36,7 +32,7 @@ class JpegStructure:
     is_ended: bool
 
 
-def check_jpeg(content: bytes, name: str) -> JpegStructure:
+def check_jpeg(content: bytes, name: str, limits: WorkLimits) -> JpegStructure:
     """Return the structure of a JPEG up to its end; ignore what follows.
 
     Raises:
@@ -45,7 +41,7 @@ def check_jpeg(content: bytes, name: str) -> JpegStructure:
     scans, exif, is_ended = 0, 0, False
     missing: dict[int, set[int]] = {}  # the coefficients of each component
     for number, (kind, segment) in enumerate(_segments(content)):
-        check_limit(name, "segments in a JPEG", number, MAX_SEGMENTS)
+        check_limit(name, "segments in a JPEG", number, limits.jpeg_segments)
         is_ended = kind == _END_OF_IMAGE
         exif += kind == _APP1 and segment.startswith(b"Exif\0\0")
         if kind in _FRAMES:
@@ -54,8 +50,8 @@ def check_jpeg(content: bytes, name: str) -> JpegStructure:
             scans += 1
             for component, first, last in _last_bits(segment):
                 missing.get(component, set()).difference_update(range(first, last + 1))
-    check_limit(name, "scans in a JPEG", scans, MAX_SCANS)
-    check_limit(name, "EXIF segments in a JPEG", exif, MAX_EXIF_SEGMENTS)
+    check_limit(name, "scans in a JPEG", scans, limits.jpeg_scans)
+    check_limit(name, "EXIF segments in a JPEG", exif, limits.jpeg_exif_segments)
     return JpegStructure(scans, not any(missing.values()), is_ended)
 
 

@@ -2,44 +2,74 @@
 
 import io
 import os
+import sys
+from dataclasses import dataclass, fields
 from typing import BinaryIO
 
 import PIL.Image
 from PIL import ImageFile
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
-from pdeinfer.images.tiff import TILE_HEIGHT, TILE_WIDTH
 
 MAX_IMAGE_PIXELS = 64_000_000  # that decoding one image may hold: see step 1 in `pdeinfer.images.convert`
-MAX_JPEG_PIXELS = (
-    1 << 28
-)  # of a JPEG at full size: at a fraction it takes less memory, but every block still takes time
-MAX_PPM_HEAD = 4096  # Pillow reads it byte by byte
-# Pillow decodes in Python: PPM in text, or with another maximum than 255 (in grey also 65535), and BMP with RLE.
-MAX_SLOW_BYTES = 1 << 18  # in text it copies everything that follows, for each comment
-MAX_SLOW_PIXELS = 1 << 20
+
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of a TIFF
 
 
-def check_ppm(file: BinaryIO) -> None:
-    """Raise Pillow's own error if the header of a PPM does not end within `MAX_PPM_HEAD` bytes."""
-    PIL.Image.open(io.BytesIO(file.read(MAX_PPM_HEAD)), formats=["PPM"]).close()
+@dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """The most of anything in a file that costs more to decode than its bytes and pixels tell.
+
+    Attributes:
+        jpeg_pixels: at full size; at a fraction a JPEG takes less memory, but every block still takes time.
+        jpeg_segments: Pillow visits each in Python.
+        jpeg_scans: encoders write about ten; each, in a few bytes, can make the decoder visit every pixel again.
+        jpeg_exif_segments: Pillow joins them, and copies all previous ones for each.
+        png_chunks: 100,000 hold 100 MB of pixels in chunks of 1 KiB.
+        webp_chunks: of a file that is cut off.
+        tiff_values: of a tag. Pillow makes an object of each, and several of every strip. Even in three planes of
+            one-row strips, a square image reaches the default only far above 64 megapixels.
+        ppm_head: bytes, which Pillow reads one by one.
+        slow_bytes, slow_pixels: of a file that Pillow decodes in Python: PPM in text (it copies everything that
+            follows, for each comment) or with another maximum than 255 (in grey also 65535), and BMP with RLE.
+    """
+
+    jpeg_pixels: int = 1 << 28
+    jpeg_segments: int = 10_000
+    jpeg_scans: int = 100
+    jpeg_exif_segments: int = 100
+    png_chunks: int = 100_000
+    webp_chunks: int = 10_000
+    tiff_values: int = 200_000
+    ppm_head: int = 4096
+    slow_bytes: int = 1 << 18
+    slow_pixels: int = 1 << 20
 
 
-def check_work(picture: ImageFile.ImageFile, name: str) -> None:
+GUARDED = WorkLimits()
+UNLIMITED = WorkLimits(*[sys.maxsize] * len(fields(WorkLimits)))  # for a process that the system limits
+
+
+def check_ppm(file: BinaryIO, max_bytes: int) -> None:
+    """Raise Pillow's own error if the header of a PPM does not end within `max_bytes`."""
+    PIL.Image.open(io.BytesIO(file.read(max_bytes)), formats=["PPM"]).close()
+
+
+def check_work(picture: ImageFile.ImageFile, name: str, limits: WorkLimits) -> None:
     """Reject a file that is disproportionately slow to decode.
 
     Raises:
-        ImageTooLargeError: a JPEG has more than `MAX_JPEG_PIXELS`.
+        ImageTooLargeError: a JPEG has too many pixels.
         ImageError: Pillow decodes the file in Python and it is large, or pixels are decoded repeatedly.
     """
     pixels = picture.width * picture.height
     if picture.format == "JPEG":
-        check_pixels(picture.size, name, MAX_JPEG_PIXELS)
+        check_pixels(picture.size, name, limits.jpeg_pixels)
     tiles = getattr(picture, "tile", [])
     if tiles and tiles[0].codec_name in PIL.Image.DECODERS and picture.fp is not None:
         kind = f"a {picture.format} that Pillow decodes in Python"
-        check_limit(name, f"bytes of {kind}", picture.fp.seek(0, os.SEEK_END), MAX_SLOW_BYTES)
-        check_limit(name, f"pixels of {kind}", pixels, MAX_SLOW_PIXELS)
+        check_limit(name, f"bytes of {kind}", picture.fp.seek(0, os.SEEK_END), limits.slow_bytes)
+        check_limit(name, f"pixels of {kind}", pixels, limits.slow_pixels)
     boxes = [tile.extents for tile in tiles if tile.extents is not None]
     decoded = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
     check_limit(name, "pixels in all strips together", decoded, pixels * len(picture.getbands()))

@@ -10,9 +10,6 @@ from collections.abc import Iterator
 
 from pdeinfer.errors import ImageError
 
-MAX_PNG_CHUNKS = 100_000  # 100 MB of pixels, in chunks of 1 KiB
-MAX_WEBP_CHUNKS = 10_000  # in a file that is cut off
-
 _PNG_START = 8  # bytes of the signature
 _PNG_KEPT = (b"tRNS", b"eXIf", b"acTL", b"fcTL")  # the last two place the first frame of an animation
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -23,18 +20,18 @@ _RIFF_START = 12
 _WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04}  # with the bit of VP8X that announces it
 
 
-def clean_png(content: bytes, name: str) -> bytes:
+def clean_png(content: bytes, name: str, max_chunks: int) -> bytes:
     """Return a PNG without the chunks that do not affect its pixels: they may be damaged, or very large.
 
     Transparency, orientation and the first frame's place are kept if their checksums match. Later frames are dropped.
 
     Raises:
-        ImageError: there are more than `MAX_PNG_CHUNKS`; `name` is the image's name in the error.
+        ImageError: there are more than `max_chunks`; `name` is the image's name in the error.
     """
     kept, start = [], 0
     for number, (kind, position, end) in enumerate(_png_chunks(content)):
-        if number == MAX_PNG_CHUNKS:
-            raise ImageError(f"{name}: expected at most {MAX_PNG_CHUNKS} chunks in a PNG, got more")
+        if number == max_chunks:
+            raise ImageError(f"{name}: expected at most {max_chunks} chunks in a PNG, got more")
         if kind[0] & _ANCILLARY and not _is_needed(content, kind, position, end):
             kept.append(content[start:position])
             start = end
@@ -60,13 +57,16 @@ def _is_needed(content: bytes, kind: bytes, position: int, end: int) -> bool:
     return zlib.crc32(memoryview(content)[position + 4 : end - 4]) == checksum
 
 
-def end_webp(content: bytes) -> bytes:
-    """Return a truncated WEBP without its incomplete last chunk, if its first image is complete."""
+def end_webp(content: bytes, max_chunks: int) -> bytes:
+    """Return a truncated WEBP without its incomplete last chunk and what follows `max_chunks`.
+
+    A file that is not truncated, or that lacks its first image, is returned as it is.
+    """
     if _RIFF_START <= 8 + int.from_bytes(content[4:8], "little") <= len(content):
         return content
     chunks, announced, has_image = bytearray(), 0, False
     position = _RIFF_START
-    for _ in range(MAX_WEBP_CHUNKS):
+    for _ in range(max_chunks):
         head = content[position : position + 8]
         kind, size = head[:4], int.from_bytes(head[4:], "little")
         end = position + 8 + size

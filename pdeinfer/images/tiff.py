@@ -8,11 +8,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
 
-# Pillow makes an object of every value of the tags that it reads, and several of every strip. Even in three planes of
-# one-row strips, a square image reaches this only far above 64 megapixels.
-MAX_TAG_VALUES = 200_000
-
-TILE_WIDTH, TILE_HEIGHT = 322, 323
 _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _COLOUR_MAP = 258, 259, 262, 266, 284, 320
 _SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_VERSION = 330, 332, 339, 530, 254, 50706
 _ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
@@ -47,12 +42,13 @@ class _Tag(NamedTuple):
     value: int  # or the offset of values that do not fit
 
 
-def check_tags(file: BinaryIO, name: str) -> str:
+def check_tags(file: BinaryIO, name: str, max_values: int) -> str:
     """Raise ImageError if the tags of the first image, or of its EXIF, would take Pillow much time or memory.
 
     Args:
         file: a TIFF; its position is changed.
         name: the image's name in errors.
+        max_values: the most values of a tag.
 
     Returns:
         The layout of the samples in words, for an error.
@@ -70,8 +66,8 @@ def check_tags(file: BinaryIO, name: str) -> str:
     read = [tag for tag in first if tag.number < _FIRST_PRIVATE or tag.number in (*_POINTERS, _ICC_PROFILE)]
     for tag in (*read, *below):
         stays_together = tag.kind in _BYTE_KINDS and tag.number not in _OFFSETS
-        if not stays_together and tag.length > MAX_TAG_VALUES:
-            raise ImageError(f"{name}: expected at most {MAX_TAG_VALUES} values of a tag in a TIFF, got {tag.length}")
+        if not stays_together and tag.length > max_values:
+            raise ImageError(f"{name}: expected at most {max_values} values of a tag in a TIFF, got {tag.length}")
     held = [(tag.length * _VALUE_BYTES.get(tag.kind, 0), tag.value) for tag in (*first, *below)]
     # Values that fit stand in the directory, and Pillow skips those that are not in the file.
     total = sum(length for length, place in held if length > (8 if is_big else 4) and place + length <= size)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypeVar, TypeVarTuple
 from pdeinfer import ModelNotFoundError, ModelPackageError, PdeinferError
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
-from serving.engine.memory_budget import MemoryBudget
+from serving.engine.isolation import Isolation
 from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages
 from serving.engine.threads import Threads, run_abandonable
@@ -67,7 +67,7 @@ class Models:
         self.threads = Threads(settings.worker_threads)
         self._settings = settings
         self._changing = asyncio.Lock()
-        self._budget = MemoryBudget(settings.max_decoding_bytes)
+        self._isolation = Isolation(settings)
         self._models: dict[str, dict[str, ServedModel]] = {}
 
     async def load(self, names: Sequence[str] | None = None) -> None:
@@ -93,6 +93,10 @@ class Models:
                 raise ModelNotFoundError(f"the package of the model {name!r} has been removed")
             self._models[name] = await self._within_deadline(self._load, found[name])
             self._set_served(name, True)
+
+    def start_decoding(self) -> None:
+        """Start the processes that decode images, which the first of them would start otherwise."""
+        self._isolation.start()
 
     @property
     def ready(self) -> bool:
@@ -180,6 +184,7 @@ class Models:
 
     def close(self) -> None:
         """Wait for work in progress."""
+        self._isolation.close()
         self.threads.close()
 
     async def _within_deadline(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -230,7 +235,7 @@ class Models:
 
     def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
         return {
-            version: ServedModel(packages[version], version, self._settings, self.threads, self._budget)
+            version: ServedModel(packages[version], version, self._settings, self.threads, self._isolation)
             for version in sorted(packages, key=int)
         }
 

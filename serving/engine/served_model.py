@@ -17,7 +17,7 @@ from serving.engine.batching import Batcher
 from serving.engine.deadline import until
 from serving.engine.decoder import Decoder, NamedFile
 from serving.engine.inspection import Change, Inspected, ModelInspector
-from serving.engine.memory_budget import MemoryBudget
+from serving.engine.isolation import Isolation
 from serving.engine.threads import Threads
 from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.settings import Settings
@@ -45,7 +45,7 @@ class ServedModel:
         version: a number, as text.
         settings: the precision, the device and the limits.
         threads: decode and classify its images.
-        budget: the memory for decoding large images.
+        isolation: decodes the images that may be costly.
 
     Raises:
         ModelPackageError: the package is damaged or has no file of the precision.
@@ -53,7 +53,7 @@ class ServedModel:
     """
 
     def __init__(
-        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, budget: MemoryBudget
+        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, isolation: Isolation
     ) -> None:
         self.name = package.card.preset.name
         self.version = version
@@ -78,7 +78,7 @@ class ServedModel:
         self._max_queue = max_queue
         self._admitted = 0
         self._decoder = Decoder(
-            self.spec, settings.max_image_pixels, threads.share(DECODING_WEIGHT), budget, self.metrics
+            self.spec, settings.max_image_pixels, threads.share(DECODING_WEIGHT), isolation, self.metrics
         )
         self._network = Batcher(
             self._compute,

@@ -142,6 +142,7 @@ OPERATION: dict[str, Any] = {
             "None of the images could be classified, or a parameter is wrong",
             ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
             ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
+            ("image_too_costly", "map.png: decoding it took more than 5 s of CPU time: save it again as a PNG"),
             ("invalid_parameter", "unknown query parameter 'topk': expected only model and top_k"),
         ),
         "500": error_answer(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
-from pdeinfer import ImageError, ImageTooLargeError
+from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from serving.errors import ServingError
 from serving.telemetry.metrics import REJECTED
 
@@ -35,6 +35,7 @@ STATUSES = {
     "invalid_parameter": 422,
     "invalid_image": 422,
     "image_too_large": 422,
+    "image_too_costly": 422,
     "model_load_failed": 422,
     "not_inspectable": 422,
     "inference_failed": 500,
@@ -43,6 +44,7 @@ STATUSES = {
     "not_ready": 503,
     "deadline_exceeded": 504,
 }
+_IMAGE_CODES = {ImageTooLargeError: "image_too_large", ImageTooCostlyError: "image_too_costly"}
 _HEADERS = {"overloaded": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}}
 
 
@@ -75,7 +77,7 @@ def code_of(error: ImageError | ServingError) -> str:
     """Return the stable code of an error."""
     if isinstance(error, ServingError):
         return error.code
-    return "image_too_large" if isinstance(error, ImageTooLargeError) else "invalid_image"
+    return next((code for kind, code in _IMAGE_CODES.items() if isinstance(error, kind)), "invalid_image")
 
 
 def error_response(scope: Scope, code: str, message: str) -> Response:

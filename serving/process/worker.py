@@ -118,6 +118,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             models: Models = app.state.models
             served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
             logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
+            models.start_decoding()
             if membership is not None:
                 await membership.join(models)
             try:

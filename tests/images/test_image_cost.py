@@ -29,7 +29,7 @@ spec = PRESETS["digits-pde"].input
 to_array(PIL.Image.new("RGB", (64, 64)), spec)  # imports what the first call imports
 content = open(sys.argv[1], "rb").read()
 with open_image(content, spec) as opened:
-    estimated = opened.decoding_bytes()
+    estimated = opened.estimate().bytes
 open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
 before = peak()
 to_array(content, spec)
@@ -70,7 +70,7 @@ def estimate(size: tuple[int, int], file_format: str, **options: object) -> int:
     file = io.BytesIO()
     PIL.Image.new("RGB", size).save(file, file_format, **options)
     with open_image(file.getvalue(), GREY) as opened:
-        return opened.decoding_bytes()
+        return opened.estimate().bytes
 
 
 def test_a_jpeg_costs_the_pixels_that_are_left_after_its_reduction() -> None:
@@ -88,4 +88,4 @@ def test_a_tile_larger_than_its_image_costs_its_own_pixels() -> None:
     from tests.serving.hostile_images import tiff
 
     with open_image(tiff((8, 8), (4000, 4000), 8, b""), GREY) as opened:
-        assert opened.decoding_bytes() > 16_000_000
+        assert opened.estimate().bytes > 16_000_000

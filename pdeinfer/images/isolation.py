@@ -1,0 +1,330 @@
+"""Decodes images in processes of their own, which the system ends if an image takes too much memory or time.
+
+What decoding costs cannot be told from a file's size or pixels, and a thread cannot be stopped. Here, a file that costs
+too much is an ImageTooCostlyError, and nothing else is affected. `pdeinfer.images.decoding_process` is the other end.
+"""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError
+from pdeinfer.images.convert import open_image
+from pdeinfer.images.cost import Estimate
+from pdeinfer.images.damage import opening
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS
+from pdeinfer.spec.networks import InputSpec
+
+_IS_SUPPORTED = hasattr(os, "fork") and hasattr(socket, "send_fds")  # not on Windows
+
+_HEAD = struct.Struct("=IQ")  # the bytes of JSON and of content that follow
+
+_COPIES = 2  # of the file, while it is decoded
+_OVERHEAD = 8 * 2**20  # buffers of libraries, and fragments
+
+_START = """\
+import json, socket, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pdeinfer.images.decoding_process import main
+main(socket.socket(fileno=int(sys.argv[2])))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingLimits:
+    """What decoding one image may cost.
+
+    Attributes:
+        pixels: counted as in step 1 of `pdeinfer.images.convert`.
+        bytes: of memory, in addition to the file: both as its header tells and in fact.
+        seconds: of CPU time.
+    """
+
+    pixels: int = MAX_IMAGE_PIXELS
+    bytes: int = 2**30
+    seconds: float = 10.0
+
+    def address_space(self, file_bytes: int) -> int:
+        """Return the bytes by which a process may grow to decode a file of that size."""
+        return self.bytes + _COPIES * file_bytes + _OVERHEAD
+
+
+_DEFAULT_LIMITS = DecodingLimits()
+
+
+class IsolatedDecoder:
+    """Decodes one image at a time, in a process that is replaced when it ends.
+
+    Args:
+        fork: starts a decoding process and returns the connection to it.
+    """
+
+    def __init__(self, fork: Callable[[], socket.socket]) -> None:
+        self._fork = fork
+        self._connection: socket.socket | None = None
+
+    def start(self) -> socket.socket:
+        """Start the process unless it runs, and return the connection to it."""
+        if self._connection is not None and _is_closed(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = self._fork()
+        return self._connection
+
+    def decode(
+        self, content: bytes, spec: InputSpec, name: str, limits: DecodingLimits
+    ) -> NDArray[np.uint8] | Estimate:
+        """Return an image as `pdeinfer.images.convert.to_array` does, or its estimate if that is above `limits.bytes`.
+
+        Raises:
+            ImageTooCostlyError: the limits did not suffice.
+            ImageError: as `to_array` raises it.
+            RuntimeError: the process failed for another reason.
+        """
+        connection = self.start()
+        request = {
+            "name": name,
+            "spec": asdict(spec),
+            "limits": asdict(limits),
+            "address_space": limits.address_space(len(content)),
+        }
+        try:
+            send(connection, request, content)
+            answer, array = receive(connection)
+        except (EOFError, OSError):
+            self.close()
+            raise _too_costly(name, limits) from None
+        if not answer["is_fresh"]:
+            self.close()
+            self.start()
+        match answer["kind"]:
+            case "array":
+                return np.frombuffer(array, np.uint8).reshape(spec.height, spec.width, spec.channels)
+            case "large":
+                return Estimate(*answer["estimate"])
+            case "too_large":
+                raise ImageTooLargeError(answer["message"], answer["pixels"])
+            case "costly":
+                raise _too_costly(name, limits)
+            case "error":
+                raise ImageError(answer["message"])
+            case _:
+                raise RuntimeError(answer["message"])
+
+    def stop(self) -> None:
+        """End the process from another thread while it decodes; `decode` raises then."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(OSError):  # it was closed just now
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the process."""
+        self.stop()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class InProcessDecoder:
+    """Decodes in this process, where the system cannot fork: nothing limits the time, and only headers the memory."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def decode(
+        self, content: bytes, spec: InputSpec, name: str, limits: DecodingLimits
+    ) -> NDArray[np.uint8] | Estimate:
+        """Return an image or its estimate, as `IsolatedDecoder.decode` does."""
+        with open_image(content, spec, name, max_pixels=limits.pixels) as opened:
+            estimate = opened.estimate()
+            return estimate if estimate.bytes > limits.bytes else opened.to_array()
+
+    def stop(self) -> None:
+        """Do nothing: a thread cannot be stopped."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+AnyDecoder: TypeAlias = IsolatedDecoder | InProcessDecoder
+
+
+class IsolatedDecoders:
+    """A pool of decoders, as many as images are decoded at a time; threads may share it.
+
+    The decoding processes are forked from one that has imported Pillow. They start when they are needed, or by `start`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._host = _Host() if _IS_SUPPORTED else None
+        self._idle: list[AnyDecoder] = []
+        self._busy: set[AnyDecoder] = set()
+
+    def start(self, count: int) -> None:
+        """Start so many decoders ahead."""
+        for decoder in [self.take() for _ in range(count)]:
+            decoder.start()
+            self.give(decoder)
+
+    def take(self) -> AnyDecoder:
+        """Return a decoder for exclusive use, which `give` returns to the pool."""
+        with self._lock:
+            decoder = self._idle.pop() if self._idle else self._make()
+            self._busy.add(decoder)
+            return decoder
+
+    def give(self, decoder: AnyDecoder) -> None:
+        """Return a decoder to the pool."""
+        with self._lock:
+            self._busy.discard(decoder)
+            self._idle.append(decoder)
+
+    def to_array(
+        self,
+        image: bytes | str | os.PathLike[str],
+        spec: InputSpec,
+        name: str | None = None,
+        limits: DecodingLimits = _DEFAULT_LIMITS,
+    ) -> NDArray[np.uint8]:
+        """Return an image as `pdeinfer.images.convert.to_array` does.
+
+        Args:
+            image: a path, or a file's bytes.
+
+        Raises:
+            ImageTooCostlyError: decoding it takes more than the limits.
+            ImageTooLargeError: its header tells that already.
+            ImageError: as `pdeinfer.images.convert.to_array` raises it.
+        """
+        if isinstance(image, bytes):
+            name, content = name or "bytes", image
+        else:
+            name = f"{name} ({os.fspath(image)})" if name else os.fspath(image)
+            with opening(name):
+                content = Path(image).read_bytes()
+        decoder = self.take()
+        try:
+            decoded = decoder.decode(content, spec, name, limits)
+        finally:
+            self.give(decoder)
+        if isinstance(decoded, Estimate):
+            raise decoded.too_large(name, limits.bytes)
+        return decoded
+
+    def close(self) -> None:
+        """End all processes: what they decode fails."""
+        with self._lock:
+            for decoder in self._busy:
+                decoder.stop()
+            for decoder in self._idle:
+                decoder.close()
+        if self._host is not None:
+            self._host.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make(self) -> AnyDecoder:
+        return InProcessDecoder() if self._host is None else IsolatedDecoder(self._host.fork)
+
+
+class _Host:
+    """The process that forks decoding processes; it is started again if it was ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def fork(self) -> socket.socket:
+        """Return the connection to a new decoding process."""
+        connection, other_end = socket.socketpair()
+        with other_end, self._lock:
+            try:
+                socket.send_fds(self._connection or self._start(), [b"\0"], [other_end.fileno()])
+            except BrokenPipeError:
+                self._end()
+                socket.send_fds(self._start(), [b"\0"], [other_end.fileno()])
+        return connection
+
+    def close(self) -> None:
+        """End the process; those that it forked go on."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> socket.socket:
+        self._connection, other_end = socket.socketpair()
+        with other_end:
+            self._process = subprocess.Popen(  # noqa: S603  # Python itself
+                [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(other_end.fileno())],
+                pass_fds=[other_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # threads would not survive a fork
+            )
+        return self._connection
+
+    def _end(self) -> None:
+        if self._connection is not None and self._process is not None:
+            self._connection.close()
+            self._process.kill()  # it may be importing still
+            self._process.wait()
+        self._connection = self._process = None
+
+
+def send(connection: socket.socket, values: dict[str, Any], content: bytes = b"") -> None:
+    """Send a message: values of JSON, and bytes."""
+    text = json.dumps(values).encode()
+    connection.sendall(_HEAD.pack(len(text), len(content)) + text)
+    connection.sendall(content)
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Return the values and bytes of the next message.
+
+    Raises:
+        EOFError: the other end was closed.
+    """
+    text_bytes, content_bytes = _HEAD.unpack(_receive_bytes(connection, _HEAD.size))
+    values: dict[str, Any] = json.loads(_receive_bytes(connection, text_bytes))
+    return values, _receive_bytes(connection, content_bytes)
+
+
+def _receive_bytes(connection: socket.socket, count: int) -> bytes:
+    received = connection.recv(count, socket.MSG_WAITALL) if count else b""
+    if len(received) < count:
+        raise EOFError
+    return received
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _too_costly(name: str, limits: DecodingLimits) -> ImageTooCostlyError:
+    return ImageTooCostlyError(
+        f"{name}: decoding it took more memory than its header suggests, or more than {limits.seconds:g} s of CPU "
+        "time: save it again as a PNG or a baseline JPEG"
+    )

@@ -1,0 +1,94 @@
+"""Decodes images that may be costly in processes that can be stopped, when there is memory for them."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Histogram
+
+from pdeinfer import InputSpec
+from pdeinfer.images.cost import Estimate, estimate_webp
+from pdeinfer.images.formats import HEAD_BYTES
+from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoders
+from serving.engine.memory_budget import MemoryBudget
+from serving.settings import FIRST_DECODING_BYTES, Settings
+
+
+class Isolation:
+    """Decodes images in processes that are stopped when an image takes too much memory or time.
+
+    A running process has its limit of memory from one budget. As many run at a time as the server has threads, beside
+    these: neither cheap images nor the network wait for costly ones.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._count = settings.worker_threads
+        self._free = asyncio.Semaphore(self._count)
+        self._threads = ThreadPoolExecutor(self._count, "decode")  # which wait for the processes
+        self._budget = MemoryBudget(settings.decoding_bytes)
+        self._limits = DecodingLimits(settings.max_image_pixels, FIRST_DECODING_BYTES, settings.max_decoding_seconds)
+        self._decoders = IsolatedDecoders()
+
+    def start(self) -> None:
+        """Start the processes ahead, as many as can decode at a time."""
+        self._decoders.start(min(self._count, self._budget.total // self._limits.address_space(0)))
+
+    def close(self) -> None:
+        """End the processes."""
+        self._decoders.close()
+        self._threads.shutdown()
+
+    async def decode(self, content: bytes, spec: InputSpec, name: str, seconds: Histogram) -> NDArray[np.uint8]:
+        """Return an image as uint8 (H, W, C); if cancelled, decoding stops.
+
+        Args:
+            seconds: records how long the process takes.
+
+        Raises:
+            ImageTooLargeError: its header tells that it takes more memory than the budget.
+            ImageTooCostlyError: it takes more memory than its header tells, or too much time.
+            ImageError: as `pdeinfer.images.convert.to_array` raises it.
+            RuntimeError: the process failed for another reason.
+        """
+        # A photograph in JPEG is decoded at a fraction of its size: it needs no second try.
+        estimate = estimate_webp(content[:HEAD_BYTES]) or Estimate(0, 0, 0)
+        while True:
+            limits = replace(self._limits, bytes=max(self._limits.bytes, estimate.bytes))
+            if limits.address_space(len(content)) > self._budget.total:
+                raise estimate.too_large(name, self._budget.total)
+            decoded = await self._decode_within(limits, content, spec, name, seconds)
+            if not isinstance(decoded, Estimate):
+                return decoded
+            estimate = decoded
+
+    async def _decode_within(
+        self, limits: DecodingLimits, content: bytes, spec: InputSpec, name: str, seconds: Histogram
+    ) -> NDArray[np.uint8] | Estimate:
+        memory = limits.address_space(len(content))
+        await self._budget.acquire(memory)
+        try:
+            await self._free.acquire()
+        except asyncio.CancelledError:
+            self._budget.release(memory)
+            raise
+        decoder = self._decoders.take()
+
+        def decode() -> NDArray[np.uint8] | Estimate:
+            with seconds.time():
+                return decoder.decode(content, spec, name, limits)
+
+        def end(decoding: asyncio.Future[NDArray[np.uint8] | Estimate]) -> None:
+            self._decoders.give(decoder)
+            self._free.release()
+            self._budget.release(memory)
+            decoding.exception()  # of a stopped process, which nobody awaits
+
+        decoding = asyncio.get_running_loop().run_in_executor(self._threads, decode)
+        decoding.add_done_callback(end)
+        try:
+            return await asyncio.shield(decoding)
+        except asyncio.CancelledError:
+            decoder.stop()
+            raise
