@@ -43,6 +43,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         "or with --image-size your own images")  # fmt: skip
     parser.add_argument("--image-size", type=_image_size, metavar="N|HxW",
                         help="train on your own images, resized to this height and width in pixels")  # fmt: skip
+    parser.add_argument("--isolate", action="store_true",
+                        help="decode each of your own images in a process with limits of memory and CPU time, "
+                        "if they come from elsewhere")  # fmt: skip
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="N")
     parser.add_argument("--mixup", type=_mixup, metavar="ALPHA",
@@ -65,6 +68,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.image_size and not arguments.data_dir:
         parser.error("--image-size needs --data-dir, the folder of your own images")
+    if arguments.isolate and not (arguments.image_size or arguments.resume):
+        parser.error("--isolate is for your own images: it needs --image-size")
     name = own_name(arguments.preset, arguments.data_dir) if arguments.image_size else arguments.preset
     arguments.out = arguments.out or Path("runs") / name
     return arguments
@@ -73,7 +78,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def resume_command(arguments: argparse.Namespace) -> str:
     """Return the command that resumes the training; its folder records the other arguments."""
     command = ["pdeinfer", "train", arguments.preset, "--out", str(arguments.out), "--resume"]
-    command += [f"--{name}" for name in ("tensorboard", "data-parallel") if getattr(arguments, name.replace("-", "_"))]
+    command += [
+        f"--{name}"
+        for name in ("isolate", "tensorboard", "data-parallel")
+        if getattr(arguments, name.replace("-", "_"))
+    ]
     return shlex.join(command)
 
 

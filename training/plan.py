@@ -9,7 +9,9 @@ from typing import cast
 
 from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
 from pdeinfer.errors import DatasetError, TrainingError
+from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
@@ -96,7 +98,7 @@ def begin(arguments: argparse.Namespace) -> Plan:
         height, width = arguments.image_size
         spec = replace(preset.input, height=height, width=width)
         folder = find_images(arguments.data_dir)
-        dataset, unreadable = _read_folder(folder, spec)
+        dataset, unreadable = _read_folder(folder, spec, arguments.isolate)
         name = own_name(arguments.preset, arguments.data_dir)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = replace(folder.record(), unreadable=unreadable)
@@ -159,7 +161,7 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
     folder = find_images(data_dir)
     if folder.labels != preset.labels or folder.record().splits != record.images.splits:
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
-    dataset, unreadable = _read_folder(folder, spec)
+    dataset, unreadable = _read_folder(folder, spec, arguments.isolate)
     if unreadable != record.images.unreadable:
         raise TrainingError(
             f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
@@ -187,11 +189,12 @@ def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:
         raise DatasetError(f"{error}; {hint}" if data_dir is not None else str(error)) from error
 
 
-def _read_folder(folder: ImageFolder, spec: InputSpec) -> tuple[Dataset, int]:
+def _read_folder(folder: ImageFolder, spec: InputSpec, is_isolated: bool) -> tuple[Dataset, int]:
     """Return the images of a folder and how many of them cannot be read; name these on stderr."""
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     print(f"{folder.path}: {len(folder):,} images of {len(folder.labels)} classes, read as {size}")
-    dataset, errors = folder.read(spec)
+    with IsolatedDecoders() as decoders:
+        dataset, errors = folder.read(spec, decoders.to_array if is_isolated else to_array)
     for error in errors:
         _warn(f"left out: {error}")
     if errors:

@@ -82,6 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
     predict = add_command("predict", "classify images", _PREDICT_EXAMPLES)
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of image files")
     predict.add_argument("--recursive", action="store_true", help="also take the images in subfolders")
+    predict.add_argument(
+        "--isolate",
+        action="store_true",
+        help="decode images from elsewhere in a process with limits of memory and time",
+    )
     _add_model(predict, "--model", default=zoo.DEFAULT_MODEL)
     predict.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="classes to print (%(default)s)")
     _add_precision(predict)

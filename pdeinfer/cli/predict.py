@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,21 @@ from pdeinfer.cli.output import print_error
 from pdeinfer.errors import ImageError, PdeinferError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out, find_image_files
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
-from pdeinfer.spec.networks import InputSpec
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one line per image; return 1 if an image could not be read or classified."""
     pending: deque[str] = deque()
     failed: list[PdeinferError] = []
-    with Predictor(options.model, precision=options.precision, device=options.device) as predictor:
-        spec = predictor.info().input
-        images = _readable_images(options.images, spec, pending, failed, recursive=options.recursive)
+    with (
+        Predictor(options.model, precision=options.precision, device=options.device) as predictor,
+        IsolatedDecoders() as decoders,
+    ):
+        decode = partial(decoders.to_array if options.isolate else to_array, spec=predictor.info().input)
+        images = _readable_images(options.images, decode, pending, failed, recursive=options.recursive)
         for prediction in predictor.predict_iter(images, options.top_k):
             image = pending.popleft()
             if all(math.isfinite(entry.score) for entry in prediction.top):
@@ -38,7 +42,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _readable_images(
-    paths: Sequence[str], spec: InputSpec, readable: deque[str], failed: list[PdeinferError], *, recursive: bool
+    paths: Sequence[str],
+    decode: Callable[[str | os.PathLike[str]], NDArray[np.uint8]],
+    readable: deque[str],
+    failed: list[PdeinferError],
+    *,
+    recursive: bool,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images at `paths` and append their names to `readable`; print and collect the errors of the others."""
     for path in paths:
@@ -50,7 +59,7 @@ def _readable_images(
             continue
         for file in files:
             try:
-                image = to_array(file, spec)
+                image = decode(file)
             except ImageError as error:
                 print_error(error)
                 failed.append(error)

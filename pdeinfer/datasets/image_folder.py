@@ -1,13 +1,14 @@
 """Reads a folder of images, with a subfolder for each class, as a data set."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pdeinfer.datasets.splits import Dataset, Split, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
@@ -19,6 +20,7 @@ from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
+Decode: TypeAlias = Callable[[Path, InputSpec], NDArray[np.uint8]]
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
@@ -66,22 +68,23 @@ class ImageFolder:
             return ImagesRecord(splits, TEST_FRACTION, SPLIT_SEED)
         return ImagesRecord(splits)
 
-    def read(self, spec: InputSpec) -> tuple[Dataset, list[ImageError]]:
+    def read(self, spec: InputSpec, decode: Decode = to_array) -> tuple[Dataset, list[ImageError]]:
         """Decode every split with `read_split`."""
         splits, errors = {}, []
         for name in self.files:
-            splits[name], unreadable = self.read_split(name, spec)
+            splits[name], unreadable = self.read_split(name, spec, decode)
             errors += unreadable
         return Dataset(splits["train"], splits["test"], splits.get("val")), errors
 
-    def read_split(self, name: str, spec: InputSpec) -> tuple[Split, list[ImageError]]:
-        """Decode the images of a split with `pdeinfer.images.convert.to_array`, as prediction does.
+    def read_split(self, name: str, spec: InputSpec, decode: Decode = to_array) -> tuple[Split, list[ImageError]]:
+        """Decode the images of a split, by default as prediction does.
 
         All of them are held in memory, height x width x channels bytes each.
 
         Args:
             name: a key of `files`.
             spec: the images wanted.
+            decode: `pdeinfer.images.convert.to_array`, or `to_array` of `pdeinfer.images.isolation.IsolatedDecoders`.
 
         Returns:
             The images that can be read, in the order of the files, and the errors of the others.
@@ -93,15 +96,15 @@ class ImageFolder:
         images = np.empty((len(files), spec.height, spec.width, spec.channels), np.uint8)
         labels = np.array([label for _, label in files], np.int64)
 
-        def decode(index: int) -> ImageError | None:
+        def decode_file(index: int) -> ImageError | None:
             try:
-                images[index] = to_array(files[index][0], spec)
+                images[index] = decode(files[index][0], spec)
             except ImageError as error:
                 return error
             return None
 
         with ThreadPoolExecutor(available_cpus()) as pool:
-            outcomes = list(pool.map(decode, range(len(files))))
+            outcomes = list(pool.map(decode_file, range(len(files))))
         errors = [error for error in outcomes if error is not None]
         if errors:
             is_readable = np.array([error is None for error in outcomes])

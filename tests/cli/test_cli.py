@@ -20,7 +20,7 @@ from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
-from tests.images.image_makers import png
+from tests.images.image_makers import gif_of_comments, png
 
 Captured = pytest.CaptureFixture[str]
 
@@ -155,6 +155,20 @@ class TestPredict:
         assert cli.main(["predict", path, "--model", str(package_folder), "--device", "tpu"]) == 2
         (line,) = error_lines(capsys)
         assert "'tpu'" in line
+
+    def test_an_isolated_image_that_costs_too_much_is_an_error_and_the_others_are_classified(
+        self, tmp_path: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        (tmp_path / "bomb.gif").write_bytes(gif_of_comments(60_000_000))
+        PIL.Image.new("L", (20, 20), 200).save(tmp_path / "image.png")
+        code = cli.main(["predict", str(tmp_path), "--isolate", "--model", str(package_folder), "--json"])
+        output = capsys.readouterr()
+
+        assert code == 1
+        assert "bomb.gif: decoding it took more memory" in output.err
+        with Predictor(package_folder) as predictor:
+            expected = predictor.predict(tmp_path / "image.png").to_dict()
+        assert json.loads(output.out) == {"image": str(tmp_path / "image.png"), **expected}
 
     def test_a_missing_precision_is_exit_code_2(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         options = ["--model", str(package_folder), "--precision", "int8"]

@@ -9,10 +9,12 @@ import PIL.Image
 import pytest
 
 from pdeinfer.datasets import Dataset, DatasetName, Split, find_images, load_test_split, load_training_images, recorded
-from pdeinfer.errors import DatasetError, ImageError
+from pdeinfer.errors import DatasetError, ImageError, ImageTooCostlyError
 from pdeinfer.images.convert import to_array
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import ImagesRecord, TrainingRecord
+from tests.images.image_makers import gif_of_comments
 
 PRESET = PRESETS["digits-pde"]
 SPEC = PRESET.input
@@ -45,6 +47,19 @@ def split(tmp_path: Path) -> Path:
         for label in ("dog", "cat"):
             write_images(folder / name / label, count)
     return folder
+
+
+def test_isolated_decoding_reads_the_same_images(flat: Path) -> None:
+    (flat / "cat" / "bomb.gif").write_bytes(gif_of_comments(60_000_000))
+    folder = find_images(flat)
+    with IsolatedDecoders() as decoders:
+        isolated, errors = folder.read(SPEC, decoders.to_array)
+    (flat / "cat" / "bomb.gif").write_bytes(b"GIF89a")
+    expected, _ = folder.read(SPEC)
+
+    assert [type(error) for error in errors] == [ImageTooCostlyError]
+    np.testing.assert_array_equal(isolated.train.images, expected.train.images)
+    np.testing.assert_array_equal(isolated.test.images, expected.test.images)
 
 
 def preset_of(labels: tuple[str, ...]) -> Preset:

@@ -30,6 +30,19 @@ def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes
     return file.getvalue()
 
 
+def gif_of_comments(size: int) -> bytes:
+    """Return a GIF of one pixel with a comment of one-byte blocks: Pillow takes dozens of bytes for each."""
+    image = encode(PIL.Image.new("P", (1, 1)), "GIF")
+    start = image.index(b",")
+    return image[:start] + b"!\xfe" + b"\1a" * (size // 2) + b"\0" + image[start:]
+
+
+def padded_jpeg(size: int) -> bytes:
+    """Return a JPEG with padding before its first segment, which Pillow reads byte by byte."""
+    image = encode(PIL.Image.new("L", (8, 8)), "JPEG")
+    return image[:2] + b"\xff" * size + image[2:]
+
+
 def png(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """Return a PNG written by hand; `rows` are the scan lines, each with its filter byte."""
 

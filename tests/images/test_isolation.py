@@ -15,26 +15,13 @@ from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate, estimate_webp
 from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
-from tests.images.image_makers import encode, random_pixels, rgb
+from tests.images.image_makers import encode, gif_of_comments, padded_jpeg, random_pixels, rgb
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory, as Linux can")
 
 SPEC = rgb(32, 32)
 SMALL = encode(PIL.Image.fromarray(random_pixels(64, 64, 3)), "PNG")
 LIMITS = DecodingLimits(bytes=64 * 2**20, seconds=1)
-
-
-def gif_of_comments(size: int) -> bytes:
-    """Return a GIF of one pixel with a comment of one-byte blocks: Pillow joins them, dozens of bytes for each."""
-    image = encode(PIL.Image.new("P", (1, 1)), "GIF")
-    start = image.index(b",")
-    return image[:start] + b"!\xfe" + b"\1a" * (size // 2) + b"\0" + image[start:]
-
-
-def padded_jpeg(size: int) -> bytes:
-    """Return a JPEG with padding before its first segment: Pillow reads it byte by byte."""
-    image = encode(PIL.Image.new("L", (8, 8)), "JPEG")
-    return image[:2] + b"\xff" * size + image[2:]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +75,7 @@ def test_a_file_is_read_from_its_path(pool: IsolatedDecoders, tmp_path: Path) ->
     path.write_bytes(SMALL)
 
     np.testing.assert_array_equal(pool.to_array(path, SPEC), to_array(path, SPEC))
-    with pytest.raises(ImageError, match="missing.png"):
+    with pytest.raises(ImageError, match="missing"):
         pool.to_array(tmp_path / "missing.png", SPEC)
 
 

@@ -1,25 +1,30 @@
-"""Large images: decoded when there is memory for them, without delaying anything else."""
+"""Decoding for concurrent requests: cheap images at once, costly ones in processes, when there is memory for them."""
 
 import asyncio
 import gc
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from io import BytesIO
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer import PRESETS, ImageError, ImageTooLargeError
-from pdeinfer.images.convert import OpenedImage, open_image
+from pdeinfer import PRESETS, ImageError, ImageTooCostlyError, ImageTooLargeError, InputSpec
+from pdeinfer.images.convert import OpenedImage
+from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder
 from serving.engine.decoder import Decoder, NamedFile
+from serving.engine.isolation import Isolation
 from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
 from serving.errors import InferenceError
-from serving.settings import SMALL_BYTES
+from serving.settings import Settings
 from serving.telemetry.metrics import ModelMetrics
+from tests.images.image_makers import gif_of_comments, padded_jpeg
 
 SPEC = PRESETS["digits-pde"].input
 MAX_PIXELS = 64_000_000
+MIB = 2**20
 
 
 def image_file(side: int, grey: int = 128, file_format: str = "PNG") -> NamedFile:
@@ -28,49 +33,105 @@ def image_file(side: int, grey: int = 128, file_format: str = "PNG") -> NamedFil
     return "image", file.getvalue()
 
 
-def cost(file: NamedFile) -> int:
-    assert isinstance(file[1], bytes)
-    with open_image(file[1], SPEC) as opened:
-        return opened.decoding_bytes()
+CHEAP = image_file(400)
+MEDIUM = image_file(900)  # decodes in 7 MB: at the first try
+LARGE = image_file(2400)  # in 52 MB: at the second
+WEBP = image_file(32, file_format="WEBP")
 
 
-SMALL, LARGE = image_file(1000), image_file(1600)
-SIZE = cost(LARGE)
-assert cost(SMALL) < SMALL_BYTES < SIZE
+class Decoding:
+    """A decoder with its processes, which notes what they are given at a time.
 
+    Attributes:
+        calls: the limits of memory of all images.
+        most: the most bytes that they were given at a time.
+    """
 
-class Watched:
-    """A decoder whose threads note how many bytes they decode in at a time."""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, total: int, max_pixels: int = MAX_PIXELS) -> None:
+        self.calls: list[int] = []
+        self.most = 0
+        self.threads = Threads(2)
+        self.metrics = ModelMetrics("decoder", str(id(self)))
+        self.isolation = Isolation(
+            Settings(threads=4, max_body_bytes=MIB, max_decoding_bytes=total, max_image_pixels=max_pixels)
+        )
+        self.decoder = Decoder(SPEC, max_pixels, self.threads, self.isolation, self.metrics)
+        lock, decode = threading.Lock(), IsolatedDecoder.decode
+        given = 0
 
-    def __init__(self, budget: MemoryBudget, monkeypatch: pytest.MonkeyPatch, threads: int = 4) -> None:
-        self.bytes = self.most = self.calls = 0
-        self.threads = Threads(threads)
-        self.decoder = Decoder(SPEC, MAX_PIXELS, self.threads, budget, ModelMetrics("test", "1"))
-        to_array = OpenedImage.to_array
-
-        def watched(opened: OpenedImage) -> np.ndarray:
-            size = opened.decoding_bytes()
-            if size <= SMALL_BYTES:
-                return to_array(opened)
-            self.calls += 1
-            self.bytes += size
-            self.most = max(self.most, self.bytes)
+        def watched(
+            decoder: IsolatedDecoder, content: bytes, spec: InputSpec, name: str, limits: DecodingLimits
+        ) -> object:
+            nonlocal given
+            size = limits.address_space(len(content))
+            with lock:
+                given += size
+                self.calls.append(limits.bytes)
+                self.most = max(self.most, given)
             try:
-                return to_array(opened)
+                return decode(decoder, content, spec, name, limits)
             finally:
-                self.bytes -= size
+                with lock:
+                    given -= size
 
-        monkeypatch.setattr(OpenedImage, "to_array", watched)
+        monkeypatch.setattr(IsolatedDecoder, "decode", watched)
+
+    def close(self) -> None:
+        self.isolation.close()
+        self.threads.close()
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[MemoryBudget], Watched]:
-    return lambda budget: Watched(budget, monkeypatch)
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Decoding]]:
+    made: list[Decoding] = []
+
+    def make(total: int = 100 * MIB, **options: int) -> Decoding:
+        made.append(Decoding(monkeypatch, total, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
-def test_a_refused_image_is_freed_when_it_is_answered() -> None:
-    threads = Threads(1)
-    decoder = Decoder(SPEC, MAX_PIXELS, threads, MemoryBudget(SIZE), ModelMetrics("test", "1"))
+def test_only_images_that_may_be_costly_are_given_to_other_processes(decoding: Callable[..., Decoding]) -> None:
+    made = decoding()
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 600), np.uint8))
+    file = BytesIO()
+    noise.save(file, "PNG")
+
+    for image, tries in ((CHEAP, 0), (MEDIUM, 1), (LARGE, 2), (WEBP, 1), (("noise", file.getvalue()), 1)):
+        made.calls.clear()
+        (result,) = asyncio.run(made.decoder.run([image]))
+        assert isinstance(result, np.ndarray)
+        assert len(made.calls) == tries
+
+
+def test_images_and_errors_come_back_in_order(decoding: Callable[..., Decoding]) -> None:
+    files = [
+        image_file(8, 10),
+        image_file(3000, 20),
+        image_file(7000),
+        ("text", b"text"),
+        ("base64", ImageError("base64: no base64")),
+        image_file(900, 30),
+    ]
+    first, second, *errors, last = asyncio.run(decoding().decoder.run(files))
+
+    assert [np.unique(image).tolist() for image in (first, second, last)] == [[10], [20], [30]]
+    assert [type(error) for error in errors] == [ImageTooLargeError, ImageError, ImageError]
+
+
+def test_an_image_that_costs_too_much_fails_alone(decoding: Callable[..., Decoding]) -> None:
+    bomb = ("bomb", gif_of_comments(3_000_000))
+
+    results = asyncio.run(decoding().decoder.run([MEDIUM, bomb, CHEAP, MEDIUM]))
+
+    assert [type(result) for result in results] == [np.ndarray, ImageTooCostlyError, np.ndarray, np.ndarray]
+
+
+def test_a_refused_image_is_freed_when_it_is_answered(decoding: Callable[..., Decoding]) -> None:
+    decoder = decoding().decoder
 
     async def objects_in_cycles(file: NamedFile) -> int:
         await decoder.run([file])
@@ -84,127 +145,112 @@ def test_a_refused_image_is_freed_when_it_is_answered() -> None:
             gc.enable()
 
     async def test() -> None:
-        none = await objects_in_cycles(SMALL)
-        for file in (("image", b"no image"), image_file(2400), LARGE):
+        none = await objects_in_cycles(CHEAP)
+        for file in (("image", b"no image"), image_file(7000), LARGE, ("webp", b"RIFF____WEBPVP8 ")):
             assert await objects_in_cycles(file) <= none
 
     asyncio.run(test())
-    threads.close()
 
 
-def test_each_image_is_timed_once() -> None:
-    threads, metrics = Threads(1), ModelMetrics("timed", "1")
-    decoder = Decoder(SPEC, MAX_PIXELS, threads, MemoryBudget(SIZE), metrics)
+def test_every_try_to_decode_an_image_is_timed(decoding: Callable[..., Decoding]) -> None:
+    made = decoding()
+    asyncio.run(made.decoder.run([CHEAP, MEDIUM, LARGE, ("text", b"text")]))
 
-    async def test() -> None:
-        await decoder.run([SMALL, LARGE, ("text", b"text"), image_file(2400)])
-
-    asyncio.run(test())
-    threads.close()
-    (family,) = metrics.decode_seconds.collect()
-    assert [sample.value for sample in family.samples if sample.name.endswith("_count")] == [4]
+    (family,) = made.metrics.decode_seconds.collect()
+    assert [sample.value for sample in family.samples if sample.name.endswith("_count")] == [5]
 
 
-def test_large_and_small_images_and_errors_come_back_in_order(watched: Callable[[MemoryBudget], Watched]) -> None:
-    async def test() -> None:
-        decoder = watched(MemoryBudget(2 * SIZE)).decoder
-        files = [
-            image_file(8, 10),
-            image_file(1600, 20),
-            image_file(3200),
-            ("text", b"text"),
-            ("base64", ImageError("base64: no base64")),
-            image_file(1600, 30),
-        ]
-        first, second, *errors, last = await decoder.run(files)
+def test_an_image_beyond_the_limit_on_pixels_is_refused(decoding: Callable[..., Decoding]) -> None:
+    decoder = decoding(max_pixels=1_000_000).decoder
 
-        assert [np.unique(image).tolist() for image in (first, second, last)] == [[10], [20], [30]]
-        assert [type(error) for error in errors] == [ImageTooLargeError, ImageError, ImageError]
-
-    asyncio.run(test())
-
-
-def test_an_image_beyond_the_limit_on_pixels_is_refused() -> None:
-    threads = Threads(1)
-    decoder = Decoder(SPEC, 1_000_000, threads, MemoryBudget(SIZE), ModelMetrics("test", "1"))
-
-    within, beyond, reduced = asyncio.run(decoder.run([SMALL, image_file(1001), image_file(4000, 9, "JPEG")]))
-    threads.close()
+    files = [CHEAP, image_file(1001), image_file(4000, 9, "JPEG")]
+    within, beyond, reduced = asyncio.run(decoder.run(files))
 
     assert isinstance(beyond, ImageTooLargeError)
     assert isinstance(within, np.ndarray)
     assert isinstance(reduced, np.ndarray)  # a JPEG of 16 megapixels, decoded at an eighth of its width
 
 
+@pytest.mark.parametrize("patched", [OpenedImage.to_array, IsolatedDecoder.decode], ids=["here", "in a process"])
 def test_a_failure_that_is_not_the_images_is_logged_and_fails_that_image_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    patched: Callable[..., np.ndarray],
+    decoding: Callable[..., Decoding],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    threads = Threads(1)
-    decoder = Decoder(SPEC, MAX_PIXELS, threads, MemoryBudget(SIZE), ModelMetrics("test", "1"))
-    to_array = OpenedImage.to_array
+    decoder = decoding().decoder
+    image = CHEAP if patched is OpenedImage.to_array else MEDIUM
 
-    def failing(opened: OpenedImage) -> np.ndarray:
-        if opened.name == "unlucky":
-            raise MemoryError
-        return to_array(opened)
+    def failing(opened: OpenedImage | IsolatedDecoder, *args: object) -> np.ndarray:
+        if "unlucky" in (getattr(opened, "name", ""), *args):
+            raise RuntimeError("no memory")
+        return patched(opened, *args)
 
-    monkeypatch.setattr(OpenedImage, "to_array", failing)
-    failed, decoded = asyncio.run(decoder.run([("unlucky", SMALL[1]), SMALL]))
-    threads.close()
+    monkeypatch.setattr(OpenedImage if image is CHEAP else IsolatedDecoder, patched.__name__, failing)
+    failed, decoded = asyncio.run(decoder.run([("unlucky", image[1]), image]))
 
     assert isinstance(failed, InferenceError)
     assert isinstance(decoded, np.ndarray)
-    assert "MemoryError" in caplog.text
+    assert "no memory" in caplog.text
 
 
-def test_no_more_memory_is_decoded_in_at_a_time_than_the_budget_has(
-    watched: Callable[[MemoryBudget], Watched],
-) -> None:
+def test_processes_get_no_more_memory_at_a_time_than_the_budget_has(decoding: Callable[..., Decoding]) -> None:
+    async def test(made: Decoding) -> None:
+        await asyncio.gather(*(made.decoder.run([MEDIUM] * 3) for _ in range(4)))
+
+    for images_at_a_time in (1, 2):
+        made = decoding(20 * MIB * images_at_a_time)
+        asyncio.run(test(made))
+
+        assert len(made.calls) == 12
+        assert made.most <= 20 * MIB * images_at_a_time
+
+
+def test_cheap_images_do_not_wait_for_costly_ones(decoding: Callable[..., Decoding]) -> None:
     async def test() -> None:
-        for total in (SIZE, 2 * SIZE + 1):
-            decoding = watched(MemoryBudget(total))
-            await asyncio.gather(*(decoding.decoder.run([LARGE] * 3) for _ in range(4)))
-
-            assert decoding.calls == 12
-            assert decoding.most <= total
+        made = decoding(20 * MIB)
+        budget = made.isolation._budget
+        await budget.acquire(20 * MIB)
+        costly = asyncio.create_task(made.decoder.run([MEDIUM] * 8))
+        await made.decoder.run([CHEAP])
+        assert not costly.done()
+        budget.release(20 * MIB)
+        await costly
 
     asyncio.run(test())
 
 
-def test_small_images_do_not_wait_for_large_ones(watched: Callable[[MemoryBudget], Watched]) -> None:
+def test_waiting_images_of_a_cancelled_request_are_not_decoded(decoding: Callable[..., Decoding]) -> None:
     async def test() -> None:
-        budget = MemoryBudget(SIZE)
-        await budget.acquire(SIZE)
-        decoding = watched(budget)
-        large = asyncio.create_task(decoding.decoder.run([LARGE]))
-        await decoding.decoder.run([SMALL])
-        async with asyncio.timeout(10):
-            while decoding.threads.free < decoding.threads.count:  # the large image's header is still read
-                await asyncio.sleep(0.01)
-        assert not large.done()
-        budget.release(SIZE)
-        await large
-
-    asyncio.run(test())
-
-
-def test_waiting_images_of_a_cancelled_request_are_not_decoded(watched: Callable[[MemoryBudget], Watched]) -> None:
-    async def test() -> None:
-        budget = MemoryBudget(SIZE)
-        await budget.acquire(SIZE)
-        decoding = watched(budget)
-        leaving = asyncio.create_task(decoding.decoder.run([LARGE] * 3))
-        staying = asyncio.create_task(decoding.decoder.run([LARGE]))
+        made = decoding(20 * MIB)
+        budget = made.isolation._budget
+        await budget.acquire(20 * MIB)
+        leaving = asyncio.create_task(made.decoder.run([MEDIUM] * 3))
+        staying = asyncio.create_task(made.decoder.run([MEDIUM]))
         await asyncio.sleep(0.2)
         leaving.cancel()
         await asyncio.wait([leaving])
-        budget.release(SIZE)
+        budget.release(20 * MIB)
         await staying
-        await asyncio.sleep(0)
-        await asyncio.wait_for(budget.acquire(SIZE), 1)  # all of it has been given back
+        await asyncio.wait_for(budget.acquire(20 * MIB), 1)  # all of it has been given back
 
         assert leaving.cancelled()
-        assert decoding.calls == 1
+        assert len(made.calls) == 1
+
+    asyncio.run(test())
+
+
+def test_a_cancelled_request_stops_the_process_that_decodes_for_it(decoding: Callable[..., Decoding]) -> None:
+    async def test() -> None:
+        made = decoding(40 * MIB)
+        await made.decoder.run([MEDIUM])
+        leaving = asyncio.create_task(made.decoder.run([("endless", padded_jpeg(8_000_000))]))
+        await asyncio.sleep(0.5)
+        assert len(made.calls) == 2
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        # Without that, it would hold this memory for the five seconds that one image may take.
+        await asyncio.wait_for(made.isolation._budget.acquire(40 * MIB), 2)
 
     asyncio.run(test())
 

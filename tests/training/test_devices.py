@@ -50,9 +50,9 @@ def test_two_devices_give_the_loss_curve_of_one(backend: str, tmp_path: Path) ->
         np.testing.assert_allclose([float(row[name]) for row in two], [float(row[name]) for row in one], rtol=0.03)
 
 
-def test_the_resume_command_keeps_data_parallel() -> None:
-    arguments = parse_arguments(["digits-pde", "--data-parallel", "--out", "runs/two"])
-    assert resume_command(arguments).endswith("digits-pde --out runs/two --resume --data-parallel")
+def test_the_resume_command_keeps_what_the_record_does_not_hold() -> None:
+    arguments = parse_arguments(["digits-pde", "--data-parallel", "--resume", "--isolate", "--out", "runs/two"])
+    assert resume_command(arguments).endswith("digits-pde --out runs/two --resume --isolate --data-parallel")
 
 
 def test_a_single_device_is_refused_before_anything_is_written(
