@@ -30,6 +30,7 @@ from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
 
+MIN_DECODING_BYTES = 16 * 2**20
 FIRST_DECODING_BYTES = 8 * 2**20  # the memory that an image is first given in a decoding process
 MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
 
@@ -167,7 +168,7 @@ class Settings(BaseSettings):
     )
     max_decoding_bytes: int | None = Field(
         default=None,
-        ge=1,
+        ge=MIN_DECODING_BYTES,
         description="memory of a worker's decoding processes; images wait for it, and one that needs more is refused; "
         "none: 224 MiB, or 32 MiB a thread if that is more",
     )
