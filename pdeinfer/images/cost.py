@@ -3,6 +3,7 @@
 The bytes per pixel were measured with Pillow 12; `tests/images/test_image_cost.py` checks them with later releases.
 """
 
+import io
 from typing import NamedTuple
 
 import PIL.Image
@@ -16,7 +17,8 @@ _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
 _WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
 _WEBP_HEAD = 30
-_PNG_COMPRESSED = (b"zTXt", b"iTXt")  # of the orientation; the others are not read
+_PNG_COMPRESSED = (b"zTXt", b"iTXt")  # only those that may hold the orientation are read
+_PNG_ORIENTATION = (b"eXIf", b"tEXt", *_PNG_COMPRESSED)
 _TURNED = 4  # a copy in the other orientation
 _RESIZED = 16  # weights of the filter, for each pixel of a side
 _TIFF_BITS = 258  # the tag of the bits per value
@@ -97,4 +99,7 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
 
 
 def _may_be_turned(picture: PIL.Image.Image) -> bool:
-    return picture.format == "PNG" or orientation(picture) != 1  # a PNG's EXIF may follow its pixels
+    if picture.format == "PNG" and isinstance(file := getattr(picture, "fp", None), io.BytesIO):
+        content = file.getvalue()  # the orientation may follow the pixels
+        return any(kind in content for kind in _PNG_ORIENTATION)
+    return orientation(picture) != 1

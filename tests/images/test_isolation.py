@@ -113,7 +113,7 @@ def test_an_image_of_too_many_pixels_is_refused_with_their_number(decoder: Isola
 def test_an_image_above_the_limit_of_memory_gives_its_estimate(
     pool: IsolatedDecoders, decoder: IsolatedDecoder
 ) -> None:
-    content = encode(PIL.Image.new("RGB", (4000, 3000)), "PNG")
+    content = encode(PIL.Image.new("RGBA", (4000, 3000)), "PNG")
     estimate = decoder.decode(content, SPEC, "large", LIMITS)
     in_process = InProcessDecoder().decode(content, SPEC, "large", LIMITS)
 

@@ -34,8 +34,8 @@ def image_file(side: int, grey: int = 128, file_format: str = "PNG") -> NamedFil
 
 
 CHEAP = image_file(400)
-MEDIUM = image_file(900)  # decodes in 7 MB: at the first try
-LARGE = image_file(2400)  # in 52 MB: at the second
+MEDIUM = image_file(1100)  # decodes in 6 MB: at the first try
+LARGE = image_file(2400)  # in 29 MB: at the second
 WEBP = image_file(32, file_format="WEBP")
 
 
@@ -114,7 +114,7 @@ def test_images_and_errors_come_back_in_order(decoding: Callable[..., Decoding])
         image_file(7000),
         ("text", b"text"),
         ("base64", ImageError("base64: no base64")),
-        image_file(900, 30),
+        image_file(1100, 30),
     ]
     first, second, *errors, last = asyncio.run(decoding().decoder.run(files))
 
