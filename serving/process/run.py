@@ -1,15 +1,14 @@
 """`pdeinfer serve`: from the command line to an exit code."""
 
-import errno
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 
 from serving.process.arguments import parse_settings
+from serving.process.port import open_socket, reserve
 from serving.process.supervisor import Supervisor
-from serving.process.worker import cannot_listen, serve
+from serving.process.worker import serve
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 
@@ -33,26 +32,15 @@ def run(settings: Settings) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
-        listening = bind(settings.host, settings.port)
+        reserved = reserve(settings.host, settings.port)
     except OSError as error:
-        return cannot_listen(settings, error)
+        print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        return 1
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     async def started() -> None:
-        logger.info("running on http://%s:%d", host, listening.getsockname()[1])
+        logger.info("running on http://%s:%d", host, reserved.getsockname()[1])
 
     if settings.workers > 1:
-        return Supervisor(settings, listening, started).run()
-    return serve(settings, listening, started)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket, which does not listen before the models are loaded."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except UnicodeError as error:  # a part of the name is empty or too long
-        raise OSError(errno.EINVAL, "not a host name") from error
-    bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(address)
-    return bound
+        return Supervisor(settings, reserved, started).run()
+    return serve(settings, open_socket(reserved), started)

@@ -17,6 +17,7 @@ from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
 from serving.process.latest import Latest
 from serving.process.membership import Membership
+from serving.process.port import open_socket
 from serving.process.worker import CANNOT_START, Started, seconds_to_stop, serve, stop_signals
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
@@ -47,13 +48,13 @@ class Supervisor:
     is being made; if the models changed while it was loading, it is started again.
 
     Args:
-        bound: a socket that reserves the address. Each worker listens on its own once its models are loaded.
+        reserved: a socket that reserves the address. Each worker listens on its own once its models are loaded.
         started: called once all of the first workers accept requests.
     """
 
-    def __init__(self, settings: Settings, bound: socket.socket, started: Started) -> None:
+    def __init__(self, settings: Settings, reserved: socket.socket, started: Started) -> None:
         self._settings = settings
-        self._bound = bound
+        self._reserved = reserved
         self._started = started
         self._has_started = False
         self._stop_signal: int | None = None
@@ -66,7 +67,6 @@ class Supervisor:
 
     def run(self) -> int:
         """Return 0 after a signal; CANNOT_START or 1 if one of the first workers ended before all had started."""
-        self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         return asyncio.run(self._run())
 
     async def _run(self) -> int:
@@ -87,7 +87,7 @@ class Supervisor:
                 "change": self._change,
                 "metrics": self._read_metrics,
             }
-            worker = await _Worker.start(self._settings, self._bound, self._names, self._changes, functions)
+            worker = await _Worker.start(self._settings, self._reserved, self._names, self._changes, functions)
             self._workers.append(worker)
             if self._stop_signal is not None:  # it came meanwhile
                 worker.stop(self._stop_signal)
@@ -220,7 +220,7 @@ class _Worker:
     async def start(
         cls,
         settings: Settings,
-        bound: socket.socket,
+        reserved: socket.socket,
         names: list[str] | None,
         changes: int,
         functions: Functions,
@@ -231,7 +231,7 @@ class _Worker:
             functions: what it may call, each with the worker as the first argument.
         """
         end, other_end = socket.socketpair()
-        with sibling_of(bound) as listening, other_end:
+        with open_socket(reserved) as listening, other_end:
             worker = cls(settings, listening, other_end, names, changes)
         own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
         worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
@@ -267,18 +267,6 @@ class _Worker:
         self.process.join()
         self.channel.close()
         self.ended.set_result(self.process.exitcode)
-
-
-def sibling_of(bound: socket.socket) -> socket.socket:
-    """Return another socket on the address of `bound`; the kernel spreads connections over those that listen.
-
-    On a socket that all share, the worker that wakes up first would accept a whole burst of connections.
-    """
-    sibling = socket.socket(bound.family, bound.type, bound.proto)
-    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections must not hold up a restart
-    sibling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sibling.bind(bound.getsockname())
-    return sibling
 
 
 def _work(settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None) -> None:

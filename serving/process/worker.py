@@ -88,7 +88,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         membership: connects one of several workers to its supervisor.
 
     Returns:
-        0 after a signal, 1 if the address cannot be listened on, CANNOT_START if a model or the device cannot be used.
+        0 after a signal, CANNOT_START if a model or the device cannot be used.
     """
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
@@ -121,10 +121,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             models.start_decoding()
             if membership is not None:
                 await membership.join(models)
-            try:
-                listening.listen(config.backlog)
-            except OSError as error:  # another process was bound to the address too, and listened first
-                return cannot_listen(settings, error)
+            listening.listen(config.backlog)
             # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
@@ -149,12 +146,6 @@ def _import_what_requests_need() -> None:
     """
     PIL.Image.init()
     mimetypes.init()
-
-
-def cannot_listen(settings: Settings, error: OSError) -> int:
-    """Print why the address cannot be listened on, and return the exit code."""
-    print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
-    return 1
 
 
 def _return_freed_memory() -> None:

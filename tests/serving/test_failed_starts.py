@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -144,27 +145,30 @@ def test_an_unusable_device_is_one_line_and_exit_code_2(package_folder: Path) ->
     assert "cuda:63" in result.stderr
 
 
-def test_a_port_taken_by_another_server_during_the_start_is_exit_code_1(
-    package_folder: Path,
+@pytest.mark.parametrize("workers", [("1", "1"), ("2", "2"), ("1", "2")], ids="-".join)
+def test_of_two_servers_started_at_once_on_one_port_one_ends_with_exit_code_1(
+    package_folder: Path, tmp_path: Path, workers: tuple[str, str]
 ) -> None:
-    """Both are bound to the port, as neither listens before its models are loaded."""
-    program = (
-        "from serving.process import run\n"
-        "def slow_bind(host, port, bind=run.bind):\n"
-        "    bound = bind(host, port)\n"
-        "    run.other = bind(*bound.getsockname())\n"
-        "    run.other.listen()\n"
-        "    return bound\n"
-        "run.bind = slow_bind\n"
-        f"raise SystemExit(run.main(['--port', '0', '--device', 'cpu', {str(package_folder)!r}]))\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    logs = [tmp_path / name for name in ("first", "second")]
+    with ExitStack() as stack:
+        servers = []
+        for log, count in zip(logs, workers, strict=True):
+            arguments = (str(package_folder), "--device", "cpu", "--port", str(port), "--workers", count)
+            command = [sys.executable, "-m", "pdeinfer", "serve", *arguments]
+            file = stack.enter_context(log.open("wb"))
+            server = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file))
+            stack.callback(server.kill)
+            servers.append(server)
+        deadline = time.monotonic() + PATIENCE
+        while sum("running on" in log.read_text() for log in logs) + sum(s.poll() is not None for s in servers) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "pdeinfer serve: 127.0.0.1:0: Address already in use"
-    assert "Traceback" not in result.stderr
+        assert sorted(str(server.poll()) for server in servers) == ["1", "None"]
+    assert "Address already in use" in logs[0].read_text() + logs[1].read_text()
+    assert "Traceback" not in logs[0].read_text() + logs[1].read_text()
 
 
 def test_a_port_in_use_is_exit_code_1(package_folder: Path) -> None:

@@ -21,8 +21,6 @@ import pytest
 
 from serving.http.protocol import MAX_HEAD_BYTES
 from serving.middleware.body_limit import LINGER_SECONDS
-from serving.process.run import bind
-from serving.process.supervisor import sibling_of
 from serving.process.worker import _return_freed_memory, stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
@@ -482,25 +480,6 @@ def test_an_endless_request_delays_the_exit_by_the_shutdown_timeout_at_most(
         server.process.send_signal(signal.SIGTERM)
 
         assert server.process.wait(PATIENCE) == 0
-
-
-def test_a_restart_can_listen_while_closed_connections_of_former_workers_linger() -> None:
-    def listen(port: int) -> tuple[socket.socket, socket.socket]:
-        reserved = bind("127.0.0.1", port)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening = sibling_of(reserved)
-        listening.listen()
-        return reserved, listening
-
-    reserved, listening = listen(0)
-    port = reserved.getsockname()[1]
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        listening.accept()[0].close()
-        assert client.recv(1) == b""
-    for former in (reserved, listening):
-        former.close()
-    for now in listen(port):
-        now.close()
 
 
 NOTES_FILES = """\
