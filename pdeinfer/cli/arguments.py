@@ -46,6 +46,7 @@ includes them.
 _INSPECT_EXAMPLES = """examples:
   pdeinfer inspect seven.png
   pdeinfer inspect cat.jpg --model ./my-package --output pictures
+  pdeinfer inspect seven.png --html seven.html
 
 For each PDE layer it prints the Courant and diffusion numbers and writes a picture, IMAGE-MODEL-LAYER.png, of the
 diffusivity, the velocity, its gradients, and the feature map H after every step, channel by channel.
@@ -97,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("image", metavar="IMAGE", help="image file")
     _add_model(inspect, "--model", default=zoo.DEFAULT_MODEL)
     inspect.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the pictures (.)")
+    inspect.add_argument("--html", type=Path, metavar="FILE", help="write one HTML file to look into, and no pictures")
 
     verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES)
     _add_model(verify, "package")

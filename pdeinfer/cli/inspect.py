@@ -1,4 +1,4 @@
-"""`pdeinfer inspect`: draw what a model's PDE layers compute for an image."""
+"""`pdeinfer inspect`: show what a model's PDE layers compute for an image."""
 
 import argparse
 import sys
@@ -8,24 +8,35 @@ from pdeinfer.errors import PdeinferError
 from pdeinfer.images.convert import to_array
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
+from pdeinfer.inspection.report import report_html
 from pdeinfer.package import zoo
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a summary of each PDE layer, and write its picture."""
+    """Print a summary of each PDE layer; write its picture, or all layers as one HTML file."""
     package = zoo.load(options.model)
     preset = package.card.preset
     image = to_array(options.image, preset.input)
-    for layer in inspect(image, package):
+    layers = inspect(image, package)
+    for layer in layers:
         print(f"{preset.name}, {layer.name}: " + "\n  ".join(layer.summary))
-        picture = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
-        try:
-            options.output.mkdir(parents=True, exist_ok=True)
-            draw_layer(layer, image, preset.name).save(picture, optimize=True)
-        except OSError as error:
-            raise PdeinferError(f"{picture} cannot be written: {error.strerror}") from error
-        print(f"  {picture}", flush=True)
+        if options.html is None:
+            path = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
+            try:
+                options.output.mkdir(parents=True, exist_ok=True)
+                draw_layer(layer, image, preset.name).save(path, optimize=True)
+            except OSError as error:
+                raise PdeinferError(f"{path} cannot be written: {error.strerror}") from error
+            print(f"  {path}", flush=True)
         if layer.instability:
             severity = "warning" if layer.spec.num_steps > 1 else "note"
             print(f"pdeinfer: {severity}: {layer.name}: {layer.instability}", file=sys.stderr)
+    if options.html is not None:
+        content = report_html(Path(options.image).name, image, layers, package)
+        try:
+            options.html.parent.mkdir(parents=True, exist_ok=True)
+            options.html.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise PdeinferError(f"{options.html} cannot be written: {error.strerror}") from error
+        print(options.html)
     return 0

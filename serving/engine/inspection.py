@@ -82,7 +82,6 @@ class ModelInspector:
             NotInspectableError: the model cannot be changed, or its arrays are too large.
             ModelPackageError: the package's `fields.onnx` is damaged.
         """
-        started = time.perf_counter()
         inspector = self._load()
         spec = None if self._original is None else change.apply(self._original)
         is_changed = change != Change() and spec != self._original
@@ -92,7 +91,7 @@ class ModelInspector:
             raise NotInspectableError(f"{self._name} has no PDE layers to change")
         if inspector is not None and spec is not None:
             self._check_size(inspector, spec)
-        loaded = time.perf_counter()
+        started = time.perf_counter()
         inspection = (
             Inspection((), None) if inspector is None else inspector.inspect(pixels, spec if is_changed else None)
         )
@@ -100,7 +99,7 @@ class ModelInspector:
         probabilities = inspection.probabilities
         if not is_changed or probabilities is None:
             (probabilities,) = self._predictor.predict_proba(pixels[np.newaxis])
-        seconds = {"fields": inspected - loaded, "inference": time.perf_counter() - inspected, "load": loaded - started}
+        seconds = {"fields": inspected - started, "inference": time.perf_counter() - inspected}
         can_change = inspector is not None and inspector.can_replay
         return Inspected(pixels, probabilities, self._original, spec, can_change, inspection.layers, seconds)
 

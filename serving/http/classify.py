@@ -184,7 +184,7 @@ async def classify(request: Request, hold: Hold) -> Response:
         raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
     results = [_result(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     content = {"model": served.name, "version": served.version, "results": results}
-    return Response(_to_json(content), media_type="application/json")
+    return Response(to_json(content), media_type="application/json")
 
 
 def _top_k(text: str | None) -> int:
@@ -218,7 +218,7 @@ async def _lines(
     remaining = iter(names)
     outcomes: list[Outcome] | None = first
     while outcomes is not None:
-        yield "".join(_to_json(_result(next(remaining), outcome)) + "\n" for outcome in outcomes)
+        yield "".join(to_json(_result(next(remaining), outcome)) + "\n" for outcome in outcomes)
         outcomes = await anext(parts, None)
 
 
@@ -229,5 +229,6 @@ def _result(name: str | None, outcome: Outcome) -> dict[str, Any]:
     return {"filename": name, "error": {"code": code_of(outcome), "message": str(outcome)}}
 
 
-def _to_json(value: object) -> str:
+def to_json(value: object) -> str:
+    """Return JSON without spaces; a number that is not finite raises ValueError."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,37 +1,26 @@
 """POST /inspect: classifies one image and returns what the PDE layers do with it."""
 
-import math
 import re
-from base64 import b64encode
-from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
-from pdeinfer import ImageError, LayerFields
+from pdeinfer import ImageError
 from pdeinfer.images.formats import EXPECTED
+from pdeinfer.inspection.values import array_values, layer_values, spec_values
 from serving.engine.deadline import until
 from serving.engine.inspection import Change, Inspected
 from serving.engine.served_model import ServedModel
 from serving.errors import DeadlineError, InferenceError, NotInspectableError, NotReadyError, OverloadedError
 from serving.http.body import read_body
 from serving.http.byte_budget import Hold
-from serving.http.classify import MODEL_PARAMETER, REQUEST_BODY, find_model
+from serving.http.classify import MODEL_PARAMETER, REQUEST_BODY, find_model, to_json
 from serving.http.errors import ApiError, code_of
-from serving.http.models import pde_values
 from serving.http.openapi import error_answer, reference
 from serving.http.query import parse_query
-from serving.http.schemas import (
-    Array,
-    ClassScore,
-    Extent,
-    InspectedFields,
-    InspectedLayer,
-    InspectResponse,
-    Milliseconds,
-)
+from serving.http.schemas import InspectResponse
 from serving.http.state import models_of
 from serving.http.uploads import media_type, parse_uploads
 
@@ -183,64 +172,25 @@ def _boolean(query: dict[str, str], name: str) -> bool:
 
 
 def _answer(served: ServedModel, name: str | None, inspected: Inspected, layer: int | None) -> str:
-    milliseconds = {key: round(1000 * value, 3) for key, value in inspected.seconds.items()}
-    response = InspectResponse(
-        model=served.name,
-        version=served.version,
-        filename=name,
-        top=_top(served, inspected.probabilities),
-        pixels=_array(inspected.pixels),
-        milliseconds=Milliseconds(**milliseconds),
-        values=pde_values(inspected.spec),
-        trained_values=pde_values(inspected.original),
-        can_change=inspected.can_change,
-        layers=tuple(
-            _layer(fields, is_whole=layer in (None, number)) for number, fields in enumerate(inspected.layers, 1)
-        ),
-    )
-    return response.model_dump_json()
+    content = {
+        "model": served.name,
+        "version": served.version,
+        "filename": name,
+        "top": _top(served, inspected.probabilities),
+        "pixels": array_values(inspected.pixels),
+        "milliseconds": {part: round(1000 * seconds, 3) for part, seconds in inspected.seconds.items()},
+        "values": spec_values(inspected.spec),
+        "trained_values": spec_values(inspected.original),
+        "can_change": inspected.can_change,
+        "layers": [
+            layer_values(fields, has_arrays=layer in (None, number))
+            for number, fields in enumerate(inspected.layers, 1)
+        ],
+    }
+    return to_json(content)
 
 
-def _top(served: ServedModel, probabilities: NDArray[np.float32]) -> tuple[ClassScore, ...] | None:
+def _top(served: ServedModel, probabilities: NDArray[np.float32]) -> object:
     if not np.isfinite(probabilities).all():
         return None
-    prediction = served.predictor.rank(probabilities, len(probabilities))
-    return tuple(ClassScore(**entry) for entry in prediction.to_dict()["top"])
-
-
-def _layer(fields: LayerFields, *, is_whole: bool) -> InspectedLayer:
-    with np.errstate(over="ignore", invalid="ignore"):
-        (ax, ay), (bx, by) = fields.courant_numbers, fields.diffusion_numbers
-        courant, diffusion, stable = _extent(np.abs(ax) + np.abs(ay)), _extent(bx + by), fields.stable
-    return InspectedLayer(
-        name=fields.name,
-        shape=fields.levels.shape[1:],
-        courant=courant,
-        diffusion=diffusion,
-        unstable=float(1 - stable.mean()),
-        fields=_fields(fields) if is_whole else None,
-        levels=_array(fields.levels) if is_whole else None,
-        stable=_array(stable.astype(np.uint8)) if is_whole else None,
-    )
-
-
-def _fields(fields: LayerFields) -> InspectedFields:
-    u, v = fields.velocity or (None, None)
-    dx, dy = fields.diffusivity or (None, None)
-    array = partial(map, lambda field: None if field is None else _array(field))
-    return InspectedFields(**dict(zip(("u", "v", "Dx", "Dy"), array((u, v, dx, dy)), strict=True)))
-
-
-def _array(values: NDArray[np.uint8] | NDArray[np.float32]) -> Array:
-    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    return Array(
-        dtype="uint8" if values.dtype == np.uint8 else "float32", shape=values.shape, data=b64encode(data).decode()
-    )
-
-
-def _extent(values: NDArray[np.float32]) -> Extent:
-    maximum, mean = float(values.max()), float(values.mean())
-    return Extent(
-        maximum=maximum if math.isfinite(maximum) else None,
-        mean=mean if math.isfinite(mean) else None,
-    )
+    return served.predictor.rank(probabilities, len(probabilities)).to_dict()["top"]

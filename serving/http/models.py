@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from pdeinfer import ModelCard, PdeSpec
+from pdeinfer import ModelCard
 from pdeinfer.inspection.inspector import pde_spec
+from pdeinfer.inspection.values import spec_values
 from serving.engine.served_model import ServedModel
 from serving.http.openapi import error_answer
 from serving.http.query import refuse_query
@@ -31,7 +32,7 @@ async def models(request: Request) -> ModelList:
 
 
 def _model_info(model: ServedModel) -> ModelInfo:
-    info, spec = model.info, model.spec
+    info, spec, values = model.info, model.spec, spec_values(pde_spec(model.card.preset))
     return ModelInfo(
         name=model.name,
         version=model.version,
@@ -39,24 +40,12 @@ def _model_info(model: ServedModel) -> ModelInfo:
         input=ModelInput(height=spec.height, width=spec.width, channels=spec.channels, fit=spec.fit),
         parameters=info.parameters,
         macs=model.card.macs,
-        pde=pde_values(pde_spec(model.card.preset)),
+        pde=None if values is None else PdeValues(**values),
         training=_training(model.card),
         metrics=model.card.metrics,
         precision=info.precision,
         device=info.device,
         provider=info.provider,
-    )
-
-
-def pde_values(spec: PdeSpec | None) -> PdeValues | None:
-    """Return the values of PDE layers that an inspection can change, or None without PDE layers."""
-    if spec is None:
-        return None
-    return PdeValues(
-        dt=spec.dt,
-        num_steps=spec.num_steps,
-        advection=spec.velocity is not None,
-        diffusion=spec.diffusivity is not None,
     )
 
 

@@ -268,6 +268,28 @@ def test_a_model_without_pde_layers_says_so(open_at: Callable[..., Page]) -> Non
     assert page.evaluate("document.getElementById('view').hidden && document.getElementById('values').hidden")
 
 
+def test_the_html_file_of_inspect_shows_the_same_and_connects_to_nothing(
+    browser: Page, open_at: Callable[..., Page], tmp_path: Path
+) -> None:
+    from pdeinfer.cli.main import main
+
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    bars = page.evaluate("document.querySelector('.bars').textContent")
+    image = ROOT / "serving/page/samples/digit-3.png"
+    assert main(["inspect", str(image), "--html", str(tmp_path / "three.html")]) == 0
+    browser.requested.clear()
+    browser.send("Page.navigate", url=(tmp_path / "three.html").as_uri())
+    browser.wait_for("document.querySelector('.bars') !== null && document.title.startsWith('digits-pde on')")
+    assert browser.evaluate("document.querySelector('.bars').textContent") == bars
+    before = picture(page)
+    browser.click("#play")
+    browser.wait_for(f"{STAGE} !== {json.dumps(before)}")
+    browser.evaluate(AXE + "; undefined")
+    assert faults(browser) == []
+    assert browser.requested == [(tmp_path / "three.html").as_uri()]
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """`inspect` gives fields, levels and stability of PDE layers, and refuses what it cannot inspect."""
 
+import base64
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -276,6 +279,33 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         assert main(["inspect", str(image_file)]) == 0
         assert (tmp_path / "seven-digits-pde-layer1.png").is_file()
+
+    def test_html_is_one_file_in_place_of_the_pictures(
+        self, image_file: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        file = tmp_path / "new" / "seven.html"
+        assert main(["inspect", str(image_file), "--html", str(file)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(file)
+        assert list(file.parent.iterdir()) == [file]
+        text = file.read_text(encoding="utf-8")
+        assert "<title>digits-pde on seven.png</title>" in text
+        assert re.findall(r"\bsrc=|<link|@import|^import |^export ", text, re.MULTILINE) == []
+        content = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])
+        levels = content["layers"][0]["levels"]
+        found = np.frombuffer(base64.b64decode(levels["data"]), "<f4").reshape(levels["shape"])
+        assert np.array_equal(found, inspect(image_file)[0].levels)
+
+    def test_html_quotes_the_name_of_the_image(self, tmp_path: Path) -> None:
+        name = "<img onerror=alert(1)>&{data}.png"
+        PIL.Image.fromarray(IMAGE.squeeze()).save(tmp_path / name)
+        assert main(["inspect", str(tmp_path / name), "--html", str(tmp_path / "a.html")]) == 0
+        text = (tmp_path / "a.html").read_text(encoding="utf-8")
+        assert "<img" not in text
+        assert "<title>digits-pde on &lt;img onerror=alert(1)&gt;&amp;{data}.png</title>" in text
+
+    def test_an_unwritable_html_file_is_exit_code_2(self, image_file: Path, tmp_path: Path, capsys: Captured) -> None:
+        assert main(["inspect", str(image_file), "--html", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: Is a directory")
 
     def test_instability_of_a_single_step_is_a_note(
         self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
