@@ -133,7 +133,7 @@ function readAddress() {
     view: {
       layer: Math.max(1, number("layer") ?? 1),
       show: values.get("show") ?? "H",
-      channel: ["mean", "all"].includes(channel) ? channel : (number("channel") ?? 0),
+      channel: ["mean", "all"].includes(channel) ? channel : number("channel"),
       step: number("step"),
       arrows: values.get("arrows") === "true",
     },
@@ -142,7 +142,8 @@ function readAddress() {
 
 function writeAddress() {
   const { layer, show, channel, step, arrows } = view.state;
-  const values = { model: $("model").value, layer, show, channel };
+  const values = { model: $("model").value, layer, show };
+  if (channel !== null) values.channel = channel;
   if (step !== null) values.step = step;
   if (arrows) values.arrows = arrows;
   if ($("other").value) values.other = $("other").value;

@@ -30,9 +30,14 @@ export function equation(element, { advection, diffusion }) {
     row.setAttribute("class", isOn ? name : `${name} off`);
     return row;
   };
+  const display = (row) => {
+    const math = m("math", row);
+    math.setAttribute("displaystyle", "true");
+    return math;
+  };
   // Two halves, which stand below each other where there is no room for both.
-  const left = m("math", m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")), sign("=")));
-  const right = m("math", m("mrow", group("diffusion", diffusion, spread("x"), plus(), spread("y")), plus(), group("source", true, symbol("f"))));
+  const left = display(m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")), sign("=")));
+  const right = display(m("mrow", group("diffusion", diffusion, spread("x"), plus(), spread("y")), plus(), group("source", true, symbol("f"))));
   const halves = document.createElement("div");
   halves.className = "halves";
   halves.append(left, right);

@@ -19,12 +19,13 @@ const FRAME = 450; // milliseconds of a step while playing
 /**
  * Shows the PDE layers of one inspection. It fires "change" when the reader chooses something else to see.
  *
- * `state` is { layer, show, channel, step, arrows }: layer counts from 1; channel is a number, "mean" or "all".
+ * `state` is { layer, show, channel, step, arrows }: layer counts from 1; channel is a number, "mean" or "all", or null
+ * for the one in which the most happens; step is a number, or null for the last one.
  */
 export class PdeView extends EventTarget {
   constructor(root) {
     super();
-    this.state = { layer: 1, show: "H", channel: 0, step: null, arrows: false };
+    this.state = { layer: 1, show: "H", channel: null, step: null, arrows: false };
     this.point = null;
     this.playing = null;
     this.#build(root);
@@ -97,7 +98,7 @@ export class PdeView extends EventTarget {
     this.inspection = inspection;
     const count = inspection.layers.length;
     const layer = Math.min(this.state.layer, count);
-    this.#segments(this.layers, inspection.layers.map(({ name, shape }, index) => [index + 1, `${name} · ${shape[0]}×${shape[1]}×${shape[2]}`]), layer, (value) => this.set({ layer: value, step: null }));
+    this.#segments(this.layers, inspection.layers.map(({ name, shape }, index) => [index + 1, name, ` · ${shape[0]}×${shape[1]}×${shape[2]}`]), layer, (value) => this.set({ layer: value, step: null }));
     this.layers.hidden = count < 2;
     this.set({ layer }, { isQuiet: true });
   }
@@ -123,6 +124,7 @@ export class PdeView extends EventTarget {
     const channels = layer.shape[2];
     const last = layer.numLevels - 1;
     if (!this.#has(state.show)) state.show = "H";
+    state.channel ??= this.#liveliest();
     if (typeof state.channel === "number") state.channel = Math.min(state.channel, channels - 1);
     state.step = state.step === null ? last : Math.min(state.step, last);
     this.channel.max = channels - 1;
@@ -146,6 +148,22 @@ export class PdeView extends EventTarget {
     this.#adjustNumbers();
   }
 
+  /** Return the channel that the equation changes the most from place to place, preferring those with a velocity. */
+  #liveliest() {
+    const { levels, fields, shape, numLevels } = this.layer;
+    const channels = Array.from({ length: shape[2] }, (_, channel) => channel);
+    const variance = (values) => {
+      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+      return values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+    };
+    const liveliness = channels.map((channel) => {
+      const [before, after] = [plane(levels, shape, channel), plane(levels, shape, channel, numLevels - 1)];
+      const moves = fields.u && (variance(plane(fields.u, shape, channel)) + variance(plane(fields.v, shape, channel)) > 0);
+      return variance(after.map((value, point) => value - before[point])) * (moves ? 1000 : 1);
+    });
+    return Math.max(0, liveliness.indexOf(Math.max(...liveliness)));
+  }
+
   #has(show) {
     const { fields } = this.layer;
     if (show === "velocity") return fields.u !== null;
@@ -158,10 +176,10 @@ export class PdeView extends EventTarget {
       group.dataset.options = key;
       const name = `segments-${group.getAttribute("aria-label")}`;
       group.replaceChildren(
-        ...options.map(([value, text]) => {
+        ...options.map(([value, text, size = ""]) => {
           const input = h("input", { type: "radio", name, value });
           input.addEventListener("change", () => choose(value));
-          return h("label", {}, input, h("span", {}, text));
+          return h("label", {}, input, h("span", {}, text, h("span", { className: "size" }, size)));
         }),
       );
     }
@@ -269,7 +287,8 @@ export class PdeView extends EventTarget {
       context.font = "12px system-ui, sans-serif";
       context.textBaseline = "top";
       context.textAlign = "left";
-      context.fillText(`the longest arrow is ${format(scale.high)} pixels per unit of time`, 0, tall + 8);
+      const isStill = this.#values("velocity", shown[0]).every((speed) => speed === 0);
+      context.fillText(isStill ? "no velocity in this channel" : `longest arrow: ${format(scale.high)} pixels per unit of time`, 0, tall + 8);
     }
     context.fillStyle = ink;
     context.font = "12px system-ui, sans-serif";
