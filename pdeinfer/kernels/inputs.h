@@ -39,14 +39,28 @@ inline Api api;
 
 inline OrtStatus* out_of_memory() { return api->CreateStatus(ORT_FAIL, "pdeinfer.GlobalLayer: out of memory"); }
 
-__attribute__((format(printf, 1, 2))) inline OrtStatus* invalid(const char* format, ...) {
+inline OrtStatus* make_error(OrtErrorCode code, const char* format, va_list arguments) {
   char message[512] = "pdeinfer.GlobalLayer: ";
   const size_t length = strlen(message);
+  vsnprintf(message + length, sizeof message - length, format, arguments);
+  return api->CreateStatus(code, message);
+}
+
+__attribute__((format(printf, 1, 2))) inline OrtStatus* invalid(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(message + length, sizeof message - length, format, arguments);
+  OrtStatus* const error = make_error(ORT_INVALID_ARGUMENT, format, arguments);
   va_end(arguments);
-  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+  return error;
+}
+
+// An error of the GPU or its software.
+__attribute__((format(printf, 1, 2))) inline OrtStatus* device_error(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  OrtStatus* const error = make_error(ORT_EP_FAIL, format, arguments);
+  va_end(arguments);
+  return error;
 }
 
 struct Shape {

@@ -8,16 +8,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct OrtAllocator;
 struct OrtCustomOpDomain;
 struct OrtKernelContext;
 struct OrtKernelInfo;
+struct OrtMemoryInfo;
 struct OrtSessionOptions;
 struct OrtShapeInferContext;
 struct OrtStatus;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtValue;
 
-enum OrtErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
+enum OrtErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_EP_FAIL = 11 };
 enum ONNXTensorElementDataType { ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1 };
 enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0, INPUT_OUTPUT_OPTIONAL = 1 };
 enum OrtMemType { OrtMemTypeDefault = 0 };
@@ -72,7 +74,13 @@ struct OrtApi {
   OrtStatus* (*GetSymbolicDimensions)(const OrtTensorTypeAndShapeInfo*, const char** names, size_t rank);
   ORT_SKIP(64, 65);
   OrtStatus* (*GetTensorTypeAndShape)(const OrtValue*, OrtTensorTypeAndShapeInfo**);
-  ORT_SKIP(66, 85);
+  ORT_SKIP(66, 72);
+  OrtStatus* (*MemoryInfoGetId)(const OrtMemoryInfo*, int* id);
+  ORT_SKIP(73, 75);
+  OrtStatus* (*AllocatorAlloc)(OrtAllocator*, size_t bytes, void** memory);
+  OrtStatus* (*AllocatorFree)(OrtAllocator*, void* memory);
+  OrtStatus* (*AllocatorGetInfo)(const OrtAllocator*, const OrtMemoryInfo**);
+  ORT_SKIP(78, 85);
   OrtStatus* (*KernelInfoGetAttribute_float)(const OrtKernelInfo*, const char* name, float*);
   OrtStatus* (*KernelInfoGetAttribute_int64)(const OrtKernelInfo*, const char* name, int64_t*);
   ORT_SKIP(87, 90);
@@ -82,7 +90,11 @@ struct OrtApi {
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);
   ORT_SKIP(100, 101);
   void (*ReleaseCustomOpDomain)(OrtCustomOpDomain*);
-  ORT_SKIP(102, 230);
+  ORT_SKIP(102, 132);
+  void (*ReleaseAllocator)(OrtAllocator*);
+  ORT_SKIP(133, 193);
+  OrtStatus* (*KernelContext_GetGPUComputeStream)(const OrtKernelContext*, void** stream);
+  ORT_SKIP(194, 230);
   OrtStatus* (*KernelInfo_GetInputCount)(const OrtKernelInfo*, size_t*);
   ORT_SKIP(231, 232);
   OrtStatus* (*KernelInfo_GetInputName)(const OrtKernelInfo*, size_t index, char* name, size_t* size);
@@ -99,6 +111,10 @@ struct OrtApi {
   ORT_SKIP(272, 274);
   OrtStatus* (*KernelContext_ParallelFor)(const OrtKernelContext*, void (*function)(void* data, size_t index),
                                           size_t count, size_t num_batch, void* data);
+  ORT_SKIP(275, 277);
+  OrtStatus* (*KernelContext_GetScratchBuffer)(const OrtKernelContext*, const OrtMemoryInfo*, size_t bytes,
+                                               void** memory);
+  OrtStatus* (*KernelInfoGetAllocator)(const OrtKernelInfo*, OrtMemType, OrtAllocator**);
 };
 
 #undef ORT_SKIP

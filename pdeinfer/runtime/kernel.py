@@ -1,34 +1,47 @@
-"""The library of the fused operator pdeinfer.GlobalLayer, which the wheel contains if it could be compiled."""
+"""The libraries of the fused operator pdeinfer.GlobalLayer, which the wheel contains if they could be compiled."""
 
 import ctypes
 import os
 from pathlib import Path
 from typing import Any
 
-LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"
+LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"  # for CPUs
+CUDA_LIBRARY = LIBRARY.with_name("libpdeinfer_cuda.so")
 
 
-def register_kernel(options: Any) -> bool:
+def register_kernel(options: Any, device: str = "cpu") -> bool:
     """Add the fused operator to the options of an ONNX Runtime session; return whether that worked.
 
-    It fails if there is no library, if ONNX Runtime cannot load it, or if the environment variable PDEINFER_KERNEL
-    is "0". The library reads the variable too: "baseline", "avx2" or "avx512" selects an instruction set, and any other
-    value makes it refuse to load.
+    It fails if there is no library, if ONNX Runtime cannot load it, if there is no CUDA driver, or if the environment
+    variable PDEINFER_KERNEL is "0". The library for CPUs reads the variable too: "baseline", "avx2" or "avx512" selects
+    an instruction set, and any other value makes it refuse to load.
+
+    The options must be of a session on that device, and take one operator only: ONNX Runtime fails to make a session
+    whose operator is registered and runs on another device, and one with both operators.
+
+    Args:
+        options: the `onnxruntime.SessionOptions`.
+        device: "cpu", "cuda" or "cuda:N".
     """
-    if os.environ.get("PDEINFER_KERNEL") == "0" or not LIBRARY.exists():
+    library = _library(device)
+    if os.environ.get("PDEINFER_KERNEL") == "0" or not library.exists():
         return False
     try:
-        options.register_custom_ops_library(str(LIBRARY))
+        options.register_custom_ops_library(str(library))
     except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
         return False
     return True
 
 
-def count_kernels() -> int:
-    """Return how many PDE layers run in the fused operator, over all sessions that this thread has created.
+def count_kernels(device: str = "cpu") -> int:
+    """Return how many PDE layers run in the fused operator of a device, over all sessions that this thread has created.
 
-    Call it only after `register_kernel` has returned True.
+    Call it only after `register_kernel` has returned True for the device.
     """
-    count = ctypes.CDLL(str(LIBRARY)).pdeinfer_kernels_created
+    count = ctypes.CDLL(str(_library(device))).pdeinfer_kernels_created
     count.restype = ctypes.c_int64
     return int(count())
+
+
+def _library(device: str) -> Path:
+    return LIBRARY if device == "cpu" else CUDA_LIBRARY

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -126,8 +127,7 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
     if device != "cpu":
         index = device.partition(":")[2] or "0"
         try:
-            session = open_on_cuda(onnxruntime, model, index, _session_options(onnxruntime, threads))
-            return _describe(onnxruntime, session, f"cuda:{index}", threads)
+            return _create_cuda_session(onnxruntime, model, index, threads, fused)
         except DeviceError as error:
             cuda_error = error
     cpu_session = _create_cpu_session(onnxruntime, model, threads, fused)  # fails if the model is to blame, not CUDA
@@ -153,28 +153,43 @@ def _check_self_contained(model: bytes) -> None:
         raise ModelPackageError("the model refers to data outside its file; a package's model must be self-contained")
 
 
+def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: int, fused: bool) -> Session:
+    device = f"cuda:{index}"
+    open_session = functools.partial(open_on_cuda, onnxruntime, model, index)
+    if fused and has_cuda(onnxruntime):
+        session = _create_fused_session(onnxruntime, device, threads, open_session)
+        if session is not None:
+            return session
+    return _describe(onnxruntime, open_session(_session_options(onnxruntime, threads)), device, threads)
+
+
 def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: bool) -> Session:
-    session = _create_fused_session(onnxruntime, model, threads) if fused else None
+    open_session = functools.partial(_open_on_cpu, onnxruntime, model)
+    session = _create_fused_session(onnxruntime, "cpu", threads, open_session) if fused else None
     if session is not None:
         return session
     try:
-        inference_session = _open_on_cpu(onnxruntime, model, _session_options(onnxruntime, threads))
+        inference_session = open_session(_session_options(onnxruntime, threads))
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
     return _describe(onnxruntime, inference_session, "cpu", threads)
 
 
-def _create_fused_session(onnxruntime: Any, model: bytes, threads: int) -> Session | None:
+def _create_fused_session(
+    onnxruntime: Any, device: str, threads: int, open_session: Callable[[Any], Any]
+) -> Session | None:
     """Return a session that may run PDE layers in pdeinfer's operator, or None if that is impossible."""
     options = _session_options(onnxruntime, threads)
-    if not register_kernel(options):
+    if not register_kernel(options, device):
         return None
-    before = count_kernels()
+    before = count_kernels(device)
     try:
-        session = _open_on_cpu(onnxruntime, model, options)
-    except Exception:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
+        session = open_session(options)
+    except Exception as error:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
+        logger.info("no session with the fused operator on %s: %s", device, error)
         return None
-    return _describe(onnxruntime, session, "cpu", threads, "fused" if count_kernels() > before else "standard")
+    fused = count_kernels(device) > before
+    return _describe(onnxruntime, session, device, threads, "fused" if fused else "standard")
 
 
 def _session_options(onnxruntime: Any, threads: int) -> Any:

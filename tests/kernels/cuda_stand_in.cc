@@ -1,0 +1,263 @@
+// Stands in for CUDA's driver and NVRTC, without a GPU: it runs the kernels' own text on the CPU.
+//
+// The threads of a block take turns on one CPU thread and change at __syncthreads, in ascending or descending order, so
+// that a missing barrier changes results. Shared memory starts as NaN; a write beyond it is an error of the launch.
+#include <limits.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __shared__
+#define __launch_bounds__(threads)
+
+struct Dimensions {
+  unsigned x, y, z;
+};
+static Dimensions threadIdx, blockIdx, blockDim;
+static void __syncthreads();
+
+#include "cuda_solver.cu"
+
+constexpr int kLargestShared = 48 << 10;  // bytes
+float shared[kLargestShared / sizeof(float) + 1024];
+
+#define EXPORTED __attribute__((visibility("default")))
+#define API extern "C" EXPORTED
+
+// What tests set and read. tests/kernels/stand_in.py has its twin.
+struct State {
+  int major, minor, driver_version, multiprocessors, devices;
+  int is_descending;       // order of threads
+  int compile_error;       // of NVRTC, or 0
+  int is_refusing_once;    // whether the driver refuses the next code
+  int compilations, code_loads;
+  int launches[3];         // of each kernel, as in kKernels
+  Dimensions grid, block;  // of the last launch
+};
+EXPORTED State stand_in = {9, 0, 13010, 132, 1, 0, 0, 0, 0, 0, {}, {}, {}};
+
+namespace {
+
+using Function = void (*)(const pdeinfer::Layer);
+
+struct Kernel {
+  const char* name;
+  Function function;
+};
+const Kernel kKernels[] = {
+    {"solve_one_step", solve_one_step}, {"solve", solve}, {"step_in_global_memory", step_in_global_memory}};
+
+enum Error {
+  kInvalidValue = 1,
+  kInvalidDevice = 101,
+  kInvalidImage = 200,
+  kNotFound = 500,
+  kIllegalAddress = 700,
+  kLaunchFailed = 719
+};
+
+std::string code_for_device() {
+  return "\x7f" "ELF code for sm_" + std::to_string(stand_in.major) + std::to_string(stand_in.minor);
+}
+
+// The threads of a block. Each has a stack of its own.
+class Threads {
+ public:
+  static constexpr int kMost = 1024;
+
+  // Runs a block. Returns whether all its threads pass each barrier together, or end together.
+  bool run(Function function, const pdeinfer::Layer& layer) {
+    function_ = function;
+    layer_ = &layer;
+    const int count = blockDim.x * blockDim.y * blockDim.z;
+    for (int i = 0; i < count; ++i) {
+      has_ended_[i] = false;
+      getcontext(&contexts_[i]);
+      contexts_[i].uc_stack.ss_sp = &stacks_[i * kStack];
+      contexts_[i].uc_stack.ss_size = kStack;
+      contexts_[i].uc_link = nullptr;
+      makecontext(&contexts_[i], enter, 0);
+    }
+    for (int waiting = count; waiting > 0;) {
+      waiting = 0;
+      for (int i = 0; i < count; ++i) {
+        current_ = stand_in.is_descending ? count - 1 - i : i;
+        threadIdx.x = current_ % blockDim.x;
+        threadIdx.y = current_ / blockDim.x % blockDim.y;
+        threadIdx.z = current_ / blockDim.x / blockDim.y;
+        swapcontext(&scheduler_, &contexts_[current_]);
+        waiting += !has_ended_[current_];
+      }
+      if (waiting != 0 && waiting != count) return false;
+    }
+    return true;
+  }
+
+  void wait() {
+    const int thread = current_;
+    swapcontext(&contexts_[thread], &scheduler_);
+  }
+
+ private:
+  static constexpr int kStack = 64 << 10;
+
+  static void enter();
+
+  Function function_;
+  const pdeinfer::Layer* layer_;
+  int current_;
+  bool has_ended_[kMost];
+  ucontext_t scheduler_, contexts_[kMost];
+  std::unique_ptr<char[]> stacks_{new char[kMost * kStack]};
+};
+
+Threads threads;
+
+void Threads::enter() {
+  threads.function_(*threads.layer_);
+  threads.has_ended_[threads.current_] = true;
+  threads.wait();
+}
+
+// A NaN that no kernel writes.
+void mark(float* value) {
+  const uint32_t bits = 0x7fc0beef;
+  memcpy(value, &bits, sizeof bits);
+}
+
+bool is_marked(const float& value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits == 0x7fc0beef;
+}
+
+}  // namespace
+
+void __syncthreads() { threads.wait(); }
+
+API int cuInit(unsigned) { return 0; }
+
+API int cuGetErrorName(int, const char** name) {
+  *name = "CUDA_ERROR_OF_THE_STAND_IN";
+  return 0;
+}
+
+API int cuDriverGetVersion(int* version) {
+  *version = stand_in.driver_version;
+  return 0;
+}
+
+API int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return ordinal < stand_in.devices ? 0 : kInvalidDevice;
+}
+
+API int cuDeviceGetAttribute(int* value, int attribute, int) {
+  switch (attribute) {
+    case 16: *value = stand_in.multiprocessors; return 0;
+    case 75: *value = stand_in.major; return 0;
+    case 76: *value = stand_in.minor; return 0;
+    default: return kInvalidValue;
+  }
+}
+
+API int cuLibraryLoadData(void** library, const void* code, int*, void**, unsigned, int*, void**, unsigned) {
+  if (stand_in.is_refusing_once) {
+    stand_in.is_refusing_once = false;
+    return kInvalidImage;
+  }
+  const std::string expected = code_for_device();
+  const bool is_ours = !memcmp(code, expected.data(), expected.size());
+  const bool is_cuda = !memcmp(code, "\x7f" "ELF\x02", 5) && static_cast<const unsigned char*>(code)[18] == 190;
+  if (!is_ours && !is_cuda) return kInvalidImage;
+  ++stand_in.code_loads;
+  *library = &threads;
+  return 0;
+}
+
+API int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
+  for (const Kernel& known : kKernels) {
+    if (library != &threads || strcmp(known.name, name)) continue;
+    *kernel = const_cast<Kernel*>(&known);
+    return 0;
+  }
+  return kNotFound;
+}
+
+API int cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y,
+                       unsigned z, unsigned shared_bytes, void*, void** arguments, void**) {
+  stand_in.grid = {grid_x, grid_y, grid_z};
+  stand_in.block = blockDim = {x, y, z};
+  if (!grid_x || grid_x > INT_MAX || grid_y != 1 || grid_z != 1) return kInvalidValue;
+  if (!x || !y || !z || z > 64 || uint64_t{x} * y * z > Threads::kMost) return kInvalidValue;
+  if (shared_bytes > kLargestShared) return kInvalidValue;
+  const pdeinfer::Layer layer = *static_cast<const pdeinfer::Layer*>(arguments[0]);
+  ++stand_in.launches[static_cast<const Kernel*>(kernel) - kKernels];
+  for (blockIdx = {}; blockIdx.x < grid_x; ++blockIdx.x) {
+    for (float& value : shared) mark(&value);
+    if (!threads.run(static_cast<const Kernel*>(kernel)->function, layer)) return kLaunchFailed;
+    for (size_t i = shared_bytes / sizeof(float); i < sizeof shared / sizeof(float); ++i) {
+      if (!is_marked(shared[i])) return kIllegalAddress;
+    }
+  }
+  return 0;
+}
+
+API int nvrtcVersion(int* major, int* minor) {
+  *major = stand_in.driver_version / 1000;
+  *minor = 0;
+  return 0;
+}
+
+API const char* nvrtcGetErrorString(int) { return "NVRTC_ERROR_OF_THE_STAND_IN"; }
+
+API int nvrtcCreateProgram(void** program, const char* source, const char*, int num_headers, const char* const* headers,
+                           const char* const* names) {
+  *program = &threads;
+  const bool is_complete = strstr(source, "solve_one_step") && num_headers == 1 && strstr(headers[0], "struct Layer") &&
+                           strstr(source, names[0]);
+  return !is_complete;
+}
+
+API int nvrtcCompileProgram(void*, int num_options, const char* const* options) {
+  ++stand_in.compilations;
+  char architecture[40];
+  snprintf(architecture, sizeof architecture, "--gpu-architecture=sm_%d%d", stand_in.major, stand_in.minor);
+  for (int i = 0; i < num_options; ++i) {
+    if (!strcmp(options[i], architecture)) return stand_in.compile_error;
+  }
+  return 1;
+}
+
+API int nvrtcGetProgramLogSize(void*, size_t* size) {
+  *size = sizeof "the log";
+  return 0;
+}
+
+API int nvrtcGetProgramLog(void*, char* log) {
+  strcpy(log, "the log");
+  return 0;
+}
+
+API int nvrtcGetCUBINSize(void*, size_t* size) {
+  *size = code_for_device().size();
+  return 0;
+}
+
+API int nvrtcGetCUBIN(void*, char* code) {
+  code_for_device().copy(code, std::string::npos);
+  return 0;
+}
+
+API int nvrtcDestroyProgram(void** program) {
+  *program = nullptr;
+  return 0;
+}
