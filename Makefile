@@ -84,7 +84,7 @@ venv: $(INSTALLED) ## create or update the environment
 # The stamp is written last, so an interrupted installation is repeated. pip compiles nothing: Python compiles the
 # modules that it imports.
 $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
-		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.h)
+		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.cu pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pdeinfer needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into $(VENV) (a minute or two, once)"

@@ -1,14 +1,19 @@
 // Stands in for CUDA's driver and NVRTC, without a GPU: it runs the kernels' own text on the CPU.
 //
-// The threads of a block take turns on one CPU thread and change at __syncthreads, in ascending or descending order, so
-// that a missing barrier changes results. Shared memory starts as NaN; a write beyond it is an error of the launch.
+// The threads of a block take turns on one CPU thread and change at __syncthreads, in ascending or descending order: a
+// missing barrier changes results. Shared memory and the output start as NaN. Access beyond a tensor, and writes beyond
+// shared memory, are errors of the launch.
 #include <limits.h>
-#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +32,8 @@ static void __syncthreads();
 #include "cuda_solver.cu"
 
 constexpr int kLargestShared = 48 << 10;  // bytes
-float shared[kLargestShared / sizeof(float) + 1024];
+constexpr int kBeyond = 1024;             // floats after a block's shared memory that are watched
+float shared[kLargestShared / sizeof(float) + kBeyond];
 
 #define EXPORTED __attribute__((visibility("default")))
 #define API extern "C" EXPORTED
@@ -139,6 +145,82 @@ bool is_marked(const float& value) {
   return bits == 0x7fc0beef;
 }
 
+// A copy of a tensor between two pages that cannot be accessed. It ends where the second begins.
+class Guarded {
+ public:
+  Guarded(const float* original, size_t count) : original_(const_cast<float*>(original)), bytes_(count * sizeof(float)) {
+    const size_t page = sysconf(_SC_PAGESIZE), inner = (bytes_ + page - 1) / page * page;
+    size_ = inner + 2 * page;
+    memory_ = static_cast<char*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(memory_ + page, inner, PROT_READ | PROT_WRITE);
+    data = reinterpret_cast<float*>(memory_ + page + inner - bytes_);
+    memcpy(data, original, bytes_);
+  }
+  ~Guarded() { munmap(memory_, size_); }
+  Guarded(const Guarded&) = delete;
+
+  void write_back() const { memcpy(original_, data, bytes_); }
+
+  float* data;
+
+ private:
+  float* const original_;
+  const size_t bytes_;
+  size_t size_;
+  char* memory_;
+};
+
+// Replaces the tensors of a layer by guarded copies while it lives.
+class GuardedLayer {
+ public:
+  explicit GuardedLayer(const pdeinfer::Layer& original) : layer(original) {
+    const size_t channels = layer.channels, values = channels * layer.images * layer.height * layer.width;
+    for (pdeinfer::Coefficient& coefficient : layer.coefficients) {
+      using pdeinfer::Coefficient;
+      const size_t counts[] = {0, 1, values, 9 * channels};  // of each kind
+      guard(&coefficient.values, counts[coefficient.kind]);
+      guard(&coefficient.bias, coefficient.kind == Coefficient::kConvolution ? channels : 0);
+    }
+    for (const float** tensor : {&layer.input, &layer.start, &layer.level, &layer.previous}) guard(tensor, values);
+    for (const float** tensor : {&layer.scale, &layer.shift}) guard(tensor, channels);
+    result_ = guard(const_cast<const float**>(layer.next ? &layer.next : &layer.output), values);
+    if (!layer.next) {
+      for (size_t i = 0; i < values; ++i) mark(&layer.output[i]);
+    }
+  }
+
+  void write_back() const { result_->write_back(); }
+
+  pdeinfer::Layer layer;
+
+ private:
+  const Guarded* guard(const float** tensor, size_t count) {
+    if (!*tensor) return nullptr;
+    std::unique_ptr<Guarded>& copy = copies_[*tensor];  // one for all uses: H[k+1] may replace H[k-1]
+    if (!copy) copy = std::make_unique<Guarded>(*tensor, count);
+    *tensor = copy->data;
+    return copy.get();
+  }
+
+  std::map<const float*, std::unique_ptr<Guarded>> copies_;
+  const Guarded* result_;
+};
+
+sigjmp_buf illegal_access;
+
+int run_blocks(const Kernel& kernel, const pdeinfer::Layer& layer, unsigned blocks, unsigned shared_bytes) {
+  if (sigsetjmp(illegal_access, 1)) return kIllegalAddress;
+  const int granted = shared_bytes / sizeof(float);
+  for (blockIdx = {}; blockIdx.x < blocks; ++blockIdx.x) {
+    for (int i = 0; i < granted + kBeyond; ++i) mark(&shared[i]);
+    if (!threads.run(kernel.function, layer)) return kLaunchFailed;
+    for (int i = granted; i < granted + kBeyond; ++i) {
+      if (!is_marked(shared[i])) return kIllegalAddress;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 void __syncthreads() { threads.wait(); }
@@ -199,16 +281,16 @@ API int cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned 
   if (!grid_x || grid_x > INT_MAX || grid_y != 1 || grid_z != 1) return kInvalidValue;
   if (!x || !y || !z || z > 64 || uint64_t{x} * y * z > Threads::kMost) return kInvalidValue;
   if (shared_bytes > kLargestShared) return kInvalidValue;
-  const pdeinfer::Layer layer = *static_cast<const pdeinfer::Layer*>(arguments[0]);
-  ++stand_in.launches[static_cast<const Kernel*>(kernel) - kKernels];
-  for (blockIdx = {}; blockIdx.x < grid_x; ++blockIdx.x) {
-    for (float& value : shared) mark(&value);
-    if (!threads.run(static_cast<const Kernel*>(kernel)->function, layer)) return kLaunchFailed;
-    for (size_t i = shared_bytes / sizeof(float); i < sizeof shared / sizeof(float); ++i) {
-      if (!is_marked(shared[i])) return kIllegalAddress;
-    }
-  }
-  return 0;
+  const Kernel& known = *static_cast<const Kernel*>(kernel);
+  ++stand_in.launches[&known - kKernels];
+  const GuardedLayer guarded(*static_cast<const pdeinfer::Layer*>(arguments[0]));
+  struct sigaction action = {}, earlier;
+  action.sa_handler = [](int) { siglongjmp(illegal_access, 1); };
+  sigaction(SIGSEGV, &action, &earlier);
+  const int error = run_blocks(known, guarded.layer, grid_x, shared_bytes);
+  sigaction(SIGSEGV, &earlier, nullptr);
+  if (!error) guarded.write_back();
+  return error;
 }
 
 API int nvrtcVersion(int* major, int* minor) {

@@ -1,4 +1,4 @@
-"""The wheel contains the operator library if it can be compiled; else it is pure Python, and the build says so."""
+"""The wheel contains the operator libraries if they can be compiled; else it is pure Python, and the build says so."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="there is no
 SOURCES = ROOT / "pdeinfer/kernels"
 
 
-def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
-    """Build the wheel from a copy of the sources; return it and the build's output."""
+BUILDS = [(hatch_build.build_library, "solver.cc"), (hatch_build.build_cuda_library, "cuda_operator.cc")]
+
+
+def build_wheel(folder: Path, *, damaged: str | None = None, **environment: str) -> tuple[Path, str]:
+    """Build the wheel from a copy of the sources, one of them perhaps damaged; return it and the build's output."""
     project = folder / "project"
     for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
         project.mkdir(exist_ok=True)
@@ -26,6 +30,8 @@ def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
     for name in ("pdeinfer/kernels", "serving", "training"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pdeinfer/version.py", project / "pdeinfer")
+    if damaged:
+        (project / "pdeinfer/kernels" / damaged).write_text("no C++", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", project],
         env={**os.environ, **environment},
@@ -39,15 +45,25 @@ def build_wheel(folder: Path, **environment: str) -> tuple[Path, str]:
 
 
 @needs_compiler
-def test_the_wheel_contains_the_library_and_a_platform_tag_but_no_sources(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_libraries_and_a_platform_tag_but_no_sources(tmp_path: Path) -> None:
     wheel, output = build_wheel(tmp_path)
 
     assert wheel.name.endswith(f"-py3-none-linux_{os.uname().machine}.whl")
     assert "built with its fused operator" in output
     with zipfile.ZipFile(wheel) as archive:
-        assert [name for name in archive.namelist() if "kernels" in name] == [hatch_build.LIBRARY]
+        libraries = {name for name in archive.namelist() if "kernels" in name}
+        assert libraries == {hatch_build.LIBRARY, hatch_build.CUDA_LIBRARY}
         (tags,) = (name for name in archive.namelist() if name.endswith("/WHEEL"))
         assert b"Root-Is-Purelib: false" in archive.read(tags)
+
+
+@needs_compiler
+def test_a_wheel_whose_operator_for_cuda_does_not_compile_keeps_the_one_for_cpus(tmp_path: Path) -> None:
+    wheel, output = build_wheel(tmp_path, damaged="cuda_operator.cc")
+
+    assert "without its operator for CUDA" in output
+    with zipfile.ZipFile(wheel) as archive:
+        assert [name for name in archive.namelist() if "kernels" in name] == [hatch_build.LIBRARY]
 
 
 @pytest.mark.parametrize(
@@ -72,34 +88,46 @@ def test_without_a_compiler_the_wheel_is_pure_and_one_line_says_why(
     assert reason in line
 
 
-def test_systems_other_than_linux_have_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("build", [build for build, _ in BUILDS])
+def test_systems_other_than_linux_have_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Callable[..., object]
+) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(hatch_build.KernelNotBuiltError, match="darwin"):
-        hatch_build.build_library(SOURCES, tmp_path / "library.so")
+        build(SOURCES, tmp_path / "library.so")
 
 
 @needs_compiler
-def test_a_failed_build_removes_the_old_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("build", "source"), BUILDS)
+def test_a_failed_build_removes_the_old_library(tmp_path: Path, build: Callable[..., object], source: str) -> None:
     sources = shutil.copytree(SOURCES, tmp_path / "kernels")
     library = tmp_path / "library.so"
     library.write_text("an earlier one", encoding="utf-8")
-    (sources / "solver.cc").write_text("no C++", encoding="utf-8")
+    (sources / source).write_text("no C++", encoding="utf-8")
 
-    with pytest.raises(hatch_build.KernelNotBuiltError, match=r"g\+\+ failed: .*solver\.cc"):
-        hatch_build.build_library(sources, library)
+    with pytest.raises(hatch_build.KernelNotBuiltError, match=rf"g\+\+ failed: .*{source}"):
+        build(sources, library)
 
     assert not library.exists()
 
 
 @needs_compiler
-def test_the_build_replaces_the_old_library_by_a_new_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [build for build, _ in BUILDS])
+def test_the_build_replaces_the_old_library_by_a_new_file(tmp_path: Path, build: Callable[..., object]) -> None:
     library = tmp_path / "library.so"
     library.write_text("an earlier one", encoding="utf-8")
     with library.open(encoding="utf-8") as opened:
-        hatch_build.build_library(SOURCES, library)
+        build(SOURCES, library)
         assert opened.read() == "an earlier one"
     assert library.read_bytes().startswith(b"\x7fELF")
     assert list(tmp_path.iterdir()) == [library]
+
+
+def dynamic_section(library: Path) -> tuple[set[str], list[str]]:
+    """Return the names of the libraries that a library needs, and all words that objdump says about it."""
+    dynamic = subprocess.run(["objdump", "-p", library], capture_output=True, text=True, check=True).stdout
+    needed = {line.split()[1].partition(".")[0] for line in dynamic.splitlines() if "NEEDED" in line}
+    return needed - {f"ld-linux-{os.uname().machine.replace('_', '-')}"}, dynamic.split()
 
 
 @needs_compiler
@@ -107,13 +135,22 @@ def test_the_library_depends_on_nothing_but_an_old_libc(tmp_path: Path, monkeypa
     monkeypatch.setenv("CXX", "g++ -Wall -Wextra -Werror")
     hatch_build.build_library(SOURCES, tmp_path / "library.so")
 
-    dynamic = subprocess.run(
-        ["objdump", "-p", tmp_path / "library.so"], capture_output=True, text=True, check=True
-    ).stdout
-    needed = {line.split()[1].partition(".")[0] for line in dynamic.splitlines() if "NEEDED" in line}
-    assert needed <= {"libc", f"ld-linux-{os.uname().machine.replace('_', '-')}"}
-    versions = {tuple(map(int, word[6:].split("."))) for word in dynamic.split() if word.startswith("GLIBC_2")}
+    needed, words = dynamic_section(tmp_path / "library.so")
+    assert needed == {"libc"}
+    versions = {tuple(map(int, word[6:].split("."))) for word in words if word.startswith("GLIBC_2")}
     assert max(versions) <= (2, 17)  # released in 2012; the manylinux2014 images have it
+
+
+@needs_compiler
+def test_the_library_for_cuda_depends_on_nothing_but_libc_and_is_never_unloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "g++ -Wall -Wextra -Werror")
+    hatch_build.build_cuda_library(SOURCES, tmp_path / "library.so")
+
+    needed, words = dynamic_section(tmp_path / "library.so")
+    assert needed <= {"libc", "libdl", "libpthread"}  # parts of libc before glibc 2.34
+    assert int(words[words.index("FLAGS_1") + 1], 16) & 0x8  # DF_1_NODELETE
 
 
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-g++"), reason="there is no aarch64-linux-gnu-g++ here")
@@ -121,8 +158,10 @@ def test_it_compiles_for_aarch64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++ -Wall -Wextra -Werror")
 
     assert hatch_build.build_library(SOURCES, tmp_path / "library.so") == "aarch64"
+    hatch_build.build_cuda_library(SOURCES, tmp_path / "cuda.so")
 
     assert (tmp_path / "library.so").read_bytes()[18] == 183  # EM_AARCH64
+    assert (tmp_path / "cuda.so").read_bytes()[18] == 183
 
 
 @needs_compiler
@@ -175,7 +214,10 @@ class TestOnnxRuntimeHeader:
         source.write_text("\n".join(lines), encoding="utf-8")
         self.compile(source, include)
 
-    def test_the_operator_compiles_with_the_official_signatures(self, tmp_path: Path, include: str) -> None:
+    @pytest.mark.parametrize("source", ["operator.cc", "cuda_operator.cc"])
+    def test_the_operator_compiles_with_the_official_signatures(
+        self, tmp_path: Path, include: str, source: str
+    ) -> None:
         sources = shutil.copytree(SOURCES, tmp_path / "kernels")
         (sources / "onnxruntime.h").write_text(f"#include <{self.OFFICIAL}>", encoding="utf-8")
-        self.compile(sources / "operator.cc", include)
+        self.compile(sources / source, include)

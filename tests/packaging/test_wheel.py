@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from hatch_build import LIBRARY
+from hatch_build import CUDA_LIBRARY, LIBRARY
 from pdeinfer import __version__
 from pdeinfer.package import zoo
 from tests.servers import ROOT, wait_for_log
@@ -63,7 +63,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) 
 
     platform = f"linux_{os.uname().machine}" if LIBRARY in names else "any"
     assert wheel.name == f"pdeinfer-{__version__}-py3-none-{platform}.whl"
-    assert names - {LIBRARY} == sources
+    assert names - {LIBRARY, CUDA_LIBRARY} == sources
     assert {"pdeinfer/py.typed", f"pdeinfer/models/{zoo.DEFAULT_MODEL}/model.onnx"} <= names
 
 
