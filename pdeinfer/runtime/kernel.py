@@ -1,9 +1,12 @@
 """The libraries of the fused operator pdeinfer.GlobalLayer, which the wheel contains if they could be compiled."""
 
 import ctypes
+import logging
 import os
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"  # for CPUs
 CUDA_LIBRARY = LIBRARY.with_name("libpdeinfer_cuda.so")
@@ -28,7 +31,8 @@ def register_kernel(options: Any, device: str = "cpu") -> bool:
         return False
     try:
         options.register_custom_ops_library(str(library))
-    except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
+    except Exception as error:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
+        logger.info("PDE layers run without the fused operator on %s: %s", device, error)
         return False
     return True
 

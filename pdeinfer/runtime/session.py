@@ -186,7 +186,7 @@ def _create_fused_session(
     try:
         session = open_session(options)
     except Exception as error:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
-        logger.info("no session with the fused operator on %s: %s", device, error)
+        logger.info("PDE layers run without the fused operator on %s: %s", device, error)
         return None
     fused = count_kernels(device) > before
     return _describe(onnxruntime, session, device, threads, "fused" if fused else "standard")

@@ -15,6 +15,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -276,6 +277,8 @@ API int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
 
 API int cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y,
                        unsigned z, unsigned shared_bytes, void*, void** arguments, void**) {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
   stand_in.grid = {grid_x, grid_y, grid_z};
   stand_in.block = blockDim = {x, y, z};
   if (!grid_x || grid_x > INT_MAX || grid_y != 1 || grid_z != 1) return kInvalidValue;

@@ -278,14 +278,27 @@ class TestSessions:
         monkeypatch.setattr(kernel, "CUDA_LIBRARY", tmp_path / "none.so")
         self.check("standard")
 
-    @pytest.mark.parametrize("without", ["driver", "NVRTC", "symbols"])
-    def test_the_function_runs_without_the_driver_or_nvrtc(
-        self, without: str, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize("without", ["driver", "function", "NVRTC"])
+    def test_the_function_runs_without_the_driver_or_nvrtc_and_a_log_says_why(
+        self,
+        without: str,
+        stand_in: StandIn,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        driver = {"driver": tmp_path / "none.so", "NVRTC": stand_in.driver, "symbols": kernel.LIBRARY}[without]
+        driver, missing = {
+            "driver": (tmp_path / "none.so", "none.so"),
+            "function": (kernel.LIBRARY, "cuInit"),
+            "NVRTC": (stand_in.driver, "libnvrtc"),
+        }[without]
         operator = build_operator(tmp_path / "operator.so", driver, tmp_path / "none.so")
         monkeypatch.setattr(kernel, "CUDA_LIBRARY", operator)
-        self.check("standard")
+        with caplog.at_level("INFO"):
+            self.check("standard")
+        (record,) = caplog.records
+        assert "cuda:0" in record.message
+        assert missing in record.message
 
     def test_the_function_runs_if_nvrtc_fails_and_a_log_says_why(
         self, stand_in: StandIn, caplog: pytest.LogCaptureFixture
