@@ -23,11 +23,11 @@ const char kHeader[] =
 #include "cuda_layer.h.literal"
     ;
 
-// FNV-1a, to tell texts apart and to find damaged files.
-uint64_t hash(const void* data, size_t size, uint64_t seed = 0xcbf29ce484222325) {
+// FNV-1a, to tell texts apart and to find damaged files. The hash of a first part continues with that of a second.
+uint64_t hash(const void* data, size_t size, uint64_t first = 0xcbf29ce484222325) {
   const unsigned char* const bytes = static_cast<const unsigned char*>(data);
-  for (size_t i = 0; i < size; ++i) seed = (seed ^ bytes[i]) * 0x100000001b3;
-  return seed;
+  for (size_t i = 0; i < size; ++i) first = (first ^ bytes[i]) * 0x100000001b3;
+  return first;
 }
 
 // What machine code depends on.
@@ -37,17 +37,35 @@ struct Key {
   uint64_t text;
 };
 
-struct Code {
-  ~Code() { free(bytes); }
+// Bytes in memory of their own.
+struct Buffer {
+  ~Buffer() { free(bytes); }
   char* bytes = nullptr;
   size_t size = 0;
 
+  // Returns whether there is enough memory.
   bool allocate(size_t count) {
     free(bytes);
+    bytes = static_cast<char*>(malloc(count));
     size = count;
-    return (bytes = static_cast<char*>(malloc(count)));
+    return bytes;
   }
 };
+
+// Finds or makes $XDG_CACHE_HOME/pdeinfer or ~/.cache/pdeinfer. Returns whether this user owns it.
+bool make_cache_folder(char* folder, size_t size) {
+  const char *base = getenv("XDG_CACHE_HOME"), *middle = "";
+  if (!base || *base != '/') base = getenv("HOME"), middle = "/.cache";
+  if (!base || *base != '/') return false;
+  if (snprintf(folder, size, "%s%s/pdeinfer", base, middle) >= static_cast<int>(size)) return false;
+  char* const last_slash = strrchr(folder, '/');
+  *last_slash = 0;
+  mkdir(folder, 0700);
+  *last_slash = '/';
+  mkdir(folder, 0700);
+  struct stat status;
+  return !lstat(folder, &status) && S_ISDIR(status.st_mode) && status.st_uid == geteuid();
+}
 
 bool write_all(int file, const void* data, size_t size) {
   const char* bytes = static_cast<const char*>(data);
@@ -79,23 +97,23 @@ class CacheFile {
   explicit CacheFile(const Key& key) {
     header_ = {kFormat, key.text, key.major, key.minor, key.driver_version, 0, 0, 0};
     char folder[4000];
-    if (!make_folder(folder)) return;
+    if (!make_cache_folder(folder, sizeof folder)) return;
     snprintf(path_, sizeof path_, "%s/global-layer-sm_%d%d-cuda%d-%016llx.cubin", folder, key.major, key.minor,
              key.driver_version, static_cast<unsigned long long>(key.text));
   }
 
-  bool read(Code* code) const {
-    if (!*path_) return false;
-    const int file = ::open(path_, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  // Returns whether there is intact code.
+  bool read(Buffer* code) const {
+    const int file = *path_ ? open(path_, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
     if (file < 0) return false;
-    const bool is_good = read(file, code);
+    const bool is_intact = read(file, code);
     close(file);
-    return is_good;
+    return is_intact;
   }
 
   // Writes beside and renames: a reader never finds half a file.
-  void write(const Code& code) const {
-    if (!*path_) return;
+  void write(const Buffer& code) const {
+    if (!*path_) return;  // there is no folder
     char temporary[sizeof path_ + 8];
     snprintf(temporary, sizeof temporary, "%s.XXXXXX", path_);
     const int file = mkostemp(temporary, O_CLOEXEC);  // mode 0600
@@ -115,7 +133,7 @@ class CacheFile {
     uint64_t size, hash;
   };
 
-  Header header_for(const Code& code) const {
+  Header header_for(const Buffer& code) const {
     Header header = header_;
     header.size = code.size;
     header.hash = hash(code.bytes, code.size);
@@ -123,7 +141,7 @@ class CacheFile {
   }
 
   // Accepts only a file of this user that no one else may write.
-  bool read(int file, Code* code) const {
+  bool read(int file, Buffer* code) const {
     struct stat status;
     Header header;
     if (fstat(file, &status) || !S_ISREG(status.st_mode)) return false;
@@ -135,25 +153,11 @@ class CacheFile {
     return !memcmp(&header, &expected, sizeof header);
   }
 
-  // $XDG_CACHE_HOME/pdeinfer, or ~/.cache/pdeinfer.
-  static bool make_folder(char (&folder)[4000]) {
-    const char *base = getenv("XDG_CACHE_HOME"), *suffix = "";
-    if (!base || *base != '/') base = getenv("HOME"), suffix = "/.cache";
-    if (!base || *base != '/') return false;
-    char parent[3900];
-    if (snprintf(parent, sizeof parent, "%s%s", base, suffix) >= static_cast<int>(sizeof parent)) return false;
-    snprintf(folder, sizeof folder, "%s/pdeinfer", parent);
-    mkdir(parent, 0700);
-    mkdir(folder, 0700);
-    struct stat status;
-    return !lstat(folder, &status) && S_ISDIR(status.st_mode) && status.st_uid == geteuid();
-  }
-
   Header header_;
   char path_[4096] = "";  // empty if there is no folder
 };
 
-OrtStatus* compile(const Key& key, Code* code) {
+OrtStatus* compile(const Key& key, Buffer* code) {
   Compiler compiler;
   if (const char* missing = compiler.open(key.driver_version)) return device_error("there is no %s", missing);
   void* program = nullptr;
@@ -166,7 +170,7 @@ OrtStatus* compile(const Key& key, Code* code) {
   OrtStatus* status = nullptr;
   size_t size = 0;
   if ((error = compiler.compile_program(program, 2, options))) {
-    Code log;
+    Buffer log;
     const bool has_log = !compiler.get_log_size(program, &size) && size && log.allocate(size) &&
                          !compiler.get_log(program, log.bytes);
     status = device_error("NVRTC cannot compile the kernels for sm_%d%d: %s: %.300s", key.major, key.minor,
@@ -179,13 +183,13 @@ OrtStatus* compile(const Key& key, Code* code) {
   return status;
 }
 
-int load(const Driver& driver, const Code& code, void** library) {
+int load(const Driver& driver, const Buffer& code, void** library) {
   return driver.load_library(library, code.bytes, nullptr, nullptr, 0, nullptr, nullptr, 0);
 }
 
 OrtStatus* load_or_compile(const Driver& driver, const Key& key, void** library) {
   const CacheFile file(key);
-  Code code;
+  Buffer code;
   if (file.read(&code) && !load(driver, code, library)) return nullptr;
   RETURN_IF_ERROR(compile(key, &code));
   RETURN_IF_ERROR(check(driver, "cuLibraryLoadData", load(driver, code, library)));

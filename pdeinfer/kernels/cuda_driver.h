@@ -100,7 +100,7 @@ struct Compiler {
   }
 
  private:
-  // NVRTC 13 opens this library of its own by its name only, although pip puts it in a folder that no one searches.
+  // NVRTC 13 opens its builtins by their bare name, and pip installs them in a folder that the loader does not search.
   void open_builtins() {
     Dl_info nvrtc;
     int major, minor;

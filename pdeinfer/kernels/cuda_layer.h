@@ -31,6 +31,7 @@ struct Layer {
   const float* previous;
   float* next;
 };
+static_assert(sizeof(Layer) == 192, "the compilers of the host and of the GPU must lay it out alike");
 
 constexpr int kRows = 4;              // rows of a thread
 constexpr int kMostThreads = 1024;    // of a block

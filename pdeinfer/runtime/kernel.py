@@ -19,8 +19,8 @@ def register_kernel(options: Any, device: str = "cpu") -> bool:
     variable PDEINFER_KERNEL is "0". The library for CPUs reads the variable too: "baseline", "avx2" or "avx512" selects
     an instruction set, and any other value makes it refuse to load.
 
-    The options must be of a session on that device, and take one operator only: ONNX Runtime fails to make a session
-    whose operator is registered and runs on another device, and one with both operators.
+    Register one operator per session, that of its device: ONNX Runtime rejects a session with both, and one whose
+    operator no execution provider claims.
 
     Args:
         options: the `onnxruntime.SessionOptions`.
