@@ -1,7 +1,7 @@
 """Builds the ASGI application: routes, OpenAPI document and middleware."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
-from serving.engine.models import Models
+from serving.engine.models import Expected, Models
 from serving.http import admin, classify, health, inspect, models
 from serving.http.body import ImageRoute
 from serving.http.byte_budget import ByteBudget
@@ -34,7 +34,7 @@ _OPEN = ("/docs", "/openapi.json", FILES)
 
 def create_app(
     settings: Settings,
-    names: Sequence[str] | None = None,
+    expected: Expected | None = None,
     change_model: ChangeModel | None = None,
     read_metrics: ReadMetrics | None = None,
 ) -> FastAPI:
@@ -43,7 +43,7 @@ def create_app(
     Entering the lifespan raises what `serving.engine.models.Models.load` raises.
 
     Args:
-        names: the models to serve at first, as `Models.load` takes them.
+        expected: the models to serve at first, as `Models.load` takes them.
         change_model: makes the changes that admins request; None: they are made in this process only.
         read_metrics: returns what all workers have counted; None: there is only this process.
     """
@@ -51,7 +51,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         served = Models(settings)
-        await served.load(names)
+        await served.load(expected)
         app.state.models = served
         app.state.change_model = change_model or served.change
         app.state.read_metrics = read_metrics

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, TypeVarTuple
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Action: TypeAlias = Literal["load", "reload", "unload"]
 
+# The models to serve by name: the digests of their packages by version, or None for whatever packages there are.
+Expected: TypeAlias = Mapping[str, Mapping[str, str] | None]
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -38,6 +41,11 @@ class PreparedChange:
     name: str
     models: dict[str, ServedModel]
     order: tuple[str, ...] = ()
+
+    def digests_after(self, digests: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """Return what `Models.digests` is after the change, given what it is before it."""
+        own = {version: self.models[version].digest for version in sorted(self.models, key=int)}
+        return {name: own if name == self.name else digests[name] for name in self.names_after(list(digests))}
 
     def names_after(self, names: Sequence[str]) -> list[str]:
         """Return the names that are served after the change, in order, given those before it."""
@@ -70,28 +78,29 @@ class Models:
         self._isolation = Isolation(settings)
         self._models: dict[str, dict[str, ServedModel]] = {}
 
-    async def load(self, names: Sequence[str] | None = None) -> None:
+    async def load(self, expected: Expected | None = None) -> None:
         """Load the models to serve at first.
 
         Args:
-            names: which of the settings' models, in this order; None: all; there must be at least one.
+            expected: which of the settings' models, in this order; None: all; there must be at least one.
 
         Raises:
-            ModelNotFoundError: a name in the settings or in `names` has no model, or there are no models. With admin
+            ModelNotFoundError: a name in the settings or in `expected` has no model, or there are no models. With admin
                 keys, `per_model` may name models that will be loaded later.
-            ModelPackageError: a package is damaged or takes too long to load, or two have the same name and version.
+            ModelPackageError: a package is damaged, is not the expected one or takes too long to load, or two have the
+                same name and version.
             DeviceError: the device cannot be used.
         """
-        found = await self._within_deadline(self._find, names)
+        found = await self._within_deadline(self._find, None if expected is None else list(expected))
         if not found:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
         unknown = sorted(self._settings.per_model.keys() - found.keys())
-        if unknown and names is None and not self._settings.keys_of_admins():
+        if unknown and expected is None and not self._settings.keys_of_admins():
             raise ModelNotFoundError(f"per_model: expected one of {', '.join(found)}, got {unknown[0]!r}")
-        for name in found if names is None else names:
-            if name not in found:
-                raise ModelNotFoundError(f"the package of the model {name!r} has been removed")
-            self._models[name] = await self._within_deadline(self._load, found[name])
+        if expected is not None:
+            found = {name: _take_expected(name, found.get(name, {}), digests) for name, digests in expected.items()}
+        for name, packages in found.items():
+            self._models[name] = await self._within_deadline(self._load, packages)
             self._set_served(name, True)
 
     def start_decoding(self) -> None:
@@ -107,6 +116,14 @@ class Models:
     def names(self) -> list[str]:
         """The names of the served models, in order."""
         return list(self._models)
+
+    @property
+    def digests(self) -> dict[str, dict[str, str]]:
+        """The digests of the served packages by name, in order, and version."""
+        return {
+            name: {version: self._models[name][version].digest for version in self.versions(name)}
+            for name in self._models
+        }
 
     @property
     def default(self) -> str | None:
@@ -242,3 +259,20 @@ class Models:
     def _set_served(self, name: str, is_served: bool) -> None:
         for model in self._models.get(name, {}).values():
             model.metrics.set_served(model.info.device, model.info.provider, is_served)
+
+
+def _take_expected(
+    name: str, packages: dict[str, ModelPackage], digests: Mapping[str, str] | None
+) -> dict[str, ModelPackage]:
+    """Return the packages of a model that have these digests, by version."""
+    if not packages:
+        raise ModelNotFoundError(f"the package of the model {name!r} has been removed")
+    if digests is None:
+        return packages
+    for version, digest in digests.items():
+        if version not in packages or packages[version].digest != digest:
+            raise ModelPackageError(
+                f"the package of the model {name!r}, version {version}, was changed or removed after other workers had "
+                "loaded it: restore it, reload the model, or restart the server"
+            )
+    return {version: packages[version] for version in digests}

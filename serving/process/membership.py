@@ -3,9 +3,9 @@
 import asyncio
 import signal
 import socket
-from typing import Any
+from collections.abc import Mapping
 
-from serving.engine.models import Action, Models, PreparedChange
+from serving.engine.models import Action, Expected, Models, PreparedChange
 from serving.errors import NotReadyError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
@@ -19,11 +19,11 @@ class Membership:
 
     Args:
         end: of a socket pair to the supervisor.
-        names: the models to serve at first, as `Models.load` takes them.
+        expected: the models to serve at first, as `Models.load` takes them.
     """
 
-    def __init__(self, end: socket.socket, names: list[str] | None) -> None:
-        self.names = names
+    def __init__(self, end: socket.socket, expected: Expected | None) -> None:
+        self.expected = expected
         self._end = end
         self._prepared: PreparedChange | None = None
         self._metrics: Latest[Snapshot] = Latest(lambda: self._channel.call("metrics"))
@@ -42,7 +42,7 @@ class Membership:
     async def join(self, models: Models) -> None:
         """Take part in changes of models; return when requests may be accepted."""
         self._models = models
-        await self._channel.call("join", models.names)
+        await self._channel.call("join", models.digests)
 
     async def report_start(self) -> None:
         """Say that requests are accepted."""
@@ -78,11 +78,10 @@ class Membership:
     async def _snapshot(self) -> Snapshot:
         return await asyncio.to_thread(snapshot)
 
-    async def _prepare(self, name: str, action: Action) -> dict[str, Any]:
-        """Load the new models; return their digests and the names served then, to compare them with other workers."""
+    async def _prepare(self, name: str, action: Action) -> dict[str, Mapping[str, str]]:
+        """Load the new models; return the digests of all that are served then, to compare them with other workers."""
         self._prepared = await self._models.prepare(name, action)
-        versions = {version: model.digest for version, model in self._prepared.models.items()}
-        return {"versions": versions, "names": self._prepared.names_after(self._models.names)}
+        return self._prepared.digests_after(self._models.digests)
 
     async def _apply(self) -> None:
         if self._prepared is not None:

@@ -10,8 +10,9 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
+from serving.engine.models import Expected
 from serving.errors import ModelLoadError, ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
@@ -25,7 +26,12 @@ from serving.telemetry.metrics import Snapshot, counted, merge
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = 1.0  # a worker that dies at once is replaced this long after it was started
+# A worker that dies at once is replaced this long after it was started, and one that cannot start twice as long each
+# time, until the models change.
+RESTART_SECONDS = 1.0
+MAX_RESTART_SECONDS = 30.0
+
+Digests: TypeAlias = dict[str, dict[str, str]]  # of the packages that a worker serves, by name and version
 
 # A worker is pinged this often, and killed once it has left this many intervals unanswered. Intervals are counted
 # rather than seconds: the time for which a machine is suspended does not count.
@@ -44,8 +50,9 @@ class Supervisor:
     """Run `settings.workers` workers until a signal stops them.
 
     Models change in all workers or in none, one change at a time: every worker prepares the change, and when all have
-    prepared the same, every worker applies it. A worker joins the others once it has loaded its models and no change
-    is being made; if the models changed while it was loading, it is started again.
+    prepared the same, every worker applies it. A worker joins the others once it has loaded the packages that they
+    serve, compared by their digests, and no change is being made; if the models changed while it was loading, it is
+    started again.
 
     Args:
         reserved: a socket that reserves the address. Each worker listens on its own once its models are loaded.
@@ -59,9 +66,10 @@ class Supervisor:
         self._has_started = False
         self._stop_signal: int | None = None
         self._workers: list[_Worker] = []
-        self._names: list[str] | None = None  # the models that a new worker serves; None: all, until the first joins
+        self._served: Digests = {}  # what the workers serve, once the first of them has joined
         self._changes = 0  # made so far
         self._changing = asyncio.Lock()
+        self._retry = asyncio.Event()  # set for a moment when workers that could not start should be started again
         self._ended: Snapshot = []  # what workers that have ended had counted
         self._metrics = Latest(self._collect)
 
@@ -80,6 +88,7 @@ class Supervisor:
 
     async def _keep_worker(self) -> int:
         """Start a worker, and again whenever it has ended, until the server stops."""
+        restart_seconds = RESTART_SECONDS
         while self._stop_signal is None:
             functions: Functions = {
                 "join": self._join,
@@ -87,7 +96,8 @@ class Supervisor:
                 "change": self._change,
                 "metrics": self._read_metrics,
             }
-            worker = await _Worker.start(self._settings, self._reserved, self._names, self._changes, functions)
+            expected = self._expected()
+            worker = await _Worker.start(self._settings, self._reserved, expected, self._changes, functions)
             self._workers.append(worker)
             if self._stop_signal is not None:  # it came meanwhile
                 worker.stop(self._stop_signal)
@@ -103,16 +113,31 @@ class Supervisor:
             if not self._has_started:
                 self._stop(signal.SIGTERM)
                 return CANNOT_START if exit_code == CANNOT_START else 1
-            await asyncio.sleep(worker.started_at + RESTART_SECONDS - time.monotonic())
+            restart_seconds = RESTART_SECONDS if worker.has_started else min(2 * restart_seconds, MAX_RESTART_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(worker.started_at + restart_seconds - time.monotonic()):
+                    await self._retry.wait()
         return 0
 
-    async def _join(self, worker: "_Worker", names: list[str]) -> None:
+    def _expected(self) -> Expected | None:
+        """Return what a new worker must serve: the same as the others, or the same models if there are no others."""
+        if self._joined():
+            return self._served
+        return dict.fromkeys(self._served) or None
+
+    def _joined(self) -> list["_Worker"]:
+        return [worker for worker in self._workers if worker.has_joined]
+
+    async def _join(self, worker: "_Worker", served: Digests) -> None:
         async with self._changing:
-            if worker.changes != self._changes:
+            differs = list(served.items()) != list(self._served.items())
+            if worker.changes != self._changes or (differs and self._joined()):
                 worker.is_outdated = True
                 worker.process.kill()
                 return
-            self._names = self._names or names
+            if differs and self._served:
+                logger.warning("no worker serves the former packages any more; those on the disk are served")
+            self._served = served
             worker.has_joined = True
 
     async def _note_start(self, worker: "_Worker") -> None:
@@ -125,26 +150,31 @@ class Supervisor:
     async def _change(self, asked: "_Worker", name: str, action: str) -> list[str]:
         """Change a model in all workers, and return the versions that they serve then."""
         async with self._changing:
-            workers = [worker for worker in self._workers if worker.has_joined]
+            workers = self._joined()
             if asked not in workers:
                 raise PeerLostError  # it has died, and nobody waits for the answer
             preparing = (worker.channel.call("prepare", name, action) for worker in workers)
             prepared = await asyncio.gather(*preparing, return_exceptions=True)
             try:
                 states = [_state(name, result) for result in prepared]
-                if any(state != states[0] for state in states):
+                if any(list(state.items()) != list(states[0].items()) for state in states):
                     raise ModelLoadError(f"the package of {name!r} changed while it was loaded; nothing was changed")
             except ServingError:
                 for worker in workers:
                     worker.tell("discard")
                 raise
             self._changes += 1
-            self._names = states[0]["names"]
+            self._served = states[0]
             applying = (worker.channel.call("apply") for worker in workers)
             for worker, result in zip(workers, await asyncio.gather(*applying, return_exceptions=True), strict=True):
                 if isinstance(result, ServingError):  # it serves the former models still
                     worker.process.kill()
-            return list(states[0]["versions"])
+            self._wake_restarts()
+            return list(self._served.get(name, ()))
+
+    def _wake_restarts(self) -> None:
+        self._retry.set()
+        self._retry.clear()
 
     async def _read_metrics(self, _: "_Worker") -> Snapshot:
         return await self._metrics.get()
@@ -179,6 +209,7 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         self._stop_signal = number
+        self._wake_restarts()
         for worker in self._workers:
             worker.stop(number)
         asyncio.get_running_loop().call_later(seconds_to_stop(number, self._settings) + KILL_SECONDS, self._kill)
@@ -203,14 +234,14 @@ class _Worker:
     """
 
     def __init__(
-        self, settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None, changes: int
+        self, settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None, changes: int
     ) -> None:
         self.changes = changes
         self.has_joined = self.has_started = self.is_outdated = False
         self.snapshot: Snapshot = []
         self.channel: Channel
         self.started_at = time.monotonic()
-        self.process = _spawn.Process(target=_work, args=(settings, listening, end, names))
+        self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected))
         self.process.start()
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | None] = loop.create_future()
@@ -221,7 +252,7 @@ class _Worker:
         cls,
         settings: Settings,
         reserved: socket.socket,
-        names: list[str] | None,
+        expected: Expected | None,
         changes: int,
         functions: Functions,
     ) -> Self:
@@ -232,7 +263,7 @@ class _Worker:
         """
         end, other_end = socket.socketpair()
         with open_socket(reserved) as listening, other_end:
-            worker = cls(settings, listening, other_end, names, changes)
+            worker = cls(settings, listening, other_end, expected, changes)
         own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
         worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
         asyncio.get_running_loop().add_reader(worker.process.sentinel, worker._end)
@@ -269,18 +300,18 @@ class _Worker:
         self.ended.set_result(self.process.exitcode)
 
 
-def _work(settings: Settings, listening: socket.socket, end: socket.socket, names: list[str] | None) -> None:
+def _work(settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None) -> None:
     end_with_parent()
     os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
     configure_logging()
-    membership = Membership(end, names)
+    membership = Membership(end, expected)
     raise SystemExit(serve(settings, listening, membership.report_start, membership))
 
 
-def _state(name: str, result: Any) -> dict[str, Any]:
+def _state(name: str, result: Any) -> Digests:
     if isinstance(result, PeerLostError):
         raise ModelLoadError(f"a worker died while it prepared {name!r}; nothing was changed")
     if isinstance(result, BaseException):
         raise result
-    state: dict[str, Any] = result
+    state: Digests = result
     return state

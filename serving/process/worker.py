@@ -97,7 +97,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     if membership is None:
         app = create_app(settings)
     else:
-        app = create_app(settings, membership.names, membership.change, membership.metrics)
+        app = create_app(settings, membership.expected, membership.change, membership.metrics)
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,

@@ -65,7 +65,7 @@ class Worker:
 
 
 def prepared(digest: str = "a", names: tuple[str, ...] = ("grey", "rgb")) -> dict[str, Any]:
-    return {"versions": {"1": digest}, "names": list(names)}
+    return {name: {"1": digest} for name in names}
 
 
 def supervised(*answers: dict[str, Any] | Exception) -> tuple[Supervisor, list[Worker]]:
@@ -95,7 +95,7 @@ def test_a_change_is_prepared_by_all_before_any_applies_it_and_answered_when_all
 
         assert await change == ["1"]
         assert first.calls == second.calls == ["prepare grey reload", "apply"]
-        assert supervisor._names == ["grey", "rgb"]
+        assert supervisor._served == prepared()
 
     run(test)
 
@@ -113,8 +113,8 @@ def test_workers_that_load_different_cards_prepare_different_states(package: Pat
     write_card(package, replace(card, metrics={"test_accuracy": 0.25}))
     after = asyncio.run(state())
 
-    assert before.keys() == after.keys()
-    assert before["versions"]["1"] != after["versions"]["1"]
+    assert before.keys() == after.keys() == {"tiny-grey"}
+    assert before["tiny-grey"]["1"] != after["tiny-grey"]["1"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_change_that_one_worker_cannot_make_is_made_by_none(
 
         assert caught.value.code == "model_load_failed"  # type: ignore[attr-defined]
         assert [worker.calls[1:] for worker in workers] == [["discard"], ["discard"]]
-        assert supervisor._names is None
+        assert supervisor._served == {}
         workers[0].prepared = workers[1].prepared = prepared()
         assert await supervisor._change(workers[0], "grey", "reload") == ["1"]  # type: ignore[arg-type]
 
@@ -200,7 +200,7 @@ def test_a_worker_that_was_loading_during_a_change_is_started_again() -> None:
         worker.may_answer.clear()
         change = asyncio.create_task(supervisor._change(worker, "grey", "unload"))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
-        joining = asyncio.create_task(supervisor._join(loading, ["grey", "rgb"]))  # type: ignore[arg-type]
+        joining = asyncio.create_task(supervisor._join(loading, prepared()))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
         assert not loading.was_killed
         worker.may_answer.set()
@@ -208,18 +208,39 @@ def test_a_worker_that_was_loading_during_a_change_is_started_again() -> None:
 
         assert (loading.was_killed, loading.is_outdated, loading.has_joined) == (True, True, False)
         assert loading.calls == []
-        assert supervisor._names == ["rgb"]
+        assert supervisor._served == prepared(names=("rgb",))
 
     run(test)
 
 
-def test_workers_that_start_later_serve_the_models_of_the_first() -> None:
+@pytest.mark.parametrize("other", [prepared("b"), prepared(names=("rgb", "grey")), prepared(names=("grey",))])
+def test_a_worker_that_would_serve_other_models_than_the_others_is_not_let_in(other: dict[str, Any]) -> None:
     async def test() -> None:
         supervisor, (first, second) = supervised(prepared(), prepared())
-        await supervisor._join(first, ["grey"])  # type: ignore[arg-type]
-        await supervisor._join(second, ["grey", "new"])  # type: ignore[arg-type]
+        first.has_joined = second.has_joined = False
+        assert supervisor._expected() is None
+        await supervisor._join(first, prepared())  # type: ignore[arg-type]
+        assert supervisor._expected() == prepared()
+        await supervisor._join(second, other)  # type: ignore[arg-type]
 
-        assert supervisor._names == ["grey"]
+        assert (first.has_joined, first.was_killed) == (True, False)
+        assert (second.has_joined, second.was_killed, second.is_outdated) == (False, True, True)
+        assert supervisor._served == prepared()
+
+    run(test)
+
+
+def test_workers_serve_what_is_on_the_disk_when_none_serves_the_former_packages() -> None:
+    async def test() -> None:
+        supervisor, (first, second) = supervised(prepared(), prepared())
+        first.has_joined = second.has_joined = False
+        await supervisor._join(first, prepared())  # type: ignore[arg-type]
+        supervisor._workers.remove(first)  # type: ignore[arg-type]
+        assert supervisor._expected() == {"grey": None, "rgb": None}
+        await supervisor._join(second, prepared("b"))  # type: ignore[arg-type]
+
+        assert (second.has_joined, second.was_killed) == (True, False)
+        assert supervisor._served == prepared("b")
 
     run(test)
 
@@ -287,6 +308,34 @@ def test_an_answered_change_is_seen_by_every_connection_and_by_workers_started_l
     server.process.terminate()
     assert server.process.wait(PATIENCE) == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_a_replacement_serves_the_packages_of_its_siblings_or_does_not_start(server: Server, repository: Path) -> None:
+    package = repository / "tiny-grey" / "1"
+    shutil.copytree(package, repository / "tiny-grey" / "2")  # a new version, not loaded yet
+    card = ModelPackage.read(package).card
+    killed, stays = children(server.process.pid)
+    os.kill(killed, signal.SIGKILL)
+    server.wait_for_log(f"worker {killed} died")
+    await_workers(server, 2)
+    assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
+
+    write_card(package, replace(card, metrics={"test_accuracy": 0.25}))
+    (killed,) = set(children(server.process.pid)) - {stays}
+    os.kill(killed, signal.SIGKILL)
+    server.wait_for_log("'tiny-grey', version 1, was changed or removed after other workers had loaded it")
+    assert listening_workers(server) == 1
+    assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
+    assert change(server, "tiny-grey", "reload").json()["versions"] == ["1", "2"]
+    await_workers(server, 2)
+    assert seen(server) == {("tiny-grey/2", "tiny-grey/1", "tiny-rgb/1")}
+
+
+def await_workers(server: Server, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while listening_workers(server) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def listening_workers(server: Server) -> int:

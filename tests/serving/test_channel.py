@@ -113,17 +113,21 @@ def test_large_messages_arrive_whole() -> None:
 def test_those_who_ask_at_the_same_time_share_a_result_that_is_not_older_than_their_question() -> None:
     async def test() -> None:
         calls = itertools.count(1)
+        may_end = asyncio.Event()
 
         async def slow() -> int:
             number = next(calls)
-            await asyncio.sleep(0.01)
+            await may_end.wait()
             return number
 
         latest = Latest(slow)
         first = asyncio.create_task(latest.get())
-        await asyncio.sleep(0.005)
-        assert await asyncio.gather(*(latest.get() for _ in range(5))) == [2] * 5
+        await asyncio.sleep(0)
+        later = [asyncio.create_task(latest.get()) for _ in range(5)]
+        await asyncio.sleep(0)
+        may_end.set()
         assert await first == 1
+        assert await asyncio.gather(*later) == [2] * 5
         assert await latest.get() == 3
 
     asyncio.run(test())

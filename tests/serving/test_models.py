@@ -192,7 +192,7 @@ def test_a_damaged_package_of_another_model_does_not_matter(
     assert change(admin, "tiny-rgb", "reload").status_code == 422
     assert served(admin) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
     settings = Settings(models=(str(repository),), device="cpu", threads=1)
-    with TestClient(create_app(settings, ["tiny-grey"])) as replacement:
+    with TestClient(create_app(settings, {"tiny-grey": None})) as replacement:
         assert served(replacement) == [("tiny-grey", "10"), ("tiny-grey", "2")]
     with pytest.raises(ModelPackageError, match="damaged"), TestClient(create_app(settings, None)):
         pass
