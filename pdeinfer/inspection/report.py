@@ -18,7 +18,7 @@ from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 
 # Each after those that it imports.
-_MODULES = ("maps.js", "answer.js", "equation.js", "view.js", "report.js")
+_MODULES = ("maps.js", "answer.js", "equation.js", "flow.js", "view.js", "report.js")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "[^"]*";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 

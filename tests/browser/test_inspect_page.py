@@ -187,6 +187,17 @@ def test_play_changes_the_picture_until_it_is_paused(open_at: Callable[..., Page
     assert page.evaluate(f"new Promise(done => setTimeout(() => done({step}), 1200))") == stopped
 
 
+def test_play_lets_the_velocity_carry_streaks_over_the_picture(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&sample=ship&show=velocity")
+    wait_for_label(page, "ship")
+    arrows = picture(page)
+    page.click("#play")
+    page.wait_for(f"{STAGE} !== {json.dumps(arrows)}")
+    assert picture(page) != picture(page)
+    page.click("#play")
+    page.wait_for(f"{STAGE} === {json.dumps(arrows)}")
+
+
 def test_the_value_under_the_pointer_is_that_of_the_array(open_at: Callable[..., Page]) -> None:
     import pdeinfer
 

@@ -1,6 +1,7 @@
 // The PDE layers at work: maps of every field and step, by channel, with the value under the pointer.
 
 import { extent, h } from "./answer.js";
+import { Flow } from "./flow.js";
 import { drawArrows, drawLegend, drawMap, format, pixelCanvas, plane, prepare, scaleOf, theme } from "./maps.js";
 
 // What can be shown. `palette` is that of maps without negative values.
@@ -28,6 +29,7 @@ export class PdeView extends EventTarget {
     this.state = { layer: 1, show: "H", channel: null, step: null, arrows: false };
     this.point = null;
     this.playing = null;
+    this.flow = null; // while the velocity plays
     this.#build(root);
     addEventListener("resize", () => this.draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -95,6 +97,7 @@ export class PdeView extends EventTarget {
 
   /** Show another inspection (see `decode`); `picture` is what the network saw. */
   setInspection(inspection) {
+    if (this.flow) this.#pause();
     this.inspection = inspection;
     const count = inspection.layers.length;
     const layer = Math.min(this.state.layer, count);
@@ -105,6 +108,7 @@ export class PdeView extends EventTarget {
 
   /** Change what is shown. */
   set(change, { isQuiet = false } = {}) {
+    if (this.flow) this.#pause();
     Object.assign(this.state, change);
     if (!isQuiet || change.layer) this.dispatchEvent(new CustomEvent("change", { detail: change }));
     this.#adjust();
@@ -268,7 +272,8 @@ export class PdeView extends EventTarget {
     } else {
       drawMap(context, this.#values(state.show, shown[0]), [rows, columns], scale, 0, 0, width, tall);
     }
-    if (!isGrid && layer.fields.u && (state.arrows || state.show === "velocity")) {
+    if (this.flow) this.flow.draw(context, width, tall);
+    else if (!isGrid && layer.fields.u && (state.arrows || state.show === "velocity")) {
       drawArrows(context, this.#values("u", shown[0]), this.#values("v", shown[0]), [rows, columns], 0, 0, width, tall);
     }
     if (this.point && canvas === this.stage) {
@@ -360,21 +365,41 @@ export class PdeView extends EventTarget {
 
   #start() {
     if (!this.layer) return;
+    if (this.state.show === "velocity" && this.state.channel !== "all") {
+      this.#startFlow();
+      return;
+    }
     if (!QUANTITIES[this.state.show].changes) this.set({ show: "H" });
     const advance = () => this.set({ step: (this.state.step + 1) % this.layer.numLevels });
     advance();
     this.#setPlaying(setInterval(advance, FRAME));
   }
 
+  #startFlow() {
+    const flow = new Flow(this.#values("u", this.state.channel), this.#values("v", this.state.channel), this.layer.shape);
+    const advance = () => {
+      if (this.flow !== flow) return;
+      flow.advance();
+      this.#drawStage(this.stage);
+      requestAnimationFrame(advance);
+    };
+    this.flow = flow;
+    this.#setPlaying(0);
+    advance();
+  }
+
   #pause() {
     clearInterval(this.playing);
+    const hadFlow = this.flow !== null;
+    this.flow = null;
     this.#setPlaying(null);
+    if (hadFlow) this.draw();
   }
 
   #setPlaying(playing) {
     this.playing = playing;
     this.play.textContent = playing === null ? "▶" : "❚❚";
-    this.play.setAttribute("aria-label", playing === null ? "Play the steps" : "Pause");
+    this.play.setAttribute("aria-label", playing === null ? "Play" : "Pause");
   }
 
   #save() {
