@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Inspector:
     """Computes what the PDE layers of a model do with an image. Many threads may share one Inspector.
 
     ONNX Runtime computes the fields on the CPU from the package's `fields.onnx`; the levels follow by `pdeinfer.pde`.
-    Export has proven both equal to the Keras network.
+    Export has proven both equal to the Keras network. The file is read here, and opened at the first inspection.
 
     Args:
         package: the model.
@@ -44,8 +45,6 @@ class Inspector:
 
     Attributes:
         spec: of the PDE layers.
-        shapes: the shape (H, W, C) of every PDE layer by name.
-        can_replay: whether `inspect` takes another spec. Packages of earlier versions cannot be replayed.
 
     Raises:
         ModelPackageError: the model has no PDE layers, or its package has no `fields.onnx` or is damaged.
@@ -60,13 +59,23 @@ class Inspector:
             raise ModelPackageError(f"{package.path} has no {FIELDS_FILE}: export the model again to add it")
         self.spec = spec
         self._path = package.path
-        self._session = create_session(package.read_file(FIELDS_FILE), "cpu", threads, fused=False)
-        self.can_replay = len(self._session.input_shapes) > 1
-        self.shapes = {
-            name.partition("/")[0]: _sizes(shape)
-            for name, shape in self._session.output_shapes.items()
-            if name.endswith("/start")
-        }
+        self._threads = threads
+        self._content = package.read_file(FIELDS_FILE)
+
+    @cached_property
+    def _session(self) -> Session:
+        return create_session(self._content, "cpu", self._threads, fused=False)
+
+    @property
+    def can_replay(self) -> bool:
+        """Whether `inspect` takes another spec. Packages of earlier versions cannot be replayed."""
+        return len(self._session.input_shapes) > 1
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape (H, W, C) of every PDE layer by name."""
+        outputs = self._session.output_shapes
+        return {name.partition("/")[0]: _sizes(outputs[name]) for name in outputs if name.endswith("/start")}
 
     def inspect(self, pixels: NDArray[np.uint8], spec: PdeSpec | None = None) -> Inspection:
         """Compute the fields, the levels and the answer for one image.

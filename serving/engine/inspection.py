@@ -1,15 +1,18 @@
 """Looks inside a served model: the fields and levels of its PDE layers, as they are or with other values."""
 
+import logging
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer import LayerFields, PdeSpec, Predictor
+from pdeinfer import LayerFields, ModelPackageError, PdeSpec, Predictor
 from pdeinfer.inspection.inspector import Inspection, Inspector, pde_spec
 from pdeinfer.package.package import FIELDS_FILE, ModelPackage
 from serving.errors import NotInspectableError
+
+logger = logging.getLogger(__name__)
 
 # Of the arrays of one inspection. A network for large images, or many steps, would otherwise take any amount of memory.
 MAX_BYTES = 64 * 2**20
@@ -59,7 +62,9 @@ class Inspected:
 
 
 class ModelInspector:
-    """Inspects images with one model. Its `fields.onnx` is loaded at the first image.
+    """Inspects images with one model, whose `fields.onnx` is read at once and opened at the first image.
+
+    A model without the file, or with a damaged one, is served all the same.
 
     Args:
         package: the model.
@@ -67,10 +72,15 @@ class ModelInspector:
     """
 
     def __init__(self, package: ModelPackage, predictor: Predictor) -> None:
-        self._package = package
+        self._name = package.card.preset.name
         self._predictor = predictor
         self._original = pde_spec(package.card.preset)
         self._inspector: Inspector | None = None
+        if self._original is not None and FIELDS_FILE in package.card.files:
+            try:
+                self._inspector = Inspector(package, threads=1)
+            except ModelPackageError as error:
+                logger.warning("%s cannot be inspected: %s", self._name, error)
 
     def run(self, pixels: NDArray[np.uint8], change: Change) -> Inspected:
         """Compute an image's answer and what the PDE layers do with it.
@@ -82,7 +92,7 @@ class ModelInspector:
             NotInspectableError: the model cannot be changed, or its arrays are too large.
             ModelPackageError: the package's `fields.onnx` is damaged.
         """
-        inspector = self._load()
+        inspector = self._inspector
         spec = None if self._original is None else change.apply(self._original)
         is_changed = change != Change() and spec != self._original
         if is_changed and (inspector is None or not inspector.can_replay):
@@ -102,16 +112,6 @@ class ModelInspector:
         seconds = {"fields": inspected - started, "inference": time.perf_counter() - inspected}
         can_change = inspector is not None and inspector.can_replay
         return Inspected(pixels, probabilities, self._original, spec, can_change, inspection.layers, seconds)
-
-    @property
-    def _name(self) -> str:
-        return self._package.card.preset.name
-
-    def _load(self) -> Inspector | None:
-        """Return the inspector, loaded once; None if there is nothing to inspect."""
-        if self._inspector is None and self._original is not None and FIELDS_FILE in self._package.card.files:
-            self._inspector = Inspector(self._package, threads=1)
-        return self._inspector
 
     def _check_size(self, inspector: Inspector, spec: PdeSpec) -> None:
         arrays = 5 + spec.num_steps  # u, v, Dx, Dy, and H[0] to H[K]

@@ -1,6 +1,7 @@
 """POST /inspect: fields, levels and answer of the PDE layers, as they are and changed."""
 
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -179,3 +180,18 @@ def test_a_key_is_needed_where_keys_are_set(tmp_path: Path, png: Png) -> None:
         files = {"file": png(DIGIT)}
         assert client.post("/inspect", files=files).status_code == 401
         assert client.post("/inspect", files=files, headers={"X-API-Key": "the-key"}).status_code == 200
+
+
+def test_a_model_with_a_damaged_fields_file_is_served_without_layers(tmp_path: Path, png: Png) -> None:
+    folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "digits-pde"))
+    (folder / "fields.onnx").write_bytes(b"damaged")
+    with TestClient(create_app(Settings(models=(str(folder),), device="cpu"))) as client:
+        body = client.post("/inspect", files={"file": png(DIGIT)}).json()
+    assert (body["layers"], len(body["top"])) == ([], 10)
+
+
+def test_a_package_that_is_removed_after_loading_is_inspected(tmp_path: Path, png: Png) -> None:
+    folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "digits-pde"))
+    with TestClient(create_app(Settings(models=(str(folder),), device="cpu"))) as client:
+        shutil.rmtree(folder)
+        assert len(client.post("/inspect", files={"file": png(DIGIT)}).json()["layers"]) == 1

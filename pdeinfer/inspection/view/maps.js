@@ -119,10 +119,13 @@ export function pixelCanvas({ data, shape: [height, width, channels] }) {
   return canvas;
 }
 
-/** Give a canvas the resolution of the screen; return its context, in CSS pixels, and its size. */
-export function prepare(canvas, aspect = 1) {
+/**
+ * Give a canvas the resolution of the screen, and a height of `aspect` times its width and `more` pixels; return its
+ * context, in CSS pixels, and its size.
+ */
+export function prepare(canvas, aspect = 1, more = 0) {
   const width = canvas.clientWidth || 64;
-  const height = Math.round(width * aspect);
+  const height = Math.round(width * aspect) + more;
   const ratio = Math.min(3, devicePixelRatio || 1);
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);

@@ -16,6 +16,7 @@ const QUANTITIES = {
   stable: { title: "Points outside the stable range", short: "unstable", palette: "heat" },
 };
 const FRAME = 450; // milliseconds of a step while playing
+const LEGEND = 36; // pixels below a map
 
 /**
  * Shows the PDE layers of one inspection. It fires "change" when the reader chooses something else to see.
@@ -253,7 +254,7 @@ export class PdeView extends EventTarget {
     const { layer, state } = this;
     const [rows, columns, channels] = layer.shape;
     const ink = getComputedStyle(canvas).color;
-    const { context, width, height } = prepare(canvas, rows / columns + 0.09);
+    const { context, width } = prepare(canvas, rows / columns, LEGEND);
     const tall = Math.round((width * rows) / columns);
     const isGrid = state.channel === "all" && channels > 1;
     const shown = isGrid ? Array.from({ length: channels }, (_, index) => index) : [state.channel === "all" ? 0 : state.channel];
