@@ -129,7 +129,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
         inspected = await served.inspect((name or "image 1", content), change, deadline)
     except ImageError as error:
         raise ApiError(code_of(error), str(error)) from None
-    if layer is not None and layer > len(inspected.layers):
+    if layer is not None and inspected.layers and layer > len(inspected.layers):
         raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
     answer = await until(deadline, models.threads.run(_answer, served, name, inspected, layer))
     return Response(answer, media_type="application/json")

@@ -245,19 +245,24 @@ async function take(blob, name, sample = null) {
 
 // --- answers ---------------------------------------------------------------------------------------------------------
 
-const answerOf = (name, layer) => inspect(picture.blob, picture.name, { model: name, layer });
-
 async function classify() {
   if (!picture) return;
+  if (!models.length) throw new Problem("The server has no model loaded.");
   const number = ++latest;
   const names = [$("model").value, $("other").value].filter(Boolean);
-  const found = await Promise.all(names.map((name, index) => answerOf(name, index === 0 && model().pde ? view.state.layer : 0)));
+  // How many layers a model has, its first answer tells. The arrays of a later one are asked for when it is shown.
+  const layer = answer?.model === names[0] ? Math.min(view.state.layer, answer.layers.length) : 1;
+  const found = await Promise.all(
+    names.map((name, index) => inspect(picture.blob, picture.name, { model: name, layer: index === 0 ? layer : 0 })),
+  );
   if (number !== latest) return;
   [answer] = found;
   showAnswers(found);
-  showLayers(answer);
   setValues(answer.trained_values);
+  showLayers(answer);
   writeAddress();
+  const [best] = answer.top;
+  $("status").textContent = `${answer.model}: ${best.label}, ${Math.round(100 * best.score)} %`;
 }
 
 function showAnswers(found, before = null) {
@@ -338,8 +343,7 @@ async function play() {
       const changed = await inspect(blob, picture.name, { model: answer.model, layer: view.state.layer, ...values() });
       if (number !== latest) return;
       const { step } = view.state;
-      const wasLast = step === null || step >= view.layer.numLevels - 1;
-      if (wasLast) view.state.step = null;
+      if (view.layer && step === view.layer.numLevels - 1) view.state.step = null; // stays at the last one
       view.setInspection(changed);
       showChanged(changed, performance.now() - started);
       say("");

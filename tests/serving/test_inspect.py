@@ -116,6 +116,7 @@ def test_a_model_without_fields_has_an_answer_and_no_layers(
     body = post(image, model=name).json()
     assert (body["layers"], body["can_change"], len(body["top"])) == ([], False, 10)
     assert np.array_equal(decoded(body["pixels"]), image)
+    assert post(image, model=name, layer=1).json()["layers"] == []
     assert error_of(post(image, model=name, dt=0.1)) == (422, "not_inspectable")
 
 

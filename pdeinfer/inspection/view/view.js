@@ -287,7 +287,7 @@ export class PdeView extends EventTarget {
       context.strokeRect(this.point.column * cellX, this.point.row * cellY, cellX, cellY);
     }
     const bar = Math.min(220, width * 0.6);
-    if (state.show !== "velocity") drawLegend(context, scale, 0, tall + 8, bar, ink);
+    if (state.show !== "velocity" || isGrid) drawLegend(context, scale, 0, tall + 8, bar, ink);
     else {
       context.fillStyle = ink;
       context.font = "12px system-ui, sans-serif";
