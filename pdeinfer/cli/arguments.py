@@ -38,9 +38,12 @@ _EVALUATE_EXAMPLES = """examples:
   pdeinfer evaluate digits-pde
   pdeinfer evaluate build/mnist-pde --data-dir data
   pdeinfer evaluate build/photos-global --data-dir photos --json
+  pdeinfer evaluate build/photos-global --data-dir new-photos --report report
 
-The exit code is 1 if the accuracy differs from the one in the model's card. The digits need scikit-learn, which
-includes them.
+Without --data-dir, or with the data set that the model was trained on, it measures the test images of that data set;
+the exit code is 1 if the accuracy differs from the one in the model's card. Any other folder is taken as DIR/LABEL/* or
+DIR/test/LABEL/*, and all of these images are measured: they should be none that the model was trained on. Folders named
+after no label of the model are left out, with a warning. This needs scikit-learn.
 """
 
 _INSPECT_EXAMPLES = """examples:
@@ -104,11 +107,13 @@ def make_parser() -> argparse.ArgumentParser:
     _add_model(verify, "package")
     verify.add_argument("--allow-skipped", action="store_true", help="exit with 0 although checks were skipped")
 
-    evaluate = add_command("evaluate", "measure a model on its data set's test images", _EVALUATE_EXAMPLES)
+    evaluate = add_command("evaluate", "measure a model on labelled images", _EVALUATE_EXAMPLES)
     _add_model(evaluate, "package")
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR",
-                          help="folder with the data set's standard files, or with your own images; "
-                          "not for scikit-learn's digits")  # fmt: skip
+                          help="folder with the data set's standard files, or with a folder of images for each "
+                          "label; not needed for scikit-learn's digits")  # fmt: skip
+    evaluate.add_argument("--report", type=Path, metavar="DIR",
+                          help="also write DIR/index.html, with pictures of the worst mistakes")  # fmt: skip
     _add_precision(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,9 +1,10 @@
 """Data sets: the standard ones, and folders of images."""
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
-from pdeinfer.datasets.recorded import load_test_split, load_training_images
+from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
+from pdeinfer.datasets.recorded import find_recorded_folder, load_test_split, load_training_images
 from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
-from pdeinfer.datasets.standard import load_dataset
+from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
 
 __all__ = [
@@ -11,10 +12,15 @@ __all__ = [
     "Dataset",
     "DatasetName",
     "ImageFolder",
+    "LabelledFiles",
     "Split",
     "StandardName",
     "find_images",
+    "find_labelled_files",
+    "find_recorded_folder",
     "hold_out",
+    "holds_files",
+    "holds_labels",
     "load_dataset",
     "load_test_split",
     "load_training_images",

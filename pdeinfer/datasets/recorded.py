@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdeinfer.datasets.image_folder import find_images
+from pdeinfer.datasets.image_folder import ImageFolder, find_images
 from pdeinfer.datasets.splits import Array, Split
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
@@ -38,6 +38,15 @@ def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Pat
     if dataset == "folder":
         return _read_folder(record, preset, data_dir, "test")
     return _check(load_dataset(dataset, data_dir).test, preset)
+
+
+def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder | None:
+    """Find the images of the folder that a network was trained on; return None if `folder` has other test images."""
+    try:
+        found = find_images(folder)
+    except DatasetError:
+        return None
+    return found if _is_recorded(found, record, preset) else None
 
 
 def load_training_images(record: TrainingRecord | None, preset: Preset, folder: Path) -> Array:
@@ -89,13 +98,17 @@ def _check(split: Split, preset: Preset) -> Split:
 
 def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
     folder = find_images(data_dir)
-    expected = None if record.images is None else record.images.splits.get("test")
-    found = folder.record().splits["test"]
     # With other test images, some of them might be images that the network was trained on.
-    if folder.labels != preset.labels or found != expected:
+    if not _is_recorded(folder, record, preset):
+        expected = None if record.images is None else record.images.splits.get("test")
         raise DatasetError(
             f"{data_dir}: expected the test images of the training, {expected}, and the classes "
-            f"{', '.join(preset.labels)}, got {found} and {', '.join(folder.labels)}"
+            f"{', '.join(preset.labels)}, got {folder.record().splits['test']} and {', '.join(folder.labels)}"
         )
     split, _ = folder.read_split(name, preset.input)
     return split
+
+
+def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset) -> bool:
+    expected = None if record.images is None else record.images.splits.get("test")
+    return folder.labels == preset.labels and folder.record().splits["test"] == expected

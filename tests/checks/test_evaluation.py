@@ -1,20 +1,32 @@
-"""`pdeinfer evaluate` measures a package on its test images."""
+"""`pdeinfer evaluate` measures a package on its test images, or on a folder of labelled images."""
 
+import base64
+import hashlib
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
+from pdeinfer.checks import evaluation as evaluation_module
 from pdeinfer.checks.evaluation import Evaluation, evaluate
+from pdeinfer.checks.evaluation_report import report_html
+from pdeinfer.checks.labelled_images import FileImages, SplitImages
+from pdeinfer.checks.metrics import Calibration, ClassMetrics, ConfidenceBin
 from pdeinfer.cli import main as cli
-from pdeinfer.datasets import load_dataset
+from pdeinfer.datasets import Split, load_dataset
+from pdeinfer.errors import DatasetError, MissingDependencyError
 from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage, write_card
+from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, write_tiny_package
 
@@ -25,13 +37,18 @@ EVALUATION = Evaluation(
     model="tiny",
     precision="float32",
     labels=("ant", "butterfly"),
+    folder=None,
     confusion=((90, 10), (0, 1900)),
     card_accuracy=0.995,
+    accuracy_interval=(0.99, 0.998),
+    classes=(ClassMetrics("ant", 100, 1.0, 0.9), ClassMetrics("butterfly", 1900, 1900 / 1910, 1.0)),
+    calibration=Calibration(0.0125, ()),
     images_per_second=1234.5,
     batch_size=32,
     device="cpu",
     threads=1,
     pde_layers="fused",
+    source=SplitImages(Split(np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, np.int64))),
 )
 
 
@@ -96,11 +113,12 @@ def test_json_is_one_object(tmp_path: Path, expected: np.ndarray, capsys: Captur
 def test_the_matrix_is_printed_compactly() -> None:
     assert str(EVALUATION).splitlines() == [
         "tiny: 99.50% of 2,000 test images correct (1,990), as its card states",
+        "95% interval of the accuracy: 99.00% to 99.80%; calibration error (ECE): 0.013",
         "1,234 images per second (cpu, 1 thread, batches of 32, fused operators)",
         "confusion (rows: true, columns: predicted)",
-        "           ant butt",
-        "      ant   90   10",
-        "butterfly    . 1900",
+        "           ant butt precision    recall",
+        "      ant   90   10    100.0%     90.0%",
+        "butterfly    . 1900     99.5%    100.0%",
     ]
 
 
@@ -123,8 +141,10 @@ def test_a_reduced_precision_is_compared_with_its_own_accuracy(tmp_path: Path, e
 
 def test_digits_add_the_confusion_of_3_and_5() -> None:
     confusion = tuple(tuple(50 * (i == j) + 2 * ((i, j) == (3, 5)) for j in range(10)) for i in range(10))
-    lines = str(replace(EVALUATION, labels=tuple("0123456789"), confusion=confusion)).splitlines()
-    assert lines[2] == "1.96% of the 3s and 5s taken for each other"
+    classes = tuple(ClassMetrics(label, 50, None, None) for label in "0123456789")
+    digits = replace(EVALUATION, labels=tuple("0123456789"), confusion=confusion, classes=classes)
+    lines = str(digits).splitlines()
+    assert lines[3] == "1.96% of the 3s and 5s taken for each other"
 
 
 def test_many_classes_print_the_most_frequent_confusions() -> None:
@@ -132,8 +152,8 @@ def test_many_classes_print_the_most_frequent_confusions() -> None:
     confusion = np.diag(np.full(30, 100))
     confusion[4, range(12)] += np.arange(12)
     lines = str(replace(EVALUATION, labels=labels, confusion=tuple(map(tuple, confusion.tolist())))).splitlines()
-    assert lines[2:4] == ["most frequent confusions (true -> predicted)", "  class-4 -> class-11: 11"]
-    assert len(lines) == 3 + 10
+    assert lines[3:5] == ["most frequent confusions (true -> predicted)", "  class-4 -> class-11: 11"]
+    assert len(lines) == 4 + 10
 
 
 @pytest.mark.parametrize(
@@ -160,3 +180,145 @@ def test_evaluate_imports_neither_keras_nor_tensorflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
     assert "of 359 test images correct" in done.stdout
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """photos/0 .. photos/2 with 3 digits of each, photos/eight with one, a text file and a broken image."""
+    digits = load_dataset("digits", None).test
+    for label in range(3):
+        folder = tmp_path / "photos" / str(label)
+        folder.mkdir(parents=True)
+        for number, pixels in enumerate(digits.images[digits.labels == label][:3]):
+            PIL.Image.fromarray(pixels[..., 0]).save(folder / f"{number}.png")
+    (tmp_path / "photos" / "eight").mkdir()
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "photos" / "eight" / "0.png")
+    (tmp_path / "photos" / "notes.txt").write_text("about the photos")
+    (tmp_path / "photos" / "1" / "broken.png").write_bytes(b"nothing")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("training", [{}, training_on("digits"), training_on("mnist"), training_on("folder")])
+def test_any_folder_of_labelled_images_is_measured(
+    training: dict[str, object], tmp_path: Path, photos: Path, capsys: Captured
+) -> None:
+    digits = load_dataset("digits", None).test
+    images = np.concatenate([digits.images[digits.labels == label][:3] for label in range(3)])
+    folder = write_package(tmp_path / "tiny", training=training)
+    with Predictor(folder) as predictor:
+        predicted = predictor.predict_proba(images).argmax(axis=1)
+
+    assert cli.main(["evaluate", str(folder), "--data-dir", str(photos), "--json"]) == 0  # the card's accuracy differs
+
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["images"] == 9
+    assert found["folder"] == str(photos)
+    assert found["equals_card"] is None
+    assert np.array(found["confusion"]).sum(axis=0).tolist() == np.bincount(predicted, minlength=10).tolist()
+    assert found["accuracy"] == np.mean(predicted == np.repeat(range(3), 3))
+    assert found["unknown_labels"] == {"eight": 1}
+    assert {Path(each["path"]).name for each in found["left_out"]} == {"notes.txt", "broken.png"}
+    assert [each["images"] for each in found["classes"]] == [3, 3, 3] + 7 * [0]
+    assert found["classes"][9]["recall"] is None
+    assert "eight (1 file)" in err
+
+
+def test_the_folder_test_of_a_data_set_is_measured(tmp_path: Path, photos: Path) -> None:
+    for split, source in (("train", photos / "0"), ("test", photos / "2")):
+        shutil.copytree(source, tmp_path / "splits" / split / source.name)
+    found = evaluate(write_package(tmp_path / "tiny"), tmp_path / "splits")
+    assert [each.label for each in found.classes if each.images] == ["2"]
+
+
+def test_a_folder_without_known_labels_is_an_error_that_names_both(tmp_path: Path, photos: Path) -> None:
+    folder = write_package(tmp_path / "tiny", training={})
+    for label in "012":
+        (photos / label).rename(photos / f"number-{label}")
+    with pytest.raises(DatasetError, match=r"0, 1, 2.*got the folders eight, number-0"):
+        evaluate(folder, photos)
+    with pytest.raises(DatasetError, match="expected a folder of images"):
+        evaluate(folder, photos / "missing")
+
+
+def test_a_folder_without_readable_images_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "0").mkdir(parents=True)
+    (tmp_path / "photos" / "0" / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match="no image can be read"):
+        evaluate(write_package(tmp_path / "tiny"), tmp_path / "photos")
+
+
+def test_images_are_held_in_memory_some_at_a_time(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_package(tmp_path / "tiny")
+    expected = evaluate(folder, photos)
+    monkeypatch.setattr(evaluation_module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(evaluation_module, "Predictor", partial(Predictor, batch_size=2))
+    read = []
+    monkeypatch.setattr(
+        FileImages, "read", lambda self, part, read_all=FileImages.read: read.append(len(part)) or read_all(self, part)
+    )
+    found = evaluate(folder, photos)
+    assert read == [2, 2, 2, 2, 2]
+    assert found.confusion == expected.confusion
+    assert found.mistakes == expected.mistakes
+
+
+def test_examples_are_the_most_probable_first(tmp_path: Path) -> None:
+    found = evaluate(write_package(tmp_path / "tiny"))
+    test = load_dataset("digits", None).test
+    with Predictor(tmp_path / "tiny") as predictor:
+        probabilities = predictor.predict_proba(test.images)
+    predicted, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    for examples, chosen in ((found.mistakes, predicted != test.labels), (found.confident, predicted == test.labels)):
+        assert [each.score for each in examples] == sorted(scores[chosen].tolist(), reverse=True)[:24]
+        assert all(found.labels[predicted[each.index]] == each.predicted for each in examples)
+        assert all(found.labels[test.labels[each.index]] == each.label for each in examples)
+
+
+def test_without_scikit_learn_the_error_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "tiny")
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(MissingDependencyError, match="pip install scikit-learn"):
+        evaluate(folder)
+
+
+def test_the_report_is_one_file_without_scripts_or_links(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+    folder = write_package(tmp_path / "tiny")
+    (photos / "0" / "0.png").rename(photos / "0" / "<script>&.png")
+    arguments = ["evaluate", str(folder), "--data-dir", str(photos), "--report", str(tmp_path / "new" / "report")]
+    assert cli.main(arguments) == 0
+    assert str(tmp_path / "new" / "report" / "index.html") in capsys.readouterr().err
+    (file,) = (tmp_path / "new" / "report").iterdir()
+    page = file.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "http" not in re.sub(r'http-equiv="', "", page)
+    assert "{{" not in page
+    assert "&lt;script&gt;&amp;.png" in page
+    assert page.count("<img ") == 9
+    pictures = re.findall(r"data:image/\w+;base64,([^\"]*)", page)
+    assert {PIL.Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures} == {(128, 128)}
+    assert "eight (1 file)" in page
+    style = re.search("<style>(.*)</style>", page, re.DOTALL)[1]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page  # else browsers ignore it
+
+
+def test_the_report_shows_images_of_a_data_set(tmp_path: Path) -> None:
+    found = evaluate(write_package(tmp_path / "tiny"))
+    (first, *_) = re.findall(r"data:image/png;base64,([^\"]*)", report_html(found))
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(first))))
+    assert np.array_equal(pixels, load_dataset("digits", None).test.images[found.mistakes[0].index][..., 0])
+
+
+def test_many_classes_have_their_confusions_listed_in_the_report() -> None:
+    labels = tuple(f"class-{number}" for number in range(50))
+    confusion = np.diag(np.full(50, 100))
+    confusion[4, 11] = 77
+    evaluation = replace(
+        EVALUATION,
+        labels=labels,
+        confusion=tuple(map(tuple, confusion.tolist())),
+        calibration=Calibration(0.0, (ConfidenceBin(5077, 1.0, 1.0),)),
+    )
+    assert "<td>class-4</td><td>class-11</td><td>77</td>" in report_html(evaluation)
