@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.markdown import machine, table
-from benchmarks.networks import IMAGES_FILE, RESNET, pde_preset, write_networks
-from benchmarks.routes import FUNCTION, ROUTES, missing_package
+from benchmarks.networks import IMAGES_FILE, RESNET, pde_preset, write_int8, write_networks
+from benchmarks.routes import FUNCTION, ROUTES, why_left_out
 from pdeinfer.spec.presets import Preset
 
 BATCH_SIZES = (1, 64)
@@ -23,9 +23,11 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folders = write_networks(presets, Path(folder))
+        for path in folders.values():
+            write_int8(path)
         for route in ROUTES:
-            if package := missing_package(route):
-                print(f"Left out: {route}, since {package} is not installed.\n")
+            if reason := why_left_out(route):
+                print(f"Left out: {route}, since {reason}.\n")
                 continue
             peaks = [
                 "" if (preset, route) == (RESNET, FUNCTION) else _peak(preset, folders[preset], route)

@@ -6,14 +6,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.machine import processor
 from benchmarks.markdown import machine, milliseconds, table
-from benchmarks.networks import NO_PDE, RESNET, pde_preset, smooth_images, write_networks
-from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES, missing_package
+from benchmarks.networks import NO_PDE, RESNET, pde_preset, smooth_images, write_int8, write_networks
+from benchmarks.routes import FLOAT32, FUNCTION, FUSED, PLAIN, ROUTES, why_left_out
 from benchmarks.targets import BATCH_SIZES, TARGET_MISSED, cases_of_targets, targets
 from benchmarks.timing import Timing
 from benchmarks.workers import Case, Workers
 from pdeinfer import ParityError, PdeinferError
 from pdeinfer.checks.parity import compare
+from pdeinfer.checks.report import Comparison
 from pdeinfer.spec.presets import Preset
 
 THREADS = (1, 2)
@@ -32,34 +34,37 @@ def main() -> int:
     presets = [*WITHOUT_PDE, *map(pde_preset, (1, 5) if arguments.quick else (1, 5, 10))]
     routes = [route for route in ROUTES if not (arguments.quick and ROUTES[route].package in PEER_PACKAGES)]
     print(machine(*PEERS))
-    for route in [route for route in routes if missing_package(route)]:
-        print(f"Left out: {route}, since {missing_package(route)} is not installed.\n", flush=True)
+    for route, reason in [(route, reason) for route in routes if (reason := why_left_out(route))]:
+        print(f"Left out: {route}, since {reason}.\n", flush=True)
         routes.remove(route)
     try:
-        timings, of_targets = measure(presets, routes, arguments.rounds or (7 if arguments.quick else 11))
+        timings, of_targets, comparisons = measure(presets, routes, arguments.rounds or (7 if arguments.quick else 11))
     except PdeinferError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1 if isinstance(error, ParityError) else 2
     print_times(timings, presets, routes)
+    print_comparisons(comparisons)
     return print_targets(of_targets)
 
 
 def measure(
     presets: Sequence[Preset], routes: Sequence[str], rounds: int
-) -> tuple[dict[Case, Timing], dict[Case, Timing]]:
-    """Check that all outputs are equal; return the timing of every case, and a second one of those with targets.
+) -> tuple[dict[Case, Timing], dict[Case, Timing], dict[Case, Comparison]]:
+    """Compare all outputs; return the timing of every case, a second one of those with targets, and the comparisons.
 
     Raises:
-        ParityError: the outputs differ.
+        ParityError: an output differs by more than its precision explains.
     """
     with tempfile.TemporaryDirectory() as folder:
         folders = write_networks(presets, Path(folder))
+        for path in folders.values():
+            write_int8(path)
         with Workers(folders, routes, THREADS, BATCH_SIZES) as workers:
             names = [preset.name for preset in presets]
             cases = [Case(*case) for case in _product(names, routes)]
-            _require_equal(workers, cases)
+            comparisons = {case: _compare(workers, case) for case in cases}
             timings = _time(workers, cases, rounds)
-            return timings, _time(workers, cases_of_targets(timings), TARGET_ROUNDS)
+            return timings, _time(workers, cases_of_targets(timings), TARGET_ROUNDS), comparisons
 
 
 def _time(workers: Workers, cases: Sequence[Case], rounds: int) -> dict[Case, Timing]:
@@ -81,19 +86,28 @@ def _product(names: Sequence[str], routes: Sequence[str]) -> list[Case]:
     ]
 
 
-def _require_equal(workers: Workers, cases: Sequence[Case]) -> None:
-    """Raise ParityError unless every case gives the probabilities of tf2onnx's file in ONNX Runtime."""
-    images = smooth_images(32, 32, 3, max(BATCH_SIZES))
-    for case in cases:
-        reference = case._replace(route=PLAIN, threads=1)
-        report = compare(
-            (PLAIN, lambda batch, case=reference: workers.classify(case, batch)),
-            (case.route, lambda batch, case=case: workers.classify(case, batch)),
-            {f"smooth noise, {case.network}": images[: max(4, case.batch_size)]},
-            batch_sizes=(case.batch_size,),
+def _compare(workers: Workers, case: Case) -> Comparison:
+    """Return how close a case comes to tf2onnx's file in ONNX Runtime.
+
+    Raises:
+        ParityError: it differs by more than its route's precision explains.
+    """
+    precision, reference = ROUTES[case.route].precision, case._replace(route=PLAIN, threads=1)
+    count = max(4, case.batch_size) if precision is FLOAT32 else max(BATCH_SIZES)
+    report = compare(
+        (PLAIN, lambda batch: workers.classify(reference, batch)),
+        (case.route, lambda batch: workers.classify(case, batch)),
+        {f"smooth noise, {case.network}": smooth_images(32, 32, 3, count)},
+        batch_sizes=(case.batch_size,),
+        tolerance=None,
+    )
+    (found,) = report.comparisons
+    if not precision.explains(found):
+        raise ParityError(
+            f"expected {precision.name} to differ by at most {precision.tolerance:g} and to keep at least "
+            f"{precision.agreement:.0%} of the labels:\n{report}"
         )
-        if not report.passed:
-            raise ParityError(f"the routes differ:\n{report}")
+    return found
 
 
 def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], routes: Sequence[str]) -> None:
@@ -104,30 +118,61 @@ def print_times(timings: Mapping[Case, Timing], presets: Sequence[Preset], route
     for threads in THREADS:
         for size in BATCH_SIZES:
             print(f"### Batch {size}, {'one thread' if threads == 1 else f'{threads} threads'}\n")
-            print("Milliseconds per batch, median (quartiles):\n")
+            print(f"Milliseconds per batch, median (quartiles), {processor()}:\n")
             rows, ratios = [], []
             for route in routes:
                 cases = {name: Case(name, route, threads, size) for name in names}
+                precision = ROUTES[route].precision.name
                 rows.append(
-                    [route, *(milliseconds(timings[case]) if case in timings else "" for case in cases.values())]
+                    [
+                        route,
+                        precision,
+                        *(milliseconds(timings[case]) if case in timings else "" for case in cases.values()),
+                    ]
                 )
                 ours = [timings[cases[name]].median for name in pdes]
-                ratios.append([route])
+                ratios.append([route, precision])
                 for name in plain_names:
                     other = timings.get(cases[name]) or timings[cases[name]._replace(route=FUSED)]
                     ratios[-1] += [f"{other.median / median:.2f}" for median in ours]
                 plain = [timings[cases[name]._replace(route=PLAIN)].median for name in pdes]
                 ratios[-1] += [f"{slow / median:.2f}" for slow, median in zip(plain, ours, strict=True)]
-            print(table(["route", *names], rows))
-            print("Speed relative to other networks on the same route, and to tf2onnx in ONNX Runtime:\n")
+            print(table(["route", "precision", *names], rows))
+            print(
+                "Speed relative to other networks on the same route, in its precision, and to tf2onnx in ONNX\n"
+                f"Runtime, in float32, {processor()}:\n"
+            )
             header = [f"{name} x {than}" for than in (*plain_names, "tf2onnx") for name in pdes]
-            print(table(["route", *header], ratios), flush=True)
+            print(table(["route", "precision", *header], ratios), flush=True)
+
+
+def print_comparisons(comparisons: Mapping[Case, Comparison]) -> None:
+    """Print how close the routes in lower precision come to float32, the worst over threads and batch sizes."""
+    found: dict[tuple[str, str], list[Comparison]] = {}
+    for case, comparison in comparisons.items():
+        if ROUTES[case.route].precision is not FLOAT32:
+            found.setdefault((case.network, case.route), []).append(comparison)
+    if not found:
+        return
+    print("### Lower precision\n")
+    print(
+        f"Labels equal to those of tf2onnx's file in float32, of {max(BATCH_SIZES)} images, and the largest\n"
+        "difference of a probability. The random weights here tell classes apart by less than trained ones:\n"
+        "`python -m benchmarks.int8` measures the accuracy of a trained network.\n"
+    )
+    rows = [
+        [*key, str(min(one.top1_equal or 0 for one in worst)), f"{max(one.max_absolute for one in worst):.4f}"]
+        for key, worst in found.items()
+    ]
+    print(table(["network", "route", "labels equal", "largest difference"], rows), flush=True)
 
 
 def print_targets(timings: Mapping[Case, Timing]) -> int:
     """Print which targets are met; return the exit code, 0 or TARGET_MISSED."""
     found = targets(timings)
-    print(f"### Targets\n\nMeasured again on their own, in {TARGET_ROUNDS} turns each:\n")
+    print(
+        f"### Targets\n\nMeasured again on their own, in {TARGET_ROUNDS} turns each, all in float32, {processor()}:\n"
+    )
     rows = [
         [
             target.name,

@@ -1,13 +1,16 @@
 """Writes `docs/results.md` from the runs in `results/`: `python -m training.report`."""
 
 import argparse
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results.published import NOTHING, PUBLISHED, WITH_CONFUSION
-from benchmarks.results.runs import Group, Run, add_run, read_groups, studies_of_num_steps
+from benchmarks.results.comparisons import compare
+from benchmarks.results.published import WITH_CONFUSION
+from benchmarks.results.runs import Group, add_run, read_groups, studies_of_num_steps
+from benchmarks.results.series import DATASETS, Series, split_by_recipe
+from benchmarks.results.tables import Costs, comparison_table, fill_tables, results_table
+from benchmarks.results.times import Times, read_times
 from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError, TrainingError
 from pdeinfer.spec.presets import Preset
@@ -20,78 +23,56 @@ EXAMPLES = """examples:
 
 _INTRODUCTION = """# Results
 
-`python -m training.report` makes this page from the runs in `results/`. Do not edit it.
+`python -m training.report` makes this page from the runs and times in `results/`. Do not edit it.
 
-Each row is one network trained by one recipe. Accuracies are on the test images, as mean ± standard deviation over the
-seeds; a single run has no deviation. A recipe with a validation fraction keeps the epoch with the best accuracy on the
+Each table has the networks that were trained by one recipe, with a teacher or without. Accuracies are on the test
+images, as mean ± standard deviation over the seeds; a single run has no deviation, and 10,000 test images alone give it
+a standard error of 0.2 to 0.3 points. A recipe with a validation fraction keeps the epoch with the best accuracy on the
 images held out for validation, any other recipe keeps the last epoch. Minutes are the median on each device. "Earlier
-network" marks runs of a preset whose network has changed since; parameters and multiply-adds (MACs) are those of the
-network that was trained.
+network" marks runs of a preset whose network has changed since; parameters, multiply-adds (MACs) and times are those of
+the network that was trained.
 
 "Paper" is Kag & Saligrama, CVPR 2022. "Article" is the TensorFlow reproduction that this project began with.
 [Notes on the results](lab/results.md) discusses individual runs.
 """
+_COMPARISONS = """How many points the networks with PDE layers are above the same network without them; above the best
+network with other layers in their place; and above the line between plain ResNets at the network's own time, as in the
+picture (± standard error over seeds):"""
 _FIELDS = """## What the PDE layers compute
 
 `pdeinfer inspect` draws these for every PDE layer of the bundled models: diffusivity (Dx, Dy), velocity (u, v), its
 gradients (u_x, v_y) and the feature map H after every step, channel by channel. [Fields](fields.md) explains them."""
 
-Costs = Mapping[Preset, tuple[int, int]]  # parameters and MACs
 
-
-def render(groups: Sequence[Group], costs: Costs, pictures: str, fields: Sequence[str]) -> str:
+def render(groups: Sequence[Group], costs: Costs, times: Times, pictures: str, fields: Sequence[str]) -> str:
     """Return the page as Markdown.
 
     Args:
         pictures: the folder of the pictures, relative to the page.
         fields: the names of the pictures of PDE layers.
     """
-    digits, mnist, cifar10 = (
-        [group for group in groups if group.dataset == dataset] for dataset in ("digits", "mnist", "cifar10")
-    )
     parts = [_INTRODUCTION.rstrip()]
-    if mnist:
-        parts += ["## MNIST", _table(mnist, costs, with_confusion=True)]
-    if any(group.name in WITH_CONFUSION for group in groups):
-        parts.append(f"![Confusion matrices]({pictures}/mnist-confusion.png)")
-    if cifar10:
-        parts += ["## CIFAR-10", _table(cifar10, costs, with_confusion=False)]
-        parts.append(f"![Accuracy against cost]({pictures}/cifar10-cost.png)")
+    for dataset, title in DATASETS.items():
+        chosen = [group for group in groups if group.dataset == dataset]
+        if chosen:
+            parts.append(f"## {title}")
+        if dataset == "cifar10" and times.summary:
+            parts += [f"Times: {times.summary}.", "\n".join(["```text", *times.machine, "```"])]
+        for series in split_by_recipe(chosen):
+            parts += [f"### {series.title}", results_table(series.groups, costs, times)]
+            if comparisons := compare(series.groups, times):
+                parts += [_COMPARISONS, comparison_table(comparisons)]
+            if is_drawn(series, times):
+                parts.append(f"![Accuracy against measured time]({pictures}/{picture_of(series)})")
+        if any(group.name in WITH_CONFUSION for group in chosen):
+            parts.append(f"![Confusion matrices]({pictures}/mnist-confusion.png)")
     if studies_of_num_steps(groups):
         parts += ["## Time steps", f"![Accuracy against the number of time steps]({pictures}/time-steps.png)"]
-    if digits:
-        parts += ["## scikit-learn's digits", _table(digits, costs, with_confusion=True)]
     parts += ["## Learning curves", f"![Learning curves]({pictures}/learning-curves.png)"]
     parts += ["## Recipes", _recipes(groups)]
     if fields:
         parts += [_FIELDS, *(f"![Fields of a PDE layer]({pictures}/{name})" for name in fields)]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(groups: Sequence[Group], costs: Costs, *, with_confusion: bool) -> str:
-    header = ["network", "recipe", "parameters", "MACs", "test accuracy (%)", "runs", "minutes", "paper", "article"]
-    if with_confusion:
-        header += ["3 and 5 confused (%)", "article's"]
-    rows = []
-    for group in groups:
-        published = PUBLISHED.get(group.name, NOTHING)
-        parameters, macs = costs[group.preset]
-        row = [
-            f"`{group.name}`{' (earlier network)' if group.is_earlier else ''}",
-            group.recipe_label,
-            f"{parameters:,}",
-            f"{macs:,}",
-            f"**{_mean([run.accuracy for run in group.runs])}**",
-            str(len(group.runs)),
-            _minutes(group.runs),
-            _number(published.paper),
-            _number(published.article),
-        ]
-        if with_confusion:
-            row += [_mean([run.confusion_of_3_and_5 for run in group.runs]), _number(published.article_confusion)]
-        rows.append(row)
-    alignment = ["---", "---", *["---:"] * (len(header) - 2)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, alignment, *rows))
 
 
 def _recipes(groups: Sequence[Group]) -> str:
@@ -110,22 +91,6 @@ def _recipes(groups: Sequence[Group]) -> str:
     return "\n".join(f"- {'; '.join(networks)}: {text}" for text, networks in lines.items())
 
 
-def _minutes(runs: Sequence[Run]) -> str:
-    by_device: dict[str, list[float]] = {}
-    for run in runs:
-        by_device.setdefault(run.outcome.device, []).append(run.minutes)
-    return ", ".join(f"{statistics.median(minutes):.0f} ({device})" for device, minutes in sorted(by_device.items()))
-
-
-def _mean(values: Sequence[float]) -> str:
-    mean = statistics.fmean(values)
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {statistics.stdev(values):.2f}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
 def measure_costs(groups: Sequence[Group]) -> dict[Preset, tuple[int, int]]:
     """Return the parameters and MACs of every network that was trained."""
     import_keras()
@@ -138,26 +103,41 @@ def measure_costs(groups: Sequence[Group]) -> dict[Preset, tuple[int, int]]:
     return costs
 
 
-def write_report(results: Path, page: Path) -> None:
-    """Write the page, and its pictures into the folder of the page's name without its suffix.
+def write_report(results: Path, page: Path, readme: Path) -> None:
+    """Write the page, its pictures into the folder of the page's name without its suffix, and the README's tables.
 
     Raises:
-        TrainingError: there are no runs, or one is damaged.
+        TrainingError: there are no runs, one is damaged, or the README asks for a table that does not exist.
     """
     groups = read_groups(results)
     if not groups:
         raise TrainingError(f"{results}: expected runs in {results}/<preset>/<run>; --add RUN adds one")
+    times = read_times(results)
     costs = measure_costs(groups)
+    with_tables = fill_tables(readme.read_text(encoding="utf-8"), groups, costs, times)
     from benchmarks.results import figures  # imports Matplotlib
 
     pictures = page.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     figures.plot_mnist_confusion(groups, pictures / "mnist-confusion.png")
-    figures.plot_cost(groups, costs, pictures / "cifar10-cost.png")
+    for series in split_by_recipe([group for group in groups if group.dataset == "cifar10"]):
+        if is_drawn(series, times):
+            figures.plot_times(series, times, pictures / picture_of(series))
     figures.plot_time_steps(groups, pictures / "time-steps.png")
     figures.plot_learning_curves(groups, pictures / "learning-curves.png")
-    text = render(groups, costs, pictures.name, figures.draw_fields(pictures))
-    replace_file(page, lambda path: path.write_text(text))
+    text = render(groups, costs, times, pictures.name, figures.draw_fields(pictures))
+    replace_file(page, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(readme, lambda path: path.write_text(with_tables, encoding="utf-8"))
+
+
+def is_drawn(series: Series, times: Times) -> bool:
+    """Return whether there is a picture of accuracy against time: at least two networks were timed."""
+    return sum(times.of(group.preset) is not None for group in series.groups) > 1
+
+
+def picture_of(series: Series) -> str:
+    """Return the name of the picture of accuracy against time."""
+    return f"cifar10-times-{series.slug}.png"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,15 +153,23 @@ def main(argv: list[str] | None = None) -> int:
         "--page", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(default: %(default)s)"
     )
     parser.add_argument(
+        "--readme",
+        type=Path,
+        default=Path("README.md"),
+        metavar="FILE",
+        help="its tables are filled in: they stand between <!-- results: RECIPE --> and <!-- end of results --> "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--add", type=Path, nargs="+", default=[], metavar="RUN", help="finished trainings to add first"
     )
     arguments = parser.parse_args(argv)
     try:
         for folder in arguments.add:
             print(f"added {add_run(folder, arguments.results)}")
-        write_report(arguments.results, arguments.page)
+        write_report(arguments.results, arguments.page, arguments.readme)
     except (PdeinferError, OSError) as error:
         print(f"report: error: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {arguments.page}")
+    print(f"wrote {arguments.page} and the tables of {arguments.readme}")
     return 0

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -73,12 +74,22 @@ class Group:
     @property
     def is_earlier(self) -> bool:
         """Whether the preset of this name has another network today."""
-        return self.name not in PRESETS or self.preset.network != PRESETS[self.name].network
+        return is_earlier(self.preset)
 
     @property
     def network_label(self) -> str:
         """The preset's name and, where it has another network today, a remark."""
-        return f"{self.name} (earlier network)" if self.is_earlier else self.name
+        return network_label(self.preset)
+
+    @property
+    def accuracy(self) -> float:
+        """The mean test accuracy in percent."""
+        return statistics.fmean(run.accuracy for run in self.runs)
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the test accuracy over the runs, in points; None for a single run."""
+        return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
 
     @property
     def dataset(self) -> str:
@@ -98,21 +109,41 @@ class Group:
     @property
     def recipe_label(self) -> str:
         """Epochs and options, e.g. "150 epochs, mixup 0.2, distilled from cifar10-resnet32"."""
-        recipe, parts = self.recipe, [f"{self.epochs} epochs"]
-        if "mixup" in recipe:
-            parts.append(f"mixup {recipe['mixup']:g}")
-        if "teacher" in recipe:
-            parts.append(f"distilled from {recipe['teacher']}")
-        if "initial_weights" in recipe:
-            parts.append(f"started from {recipe['initial_weights']}")
-        if "precision" in recipe:
-            parts.append(recipe["precision"])
-        return ", ".join(parts)
+        return recipe_label(self.recipe)
+
+    @property
+    def teacher(self) -> str | None:
+        """The name of the model that was distilled."""
+        return self.recipe.get("teacher")
 
     @property
     def label(self) -> str:
         """Network and recipe."""
         return f"{self.network_label}, {self.recipe_label}"
+
+
+def is_earlier(preset: Preset) -> bool:
+    """Return whether the preset of this name has another network today."""
+    return preset.name not in PRESETS or preset.network != PRESETS[preset.name].network
+
+
+def network_label(preset: Preset) -> str:
+    """Return the preset's name and, where it has another network today, a remark."""
+    return f"{preset.name} (earlier network)" if is_earlier(preset) else preset.name
+
+
+def recipe_label(recipe: Mapping[str, Any]) -> str:
+    """Return the epochs and options of an effective recipe."""
+    parts = [f"{recipe['epochs']} epochs"]
+    if "mixup" in recipe:
+        parts.append(f"mixup {recipe['mixup']:g}")
+    if "teacher" in recipe:
+        parts.append(f"distilled from {recipe['teacher']}")
+    if "initial_weights" in recipe:
+        parts.append(f"started from {recipe['initial_weights']}")
+    if "precision" in recipe:
+        parts.append(recipe["precision"])
+    return ", ".join(parts)
 
 
 def effective_recipe(record: TrainingRecord) -> dict[str, Any]:
