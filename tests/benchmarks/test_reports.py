@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from benchmarks import document, scaling, speed, startup
+from benchmarks.machine import processor
 from benchmarks.markdown import milliseconds, table
 from benchmarks.networks import NO_PDE, RESNET, pde_preset
-from benchmarks.routes import FUNCTION, FUSED, PLAIN
+from benchmarks.routes import FUNCTION, FUSED, INT8_FUSED, PLAIN
 from benchmarks.serving import document as serving_document
 from benchmarks.targets import TARGET_MISSED, cases_of_targets, targets
 from benchmarks.timing import Timing
 from benchmarks.workers import Case
+from pdeinfer.checks.report import Comparison
 
 Captured = pytest.CaptureFixture[str]
 K1 = pde_preset(1).name
@@ -68,10 +70,13 @@ def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
     seconds = {
         (RESNET.name, FUSED): 0.4,
         (RESNET.name, PLAIN): 0.3,
+        (RESNET.name, INT8_FUSED): 0.4,
         (NO_PDE.name, FUSED): 0.08,
         (NO_PDE.name, PLAIN): 0.09,
+        (NO_PDE.name, INT8_FUSED): 0.08,
         (K1, FUSED): 0.1,
         (K1, FUNCTION): 0.2,
+        (K1, INT8_FUSED): 0.1,
         (K1, PLAIN): 0.25,
     }
     timings = {
@@ -81,12 +86,58 @@ def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
         for size in (1, 64)
     }
 
-    speed.print_times(timings, [RESNET, NO_PDE, pde_preset(1)], [FUSED, FUNCTION, PLAIN])
+    speed.print_times(timings, [RESNET, NO_PDE, pde_preset(1)], [FUSED, FUNCTION, PLAIN, INT8_FUSED])
 
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert rows.count([FUNCTION, "", "", "200.0 (200.0-200.0)"]) == 4
-    assert rows.count([FUSED, "4.00", "0.80", "2.50"]) == 4
-    assert rows.count([FUNCTION, "2.00", "0.40", "1.25"]) == 4  # other networks as on the fused route, the same file
+    assert rows.count([FUNCTION, "float32", "", "", "200.0 (200.0-200.0)"]) == 4
+    assert rows.count([FUSED, "float32", "4.00", "0.80", "2.50"]) == 4
+    assert rows.count([INT8_FUSED, "int8", "4.00", "0.80", "2.50"]) == 4
+    # Other networks as on the fused route, the same file.
+    assert rows.count([FUNCTION, "float32", "2.00", "0.40", "1.25"]) == 4
+
+
+def test_every_table_of_times_names_the_instruction_set(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "processor", lambda: "Some CPU (AVX2)")
+    timings = {Case(K1, FUSED, threads, size): timing(0.1) for threads in (1, 2) for size in (1, 64)}
+    timings |= {case._replace(route=PLAIN): timing(0.2) for case in timings}
+
+    speed.print_times(timings, [pde_preset(1)], [FUSED, PLAIN])
+    speed.print_targets({})
+
+    headings = [line for line in capsys.readouterr().out.splitlines() if line.endswith(":")]
+    assert len(headings) == 9
+    assert all(heading.endswith("Some CPU (AVX2):") for heading in headings)
+
+
+def test_lower_precision_is_printed_with_labels_and_the_largest_difference(capsys: Captured) -> None:
+    def found(difference: float, same: int) -> Comparison:
+        return Comparison("images", 64, difference, 0.0, batch_size=64, top1_equal=same)
+
+    int8 = Case(K1, INT8_FUSED, 1, 64)
+    speed.print_comparisons(
+        {int8: found(0.01, 60), int8._replace(threads=2): found(0.02, 62), int8._replace(route=FUSED): found(0.5, 1)}
+    )
+
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if K1 in line)
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [K1, INT8_FUSED, "60", "0.0200"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "instructions"),
+    [
+        ("fpu avx2 avx_vnni", " (AVX2, VNNI)"),
+        ("avx2 avx512f avx512_vnni avx512_bf16", " (AVX-512, VNNI, BF16)"),
+        ("avx2 avx512f avx512_vnni avx512_bf16 amx_tile", " (AVX-512, VNNI, BF16, AMX)"),
+        ("fpu", ""),
+    ],
+)
+def test_the_processor_is_named_with_its_instruction_sets(
+    monkeypatch: pytest.MonkeyPatch, flags: str, instructions: str
+) -> None:
+    text = f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: Some CPU\n"
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
+
+    assert processor() == f"Some CPU{instructions}"
 
 
 def test_table_columns_are_aligned() -> None:

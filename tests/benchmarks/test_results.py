@@ -1,6 +1,7 @@
 """The results page is what its command makes of the runs in `results/`."""
 
 import json
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -9,22 +10,28 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib.figure import Figure
 
-from benchmarks.results import report
-from benchmarks.results.figures import plot_learning_curves
+from benchmarks.results import figures, report
 from benchmarks.results.runs import Group, add_run, read_groups, studies_of_num_steps
+from benchmarks.results.series import split_by_recipe
+from benchmarks.results.tables import Costs
+from benchmarks.results.times import Times
 from pdeinfer.spec.presets import PRESETS
 from training.history import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
 
 
 @pytest.mark.slow
 def test_the_committed_page_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert report.main(["--page", str(tmp_path / "results.md")]) == 0
+    shutil.copy(README, tmp_path)
+    assert report.main(["--page", str(tmp_path / "results.md"), "--readme", str(tmp_path / "README.md")]) == 0
     assert (tmp_path / "results.md").read_text() == PAGE.read_text()
+    assert (tmp_path / "README.md").read_text() == README.read_text()
     pictures = {path.name for path in (tmp_path / "results").iterdir()}
     assert pictures == {path.name for path in (ROOT / "docs" / "results").iterdir()}
     for name in pictures:
@@ -61,7 +68,7 @@ def test_a_row_has_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> Non
         add_run(tmp_path / "runs" / str(seed), tmp_path / "results")
     (row,) = rows(read_groups(tmp_path / "results"))
     mean, spread = statistics.fmean(accuracies) * 100, statistics.stdev(accuracies) * 100
-    assert row[:4] == ["`mnist-cnn`", "7 epochs", "522", "14,602"]
+    assert row[:4] == ["`mnist-cnn`", "-", "522", "14,602"]
     assert row[4:] == [f"**{mean:.2f} ± {spread:.2f}**", "3", "2 (cpu)", "92.01", "91.50", "15.00 ± 0.00", "2.53"]
 
 
@@ -72,28 +79,38 @@ def test_minutes_are_told_for_each_device(tmp_path: Path) -> None:
     assert row[6] == "10 (cpu), 6 (gpu:0)"
 
 
-def test_runs_of_two_recipes_stand_side_by_side_and_share_no_mean(tmp_path: Path) -> None:
+def test_runs_of_two_recipes_share_neither_a_mean_nor_a_table(tmp_path: Path) -> None:
     for number, (accuracy, epochs, seed) in enumerate([(0.91, 40, 1), (0.92, 40, 2), (0.96, 150, 1)]):
         write_run(tmp_path / "runs" / str(number), seed=seed, test_accuracy=accuracy, recipe=recipe(epochs))
         add_run(tmp_path / "runs" / str(number), tmp_path / "results")
     names = {folder.name for folder in (tmp_path / "results" / "mnist-cnn").iterdir()}
     assert names == {"40-epochs-seed-1", "40-epochs-seed-2", "150-epochs-seed-1"}
-    found = rows(read_groups(tmp_path / "results"))
-    assert [(row[1], row[4], row[5]) for row in found] == [
-        ("40 epochs", "**91.50 ± 0.71**", "2"),
-        ("150 epochs", "**96.00**", "1"),
-    ]
+    tables = tables_of(page(read_groups(tmp_path / "results")))
+    assert {title: [(row[4], row[5]) for row in rows] for title, rows in tables.items()} == {
+        "40 epochs": [("**91.50 ± 0.71**", "2")],
+        "150 epochs": [("**96.00**", "1")],
+    }
 
 
 def test_a_distilled_run_has_a_row_of_its_own_that_names_its_teacher(tmp_path: Path) -> None:
     options = recipe(7) | {"mixup": 0.2, "distillation_weight": 0.9, "temperature": 4.0}
-    write_run(tmp_path / "runs" / "plain", seed=0)
+    write_run(tmp_path / "runs" / "plain", seed=0, recipe=recipe(7) | {"mixup": 0.2})
     for teacher in ("a", "b"):
         write_run(tmp_path / "runs" / teacher, seed=0, recipe=options, teacher={"model": teacher, "sha256": "0"})
     names = [add_run(folder, tmp_path / "results").name for folder in sorted((tmp_path / "runs").iterdir())]
     assert names[0] == "7-epochs-mixup-0.2-distilled-from-a-seed-0"
-    labels = [row[1] for row in rows(read_groups(tmp_path / "results"))]
-    assert labels == ["7 epochs", *(f"7 epochs, mixup 0.2, distilled from {teacher}" for teacher in ("a", "b"))]
+    ((title, rows),) = tables_of(page(read_groups(tmp_path / "results"))).items()
+    assert title == "7 epochs, mixup 0.2"
+    assert [row[1] for row in rows] == ["-", "a", "b"]
+
+
+def test_titles_name_the_values_in_which_recipes_of_equal_length_differ(tmp_path: Path) -> None:
+    for name, changes in {"a": {"learning_rate": 0.1}, "b": {"learning_rate": 0.2, "flip": True}}.items():
+        write_run(tmp_path / "mnist-cnn" / name, seed=0, recipe=recipe(7) | changes)
+    assert [series.title for series in split_by_recipe(read_groups(tmp_path))] == [
+        "7 epochs, flip True, learning rate 0.2",
+        "7 epochs, flip none, learning rate 0.1",
+    ]
 
 
 def test_values_that_change_nothing_do_not_split_a_row(tmp_path: Path) -> None:
@@ -112,9 +129,11 @@ def test_runs_of_an_earlier_network_are_marked_and_have_its_costs(tmp_path: Path
     write_run(tmp_path / "mnist-cnn" / "today", seed=0)
     groups = read_groups(tmp_path)
     costs = {group.preset: ((200, 300) if group.is_earlier else (522, 14_602)) for group in groups}
-    page = report.render(groups, costs, "pictures", [])
-    found = [line.split(" | ")[:4:2] for line in page.splitlines() if line.startswith("| `mnist-cnn`")]
-    assert sorted(found) == [["| `mnist-cnn`", "522"], ["| `mnist-cnn` (earlier network)", "200"]]
+    (found,) = tables_of(page(groups, costs)).values()
+    assert sorted([row[0], row[2]] for row in found) == [
+        ["`mnist-cnn`", "522"],
+        ["`mnist-cnn` (earlier network)", "200"],
+    ]
 
 
 def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path: Path) -> None:
@@ -126,8 +145,7 @@ def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path:
     (study,) = studies_of_num_steps(groups)
     found = [(num_steps, group.name, group.epochs) for num_steps, group in study.items()]
     assert found == [(2, "mnist-pde-k2", 7), (5, "mnist-pde", 7), (10, "mnist-pde-k10", 7)]
-    costs = dict.fromkeys((group.preset for group in groups), (0, 0))
-    assert "](pictures/time-steps.png)" in report.render(groups, costs, "pictures", [])
+    assert "](pictures/time-steps.png)" in page(groups)
 
 
 def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
@@ -136,12 +154,13 @@ def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
     write_run(tmp_path / "mnist-cnn" / "a", seed=0)
     history = tmp_path / "mnist-cnn" / "a" / "history.csv"
     history.write_text(f"{','.join(COLUMNS)}\n1,0.5,0.25,,,0.01,3\n2,0.4,0.75,,,0.01,3\n")
-    drawn: list[Any] = []
-    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda _, *data, label: drawn.append((*data, label)))
-    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
-    plot_learning_curves(read_groups(tmp_path), tmp_path / "curves.png")
-    assert drawn == [([1, 2], [25, 75], "--", "mnist-cnn, 7 epochs, training accuracy")]
-    assert (tmp_path / "curves.png").stat().st_size > 0
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, _: drawn.append(figure))
+    figures.plot_learning_curves(read_groups(tmp_path), tmp_path / "curves.png")
+    ((axes,),) = (figure.axes for figure in drawn)
+    (line,) = axes.lines
+    assert (line.get_xydata().tolist(), line.get_label()) == ([[1, 25], [2, 75]], "mnist-cnn")
+    assert axes.get_ylabel() == "training accuracy (%)"
 
 
 def test_adding_a_run_leaves_out_the_paths_of_the_machine(tmp_path: Path) -> None:
@@ -201,15 +220,22 @@ def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert list(tmp_path.iterdir()) == []
 
 
+def page(groups: list[Group], costs: Costs | None = None, times: Times | None = None) -> str:
+    costs = costs or dict.fromkeys((group.preset for group in groups), (522, 14_602))
+    return report.render(groups, costs, times or Times(), "pictures", [])
+
+
+def tables_of(text: str) -> dict[str, list[list[str]]]:
+    """Return the cells of the rows of a page's tables of results, by recipe."""
+    return {
+        title: [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        for title, table in re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", text, re.MULTILINE)
+    }
+
+
 def rows(groups: list[Group]) -> list[list[str]]:
-    """Return the cells of the rows of MNIST networks."""
-    costs = dict.fromkeys((group.preset for group in groups), (522, 14_602))
-    page = report.render(groups, costs, "pictures", [])
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.splitlines()
-        if line.startswith("| `mnist-")
-    ]
+    """Return the cells of the rows of a page's tables of results."""
+    return [row for rows in tables_of(page(groups)).values() for row in rows]
 
 
 def recipe(epochs: int) -> dict[str, Any]:

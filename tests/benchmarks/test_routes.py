@@ -1,5 +1,6 @@
 """Every route gives the same probabilities, and the processes take turns."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, memory, routes
-from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE
+from benchmarks.networks import IMAGES_FILE, WEIGHTS_FILE, write_int8
 from benchmarks.routes import FUNCTION, FUSED, PLAIN, ROUTES
 from benchmarks.workers import Case, Workers
 from pdeinfer import DeviceError
-from pdeinfer.checks.parity import TOLERANCE
+from pdeinfer.checks.parity import TOLERANCE, compare
+from pdeinfer.checks.report import Comparison
 from pdeinfer.runtime import kernel
 from pdeinfer.spec.presets import Preset
 
@@ -21,17 +23,92 @@ Written = tuple[Preset, Path]
 @pytest.mark.slow
 @pytest.mark.parametrize("route", [route for route in ROUTES if route not in (FUSED, PLAIN)])
 def test_a_route_gives_the_probabilities_of_tf2onnx(route: str, written: Written) -> None:
-    if package := routes.missing_package(route):
-        pytest.skip(f"{package} is not installed")
+    if reason := routes.why_left_out(route):
+        pytest.skip(reason)
+    write_int8(written[1])
+
+    with Workers({written[0]: written[1]}, [PLAIN, route]) as workers:
+        found = compare(
+            (PLAIN, lambda images: workers.classify(Case(written[0].name, PLAIN, 1, 4), images)),
+            (route, lambda images: workers.classify(Case(written[0].name, route, 1, 4), images)),
+            {"images": np.load(written[1] / IMAGES_FILE)},
+            batch_sizes=(4,),
+            tolerance=None,
+        ).comparisons[0]
+
+    assert ROUTES[route].precision.explains(found)
+
+
+def test_the_int8_route_comes_close_and_is_not_exact(written: Written) -> None:
+    write_int8(written[1])
     images = np.load(written[1] / IMAGES_FILE)
 
-    expected, found = (
-        (Workers({written[0]: written[1]}, [name]), Case(written[0].name, name, 1, 4)) for name in (PLAIN, route)
-    )
-    with expected[0], found[0]:
-        difference = expected[0].classify(expected[1], images) - found[0].classify(found[1], images)
+    difference = routes.open_int8(*written, 1)(images) - routes.open_plain(*written, 1)(images)
 
-    assert np.abs(difference).max() <= TOLERANCE
+    assert TOLERANCE < np.abs(difference).max() <= routes.INT8.tolerance
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "same", "is_explained"),
+    [
+        (routes.FLOAT32, 1e-5, 64, True),
+        (routes.FLOAT32, 2e-5, 64, False),
+        (routes.FLOAT32, 0.0, 63, False),
+        (routes.BF16, 0.01, 60, True),
+        (routes.BF16, 0.01, 50, False),
+        (routes.INT8, 0.2, 64, False),
+        (routes.INT8, float("nan"), 64, False),
+    ],
+)
+def test_a_precision_explains_small_differences(
+    precision: routes.Precision, difference: float, same: int, is_explained: bool
+) -> None:
+    found = Comparison("images", 64, difference, 0.0, batch_size=64, top1_equal=same)
+
+    assert precision.explains(found) is is_explained
+
+
+class CompiledInBf16:
+    """A stand-in for OpenVINO whose CPU computes in bf16 whatever it is asked for."""
+
+    Core = type("Core", (), {"read_model": lambda *_: CompiledInBf16(), "compile_model": lambda *_: CompiledInBf16()})
+
+    def reshape(self, shape: dict[str, list[int]]) -> None:
+        pass
+
+    def get_property(self, _name: str) -> "CompiledInBf16":
+        return self
+
+    def get_type_name(self) -> str:
+        return "bf16"
+
+    def create_infer_request(self) -> "CompiledInBf16":
+        return self
+
+    def infer(self, images: list[np.ndarray], **_: bool) -> list[np.ndarray]:
+        return [np.full((len(images[0]), 10), 0.1, np.float32)]
+
+
+def test_openvino_in_another_precision_than_asked_for_is_refused(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", CompiledInBf16)
+    images = np.load(written[1] / IMAGES_FILE)
+
+    assert routes.open_openvino_bf16(*written, 1)(images).shape == (4, 10)
+    for route in (routes.OPENVINO, routes.OPENVINO_PLAIN):
+        with pytest.raises(RuntimeError, match="in bf16 instead of f32"):
+            ROUTES[route].open(*written, 1)(images)
+
+
+def test_bf16_is_left_out_where_the_cpu_has_no_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(routes, "cpu_flags", lambda: {"avx512f", "avx512_vnni"})
+    left_out = {route for route in ROUTES if routes.why_left_out(route)}
+    monkeypatch.setattr(routes, "cpu_flags", lambda: {"avx512f", "avx512_bf16"})
+
+    assert left_out == {routes.OPENVINO_BF16, routes.OPENVINO_PLAIN_BF16}
+    assert not any(map(routes.why_left_out, ROUTES))
 
 
 def test_the_fused_route_fails_without_the_operator(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +140,8 @@ def test_workers_time_every_case(written: Written) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROUTES, "unheard of", routes.Route("no_such_package", routes.open_plain))
 
-    assert routes.missing_package("unheard of") == "no_such_package"
-    assert routes.missing_package(PLAIN) is None
+    assert routes.why_left_out("unheard of") == "no_such_package is not installed"
+    assert routes.why_left_out(PLAIN) is None
 
 
 def test_networks_are_reproducible_and_not_degenerate(written: Written) -> None:
