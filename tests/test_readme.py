@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.results.runs import Run, read_groups
 from pdeinfer.package import zoo
 from tests.documents import ROOT, code_blocks, console_examples, run_examples, serve
 
 README = ROOT / "README.md"
+RESULTS = ROOT / "docs/results.md"
 FIRST_PREDICTION = ROOT / "docs/first-prediction.md"
 TRAIN = ROOT / "docs/train.md"
 EXPORT = ROOT / "docs/export.md"
@@ -42,8 +44,11 @@ def port(folder: Path) -> Iterator[int]:
         yield port
 
 
-def test_the_readme_has_at_most_120_lines() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+def test_the_readme_has_at_most_120_lines_beside_its_table() -> None:
+    text = re.sub(
+        r"<!-- results: .*?<!-- end of results -->\n", "", README.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert len(text.splitlines()) <= 120
 
 
 def test_commands_have_their_output(folder: Path, port: int) -> None:
@@ -71,30 +76,52 @@ def test_set_up_commands_are_ones_that_other_tests_run() -> None:
     assert set(re.findall(r"`?make ([a-z]+)", README.read_text())) <= set(targets)
 
 
-def test_its_table_has_the_figures_of_the_bundled_cards() -> None:
-    text = README.read_text(encoding="utf-8")
+def table() -> dict[str, list[str]]:
+    """Return the cells of the rows of the README's table, by network."""
+    (text,) = re.findall(r"<!-- results: .+? -->\n(.*?)<!-- end", README.read_text(encoding="utf-8"), re.DOTALL)
+    rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `"))
+    return {name.split("`")[1]: cells for name, *cells in rows}
 
+
+def test_its_table_has_the_figures_of_the_results_page() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    (title,) = re.findall(r"<!-- results: (.+?) -->", README.read_text(encoding="utf-8"))
+    section = text.partition("## CIFAR-10")[2].partition(f"### {title}\n")[2].partition("\n#")[0]
+
+    assert {"cifar10-global", "cifar10-resnet32"} <= set(table())
+    for name, (parameters, _, accuracy, seeds, *times) in table().items():
+        (row,) = re.findall(rf"^\| `{name}`.*\|$", section, re.MULTILINE)
+        assert {parameters, f"**{accuracy}**", seeds, *times} <= {cell.strip() for cell in row.split("|")}
+
+
+def test_its_table_has_costs_accuracy_seeds_and_times_of_every_network() -> None:
+    for cells in table().values():
+        assert len(cells) == 6
+        assert all(re.match(r"\d", cell) for cell in cells)
+
+
+def test_the_bundled_models_have_the_accuracy_that_it_states() -> None:
+    text = README.read_text(encoding="utf-8")
     for name in ("cifar10-global", "cifar10-resnet32"):
         card = zoo.load(name).card
         accuracy = card.metrics["test_accuracy"]
-        row = f"{card.parameters:,} | {card.macs / 1e6:.1f} M | {accuracy:.2%}".replace("%", " %")
-        assert re.search(rf"^\| `{name}`.* \| {re.escape(row)} \|", text, re.MULTILINE)
-        assert f"{accuracy:.1%}".replace("%", " %") in text.partition("| CIFAR-10 network")[0]
+        assert f"{accuracy:.2%}".replace("%", " %") in text
+        assert any(accuracy == run.outcome.test_accuracy for run in runs_of(name))
+        assert table()[name][:2] == [f"{card.parameters:,}", f"{card.macs / 1e6:.1f} M"]
 
 
-def test_its_table_has_the_times_that_were_measured() -> None:
-    performance = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
-    row = r"### Batch 1, one thread.*?\| pdeinfer, fused operator +\| +([\d.]+) \([^|]+\| +([\d.]+) "
-    resnet32, global_k1 = map(float, re.findall(row, performance, re.DOTALL)[0])
-
-    text = README.read_text(encoding="utf-8")
-    assert re.search(rf"^\| `cifar10-global`.* \| {global_k1:.2f} ms \|$", text, re.MULTILINE)
-    assert re.search(rf"^\| `cifar10-resnet32`.* \| {resnet32:.2f} ms \|$", text, re.MULTILINE)
+def runs_of(name: str) -> list[Run]:
+    return [run for group in read_groups(ROOT / "results") if group.name == name for run in group.runs]
 
 
 def test_its_claim_follows_from_its_table() -> None:
-    ours, resnet32 = (zoo.load(name).card for name in ("cifar10-global", "cifar10-resnet32"))
+    (claim,) = re.findall(r"^\*\*(.+?)\*\*$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    ours, resnet32 = table()["cifar10-global"], table()["cifar10-resnet32"]
+    parameters, macs, accuracies = (
+        [float(cells[column].split()[0].replace(",", "")) for cells in (ours, resnet32)] for column in range(3)
+    )
 
-    assert "a third of ResNet32's parameters, a fifth of its multiply-adds" in " ".join(README.read_text().split())
-    assert ours.parameters / resnet32.parameters == pytest.approx(1 / 3, abs=0.02)
-    assert ours.macs / resnet32.macs == pytest.approx(1 / 5, abs=0.02)
+    assert "a third of ResNet32's parameters, a fifth of its multiply-adds" in " ".join(claim.split())
+    assert f"{accuracies[0]:.1f} % on CIFAR-10 where ResNet32 reaches {accuracies[1]:.1f} %" in " ".join(claim.split())
+    assert parameters[0] / parameters[1] == pytest.approx(1 / 3, abs=0.02)
+    assert macs[0] / macs[1] == pytest.approx(1 / 5, abs=0.02)

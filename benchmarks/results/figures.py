@@ -30,7 +30,7 @@ from training.plots import draw_confusion
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLORS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"]
 # Colour, marker and meaning.
-_PLAIN = ("black", "s", "plain ResNet, and the front of these")
+_PLAIN = ("black", "s", "plain ResNet (line: their front)")
 _WITH_PDE = ("#0072B2", "o", "with PDE layers")
 _CONTROL = ("#D55E00", "^", "the same network without PDE layers, or with other layers in their place")
 

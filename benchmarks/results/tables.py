@@ -91,8 +91,12 @@ def _short_table(groups: Sequence[Group], title: str, costs: Costs, times: Times
         accuracy = _mean([run.accuracy for run in group.runs])
         cost = [f"{parameters:,}", f"{macs / 1e6:.1f} M"]
         rows.append([name, *cost, accuracy, str(len(group.runs)), *_times(group, times)])
-    measured = f" Times: {times.summary}." if times.summary else ""
-    return f"{_table(header, rows, left=1)}\n\nAccuracy: mean ± standard deviation over seeds.{measured}"
+    notes = ["Accuracy: mean ± standard deviation over seeds."]
+    if any(group.is_earlier for group in groups):
+        notes.append("Earlier network: the preset has changed since.")
+    if times.summary:
+        notes.append(f"Times: {times.summary}.")
+    return "\n".join([_table(header, rows, left=1), "", *notes])
 
 
 def _network(group: Group) -> str:
