@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pdeinfer.package.card import ModelCard
+from pdeinfer.package.metadata import metadata
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 
@@ -93,8 +94,6 @@ def _weights(preset: Preset) -> np.ndarray:
 
 def _tiny_model(preset: Preset) -> bytes:
     from onnx import TensorProto, checker, helper, numpy_helper
-
-    from pdeinfer.export.rules import metadata
 
     spec, weights = preset.input, _weights(preset).astype(np.float32)
     graph = helper.make_graph(

@@ -1,8 +1,10 @@
 """Copies the weights of a trained model into a new network."""
 
 import re
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,8 +64,9 @@ def transfer_weights(classifier: Classifier, package: ModelPackage) -> WeightTra
     """
     preset, other = classifier.preset, package.card.preset
     check_transferable(preset, package)
-    package.read_file(KERAS_FILE)  # compares the checksum
-    original = load_classifier(package.path / KERAS_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        package.copy_files(Path(folder), KERAS_FILE)
+        original = load_classifier(Path(folder) / KERAS_FILE)
     copied, random_layers = 0, []
     # Layers without weights may differ: they pad.
     layers, trained = ([layer for layer in network.layers if layer.weights] for network in (classifier, original))

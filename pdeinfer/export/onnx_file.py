@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.errors import ExportError, MissingDependencyError
-from pdeinfer.export.rules import metadata
+from pdeinfer.package.metadata import metadata
 from pdeinfer.spec.presets import Preset
 from pdeinfer.version import __version__
 

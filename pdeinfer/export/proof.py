@@ -1,6 +1,7 @@
 """Proves the files of a model package equal to the Keras network that they came from."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from pdeinfer.checks.variants import as_candidate, compare_variant
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, ONNX_FILE, ModelPackage
 from pdeinfer.runtime.session import create_session
 
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"
+_COMPARED = (KERAS_FILE, FIELDS_FILE, *MODEL_FILES.values())
 
 
 def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_model: bool) -> list[Report]:
@@ -76,17 +78,20 @@ def verify_package(package: ModelPackage) -> list[Report]:
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
     from pdeinfer.nn.loading import load_classifier
 
-    classifier = load_classifier(package.path / KERAS_FILE)
-    for name, expected, found in (
-        ("preset", classifier.preset, package.card.preset),
-        ("parameters", count_parameters(classifier), package.card.parameters),
-        ("macs", count_macs(classifier), package.card.macs),
-    ):
-        if found != expected:
-            raise ModelPackageError(f"{name} in the card: expected {expected}, as {KERAS_FILE} has, got {found}")
-    images = synthetic_images(*classifier.input_shape[1:])
-    variants = [compare_variant(package.path, precision, images) for precision in package.precisions[1:]]
-    return [*prove(classifier, package.path, images, saved_model=False), *variants]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        package.copy_files(folder, *(name for name in _COMPARED if name in package.card.files))
+        classifier = load_classifier(folder / KERAS_FILE)
+        for name, expected, found in (
+            ("preset", classifier.preset, package.card.preset),
+            ("parameters", count_parameters(classifier), package.card.parameters),
+            ("macs", count_macs(classifier), package.card.macs),
+        ):
+            if found != expected:
+                raise ModelPackageError(f"{name} in the card: expected {expected}, as {KERAS_FILE} has, got {found}")
+        images = synthetic_images(*classifier.input_shape[1:])
+        variants = [compare_variant(folder, precision, images) for precision in package.precisions[1:]]
+        return [*prove(classifier, folder, images, saved_model=False), *variants]
 
 
 def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:

@@ -1,19 +1,16 @@
 """The rules that the ONNX files of a model package obey."""
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from pdeinfer.errors import PresetError
-from pdeinfer.export.rewrite.function import DOMAIN, NAME
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.package.metadata import describes, metadata
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
-from pdeinfer.runtime.external_data import has_external_data
+from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.spec.presets import Preset
 
 _FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
 _LAST = re.compile(r"layer[1-9]\d*/last", re.ASCII)
-_CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 def broken_rules(model: Any, preset: Preset) -> list[str]:
@@ -22,8 +19,7 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     - `onnx.checker` accepts it.
     - Its one input is `image`, uint8 (batch, height, width, channels); its one output is `probabilities`, float32
       (batch, classes). Only the batch size is free.
-    - It uses only standard operators, and at most one function, `pdeinfer.GlobalLayer`, which it defines itself.
-    - It has no control flow, and no data outside the file.
+    - Its graph obeys the rules of `pdeinfer.runtime.graph`, which every file is checked for when it is loaded.
     - Its metadata describes the preset.
     """
     expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]
@@ -58,11 +54,6 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
     return broken
 
 
-def metadata(preset: Preset) -> dict[str, str]:
-    """Return the metadata of a preset's ONNX files: JSON by key."""
-    return {"labels": json.dumps(preset.labels), "preset": json.dumps(preset.to_dict())}
-
-
 def _is_map(signature: tuple[str, str, list[str | int]], names: re.Pattern[str]) -> bool:
     """Return whether a tensor has one of the names and is float32 (batch, height, width, channels)."""
     name, kind, shape = signature
@@ -89,30 +80,13 @@ def _broken_rules_of_any(model: Any, preset: Preset, inputs: list[tuple[str, str
         broken.append(f"inputs: expected {expected}, got {inputs}")
     properties = {entry.key: entry.value for entry in model.metadata_props}
     for key, value in metadata(preset).items():
-        if not _is_same(key, properties.get(key), preset):
+        if not describes(key, properties.get(key, ""), preset):
             broken.append(f"metadata: {key} must be {value}, not {properties.get(key)}")
-    control_flow = {node.op_type for node in _nodes(model)} & _CONTROL_FLOW
-    if control_flow:
-        broken.append(f"control flow: {', '.join(sorted(control_flow))}")
-    functions = [(function.domain, function.name) for function in model.functions]
-    if functions not in ([], [(DOMAIN, NAME)]):
-        broken.append(f"functions: expected {DOMAIN}.{NAME} at most, got {', '.join(map('.'.join, functions))}")
-    operators = {(node.domain, node.op_type) for node in _nodes(model)}
-    foreign = {operator for operator in operators - set(functions) if operator[0] not in ("", "ai.onnx")}
-    if foreign:
-        broken.append(f"operators that are not ONNX's own: {', '.join(map('.'.join, sorted(foreign)))}")
-    if has_external_data(model.SerializeToString()):
-        broken.append("data outside the file")
-    return broken
-
-
-def _is_same(key: str, text: str | None, preset: Preset) -> bool:
-    """Return whether metadata describes the preset, in the form of this version or of an older one."""
     try:
-        value = json.loads(text or "")
-        return bool(Preset.from_dict(value) == preset if key == "preset" else value == list(preset.labels))
-    except (ValueError, RecursionError, AttributeError, PresetError):
-        return False
+        check_graph(model.SerializeToString())
+    except ModelPackageError as error:
+        broken.append(str(error))
+    return broken
 
 
 def _signature(value: Any) -> tuple[str, str, list[str | int]]:
@@ -121,9 +95,3 @@ def _signature(value: Any) -> tuple[str, str, list[str | int]]:
     tensor = value.type.tensor_type
     shape = [dimension.dim_param or dimension.dim_value for dimension in tensor.shape.dim]
     return value.name, onnx.TensorProto.DataType.Name(tensor.elem_type), shape
-
-
-def _nodes(model: Any) -> Iterator[Any]:
-    yield from model.graph.node
-    for function in model.functions:
-        yield from function.node

@@ -14,6 +14,7 @@ from pdeinfer.images.convert import ImageLike, to_array
 from pdeinfer.inspection.fields import LayerFields, layer_fields
 from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, OUTPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
+from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
@@ -60,7 +61,11 @@ class Inspector:
         self.spec = spec
         self._path = package.path
         self._threads = threads
-        self._content = package.read_file(FIELDS_FILE)
+        self._content = package.read_network(FIELDS_FILE)
+        try:
+            check_graph(self._content)  # a server opens the session at the first request
+        except ModelPackageError as error:
+            raise ModelPackageError(f"{package.path / FIELDS_FILE}: {error}") from error
 
     @cached_property
     def _session(self) -> Session:

@@ -26,6 +26,8 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.card import CARD_FILE, FileRecord, ModelCard
 from pdeinfer.package.card_json import MAX_CARD_BYTES, parse_card
 from pdeinfer.package.files import open_folder, open_regular
+from pdeinfer.package.metadata import describes, metadata
+from pdeinfer.runtime.graph.wire import read_metadata
 
 # The names of the tensors in `model.onnx`.
 INPUT_NAME = "image"
@@ -118,11 +120,38 @@ class ModelPackage:
             raise ModelPackageError(f"{path} is damaged: expected the SHA-256 {record.sha256}, got {digest}")
         return content
 
-    def read_model(self, precision: Precision = "float32") -> bytes:
-        """Return the content of the ONNX file in a precision; its checksum is compared.
+    def read_network(self, name: str) -> bytes:
+        """Return the content of an ONNX file after comparing its checksum, and its metadata with the card.
 
         Raises:
-            ModelPackageError: the package has no such file, or the file is missing, damaged or outside the folder.
+            ModelPackageError: as `read_file` does; or the file's labels or preset are not those of the card.
+        """
+        content = self.read_file(name)
+        try:
+            stated = read_metadata(content)
+        except ModelPackageError as error:
+            raise ModelPackageError(f"{self.path / name}: {error}") from error
+        for key in metadata(self.card.preset).keys() & stated.keys():  # files of other makers may state neither
+            if not describes(key, stated[key], self.card.preset):
+                raise ModelPackageError(
+                    f"{self.path / name} does not match its card: {CARD_FILE} has another {key} than the file"
+                )
+        return content
+
+    def copy_files(self, folder: Path, *names: str) -> None:
+        """Write files into another folder, where they stay as they were when their checksums were compared.
+
+        Raises:
+            ModelPackageError: as `read_file` does.
+        """
+        for name in names:
+            (folder / name).write_bytes(self.read_file(name))
+
+    def read_model(self, precision: Precision = "float32") -> bytes:
+        """Return the content of the ONNX file in a precision, as `read_network` does.
+
+        Raises:
+            ModelPackageError: the package has no such file, or as `read_network` does.
             ValueError: `precision` is unknown.
         """
         if precision not in MODEL_FILES:
@@ -132,7 +161,7 @@ class ModelPackage:
                 f"{self.path} has no {precision} file, only {', '.join(self.precisions)}: "
                 "`pdeinfer export --calibrate DIR` adds an int8 file"
             )
-        return self.read_file(MODEL_FILES[precision])
+        return self.read_network(MODEL_FILES[precision])
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

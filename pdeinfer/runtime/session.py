@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pdeinfer.errors import DeviceError, ModelPackageError
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import has_cuda, open_on_cuda
-from pdeinfer.runtime.external_data import has_external_data
+from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 
@@ -115,13 +115,13 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
 
     Raises:
         DeviceError: the device is unknown, or CUDA cannot be used.
-        ModelPackageError: ONNX Runtime cannot load the model, or the model refers to other files.
+        ModelPackageError: the model breaks a rule of `pdeinfer.runtime.graph`, or ONNX Runtime cannot load it.
         MissingDependencyError: ONNX Runtime is missing or broken.
     """
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     onnxruntime = import_onnxruntime()
-    _check_self_contained(model)
+    check_graph(model)
     threads = threads or available_cpus()
     cuda_error = None
     if device != "cpu":
@@ -142,15 +142,6 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
 @functools.cache
 def _warn_once(message: str) -> None:
     logger.warning("%s", message)
-
-
-def _check_self_contained(model: bytes) -> None:
-    try:
-        is_external = has_external_data(model)
-    except ValueError as error:
-        raise ModelPackageError(f"the model is not an ONNX file: {error}") from error
-    if is_external:
-        raise ModelPackageError("the model refers to data outside its file; a package's model must be self-contained")
 
 
 def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: int, fused: bool) -> Session:

@@ -297,15 +297,15 @@ def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:
     return {
         "another-input-name": (rename_input, "inputs: expected [('image', 'UINT8', ['batch', 8, 8, 1])]"),
         "fixed-batch": (fix_batch, "inputs: expected"),
-        "external-data": (external, "data outside the file"),
-        "loop": (loop, "control flow: Loop"),
-        "foreign-operator": (foreign_operator, "operators that are not ONNX's own: com.example.Anything"),
-        "undefined-function": (undefined_function, "operators that are not ONNX's own: pdeinfer.GlobalLayer"),
+        "external-data": (external, "data outside its file"),
+        "loop": (loop, "Loop.body is a graph"),
+        "foreign-operator": (foreign_operator, "the operator com.example.Anything"),
+        "undefined-function": (undefined_function, "the operator pdeinfer.GlobalLayer"),
         "foreign-function": (
             foreign_function,
-            "functions: expected pdeinfer.GlobalLayer at most, got pdeinfer.Softmax",
+            "functions (pdeinfer.Softmax, ...), expected pdeinfer.GlobalLayer at most",
         ),
-        "foreign-operator-in-the-function": (foreign_operator_in_the_function, "not ONNX's own: com.example.Anything"),
+        "foreign-operator-in-the-function": (foreign_operator_in_the_function, "the operator com.example.Anything"),
     }
 
 

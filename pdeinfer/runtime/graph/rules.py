@@ -1,0 +1,130 @@
+"""The rules of the graph in a package's ONNX file.
+
+What a graph costs is known without running it. It has only operators whose shapes `operators` can follow, and no
+control flow. At most one function is called, `pdeinfer.GlobalLayer`, and it calls none. Shapes depend on weights and,
+in proportion, on the batch size; nothing else that the graph is given sets them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.runtime.graph.operators import OPERATORS
+from pdeinfer.runtime.graph.values import Call, ShapeError, Value
+from pdeinfer.runtime.graph.wire import MAX_NODES, Function, Graph, Node, read_graph
+
+FUNCTION = ("pdeinfer", "GlobalLayer")
+_STANDARD = ("", "ai.onnx")
+
+# Limits for one image: a fixed part, and a part per value that the graph is given. cifar10-global is given 3,072
+# values, has at most 80,000 at a time, and takes 1e8 operations.
+_VALUES, _VALUES_PER_INPUT = 2**20, 2**10
+_OPERATIONS, _OPERATIONS_PER_INPUT = 2**35, 2**22
+# What depends on weights alone is computed when the file is loaded, and kept.
+_CONSTANTS, _CONSTANTS_PER_BYTE = 2**22, 4
+
+_SLOWEST = 16  # operations that a value of an elementwise operator counts as: some are that slow
+
+
+def check_graph(model: bytes) -> None:
+    """Check that an ONNX file is self-contained, and that its graph obeys the rules.
+
+    Raises:
+        ModelPackageError: it is not an ONNX file, or breaks a rule; the message says which.
+    """
+    graph = read_graph(model)
+    try:
+        _check_cost(graph, len(model))
+    except ModelPackageError:
+        raise
+    except (IndexError, ValueError, ZeroDivisionError) as error:  # ShapeError among them
+        raise ModelPackageError(f"the model's shapes are impossible, or not known before it runs: {error}") from error
+
+
+def _check_cost(graph: Graph, file_size: int) -> None:
+    values = {tensor.name: Value.of(tensor) for tensor in graph.initializers}
+    constants = set(values)
+    values |= {name: _given(name, shape) for name, shape in graph.inputs.items() if name not in constants}
+    given = sum(values[name].count for name in values.keys() - constants)
+    nodes = list(_inlined(graph))
+    last_uses = {name: index for index, node in enumerate(nodes) for name in (*node.inputs, *node.outputs)}
+    last_uses |= dict.fromkeys(graph.outputs, len(nodes))
+    live: dict[str, int] = {}
+    folded = operations = in_use = 0
+    for index, node in enumerate(nodes):
+        missing = [name for name in node.inputs if name and name not in values]
+        repeated = [name for name in node.outputs if name in values]
+        if missing or repeated:
+            raise ShapeError(f"{missing or repeated} must be computed once, and before it is used")
+        call = Call(node, [values[name] if name else None for name in node.inputs])
+        result = _compute(call)
+        operations += sum(value.count for value in call.given) + result.count * max(call.terms, _SLOWEST)
+        for name in filter(None, node.outputs):
+            values[name] = result
+            if constants.issuperset(filter(None, node.inputs)):
+                constants.add(name)
+                folded += result.count
+            else:
+                live[name] = result.count
+                in_use += result.count
+        for what, amount, limit in (
+            ("values that depend on weights alone", folded, _CONSTANTS + _CONSTANTS_PER_BYTE * file_size),
+            ("values at a time for an image", in_use, _VALUES + _VALUES_PER_INPUT * given),
+            ("operations for an image", operations, _OPERATIONS + _OPERATIONS_PER_INPUT * given),
+        ):
+            if amount > limit:
+                raise ModelPackageError(f"the model takes {amount} {what}, more than {limit}: see its {node.operator}")
+        in_use -= sum(live.pop(name, 0) for name in {*node.inputs, *node.outputs} if last_uses[name] == index)
+
+
+def _given(name: str, shape: tuple[int | None, ...]) -> Value:
+    """Return an input of the graph; its first size may be free, and is the batch's."""
+    if None in shape[1:]:
+        raise ShapeError(f"the input {name} has the shape {shape}, of which only the first size may be free")
+    return Value(tuple(-1 if size is None else size for size in shape))
+
+
+def _inlined(graph: Graph) -> Iterator[Node]:
+    """Yield the nodes of a graph, and the nodes of a function in place of each call."""
+    functions = {(function.domain, function.name): function for function in graph.functions}
+    if functions.keys() - {FUNCTION} or len(functions) < len(graph.functions):
+        found = ", ".join(".".join(name) for name in [*functions][:3])
+        raise ModelPackageError(
+            f"the model defines {len(graph.functions)} functions ({found}, ...), expected {'.'.join(FUNCTION)} at most"
+        )
+    lengths = {name: len(function.nodes) for name, function in functions.items()}
+    count = sum(lengths.get((node.domain, node.operator), 1) for node in graph.nodes)
+    if count > MAX_NODES:
+        raise ModelPackageError(f"the model has {count} nodes with those of its functions, more than {MAX_NODES}")
+    for index, node in enumerate(graph.nodes):
+        function = functions.get((node.domain, node.operator))
+        if function is None:
+            yield node
+        else:
+            yield from _body(function, node, prefix=f"{index}\n")
+
+
+def _body(function: Function, call: Node, prefix: str) -> Iterator[Node]:
+    """Yield the nodes of a function that is called, with the names and attributes of the call."""
+    names = dict.fromkeys(("", *function.inputs), "")
+    names |= dict(zip(function.inputs, call.inputs, strict=False))
+    names |= dict(zip(function.outputs, call.outputs, strict=True))
+    attributes = function.defaults | call.attributes
+    for node in function.nodes:
+        taken = {name: attributes[value] for name, value in node.references.items() if value in attributes}
+        yield replace(
+            node,
+            inputs=tuple(names.get(name, prefix + name) for name in node.inputs),
+            outputs=tuple(names.get(name, prefix + name) for name in node.outputs),
+            attributes=node.attributes | taken,
+            references={},
+        )
+
+
+def _compute(call: Call) -> Value:
+    node = call.node
+    rule = OPERATORS.get(node.operator) if node.domain in _STANDARD else None
+    if rule is None:
+        name = f"{node.domain}.{node.operator}".removeprefix(".")
+        raise ModelPackageError(f"the model uses the operator {name}, which the rules of a model package do not allow")
+    return rule(call)

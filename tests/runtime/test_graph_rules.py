@@ -1,0 +1,288 @@
+"""Graphs that would hang, recurse or take much memory are refused before ONNX Runtime sees them; others are not."""
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.package import zoo
+from pdeinfer.runtime.graph.operators import OPERATORS
+from pdeinfer.runtime.graph.rules import check_graph
+from pdeinfer.runtime.graph.values import Call, Value
+from pdeinfer.runtime.graph.wire import MAX_NODES, Node
+from pdeinfer.runtime.session import create_session
+
+Nodes = Sequence[onnx.NodeProto]
+node = helper.make_node
+
+
+def model(nodes: Nodes, *, functions: Sequence[Any] = (), **weights: Any) -> bytes:
+    """Return a file that makes "y" of "x", float32 (batch, 16), which is a part of the image (batch, 8, 8, 1)."""
+    weights |= {"w": np.zeros((64, 16), np.float32)}
+    head = [
+        node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
+        node("Flatten", ["f"], ["flat"]),
+        node("MatMul", ["flat", "w"], ["x"]),
+    ]
+    graph = helper.make_graph(
+        [*head, *nodes],
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 8, 8, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("pdeinfer", 1)]
+    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def function(name: str, nodes: Nodes) -> onnx.FunctionProto:
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("pdeinfer", 1)]
+    return helper.make_function("pdeinfer", name, ["a"], ["b"], nodes, opsets)
+
+
+def call(name: str, source: str, target: str) -> onnx.NodeProto:
+    return node(name, [source], [target], domain="pdeinfer")
+
+
+def subgraph(operator: str) -> bytes:
+    body = helper.make_graph([node("Identity", ["x"], ["z"])], "b", [], [helper.make_empty_tensor_value_info("z")])
+    names = ("then_branch", "else_branch") if operator == "If" else ("body",)
+    return model([node(operator, ["x"], ["y"], **dict.fromkeys(names, body))])
+
+
+def doubling(by: str) -> bytes:
+    """Return a file in which each of 30 nodes makes twice as many values as the one before."""
+    nodes = []
+    for number in range(30):
+        source, target = f"v{number}" if number else "x", f"v{number + 1}"
+        if by == "Concat":
+            nodes.append(node("Concat", [source, source], [target], axis=1))
+        elif by == "Tile":
+            nodes.append(node("Tile", [source, "two"], [target]))
+        else:
+            nodes.append(node("Pad", [source, "pads"], [target]))
+    pads = np.array([0, 0, 0, 2**25])
+    return model([*nodes, node("Identity", ["v30"], ["y"])], two=[1, 2], pads=pads)
+
+
+def outer_product(times: int) -> bytes:
+    """Return a file that adds a row and a column, and the result's row and column, and so on."""
+    nodes, source = [], "x"
+    for number in range(times):
+        nodes += [
+            node("Reshape", [source, "row"], [f"r{number}"]),
+            node("Reshape", [source, "column"], [f"c{number}"]),
+            node("Add", [f"r{number}", f"c{number}"], [f"a{number}"]),
+        ]
+        source = f"a{number}"
+    return model([*nodes, node("Identity", [source], ["y"])], row=[0, 1, -1], column=[0, -1, 1])
+
+
+def powers_of_the_batch() -> bytes:
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Slice", ["s", "zero", "one"], ["n"]),
+        node("Concat", ["n", "n"], ["nn"], axis=0),
+        node("Expand", ["scalar", "nn"], ["y"]),
+    ]
+    return model(nodes, zero=[0], one=[1], scalar=np.float32(1))
+
+
+def computed_batch() -> bytes:
+    """Return a file with (batch - 1) * 2**40 values: none for one image."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Slice", ["s", "zero", "one"], ["n"]),
+        node("Sub", ["n", "one"], ["m"]),
+        node("Mul", ["m", "size"], ["o"]),
+        node("ConstantOfShape", ["o"], ["y"]),
+    ]
+    return model(nodes, zero=[0], one=[1], size=[2**40])
+
+
+def chain(operator: str, count: int) -> bytes:
+    names = ["x", *(f"v{number}" for number in range(count - 1)), "y"]
+    return model([node(operator, [a], [b]) for a, b in pairwise(names)])
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    **{operator: lambda operator=operator: subgraph(operator) for operator in ("If", "Loop", "Scan", "SequenceMap")},
+    "recursion": lambda: model(
+        [call("GlobalLayer", "x", "y")], functions=[function("GlobalLayer", [call("GlobalLayer", "a", "b")])]
+    ),
+    "functions that call each other": lambda: model(
+        [call("F", "x", "y")], functions=[function("F", [call("G", "a", "b")]), function("G", [call("F", "a", "b")])]
+    ),
+    "doubling functions": lambda: model(
+        [call("F25", "x", "y")],
+        functions=[
+            function("F0", [node("Identity", ["a"], ["b"])]),
+            *(function(f"F{n}", [call(f"F{n - 1}", "a", "t"), call(f"F{n - 1}", "t", "b")]) for n in range(1, 26)),
+        ],
+    ),
+    "many calls of a long function": lambda: model(
+        [
+            call("GlobalLayer", *pair)
+            for pair in zip(["x", *map(str, range(400))], [*map(str, range(400)), "y"], strict=True)
+        ],
+        functions=[
+            function(
+                "GlobalLayer",
+                [node("Sin", [f"t{n}" if n else "a"], [f"t{n + 1}" if n < 99 else "b"]) for n in range(100)],
+            )
+        ],
+    ),
+    "a long chain": lambda: chain("Sin", 100_000),
+    "ConstantOfShape": lambda: model(
+        [node("ConstantOfShape", ["n"], ["z"]), node("Add", ["x", "z"], ["y"])], n=[2**36]
+    ),
+    "Expand": lambda: model([node("Expand", ["x", "n"], ["y"])], n=[2**18, 1, 16]),
+    "Range": lambda: model([node("Range", ["a", "b", "c"], ["y"])], a=0, b=2**40, c=1),
+    "Resize": lambda: model([node("Resize", ["f", "", "s"], ["y"])], s=np.array([1, 4096, 4096, 1], np.float32)),
+    **{f"doubling by {name}": lambda name=name: doubling(name) for name in ("Concat", "Tile", "Pad")},
+    "outer products": lambda: outer_product(5),
+    "a square of the batch": powers_of_the_batch,
+    "a size that is 0 for one image": computed_batch,
+    "padding": lambda: model([node("Conv", ["f", "k"], ["y"], pads=[2**20] * 4)], k=np.zeros((1, 8, 1, 1), np.float32)),
+    "a size that the pixels set": lambda: model(
+        [node("Cast", ["x"], ["n"], to=TensorProto.INT64), node("Expand", ["x", "n"], ["y"])]
+    ),
+    "many large products": lambda: model(
+        [
+            node("Expand", ["one", "n"], ["m0"]),
+            *(node("MatMul", [f"m{number}", f"m{number}"], [f"m{number + 1}"]) for number in range(100)),
+            node("ReduceSum", ["m100"], ["s"], keepdims=0),
+            node("Add", ["x", "s"], ["y"]),
+        ],
+        one=np.float32(1),
+        n=[1000, 1000],
+    ),
+    "an operator of ONNX Runtime's own": lambda: model([node("Gelu", ["x"], ["y"], domain="com.microsoft")]),
+    "an operator without its function": lambda: model([call("GlobalLayer", "x", "y")]),
+    "an output of nothing": lambda: model([node("Relu", ["x"], ["z"])]),
+    "an input of nothing": lambda: model([node("Relu", ["z"], ["y"])]),
+    "a name computed twice": lambda: model([node("Relu", ["x"], ["y"]), node("Relu", ["x"], ["y"])]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_graph_is_refused_soon_with_little_memory(name: str) -> None:
+    content = HOSTILE[name]()
+    memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ModelPackageError):
+        create_session(content, "cpu", 1)
+    assert time.process_time() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024
+
+
+def test_a_chain_up_to_the_limit_is_taken() -> None:
+    check_graph(chain("Relu", MAX_NODES - 3))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_bundled_models_are_checked_in_milliseconds(name: str) -> None:
+    package = zoo.load(name)
+    for file in package.card.files:
+        if file.endswith(".onnx"):
+            content = package.read_network(file)
+            started = time.process_time()
+            check_graph(content)
+            assert time.process_time() - started < 0.3  # measured: 0.001 to 0.02
+
+
+# Nodes that ONNX's own shape inference knows, with weights.
+SHAPES: list[tuple[Nodes, dict[str, Any]]] = [
+    (
+        [node("Conv", ["t", "k"], ["y"], pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2])],
+        {"k": np.zeros((5, 1, 3, 2), np.float32)},
+    ),
+    (
+        [node("Conv", ["t", "k"], ["y"], auto_pad="SAME_UPPER", strides=[2, 3])],
+        {"k": np.zeros((5, 1, 3, 2), np.float32)},
+    ),
+    ([node("MaxPool", ["t"], ["y"], kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1)], {}),
+    ([node("AveragePool", ["t"], ["y"], kernel_shape=[2, 2], pads=[1, 1, 0, 0])], {}),
+    ([node("GlobalAveragePool", ["t"], ["y"])], {}),
+    ([node("Gemm", ["x", "m"], ["y"], transB=1)], {"m": np.zeros((3, 16), np.float32)}),
+    ([node("MatMul", ["t", "m"], ["y"])], {"m": np.zeros((8, 3), np.float32)}),
+    ([node("MatMul", ["x", "m"], ["y"])], {"m": np.zeros(16, np.float32)}),
+    ([node("Transpose", ["t"], ["y"], perm=[2, 0, 3, 1])], {}),
+    ([node("Reshape", ["x", "s"], ["y"])], {"s": [0, 4, -1]}),
+    ([node("Reshape", ["x", "s"], ["y"])], {"s": [-1, 2, 8]}),
+    (
+        [node("Slice", ["t", "a", "b", "axes", "steps"], ["y"])],
+        {"a": [-1, 1], "b": [-100, 2**62], "axes": [2, 3], "steps": [-2, 3]},
+    ),
+    ([node("Concat", ["t", "t"], ["y"], axis=-1)], {}),
+    ([node("Pad", ["t", "p"], ["y"])], {"p": [0, 0, 1, 2, 0, 0, 3, 4]}),
+    ([node("ReduceMean", ["t", "axes"], ["y"], keepdims=0)], {"axes": [-1, 2]}),
+    ([node("Gather", ["t", "i"], ["y"], axis=2)], {"i": [[1, 2, 3]]}),
+    ([node("Unsqueeze", ["x", "axes"], ["y"])], {"axes": [0, -1]}),
+    ([node("Squeeze", ["t", "axes"], ["y"])], {"axes": [1]}),
+    ([node("Flatten", ["t"], ["y"], axis=2)], {}),
+    ([node("Tile", ["t", "r"], ["y"])], {"r": [1, 2, 3, 1]}),
+    ([node("Expand", ["x", "s"], ["y"])], {"s": [3, 1, 16]}),
+    ([node("Mul", ["t", "m"], ["y"])], {"m": np.zeros((3, 1, 1), np.float32)}),
+    (
+        [node("Shape", ["t"], ["s"], start=2), node("Mul", ["s", "n"], ["u"]), node("ConstantOfShape", ["u"], ["y"])],
+        {"n": [2, 3]},
+    ),
+    (
+        [
+            node("Shape", ["x"], ["s"]),
+            node("Gather", ["s", "i"], ["b"]),
+            node("Concat", ["b", "r"], ["u"], axis=0),
+            node("Reshape", ["x", "u"], ["y"]),
+        ],
+        {"i": [0], "r": [2, 8]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("nodes", "weights"), SHAPES, ids=[nodes[-1].op_type for nodes, _ in SHAPES])
+def test_shapes_are_those_that_onnx_runtime_computes(nodes: Nodes, weights: dict[str, Any]) -> None:
+    weights = {name: np.asarray(value) for name, value in weights.items()}
+    values = {
+        name: Value(value.shape, value.astype(object) if value.dtype == np.int64 else None)
+        for name, value in weights.items()
+    }
+    values |= {"x": Value((-1, 16)), "t": Value((-1, 1, 8, 8))}
+    for entry in nodes:
+        attributes = {each.name: helper.get_attribute_value(each) for each in entry.attribute}
+        attributes = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
+        operator = Node("", entry.op_type, tuple(entry.input), tuple(entry.output), attributes)
+        values[entry.output[0]] = OPERATORS[entry.op_type](Call(operator, [values[name] for name in entry.input]))
+    content = model([node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]), *nodes], **weights)
+    found = create_session(content, "cpu", 1).run("y", {"image": np.zeros((7, 8, 8, 1), np.uint8)})
+    assert tuple(-7 * size if size < 0 else size for size in values["y"].shape) == found.shape
+
+
+@given(
+    st.sampled_from(sorted(OPERATORS)),
+    st.lists(st.lists(st.integers(0, 4), max_size=5), max_size=4),
+    st.dictionaries(
+        st.sampled_from(
+            ["axis", "axes", "perm", "pads", "strides", "kernel_shape", "group", "to", "start", "keepdims"]
+        ),
+        st.integers(-3, 3) | st.lists(st.integers(-3, 4), max_size=5).map(tuple) | st.just(b"SAME_UPPER"),
+        max_size=3,
+    ),
+)
+@settings(deadline=None)
+def test_any_call_has_a_shape_or_a_reason_why_not(
+    operator: str, shapes: list[list[int]], attributes: dict[str, Any]
+) -> None:
+    values = [Value(tuple(shape), np.zeros(shape, int).astype(object)) for shape in shapes]
+    entry = Node("", operator, tuple(map(str, shapes)), ("y",), attributes)
+    with suppress(ValueError, IndexError, ZeroDivisionError):
+        assert OPERATORS[operator](Call(entry, values)).count >= 0
