@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import PIL.Image
 import pytest
 
@@ -26,7 +27,7 @@ from pdeinfer.errors import (
 )
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.prediction import ClassScore, Prediction
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
@@ -45,10 +46,14 @@ def predictor(package_folder: Path) -> Iterator[Predictor]:
         yield predictor
 
 
-def repackage(folder: Path, target: Path, **changes: object) -> Path:
+def repackage(folder: Path, target: Path, *, keep_metadata: bool = False, **changes: object) -> Path:
     """Copy a package and change its card, whose checksums stay right: the card no longer describes the model."""
     shutil.copytree(folder, target)
     (target / CARD_FILE).unlink()
+    if not keep_metadata:
+        model = onnx.load(target / ONNX_FILE)
+        del model.metadata_props[:]
+        onnx.save(model, target / ONNX_FILE)
     card = ModelPackage.read(folder).card
     write_card(target, ModelCard(replace(card.preset, **changes), card.parameters, card.macs, card.opset))
     return target
@@ -328,6 +333,24 @@ class TestErrors:
         folder = repackage(package_folder, tmp_path / "p", **changes)
         with pytest.raises(ModelPackageError, match=f"{ONNX_FILE}.*{re.escape(expected)}.*{re.escape(found)}"):
             Predictor(folder)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"labels": tuple("1023456789")},
+            {"input": replace(GREY_PRESET.input, mean=(0.25,))},
+            {"name": "other"},
+        ],
+        ids=["labels", "mean", "name"],
+    )
+    def test_a_card_that_contradicts_the_metadata_of_the_network_is_rejected(
+        self, package_folder: Path, tmp_path: Path, changes: dict[str, Any]
+    ) -> None:
+        folder = repackage(package_folder, tmp_path / "p", keep_metadata=True, **changes)
+        (folder / DIGEST_FILE).unlink()  # as earlier versions wrote it
+        with pytest.raises(ModelPackageError, match=f"{ONNX_FILE} does not match its card"):
+            Predictor(folder)
+        assert Predictor(repackage(package_folder, tmp_path / "q", **changes)).info().labels
 
 
 class TestLife:

@@ -7,6 +7,8 @@ from pdeinfer.errors import PresetError
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.values import check_positive_int, check_tuple, is_number
 
+MAX_INPUT_PIXELS = 2**22  # 2048 x 2048
+
 Fit = Literal["crop", "pad", "stretch"]
 StridedPadding = Literal["same", "symmetric"]
 
@@ -32,6 +34,10 @@ class InputSpec:
         check_positive_int("height", self.height)
         check_positive_int("width", self.width)
         check_positive_int("channels", self.channels)
+        if self.height * self.width > MAX_INPUT_PIXELS:
+            raise PresetError(
+                f"height and width must give at most {MAX_INPUT_PIXELS} pixels, not {self.height} x {self.width}"
+            )
         if self.channels not in (1, 3):
             raise PresetError(f"channels must be 1 or 3, not {self.channels!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):

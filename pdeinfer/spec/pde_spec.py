@@ -11,6 +11,7 @@ LearnedField = Literal["depthwise", "pointwise", "full", "residual", "identity"]
 LearnedVelocity = Literal[LearnedField, "preactivation"]
 Source = Literal["input"]
 Start = Literal["input", "residual"]
+MAX_STEPS = 1000  # of the fused operator too
 NormEpsilon = float | Literal["channels"]
 
 
@@ -63,6 +64,8 @@ class PdeSpec:
 
     def __post_init__(self) -> None:
         check_positive_int("num_steps", self.num_steps)
+        if self.num_steps > MAX_STEPS:
+            raise PresetError(f"num_steps must be at most {MAX_STEPS}, not {self.num_steps}")
         if not is_number(self.dt) or self.dt <= 0:
             raise PresetError(f"dt must be a positive, finite number, not {self.dt!r}")
         object.__setattr__(self, "dt", float(self.dt))  # an ONNX attribute has one type

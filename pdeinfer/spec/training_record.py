@@ -7,7 +7,8 @@ of the machine.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeAlias, get_args
+from types import UnionType
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from pdeinfer.spec.presets import Preset
 
@@ -46,13 +47,13 @@ class ImagesRecord:
             ValueError: a value is missing or of another kind.
         """
         splits = _as_object(values.get("splits"), "images.splits")
-        return cls(
-            splits={
-                name: _build(SplitRecord, _known(SplitRecord, _as_object(split, f"images.splits.{name}")))
-                for name, split in splits.items()
-            },
-            **{name: values.get(name) for name in ("test_fraction", "split_seed", "unreadable")},
-        )
+        known = _known(cls, values)
+        known["splits"] = {
+            name: _build(SplitRecord, _known(SplitRecord, _as_object(split, f"images.splits.{name}")))
+            for name, split in splits.items()
+        }
+        record: ImagesRecord = _build(cls, known)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,10 @@ class Outcome:
         """
         known = _known(cls, values)
         if known.get("confusion") is not None:
-            known["confusion"] = tuple(map(tuple, known["confusion"]))
+            rows = known["confusion"]
+            if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple) for row in rows):
+                raise ValueError(f"confusion: expected rows of numbers, got {rows!r}")
+            known["confusion"] = tuple(map(tuple, rows))
         outcome: Outcome = _build(cls, known)
         return outcome
 
@@ -216,10 +220,21 @@ def _known(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(cls: Any, known: Mapping[str, Any]) -> Any:
+    for name, hint in get_type_hints(cls).items():
+        if name in known and not _fits(known[name], hint):
+            raise ValueError(f"{name}: expected {hint}, got {known[name]!r}")
     try:
         return cls(**known)
     except TypeError as error:  # names the missing arguments
         raise ValueError(str(error).partition("__init__() ")[2] or str(error)) from error
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a value is of an annotated type, as far as the type's outermost level goes."""
+    kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])]
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and float in kinds) or isinstance(value, tuple(kinds))
 
 
 def _as_object(value: object, name: str) -> Mapping[str, Any]:

@@ -111,6 +111,7 @@ def test_presets_are_immutable_and_hashable() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"height": 2**16, "width": 65}, r"at most 4194304 pixels"),
         ({"height": 0}, r"height must be a positive integer, not 0"),
         ({"width": -1}, r"width must be a positive integer, not -1"),
         ({"width": 8.0}, r"width must be a positive integer, not 8\.0"),
@@ -136,6 +137,7 @@ def test_an_impossible_input_is_rejected_by_name_and_value(changes: dict[str, An
     ("values", "message"),
     [
         ({"num_steps": 0}, r"num_steps must be a positive integer, not 0"),
+        ({"num_steps": 1001}, r"num_steps must be at most 1000, not 1001"),
         ({"num_steps": 1.5}, r"num_steps must be a positive integer, not 1\.5"),
         ({"dt": 0}, r"dt must be a positive, finite number, not 0"),
         ({"dt": -0.2}, r"dt must be a positive, finite number, not -0\.2"),
