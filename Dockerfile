@@ -33,7 +33,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM python:3.13-slim
 COPY --from=build /opt/pdeinfer /opt/pdeinfer
-ENV PATH=/opt/pdeinfer/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/pdeinfer/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 EXPOSE 8000
 # 401 means that the server is up and its probes need a key (--probes-need-key).

@@ -149,6 +149,13 @@ def test_the_engine_knows_no_http() -> None:
     assert found == []
 
 
+@pytest.mark.parametrize("package", ["pdeinfer", "training", "serving", "benchmarks"])
+def test_onnx_runtime_is_imported_in_functions_alone_after_pdeinfer_has_turned_its_telemetry_off(package: str) -> None:
+    found = [entry for entry in imports(package) if _library(entry.imported) == "onnxruntime"]
+
+    assert [str(entry) for entry in found if not entry.is_lazy] == []
+
+
 def test_only_the_runtime_makes_onnx_runtime_sessions() -> None:
     paths = [*(ROOT / "pdeinfer").rglob("*.py"), *(ROOT / "serving").rglob("*.py")]
     makers = {path.parent for path in paths if "InferenceSession(" in path.read_text(encoding="utf-8")}

@@ -22,6 +22,10 @@ def test_the_runtime_stage_copies_the_environment_alone() -> None:
     assert not re.search(r"^RUN ", RUNTIME, re.MULTILINE)
 
 
+def test_the_container_turns_telemetry_off() -> None:
+    assert re.search(r"^ENV .*\bORT_DISABLE_TELEMETRY=1\b", RUNTIME, re.MULTILINE)
+
+
 def test_the_health_check_passes_while_the_server_runs_and_fails_afterwards(
     package_folder: Path, tmp_path: Path
 ) -> None:
