@@ -131,10 +131,10 @@ class ModelPackage:
             stated = read_metadata(content)
         except ModelPackageError as error:
             raise ModelPackageError(f"{self.path / name}: {error}") from error
-        for key in metadata(self.card.preset).keys() & stated.keys():  # files of other makers may state neither
-            if not describes(key, stated[key], self.card.preset):
+        for key in metadata(self.card.preset):
+            if key in stated and not describes(key, stated[key], self.card.preset):
                 raise ModelPackageError(
-                    f"{self.path / name} does not match its card: {CARD_FILE} has another {key} than the file"
+                    f"{self.path / name} does not match its card: the {key} in its metadata differs"
                 )
         return content
 

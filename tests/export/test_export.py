@@ -124,7 +124,7 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": list("0127456389")}, "graph rules: FAILED, model.onnx: metadata: labels must be"),
+        ({"labels": list("0127456389")}, "model.onnx does not match its card: the labels"),
         ({"opset": 5}, "graph rules: FAILED, model.onnx: opset: expected 5, as the card says, got 18"),
         ({"parameters": 1}, "parity: FAILED, parameters in the card: expected 5490, as model.keras has, got 1"),
         ({"macs": 1}, "parity: FAILED, macs in the card: expected 172704, as model.keras has, got 1"),
