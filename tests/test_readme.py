@@ -76,26 +76,40 @@ def test_set_up_commands_are_ones_that_other_tests_run() -> None:
     assert set(re.findall(r"`?make ([a-z]+)", README.read_text())) <= set(targets)
 
 
-def table() -> dict[str, list[str]]:
-    """Return the cells of the rows of the README's table, by network."""
-    (text,) = re.findall(r"<!-- results: .+? -->\n(.*?)<!-- end", README.read_text(encoding="utf-8"), re.DOTALL)
-    rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `"))
-    return {name.split("`")[1]: cells for name, *cells in rows}
+def tables() -> dict[str, dict[str, list[str]]]:
+    """Return the README's tables of results, by recipe: the cells of each row, by what it calls the network."""
+    found = re.findall(r"<!-- results: (.+?) -->\n(.*?)<!-- end", README.read_text(encoding="utf-8"), re.DOTALL)
+    rows = {
+        title: [line.split("|")[1:-1] for line in re.findall(r"^\| `.*", text, re.MULTILINE)] for title, text in found
+    }
+    return {
+        title: {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines}
+        for title, lines in rows.items()
+    }
+
+
+def row_of(name: str) -> list[str]:
+    """Return the cells of a network, trained without a teacher, in the first table."""
+    table = next(iter(tables().values()))
+    return next(cells for network, cells in table.items() if network.startswith(f"`{name}`") and "," not in network)
 
 
 def test_its_table_has_the_figures_of_the_results_page() -> None:
-    text = RESULTS.read_text(encoding="utf-8")
-    (title,) = re.findall(r"<!-- results: (.+?) -->", README.read_text(encoding="utf-8"))
-    section = text.partition("## CIFAR-10")[2].partition(f"### {title}\n")[2].partition("\n#")[0]
+    page = RESULTS.read_text(encoding="utf-8").partition("## CIFAR-10")[2]
 
-    assert {"cifar10-global", "cifar10-resnet32"} <= set(table())
-    for name, (parameters, _, accuracy, seeds, *times) in table().items():
-        (row,) = re.findall(rf"^\| `{name}`.*\|$", section, re.MULTILINE)
-        assert {parameters, f"**{accuracy}**", seeds, *times} <= {cell.strip() for cell in row.split("|")}
+    assert tables()
+    for title, table in tables().items():
+        section = page.partition(f"### {title}\n\n")[2].partition("\n\n")[0]
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines()[2:]]
+        assert len(lines) == len(table)
+        for (network, cells), line in zip(table.items(), lines, strict=True):
+            assert network == (line[0] if line[1] == "-" else f"{line[0]}, distilled from {line[1]}")
+            parameters, _, accuracy, seeds, *times = cells
+            assert [parameters, *times, f"**{accuracy}**", seeds] == [line[2], *line[4:8]]
 
 
 def test_its_table_has_costs_accuracy_seeds_and_times_of_every_network() -> None:
-    for cells in table().values():
+    for cells in (cells for table in tables().values() for cells in table.values()):
         assert len(cells) == 6
         assert all(re.match(r"\d", cell) for cell in cells)
 
@@ -107,7 +121,7 @@ def test_the_bundled_models_have_the_accuracy_that_it_states() -> None:
         accuracy = card.metrics["test_accuracy"]
         assert f"{accuracy:.2%}".replace("%", " %") in text
         assert any(accuracy == run.outcome.test_accuracy for run in runs_of(name))
-        assert table()[name][:2] == [f"{card.parameters:,}", f"{card.macs / 1e6:.1f} M"]
+        assert row_of(name)[:2] == [f"{card.parameters:,}", f"{card.macs / 1e6:.1f} M"]
 
 
 def runs_of(name: str) -> list[Run]:
@@ -116,7 +130,7 @@ def runs_of(name: str) -> list[Run]:
 
 def test_its_claim_follows_from_its_table() -> None:
     (claim,) = re.findall(r"^\*\*(.+?)\*\*$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    ours, resnet32 = table()["cifar10-global"], table()["cifar10-resnet32"]
+    ours, resnet32 = row_of("cifar10-global"), row_of("cifar10-resnet32")
     parameters, macs, accuracies = (
         [float(cells[column].split()[0].replace(",", "")) for cells in (ours, resnet32)] for column in range(3)
     )
