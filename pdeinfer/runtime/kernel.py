@@ -1,10 +1,12 @@
 """The libraries of the fused operator pdeinfer.GlobalLayer, which the wheel contains if they could be compiled."""
 
 import ctypes
+import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +44,14 @@ def count_kernels(device: str = "cpu") -> int:
 
     Call it only after `register_kernel` has returned True for the device.
     """
-    count = ctypes.CDLL(str(_library(device))).pdeinfer_kernels_created
+    return _counter(_library(device))()
+
+
+@functools.cache  # ctypes makes classes for each library that it opens
+def _counter(library: Path) -> Callable[[], int]:
+    count = ctypes.CDLL(str(library)).pdeinfer_kernels_created
     count.restype = ctypes.c_int64
-    return int(count())
+    return cast(Callable[[], int], count)
 
 
 def _library(device: str) -> Path:

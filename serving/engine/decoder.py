@@ -54,11 +54,10 @@ class Decoder:
         self, spec: InputSpec, max_pixels: int, threads: Threads, isolation: Isolation, metrics: ModelMetrics
     ) -> None:
         self._spec = spec
-        self._max_pixels = max_pixels
         self._isolation = isolation
         self._seconds = metrics.decode_seconds
         self._batcher = Batcher(
-            self._decode_cheap,
+            CheapImages(spec, max_pixels, metrics).decode,
             threads,
             metrics.decode_queue_seconds,
             max_batch_size=DECODED_TOGETHER,
@@ -78,7 +77,27 @@ class Decoder:
         decoded = iter(await asyncio.gather(*costly))
         return [next(decoded) if isinstance(result, _Costly) else result for result in results]
 
-    def _decode_cheap(self, files: list[NamedFile]) -> list[Decoded | _Costly]:
+    async def _decode_isolated(self, image: _Costly) -> Decoded:
+        try:
+            return await self._isolation.decode(image.content, self._spec, image.name, self._seconds)
+        except Exception as error:  # noqa: BLE001
+            return _outcome(image.name, error)
+
+
+class CheapImages:
+    """Decodes images that are surely cheap, and tells which are not.
+
+    It does not refer to its Decoder, which would form a cycle with its batcher. A replaced model would then stay in
+    memory until the garbage collector comes.
+    """
+
+    def __init__(self, spec: InputSpec, max_pixels: int, metrics: ModelMetrics) -> None:
+        self._spec = spec
+        self._max_pixels = max_pixels
+        self._seconds = metrics.decode_seconds
+
+    def decode(self, files: list[NamedFile]) -> list[Decoded | _Costly]:
+        """Return every image decoded, its error, or as costly, in order."""
         return [self._decode(*file) for file in files]
 
     def _decode(self, name: str, content: bytes | ImageError) -> Decoded | _Costly:
@@ -96,12 +115,6 @@ class Decoder:
             decoded = _outcome(name, error)
         self._seconds.observe(time.perf_counter() - started)
         return decoded
-
-    async def _decode_isolated(self, image: _Costly) -> Decoded:
-        try:
-            return await self._isolation.decode(image.content, self._spec, image.name, self._seconds)
-        except Exception as error:  # noqa: BLE001
-            return _outcome(image.name, error)
 
 
 def _outcome(name: str, error: Exception) -> ImageError | InferenceError:

@@ -81,7 +81,7 @@ class ServedModel:
             self.spec, settings.max_image_pixels, threads.share(DECODING_WEIGHT), isolation, self.metrics
         )
         self._network = Batcher(
-            self._compute,
+            _Network(self.name, self.predictor, self.metrics).compute,
             threads.share(),
             self.metrics.compute_queue_seconds,
             max_batch_size=max_batch_size,
@@ -214,21 +214,30 @@ class ServedModel:
         self._admitted -= images
         self.metrics.admitted_images.dec(images)
 
-    def _compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
+
+class _Network:
+    """Computes batches of images. It does not refer to its ServedModel, which would form a cycle with its batcher."""
+
+    def __init__(self, name: str, predictor: Predictor, metrics: ModelMetrics) -> None:
+        self._name = name
+        self._predictor = predictor
+        self._metrics = metrics
+
+    def compute(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32] | InferenceError]:
         """Compute images (H, W, C) together or, if that fails, one by one."""
-        self.metrics.batch_images.observe(len(images))
+        self._metrics.batch_images.observe(len(images))
         try:
-            with self.metrics.inference_seconds.time():
-                probabilities = self.predictor.predict_proba(np.stack(images))
+            with self._metrics.inference_seconds.time():
+                probabilities = self._predictor.predict_proba(np.stack(images))
         except Exception:
-            logger.exception("%s failed on %d images", self.name, len(images))
+            logger.exception("%s failed on %d images", self._name, len(images))
             if len(images) == 1:
                 return [InferenceError()]
-            return [result for image in images for result in self._compute([image])]
+            return [result for image in images for result in self.compute([image])]
         results: list[NDArray[np.float32] | InferenceError] = list(probabilities)
         not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
         if not_finite.size:
-            logger.error("%s computed NaN or infinity for %d of %d images", self.name, not_finite.size, len(images))
+            logger.error("%s computed NaN or infinity for %d of %d images", self._name, not_finite.size, len(images))
         for index in not_finite:
             results[index] = InferenceError()
         return results

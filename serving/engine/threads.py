@@ -146,4 +146,9 @@ async def run_abandonable(function: Callable[[*Ts], T], *args: *Ts) -> T:
                 loop.call_soon_threadsafe(set_if_awaited, result.set_result, value)
 
     threading.Thread(target=run, name="load", daemon=True).start()
-    return await result
+    try:
+        return await result
+    except Exception:
+        # The error refers to this frame, which would refer to it: a cycle would keep what the function had loaded.
+        del result
+        raise

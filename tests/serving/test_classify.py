@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
-from serving.engine.decoder import Decoder
+from serving.engine.decoder import CheapImages
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 
@@ -305,13 +305,13 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
-    decode = Decoder._decode
+    decode = CheapImages._decode
 
-    def recording(self: Decoder, *args: Any) -> Any:
+    def recording(self: CheapImages, *args: Any) -> Any:
         threads.add(threading.current_thread().name)
         return decode(self, *args)
 
-    monkeypatch.setattr(Decoder, "_decode", recording)
+    monkeypatch.setattr(CheapImages, "_decode", recording)
 
     with ThreadPoolExecutor(8) as pool:
         image = png(pixels[0])

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import logging
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,7 @@ from fastapi.testclient import TestClient
 from pdeinfer import ModelNotFoundError, ModelPackageError, Predictor
 from pdeinfer.package import zoo
 from serving.app import create_app
+from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages
 from serving.settings import Settings
 
@@ -259,3 +262,47 @@ def test_a_change_cannot_name_a_path(admin: TestClient, tmp_path: Path) -> None:
     response = admin.post("/admin/models/other", content=body, headers={**KEY, "Content-Type": "application/json"})
 
     assert response.status_code == 404
+
+
+def served_models() -> list[ServedModel]:
+    return [value for value in gc.get_objects() if isinstance(value, ServedModel)]
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_a_replaced_model_is_freed_without_the_garbage_collector(
+    admin: TestClient, pixels: np.ndarray, png: Png
+) -> None:
+    before = len(served_models())
+    for _ in range(3):
+        model = admin.app.state.models.get("tiny-grey")  # type: ignore[attr-defined]
+        replaced = [weakref.ref(part) for part in (model, model.predictor, model.predictor._session)]
+        del model
+        for image in (png(pixels[0]), b"garbage"):
+            admin.post("/classify?model=tiny-grey", content=image, headers=PNG)
+        data = {"name": "image", "datatype": "UINT8", "shape": [4, 8, 8, 1], "data": pixels.ravel().tolist()}
+        assert admin.post("/v2/models/tiny-grey/infer", json={"inputs": [data]}).status_code == 200
+        assert change(admin, "tiny-grey", "reload").status_code == 200
+
+        assert [part() for part in replaced] == [None, None, None]
+    assert len(served_models()) == before
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_a_refused_change_leaves_no_model_behind(
+    admin: TestClient, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("serving.engine.models"), "disabled", True)  # pytest would keep the errors
+    before = len(served_models())
+    model = repository / "tiny-grey" / "10" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    for _ in range(3):
+        assert change(admin, "tiny-grey", "reload").status_code == 422  # version 2 was loaded already
+    assert len(served_models()) == before
