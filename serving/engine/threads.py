@@ -19,7 +19,8 @@ class _Pool:
     Attributes:
         count, free: threads in all, and those without work.
         waiting: the shares that have work and no thread for it.
-        clock: the weighted seconds that a share had used when it was given the last thread.
+        clock: the weighted seconds that count as used for a share which was idle: what the share that was given the
+            last thread had used.
     """
 
     def __init__(self, count: int) -> None:
@@ -118,6 +119,7 @@ class Threads:
                 turn.set_result(None)
                 return
         pool.free += 1
+        pool.clock = max(pool.clock, self._used)  # nobody waits: whoever comes next is even with this share
 
     def close(self) -> None:
         """Wait for running work to end."""

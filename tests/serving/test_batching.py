@@ -208,54 +208,63 @@ def test_cancelled_work_never_runs() -> None:
     assert order == ["stays"]
 
 
-async def busy_shares(
-    threads: Threads, seconds: dict[str, float], weights: dict[str, float], until: float
-) -> dict[str, float]:
-    """Keep a share busy with work of some seconds each, by name, and return the time that each share got."""
-    used = dict.fromkeys(seconds, 0.0)
+def test_shares_get_the_same_time_however_long_their_work_takes_or_as_much_as_their_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 0.0
 
-    def work(name: str) -> None:
-        time.sleep(seconds[name])
-        if sum(used.values()) < until:
-            used[name] += seconds[name]
-
-    async def keep_busy(name: str, share: Threads) -> None:
-        while sum(used.values()) < until:
-            await share.run(work, name)
-
-    shares = {name: threads.share(weights.get(name, 1)) for name in seconds}
-    await asyncio.gather(*(keep_busy(name, share) for name, share in shares.items() for _ in range(8)))
-    return used
-
-
-def test_shares_get_the_same_time_however_long_their_work_takes_or_as_much_as_their_weights() -> None:
-    async def test() -> None:
+    async def time_of(seconds: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+        """Keep shares busy for 100 seconds with work of some seconds each, and return the time that each got."""
         threads = Threads(1)
-        used = await busy_shares(threads, {"slow": 0.02, "fast": 0.002}, {}, 0.6)
-        assert 0.5 < used["fast"] / used["slow"] < 2
-        used = await busy_shares(threads, {"heavy": 0.005, "light": 0.005}, {"light": 0.25}, 0.6)
-        assert 2.5 < used["heavy"] / used["light"] < 6
-        threads.close()
+        used = dict.fromkeys(seconds, 0.0)
 
-    asyncio.run(test())
+        def work(name: str) -> None:
+            nonlocal clock
+            clock += seconds[name]
+            if sum(used.values()) < 100:
+                used[name] += seconds[name]
+
+        async def keep_busy(name: str, share: Threads) -> None:
+            while sum(used.values()) < 100:
+                await share.run(work, name)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock)
+        shares = {name: threads.share(weights.get(name, 1)) for name in seconds}
+        await asyncio.gather(*(keep_busy(name, share) for name, share in shares.items() for _ in range(8)))
+        threads.close()
+        return used
+
+    equal = asyncio.run(time_of({"slow": 1, "fast": 0.125}, {}))
+    weighted = asyncio.run(time_of({"heavy": 0.5, "light": 0.5}, {"light": 0.25}))
+
+    assert 0.9 < equal["fast"] / equal["slow"] < 1.1
+    assert 3.5 < weighted["heavy"] / weighted["light"] < 4.5
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_work_of_an_idle_share_is_next_however_much_others_have_waiting(count: int) -> None:
+    started: list[str] = []
+
+    def work(name: str) -> int:
+        started.append(name)
+        time.sleep(0 if name == "idle" else 0.005)
+        return len(started)
+
     async def test() -> None:
         threads = Threads(count)
-        await threads.run(time.sleep, 0.3)  # the idle share's own past does not count against it
-        busy = asyncio.create_task(busy_shares(threads, dict.fromkeys("abc", 0.02), {}, 2))
-        await asyncio.sleep(0.1)
+        await threads.run(time.sleep, 0.1)  # the idle share's own past does not count against it
+        shares = {name: threads.share() for name in "abc"}
+        tasks = [asyncio.create_task(share.run(work, name)) for name, share in shares.items() for _ in range(400)]
         waits = []
         for _ in range(5):
-            asked = time.monotonic()
-            await threads.run(int)
-            waits.append(time.monotonic() - asked)
-        assert not busy.done()
-        # Sorted in with 24 tasks of 20 ms, each would have waited 240 ms or more.
-        assert sorted(waits)[2] < 0.1
-        await busy
+            await asyncio.sleep(0.05)
+            before = len(started)
+            waits.append(await threads.run(work, "idle") - before)
+        assert not tasks[-1].done()
+        assert sorted(waits)[2] <= 2 + count  # and not a third of the hundreds that wait
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         threads.close()
 
     asyncio.run(test())
