@@ -1,6 +1,7 @@
 """Looks inside a served model: the fields and levels of its PDE layers, as they are or with other values."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from serving.errors import NotInspectableError
 logger = logging.getLogger(__name__)
 
 # Of the arrays of one inspection. A network for large images, or many steps, would otherwise take any amount of memory.
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Inspected:
         original: the spec of the PDE layers; None without them.
         spec: the one that was used.
         can_change: whether another spec can be used.
-        layers: the PDE layers; empty if there are none or the package does not describe them.
+        layers: the PDE layers; empty if there are none, the package does not describe them, or they are too large.
         seconds: by "decode", "queue", "inference" and "fields".
     """
 
@@ -99,8 +100,10 @@ class ModelInspector:
             raise NotInspectableError(f"the package of {self._name} cannot be changed: export the model again")
         if change != Change() and spec is None:
             raise NotInspectableError(f"{self._name} has no PDE layers to change")
-        if inspector is not None and spec is not None:
-            self._check_size(inspector, spec)
+        if inspector is not None and spec is not None and _size(inspector, spec) > MAX_BYTES:
+            if is_changed:
+                raise NotInspectableError(f"expected at most {MAX_BYTES} bytes of arrays: choose fewer steps")
+            inspector = None
         started = time.perf_counter()
         inspection = (
             Inspection((), None) if inspector is None else inspector.inspect(pixels, spec if is_changed else None)
@@ -113,10 +116,8 @@ class ModelInspector:
         can_change = inspector is not None and inspector.can_replay
         return Inspected(pixels, probabilities, self._original, spec, can_change, inspection.layers, seconds)
 
-    def _check_size(self, inspector: Inspector, spec: PdeSpec) -> None:
-        arrays = 5 + spec.num_steps  # u, v, Dx, Dy, and H[0] to H[K]
-        size = sum(int(np.prod(shape)) for shape in inspector.shapes.values()) * arrays * 4
-        if size > MAX_BYTES:
-            raise NotInspectableError(
-                f"expected at most {MAX_BYTES / 2**20:.0f} MiB of arrays, got {size / 2**20:.0f}: choose fewer steps"
-            )
+
+def _size(inspector: Inspector, spec: PdeSpec) -> int:
+    """Return the bytes of u, v, Dx, Dy and H[0] to H[K] of all layers."""
+    points = sum(math.prod(shape) for shape in inspector.shapes.values())
+    return 4 * points * (5 + spec.num_steps)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias, TypeVar, TypeVarTuple
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,6 @@ logger = logging.getLogger(__name__)
 # While both wait, decoding gets a quarter of the time that computing gets: decoded images are computed before many more
 # are decoded.
 DECODING_WEIGHT = 0.25
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 # The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -154,8 +151,13 @@ class ServedModel:
             for task in tasks:
                 task.cancel()
 
-    async def inspect(self, file: NamedFile, change: Change, deadline: float) -> Inspected:
-        """Classify an image and return what the PDE layers do with it, as they are or changed.
+    async def inspect(
+        self, file: NamedFile, change: Change, encode: Callable[[Inspected], str], deadline: float
+    ) -> str:
+        """Classify an image, find what the PDE layers do with it, as they are or changed, and return it encoded.
+
+        Args:
+            encode: runs in the thread that computes: only what it returns may wait for other requests.
 
         Raises:
             OverloadedError: the queue is full.
@@ -165,23 +167,28 @@ class ServedModel:
             NotInspectableError: the model does not allow the change.
         """
         with self._admit(1):
-            return await until(deadline, self._inspect(file, change))
+            return await until(deadline, self._inspect(file, change, encode))
 
-    async def _inspect(self, file: NamedFile, change: Change) -> Inspected:
+    async def _inspect(self, file: NamedFile, change: Change, encode: Callable[[Inspected], str]) -> str:
         started = time.perf_counter()
         with span("decode"):
             (pixels,) = await self._decoder.run([file])
         if not isinstance(pixels, np.ndarray):
             raise pixels
         decoded = time.perf_counter()
+
+        def compute() -> str:
+            computing = time.perf_counter()
+            inspected = self._inspector.run(pixels, change)
+            inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
+            return encode(inspected)
+
         with span("inspect", {"model": self.name}):
             try:
-                inspected, computing = await self._inspecting.run(_timed, self._inspector.run, pixels, change)
+                return await self._inspecting.run(compute)
             except PdeinferError as error:
                 logger.exception("%s could not be inspected", self.name)
                 raise InferenceError from error
-        inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
-        return inspected
 
     async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
         with span("decode"):
@@ -241,9 +248,3 @@ class _Network:
         for index in not_finite:
             results[index] = InferenceError()
         return results
-
-
-def _timed(function: Callable[[*Ts], T], *args: *Ts) -> tuple[T, float]:
-    """Return `function(*args)` and when it started."""
-    started = time.perf_counter()
-    return function(*args), started

@@ -1,6 +1,7 @@
 """POST /inspect: classifies one image and returns what the PDE layers do with it."""
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,12 +127,11 @@ async def inspect(request: Request, hold: Hold) -> Response:
     del body
     ((name, content),) = await until(deadline, parsing)
     try:
-        inspected = await served.inspect((name or "image 1", content), change, deadline)
+        encode = partial(_answer, served, name, layer)
+        answer = await served.inspect((name or "image 1", content), change, encode, deadline)
     except ImageError as error:
         raise ApiError(code_of(error), str(error)) from None
-    if layer is not None and inspected.layers and layer > len(inspected.layers):
-        raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
-    answer = await until(deadline, models.threads.run(_answer, served, name, inspected, layer))
+    hold(len(answer))  # a client that reads slowly keeps it in memory
     return Response(answer, media_type="application/json")
 
 
@@ -171,7 +171,9 @@ def _boolean(query: dict[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _answer(served: ServedModel, name: str | None, inspected: Inspected, layer: int | None) -> str:
+def _answer(served: ServedModel, name: str | None, layer: int | None, inspected: Inspected) -> str:
+    if layer is not None and inspected.layers and layer > len(inspected.layers):
+        raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
     content = {
         "model": served.name,
         "version": served.version,

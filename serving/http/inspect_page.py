@@ -30,7 +30,7 @@ def add_inspect_page(app: FastAPI) -> None:
     content = {
         PATH: _content(pages / "index.html"),
         **{FILES + path: _content(file) for path, file in _find(files("pdeinfer") / "inspection" / "view")},
-        **{FILES + path: _content(file) for path, file in _find(pages) if path != "index.html"},
+        **{FILES + path: _content(file) for path, file in _find(pages)},
     }
 
     async def answer(request: Request) -> Response:
@@ -49,7 +49,7 @@ def _find(folder: Traversable, prefix: str = "") -> list[tuple[str, Traversable]
     for entry in folder.iterdir():
         if entry.is_dir():
             found += _find(entry, f"{prefix}{entry.name}/")
-        elif _suffix(entry.name) in _TYPES:
+        elif _suffix(entry.name) in _TYPES.keys() - {".html"}:
             found.append((prefix + entry.name, entry))
     return found
 

@@ -181,7 +181,8 @@ class InspectResponse(_Schema):
     trained_values: PdeValues | None = Field(description="of the PDE layers, as trained; null without PDE layers")
     can_change: bool = Field(description="whether the values can be changed; false for packages of earlier versions")
     layers: tuple[InspectedLayer, ...] = Field(
-        description="in the order of the network; empty without PDE layers, and for packages that do not describe them"
+        description="in the order of the network; empty without PDE layers, for packages that do not describe them, "
+        "and for layers that are too large"
     )
 
 

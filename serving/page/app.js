@@ -290,7 +290,7 @@ function showLayers(inspection) {
   if (hasLayers) view.setInspection(inspection);
   else {
     $("pde-note").textContent = inspection.trained_values
-      ? `The package of ${inspection.model} does not describe its PDE layers: export the model again.`
+      ? `The PDE layers of ${inspection.model} cannot be shown: its package does not describe them, or they are too large.`
       : `${inspection.model} has no PDE layers: there is no equation in it. Choose another model to see one at work.`;
   }
 }

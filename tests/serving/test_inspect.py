@@ -120,10 +120,22 @@ def test_a_model_without_fields_has_an_answer_and_no_layers(
     assert error_of(post(image, model=name, dt=0.1)) == (422, "not_inspectable")
 
 
-def test_arrays_beyond_the_limit_are_refused(post: Callable[..., Response], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 10)
-    assert post().status_code == 200  # u, v, Dx, Dy and six levels
+def test_arrays_beyond_the_limit_are_left_out_and_changes_refused(
+    post: Callable[..., Response], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 10)  # u, v, Dx, Dy and six levels
+    assert len(post().json()["layers"]) == 1
     assert error_of(post(num_steps=6)) == (422, "not_inspectable")
+    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 9)
+    assert (post().json()["layers"], len(post().json()["top"])) == ([], 10)
+
+
+def test_an_answer_counts_as_held_bytes(png: Png) -> None:
+    settings = Settings(models=("digits-pde",), device="cpu", max_body_bytes=20_000, max_total_bytes=20_000)
+    with TestClient(create_app(settings)) as client:
+        for layer, expected in ((0, 200), (1, 503)):
+            response = client.post("/inspect", params={"layer": layer}, files={"file": png(DIGIT)})
+            assert response.status_code == expected
 
 
 @pytest.mark.parametrize(
