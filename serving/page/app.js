@@ -186,10 +186,17 @@ function showSamples() {
 function card(entry, isOpen) {
   const number = new Intl.NumberFormat("en");
   const { metrics, training, pde } = entry;
+  const trained = [
+    training.dataset,
+    training.epochs && `${training.epochs} epochs`,
+    training.seed !== null && `seed ${training.seed}`,
+  ];
+  const images = metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : "";
+  const accuracy = `${(100 * metrics.test_accuracy).toFixed(2)} %${images}, one seed`;
   const rows = [
     ["classes", entry.labels.length > 12 ? `${entry.labels.length}` : entry.labels.join(", ")],
-    ["trained on", [training.dataset, training.epochs && `${training.epochs} epochs`, training.seed !== null && `seed ${training.seed}`].filter(Boolean).join(", ") || "not recorded"],
-    ["test accuracy", metrics.test_accuracy ? `${(100 * metrics.test_accuracy).toFixed(2)} %${metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : ""}, one seed` : "not recorded"],
+    ["trained on", trained.filter(Boolean).join(", ") || "not recorded"],
+    ["test accuracy", metrics.test_accuracy ? accuracy : "not recorded"],
     ["parameters", number.format(entry.parameters)],
     ["multiply-adds", number.format(entry.macs)],
     ["PDE layers", pde ? `K = ${pde.num_steps} step${pde.num_steps > 1 ? "s" : ""} of dt = ${pde.dt}` : "none"],
@@ -221,10 +228,9 @@ function weakest({ metrics, labels }) {
 
 async function takeSample(name) {
   const [, label] = SAMPLES.find(([sample]) => sample === name);
-  if (!model()?.labels.includes(label)) {
-    $("model").value = models.find((entry) => entry.labels.includes(label)).name;
-    if ($("other").value && !models.find((entry) => entry.name === $("other").value).labels.includes(label)) $("other").value = "";
-  }
+  const knows = (name) => models.some((entry) => entry.name === name && entry.labels.includes(label));
+  if (!knows($("model").value)) $("model").value = models.find((entry) => knows(entry.name)).name;
+  if (!knows($("other").value)) $("other").value = "";
   const response = await fetch(`page/samples/${name}.png`).catch(() => null);
   if (!response?.ok) throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
   await take(await response.blob(), `${name}.png`, name);
@@ -265,16 +271,23 @@ async function classify() {
   $("status").textContent = `${answer.model}: ${best.label}, ${Math.round(100 * best.score)} %`;
 }
 
-function showAnswers(found, before = null) {
+function showAnswers(found) {
   $("answers").replaceChildren(
-    ...found.map((one, index) => {
+    ...found.map((one) => {
       const entry = models.find(({ name }) => name === one.model);
-      const cost = `${(entry.macs / 1e6).toFixed(entry.macs < 1e6 ? 2 : 1)} M multiply-adds, ${(entry.parameters / 1000).toFixed(entry.parameters < 10000 ? 1 : 0)} k parameters`;
+      const millions = (entry.macs / 1e6).toFixed(entry.macs < 1e6 ? 2 : 1);
+      const thousands = (entry.parameters / 1000).toFixed(entry.parameters < 10000 ? 1 : 0);
+      const cost = `${millions} M multiply-adds, ${thousands} k parameters`;
       return h(
         "article",
         { className: "answer", "aria-label": one.model },
         found.length > 1 ? h("h3", {}, one.model) : null,
-        h("div", { className: "verdict" }, seen(one.pixels), h("div", {}, bars(one.top, index === 0 ? before : null), h("p", { className: "note cost" }, cost))),
+        h(
+          "div",
+          { className: "verdict" },
+          seen(one.pixels),
+          h("div", {}, bars(one.top), h("p", { className: "note cost" }, cost)),
+        ),
         times(one.milliseconds),
         card(entry, found.length === 1 && innerWidth > 960),
       );
@@ -289,9 +302,10 @@ function showLayers(inspection) {
   $("pde-note").hidden = hasLayers;
   if (hasLayers) view.setInspection(inspection);
   else {
-    $("pde-note").textContent = inspection.trained_values
-      ? `The PDE layers of ${inspection.model} cannot be shown: its package does not describe them, or they are too large.`
-      : `${inspection.model} has no PDE layers: there is no equation in it. Choose another model to see one at work.`;
+    const { model: name, trained_values: hasPde } = inspection;
+    $("pde-note").textContent = hasPde
+      ? `The PDE layers of ${name} cannot be shown: its package does not describe them, or they are too large.`
+      : `${name} has no PDE layers: there is no equation in it. Choose another model to see one at work.`;
   }
 }
 
@@ -316,7 +330,8 @@ function setValues(trained) {
   for (const name of ["dt", "num-steps", "advection", "diffusion", "reset"]) $(name).disabled = !answer.can_change;
   if (!trained.advection) $("advection").disabled = true;
   if (!trained.diffusion) $("diffusion").disabled = true;
-  $("play-note").textContent = answer.can_change ? HINT : `The package of ${answer.model} was made before its equation could be changed: export it again.`;
+  const outdated = `The package of ${answer.model} was made before its equation could be changed: export it again.`;
+  $("play-note").textContent = answer.can_change ? HINT : outdated;
   showValues();
 }
 
@@ -362,8 +377,11 @@ function showChanged(changed, milliseconds) {
   const isTrained = JSON.stringify(changed.values) === JSON.stringify(answer.trained_values);
   list.replaceWith(bars(changed.top, isTrained ? null : answer.top));
   const [best] = changed.top ?? [];
-  const text = !best ? "no answer" : best.index === answer.top[0].index ? `still ${best.label}` : `${answer.top[0].label} has become ${best.label}`;
-  $("play-note").textContent = isTrained ? HINT : `Changed: ${text}. Computed and shown in ${Math.round(milliseconds)} ms.`;
+  const [former] = answer.top;
+  let text = "no answer";
+  if (best) text = best.index === former.index ? `still ${best.label}` : `${former.label} has become ${best.label}`;
+  const time = `Computed and shown in ${Math.round(milliseconds)} ms.`;
+  $("play-note").textContent = isTrained ? HINT : `Changed: ${text}. ${time}`;
 }
 
 // --- start -----------------------------------------------------------------------------------------------------------

@@ -28,11 +28,14 @@ function array(value) {
   return value.dtype === "uint8" ? content : new Float32Array(content.buffer, content.byteOffset, content.length / 4);
 }
 
+const mapped = (object, change) =>
+  Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
+
 /** Return an answer of /inspect with typed arrays in place of base64. */
 export function decode(answer) {
   const layers = answer.layers.map((layer) => ({
     ...layer,
-    fields: layer.fields && Object.fromEntries(Object.entries(layer.fields).map(([name, value]) => [name, array(value)])),
+    fields: layer.fields && mapped(layer.fields, array),
     levels: array(layer.levels),
     numLevels: layer.levels ? layer.levels.shape[0] : 0,
     stable: array(layer.stable),
@@ -45,7 +48,8 @@ const percent = (score) => `${(100 * score).toFixed(score >= 0.9995 || score < 0
 /** Return the classes of an answer as bars; with `before`, marks show the scores that they had. */
 export function bars(top, before = null) {
   if (top === null) {
-    return h("p", { className: "note" }, "No answer: the values of the network are no longer finite. Take a shorter time step, or fewer steps.");
+    const text = "No answer: the values of the network are no longer finite. Take a shorter time step, or fewer steps.";
+    return h("p", { className: "note" }, text);
   }
   const former = new Map((before ?? []).map(({ index, score }) => [index, score]));
   const rows = top.slice(0, 5).map(({ label, index, score }) => {
@@ -84,7 +88,8 @@ export function times(milliseconds) {
 /** Return a canvas of the pixels that the network saw. */
 export function seen(pixels) {
   const [height, width] = pixels.shape;
-  const canvas = h("canvas", { className: "seen", role: "img", "aria-label": `the ${width} x ${height} pixels that the network saw` });
+  const label = `the ${width} x ${height} pixels that the network saw`;
+  const canvas = h("canvas", { className: "seen", role: "img", "aria-label": label });
   requestAnimationFrame(() => {
     const { context, width: size, height: tall } = prepare(canvas, height / width);
     context.drawImage(pixelCanvas(pixels), 0, 0, size, tall);

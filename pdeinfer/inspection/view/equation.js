@@ -21,7 +21,8 @@ const plus = () => {
 const rate = (over, by) => m("mfrac", m("mrow", sign("∂"), ...over), m("mrow", sign("∂"), symbol(by)));
 const product = (field) => [sign("("), symbol(field), symbol("H"), sign(")")];
 const diffusivity = (axis) => m("msub", symbol("D"), symbol(axis));
-const spread = (axis) => m("mrow", rate([], axis), m("mrow", sign("("), diffusivity(axis), rate([symbol("H")], axis), sign(")")));
+const gradient = (axis) => m("mrow", sign("("), diffusivity(axis), rate([symbol("H")], axis), sign(")"));
+const spread = (axis) => m("mrow", rate([], axis), gradient(axis));
 
 /** Write the equation into an element; `values` says whether advection and diffusion are on. */
 export function equation(element, { advection, diffusion }) {
@@ -36,8 +37,10 @@ export function equation(element, { advection, diffusion }) {
     return math;
   };
   // Two halves, which stand below each other where there is no room for both.
-  const left = display(m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, rate(product("u"), "x"), plus(), rate(product("v"), "y")), sign("=")));
-  const right = display(m("mrow", group("diffusion", diffusion, spread("x"), plus(), spread("y")), plus(), group("source", true, symbol("f"))));
+  const moved = [rate(product("u"), "x"), plus(), rate(product("v"), "y")];
+  const left = display(m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, ...moved), sign("=")));
+  const spreading = group("diffusion", diffusion, spread("x"), plus(), spread("y"));
+  const right = display(m("mrow", spreading, plus(), group("source", true, symbol("f"))));
   const halves = document.createElement("div");
   halves.className = "halves";
   halves.append(left, right);

@@ -78,14 +78,28 @@ export class PdeView extends EventTarget {
             "div",
             { className: "field" },
             this.channels,
-            h("div", { className: "transport" }, h("label", { htmlFor: "channel" }, "channel"), this.channel, this.channelText),
+            h(
+              "div",
+              { className: "transport" },
+              h("label", { htmlFor: "channel" }, "channel"),
+              this.channel,
+              this.channelText,
+            ),
           ),
-          h("div", { className: "row" }, h("label", { className: "check" }, this.arrows, " velocity as arrows"), this.save),
+          h(
+            "div",
+            { className: "row" },
+            h("label", { className: "check" }, this.arrows, " velocity as arrows"),
+            this.save,
+          ),
           this.numbers,
         ),
       ),
     );
-    this.step.addEventListener("input", () => this.#pause() || this.set({ step: Number(this.step.value) }));
+    this.step.addEventListener("input", () => {
+      this.#pause();
+      this.set({ step: Number(this.step.value) });
+    });
     this.channel.addEventListener("input", () => this.set({ channel: Number(this.channel.value) }));
     this.arrows.addEventListener("change", () => this.set({ arrows: this.arrows.checked }));
     this.play.addEventListener("click", () => (this.playing === null ? this.#start() : this.#pause()));
@@ -96,23 +110,23 @@ export class PdeView extends EventTarget {
     this.#setPlaying(null);
   }
 
-  /** Show another inspection (see `decode`); `picture` is what the network saw. */
+  /** Show another inspection, as `decode` returns it. */
   setInspection(inspection) {
-    if (this.flow) this.#pause();
     this.inspection = inspection;
     const count = inspection.layers.length;
     const layer = Math.min(this.state.layer, count);
-    this.#segments(this.layers, inspection.layers.map(({ name, shape }, index) => [index + 1, name, ` · ${shape[0]}×${shape[1]}×${shape[2]}`]), layer, (value) => this.set({ layer: value, step: null }));
+    const options = inspection.layers.map(({ name, shape }, index) => [index + 1, name, ` · ${shape.join("×")}`]);
+    this.#segments(this.layers, options, layer, (value) => this.set({ layer: value, step: null }));
     this.layers.hidden = count < 2;
-    this.set({ layer }, { isQuiet: true });
+    this.set({ layer });
   }
 
-  /** Change what is shown. */
-  set(change, { isQuiet = false } = {}) {
+  /** Change what is shown, or draw it anew. */
+  set(change) {
     if (this.flow) this.#pause();
     Object.assign(this.state, change);
-    if (!isQuiet || change.layer) this.dispatchEvent(new CustomEvent("change", { detail: change }));
     this.#adjust();
+    this.dispatchEvent(new CustomEvent("change", { detail: change }));
     this.draw();
   }
 
@@ -163,7 +177,8 @@ export class PdeView extends EventTarget {
     };
     const liveliness = channels.map((channel) => {
       const [before, after] = [plane(levels, shape, channel), plane(levels, shape, channel, numLevels - 1)];
-      const moves = fields.u && (variance(plane(fields.u, shape, channel)) + variance(plane(fields.v, shape, channel)) > 0);
+      const velocity = fields.u ? [fields.u, fields.v].map((field) => variance(plane(field, shape, channel))) : [0, 0];
+      const moves = velocity[0] + velocity[1] > 0;
       return variance(after.map((value, point) => value - before[point])) * (moves ? 1000 : 1);
     });
     return Math.max(0, liveliness.indexOf(Math.max(...liveliness)));
@@ -199,7 +214,8 @@ export class PdeView extends EventTarget {
         ...names.map((name) => {
           const input = h("input", { type: "radio", name: "show", value: name });
           input.addEventListener("change", () => this.set({ show: name }));
-          return h("label", { title: QUANTITIES[name].title }, input, h("canvas", { "aria-hidden": "true" }), h("span", {}, QUANTITIES[name].short));
+          const { title, short } = QUANTITIES[name];
+          return h("label", { title }, input, h("canvas", { "aria-hidden": "true" }), h("span", {}, short));
         }),
       );
     }
@@ -257,14 +273,16 @@ export class PdeView extends EventTarget {
     const { context, width } = prepare(canvas, rows / columns, LEGEND);
     const tall = Math.round((width * rows) / columns);
     const isGrid = state.channel === "all" && channels > 1;
-    const shown = isGrid ? Array.from({ length: channels }, (_, index) => index) : [state.channel === "all" ? 0 : state.channel];
+    const one = state.channel === "all" ? 0 : state.channel;
+    const shown = isGrid ? Array.from({ length: channels }, (_, index) => index) : [one];
     const scale = this.#scale(state.show, shown);
     if (isGrid) {
       const across = Math.ceil(Math.sqrt(channels));
       const [cellX, cellY] = [width / across, tall / across];
       shown.forEach((channel, index) => {
         const [left, top] = [(index % across) * cellX, Math.floor(index / across) * cellY];
-        drawMap(context, this.#values(state.show, channel), [rows, columns], scale, left + 1, top + 1, cellX - 2, cellY - 2);
+        const values = this.#values(state.show, channel);
+        drawMap(context, values, [rows, columns], scale, left + 1, top + 1, cellX - 2, cellY - 2);
       });
     } else if (state.show === "velocity") {
       context.globalAlpha = 0.75;
@@ -293,8 +311,9 @@ export class PdeView extends EventTarget {
       context.font = "12px system-ui, sans-serif";
       context.textBaseline = "top";
       context.textAlign = "left";
-      const isStill = this.#values("velocity", shown[0]).every((speed) => speed === 0);
-      context.fillText(isStill ? "no velocity in this channel" : `longest arrow: ${format(scale.high)} pixels per unit of time`, 0, tall + 8);
+      const isStill = this.#values("velocity", one).every((speed) => speed === 0);
+      const length = `longest arrow: ${format(scale.high)} pixels per unit of time`;
+      context.fillText(isStill ? "no velocity in this channel" : length, 0, tall + 8);
     }
     context.fillStyle = ink;
     context.font = "12px system-ui, sans-serif";
@@ -324,9 +343,11 @@ export class PdeView extends EventTarget {
     const { state, layer, point } = this;
     const [rows, columns, channels] = layer.shape;
     const isGrid = state.channel === "all" && channels > 1;
-    this.stage.setAttribute("aria-label", `${QUANTITIES[state.show].title}: ${this.#caption()} of ${layer.name}, ${rows} x ${columns} points. Arrow keys move the pointer.`);
+    const what = `${QUANTITIES[state.show].title}: ${this.#caption()} of ${layer.name}, ${rows} x ${columns} points`;
+    this.stage.setAttribute("aria-label", `${what}. Arrow keys move the pointer.`);
     if (!point || isGrid) {
-      this.readout.textContent = isGrid ? "One scale for all channels." : "Point at the map, or move with the arrow keys, to read values.";
+      const hint = "Point at the map, or move with the arrow keys, to read values.";
+      this.readout.textContent = isGrid ? "One scale for all channels." : hint;
       return;
     }
     const channel = state.channel === "all" ? 0 : state.channel;
@@ -377,7 +398,8 @@ export class PdeView extends EventTarget {
   }
 
   #startFlow() {
-    const flow = new Flow(this.#values("u", this.state.channel), this.#values("v", this.state.channel), this.layer.shape);
+    const [u, v] = ["u", "v"].map((name) => this.#values(name, this.state.channel));
+    const flow = new Flow(u, v, this.layer.shape);
     const advance = () => {
       if (this.flow !== flow) return;
       flow.advance();
