@@ -38,10 +38,10 @@ class Precision:
 
 FLOAT32 = Precision("float32", TOLERANCE, 1.0)
 # Random weights tell classes apart by less than trained ones, so rounding changes more labels. Measured with ResNet32
-# and cifar10-global: bf16 differs by up to 0.004 and keeps at least 95 % of the labels, int8 by 0.039 and 58 %. Chance
+# and cifar10-global: bf16 differs by up to 0.004 and keeps at least 95 % of the labels, int8 by 0.016 and 64 %. Chance
 # keeps 10 %.
 BF16 = Precision("bf16", 0.02, 0.85)
-INT8 = Precision("int8", 0.1, 0.4)
+INT8 = Precision("int8", 0.05, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
