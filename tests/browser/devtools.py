@@ -107,6 +107,8 @@ def open_page(browser: str, profile: Path) -> Iterator[Page]:
         "--disable-dev-shm-usage",
         "--no-first-run",
         "--window-size=1280,1400",
+        "--use-fake-device-for-media-stream",  # a camera with a moving pattern, which needs no permission
+        "--use-fake-ui-for-media-stream",
         "--remote-debugging-port=0",
         f"--user-data-dir={profile}",
     ]

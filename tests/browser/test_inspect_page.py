@@ -140,6 +140,16 @@ def test_a_drawn_digit_is_recognised(
     wait_for_label(page, digit)
 
 
+def test_a_picture_of_the_camera_is_classified(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    page.click("#camera")
+    page.wait_for("document.getElementById('video').videoWidth > 0")
+    page.click("#shoot")
+    page.wait_for("document.getElementById('preview').alt === 'your picture camera.jpg'")
+    page.wait_for("document.getElementById('status').textContent.startsWith('cifar10-global: ')")
+    assert page.evaluate("document.getElementById('video').srcObject.active") is False
+
+
 def test_two_models_are_compared(open_at: Callable[..., Page]) -> None:
     page = open_at("model=cifar10-global&other=cifar10-resnet32&sample=frog")
     page.wait_for("document.querySelectorAll('.answer').length === 2")
@@ -333,6 +343,28 @@ def test_a_server_that_is_gone_has_a_message_and_a_second_try(open_at: Callable[
         wait_for_label(page, "3")
     page.evaluate("document.getElementById('reset').click()")
     assert page.wait_for(f"{MESSAGE}.includes('does not answer') && {MESSAGE}").endswith("Try again")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "message"),
+    [
+        ("not_ready", 503, "The server is about to stop"),
+        ("overloaded", 503, "The server is busy"),
+        ("deadline_exceeded", 504, "The server ran out of time"),
+        ("internal_error", 500, "The server failed on this picture"),
+    ],
+)
+def test_trouble_of_the_server_has_a_clear_message(
+    code: str, status: int, message: str, open_at: Callable[..., Page]
+) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    body = json.dumps({"error": {"code": code, "message": "..."}})
+    page.evaluate(
+        f"window.fetch = () => Promise.resolve(new Response({json.dumps(body)}, {{ status: {status} }})); "
+        "document.getElementById('other').dispatchEvent(new Event('change'))"
+    )
+    assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith(message)
 
 
 def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp_path: Path) -> None:
