@@ -11,18 +11,21 @@ from starlette.middleware.cors import CORSMiddleware
 from pdeinfer import __version__
 from serving.engine.models import Expected, Models
 from serving.http import admin, classify, health, inspect, models
+from serving.http.admission import Admission
 from serving.http.body import ImageRoute
 from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
 from serving.http.inspect_page import FILES, add_inspect_page
 from serving.http.inspect_page import PATH as PAGE
 from serving.http.openapi import complete_document
+from serving.http.pace import Pace
 from serving.http.page import ASSETS, add_page
 from serving.http.state import ChangeModel, ReadMetrics
 from serving.http.v2 import infer
 from serving.http.v2.routes import ROUTERS as V2_ROUTERS
 from serving.middleware.body_limit import BodyLimit
 from serving.middleware.disconnect import CancelOnDisconnect
+from serving.middleware.error_shape import ErrorShape
 from serving.middleware.head import HeadAsGet
 from serving.middleware.observation import Observation
 from serving.middleware.security import ApiKeys, SecurityHeaders
@@ -53,6 +56,7 @@ def create_app(
         served = Models(settings)
         await served.load(expected)
         app.state.models = served
+        app.state.admission = Admission(served, pace)
         app.state.change_model = change_model or served.change
         app.state.read_metrics = read_metrics
         try:
@@ -77,7 +81,8 @@ def create_app(
     app.state.settings = settings
     keys = _keys(settings)
     budget = ByteBudget(settings.max_total_bytes)
-    add_error_handlers(app)
+    pace = Pace()
+    add_error_handlers(app, pace)
     _add_routes(app, settings, budget)
     operations = {
         classify.PATH: classify.OPERATION,
@@ -102,6 +107,7 @@ def create_app(
             ),
             expose_headers=("Inference-Header-Content-Length", "Retry-After", "X-Request-Id"),
         )
+    app.add_middleware(ErrorShape)
     app.add_middleware(Observation, access_log=settings.access_log)
     app.add_middleware(SecurityHeaders)
     return app

@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="seconds that an idle connection stays open; choose more than the proxy in front does",
     )
+    max_connections: int = Field(
+        default=1024, ge=1, le=1_000_000, description="most connections of a worker at a time; more get a 503"
+    )
+    max_head_bytes: int = Field(
+        default=16 * 2**10, ge=1024, le=2**20, description="largest head of a request, its line and headers; then a 431"
+    )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
         default=96 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"

@@ -89,6 +89,11 @@ class ServedModel:
             blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
             self.predictor.predict_proba(blank)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue has no room for another image."""
+        return self._admitted >= self._max_queue
+
     async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
         """Return the probabilities, float32 (N, classes), of images in the network's shape.
 

@@ -17,8 +17,8 @@ from serving.http.state import models_of, settings_of
 
 T = TypeVar("T")
 
-# A larger body is parsed in a thread, where it does not hold up other requests.
-PARSED_AT_ONCE = 32 * 2**10
+# What is larger is parsed in a thread, where it does not hold up other requests.
+PARSED_AT_ONCE = 4 * 2**10
 
 Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
 
@@ -77,8 +77,12 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
     return body, deadline
 
 
-async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes) -> T:
-    """Return `function(body)`, computed in a thread if the body is large."""
-    if len(body) <= PARSED_AT_ONCE:
+async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes, size: int | None = None) -> T:
+    """Return `function(body)`, computed in a thread if there is much to parse.
+
+    Args:
+        size: the bytes to parse; None: all.
+    """
+    if (len(body) if size is None else size) <= PARSED_AT_ONCE:
         return function(body)
     return await threads.run(function, body)

@@ -7,6 +7,10 @@ from serving.http.errors import ApiError
 
 # zlib's `wbits` by the name of the encoding. HTTP's "deflate" is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+# Random bytes and photographs hardly compress, text tenfold; blank pixels and JSON of zeros a thousandfold. Beyond the
+# first megabytes, only an attack needs more than this ratio.
+MAX_RATIO = 100
+ANY_RATIO_BYTES = 4 * 2**20
 _REFUSED = re.compile(r"q=0(\.0*)?")
 _LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 
@@ -15,8 +19,9 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Inflate a request body with this Content-Encoding, in at most `max_bytes` of memory.
 
     Raises:
-        ApiError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`; or the body is
-            damaged, cut off, or goes on after its end.
+        ApiError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`, or more than
+            ANY_RATIO_BYTES and than MAX_RATIO times the body; or the body is damaged, cut off, or goes on after its
+            end.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -25,13 +30,14 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
         raise ApiError(
             "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
         )
+    max_bytes = min(max_bytes, max(ANY_RATIO_BYTES, MAX_RATIO * len(body)))
     inflater = zlib.decompressobj(_FORMATS[encoding])
     try:
         content = inflater.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise ApiError("invalid_compression", f"the body is not {encoding} data: {error}") from error
     if len(content) > max_bytes:
-        raise ApiError("body_too_large", f"an inflated request body may have at most {max_bytes} bytes")
+        raise ApiError("body_too_large", f"these {len(body)} bytes may inflate to at most {max_bytes} bytes")
     if not inflater.eof or inflater.unused_data:
         problem = "goes on after its end" if inflater.eof else "is cut off"
         raise ApiError("invalid_compression", f"the {encoding} data of the body {problem}")

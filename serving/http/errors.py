@@ -1,5 +1,6 @@
 """Error responses: `{"error": {"code": ..., "message": ...}}`, and `{"error": message}` under /v2."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -12,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
-from serving.errors import ServingError
+from serving.errors import OverloadedError, ServingError
+from serving.http.pace import Pace
 from serving.telemetry.metrics import REJECTED
 
 # The status of every error code.
@@ -45,7 +47,10 @@ STATUSES = {
     "deadline_exceeded": 504,
 }
 _IMAGE_CODES = {ImageTooLargeError: "image_too_large", ImageTooCostlyError: "image_too_costly"}
-_HEADERS = {"overloaded": {"Retry-After": "1"}, "unauthorized": {"WWW-Authenticate": "Bearer"}}
+_HEADERS = {
+    "overloaded": {"Retry-After": "1", "Connection": "close"},
+    "unauthorized": {"WWW-Authenticate": "Bearer"},
+}
 
 
 class ApiError(ServingError):
@@ -82,10 +87,13 @@ def code_of(error: ImageError | ServingError) -> str:
 
 def error_response(scope: Scope, code: str, message: str) -> Response:
     """Return the response for an error of this server, in the shape that the request's protocol uses."""
-    return _response(scope, STATUSES[code], code, message, _HEADERS.get(code))
+    return shaped_response(scope, STATUSES[code], code, message, _HEADERS.get(code))
 
 
-def _response(scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def shaped_response(
+    scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response in the shape that the request's protocol uses, for an error that may have no entry here."""
     REJECTED.labels(code).inc()
     is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
     # ASCII only: a message may quote text that is not valid Unicode.
@@ -93,14 +101,20 @@ def _response(scope: Scope, status: int, code: str, message: str, headers: Mappi
     return Response(content, status, headers, "application/json")
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Turn expected exceptions into error responses; `serving.middleware.observation` handles the others."""
+def add_error_handlers(app: FastAPI, pace: Pace) -> None:
+    """Turn expected exceptions into error responses; `serving.middleware.observation` handles the others.
+
+    Args:
+        pace: of the refusals.
+    """
 
     @app.exception_handler(ServingError)
     async def serving_error(request: Request, error: ServingError) -> Response:
         # The frames of its traceback hold the body, and in the end the error itself: only the garbage collector would
         # free them. (Starlette does the same from 1.10.)
         error.__traceback__ = None
+        if isinstance(error, OverloadedError):
+            await asyncio.sleep(pace.delay())
         return error_response(request.scope, error.code, str(error))
 
     @app.exception_handler(HTTPException)
@@ -109,7 +123,7 @@ def add_error_handlers(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"  # by `serving.middleware.head`
-        return _response(request.scope, error.status_code, code, error.detail, headers)
+        return shaped_response(request.scope, error.status_code, code, error.detail, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def client_disconnected(request: Request, __: ClientDisconnect) -> Response:

@@ -12,6 +12,10 @@ from serving.http.schemas import MAX_FILENAME, PARAMETERS
 MAX_FIELDS = 32  # parts that are not images
 MAX_FIELD_BYTES = 8 * 2**10
 MAX_HEADER_BYTES = 16 * 2**10  # a filename* of MAX_FILENAME characters fits
+MAX_ALL_HEADER_BYTES = 256 * 2**10
+MAX_BOUNDARY = 70  # by RFC 2046
+# A search in all of a large body, within one call into C, would hold up the other threads.
+PIECE_BYTES = 2**20
 # RFC 2046 allows white space between a boundary and the end of its line. The parser reads it byte by byte.
 _MAX_PADDING = 64
 
@@ -27,30 +31,33 @@ class _Parts:
     def __init__(self) -> None:
         self.parts: list[tuple[dict[bytes, bytes], bytes]] = []
         self.is_complete = False
-
-    # The parser gets the whole body at once, so each callback has all of a name, a value or a content.
+        self.header_bytes = 0
 
     def on_part_begin(self) -> None:
         self._headers: dict[bytes, bytes] = {}
-        self._content = b""
+        self._content: list[bytes] = []
 
     def on_header_begin(self) -> None:
         self._name = self._value = b""
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._name = data[start:end].lower()
+        self._name += data[start:end].lower()
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value = data[start:end]
+        self._value += data[start:end]
 
     def on_header_end(self) -> None:
         self._headers[self._name] = self._value
+        self.header_bytes += len(self._name) + len(self._value)
+        if self.header_bytes > MAX_ALL_HEADER_BYTES:
+            raise FormParserError(f"expected at most {MAX_ALL_HEADER_BYTES} bytes of headers in all parts")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._content = data[start:end]
+        self._content.append(data[start:end])
 
     def on_part_end(self) -> None:
-        self.parts.append((self._headers, self._content))
+        self.parts.append((self._headers, b"".join(self._content)))
+        self._content.clear()
 
     def on_end(self) -> None:
         self.is_complete = True
@@ -87,8 +94,9 @@ def parse_form(body: bytes, boundary: bytes, max_images: int) -> list[tuple[str 
 
 def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[bytes, bytes], bytes]]:
     """Return the headers and the content of every part."""
-    if not boundary:
-        raise ApiError("invalid_form", "expected a boundary in the content type multipart/form-data, got none")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+        expected = f"expected a boundary of 1 to {MAX_BOUNDARY} characters in the content type multipart/form-data"
+        raise ApiError("invalid_form", f"{expected}, got {len(boundary)}")
     _limit_work(body, b"\r\n--" + boundary, max_images)
     parts = _Parts()
     try:
@@ -106,7 +114,8 @@ def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[byt
             },
             max_header_size=MAX_HEADER_BYTES,
         )
-        parser.write(body)
+        for start in range(0, len(body), PIECE_BYTES):
+            parser.write(body[start : start + PIECE_BYTES])
     except FormParserError as error:
         raise ApiError("invalid_form", f"the form is malformed: {error}") from error
     if not parts.is_complete:
@@ -122,7 +131,7 @@ def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
     """
     position = -1
     for _ in range(max_images + MAX_FIELDS + 2):
-        position = body.find(delimiter, position + 1)
+        position = _find(body, delimiter, position + 1)
         if position < 0:
             return
         start = position + len(delimiter)
@@ -131,6 +140,15 @@ def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
             raise ApiError("invalid_form", "the form is malformed: too much white space after a boundary")
     message = f"a form may hold at most {max_images} images and {MAX_FIELDS} other fields"
     raise ApiError("too_many_images", message)
+
+
+def _find(body: bytes, wanted: bytes, start: int) -> int:
+    while start < len(body):
+        found = body.find(wanted, start, start + PIECE_BYTES + len(wanted))
+        if found >= 0:
+            return found
+        start += PIECE_BYTES
+    return -1
 
 
 def _names(disposition: bytes) -> tuple[str, str, bool]:

@@ -1,31 +1,86 @@
-"""uvicorn's HTTP protocol, with limits on request heads and slow clients, and with fewer system calls."""
+"""uvicorn's HTTP protocol, with limits on connections, heads and slow clients, and with fewer system calls."""
 
 import asyncio
 import json
+import select
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from serving.http.parser import HttpParser
 
-MAX_HEAD_BYTES = 64 * 2**10
+MAX_HEADERS = 100  # each takes hundreds of bytes of memory, however short it is
 HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to read an answer
-MAX_PIPELINED = 64  # requests that wait for earlier ones of their connection; each takes kilobytes
+LINGER_SECONDS = 1.0  # for a client to read its last answer, before unread bytes of its own reset the connection
+QUIET_SECONDS = 0.5  # without a byte; then a connection without a request is closed when the server stops
+_POLL_SECONDS = 0.05
+
+# Requests that wait for earlier ones of their connection: of one connection, and of all. Each takes kilobytes.
+MAX_PIPELINED = 64
+MAX_ALL_PIPELINED = 1024
 
 
-def _answer(status: HTTPStatus, code: str, message: str) -> bytes:
-    body = json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":"))
-    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-    return f"HTTP/1.1 {status} {status.phrase}\r\n{head}\r\n\r\n{body}".encode()
+def error_answer(status: HTTPStatus, body: object, *headers: str) -> bytes:
+    """Return an answer that is sent without the application, after which the connection closes."""
+    content = json.dumps(body, separators=(",", ":"))
+    lines = ("content-type: application/json", f"content-length: {len(content)}", "connection: close", *headers)
+    return "\r\n".join((f"HTTP/1.1 {status} {status.phrase}", *lines, "", content)).encode()
 
 
-# Answers to requests that never reach the application.
-_MALFORMED = _answer(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
-_TOO_LARGE = _answer(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "the headers of a request are too large"
+def _error(status: HTTPStatus, code: str, message: str, *headers: str) -> bytes:
+    return error_answer(status, {"error": {"code": code, "message": message}}, *headers)
+
+
+_MALFORMED = _error(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
+_TOO_LARGE = _error(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "headers_too_large",
+    "the headers of a request are too many or too large",
 )
+_TOO_MANY = _error(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "overloaded",
+    "the server has too many connections: try again later",
+    "retry-after: 1",
+)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Takes the method, the path, the query and the headers of a request that may start. Returns the answer that refuses it
+# and how many seconds later it is sent, or None.
+Admission: TypeAlias = Callable[[bytes, str, bytes, list[tuple[bytes, bytes]]], tuple[bytes, float] | None]
+
+
+class Connections(ServerState):
+    """The state that uvicorn's connections share, with the limits on all of them.
+
+    Args:
+        max_connections: the most at a time.
+        max_head_bytes: of the head of one request.
+        admission: refuses requests by their heads.
+
+    Attributes:
+        pipelined: the number of requests that wait for earlier ones of their connections.
+        draining: whether connections close after their next answers.
+    """
+
+    def __init__(self, max_connections: int, max_head_bytes: int, admission: Admission = lambda *_: None) -> None:
+        super().__init__()
+        self.max_connections = max_connections
+        self.max_head_bytes = max_head_bytes
+        self.admission = admission
+        self.pipelined = 0
+        self.draining = False
+
+    def drain(self) -> None:
+        """Close every connection after its next answer, or after those that it waits for."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()  # type: ignore[union-attr]  # all are of LimitedProtocol
 
 
 class JoinedWrites:
@@ -47,6 +102,11 @@ class JoinedWrites:
             self._loop.call_soon(self._send)
         self._written.append(data)
 
+    def write_eof(self) -> None:
+        self._send()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
     def close(self) -> None:
         self._send()
         self._transport.close()
@@ -62,87 +122,266 @@ class JoinedWrites:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Closes connections that abuse HTTP.
+    """Answers requests in their order, and closes connections that abuse HTTP.
 
-    It closes a connection if the head of a request is too large or arrives too slowly, if trailers or chunk extensions
-    are too large, if more requests are pipelined than any client needs, or if the client does not read the answers.
+    It answers 503 to a connection too many, 431 to a head that is too large, and 400 to what is not HTTP, after the
+    requests before it. It closes a connection if a head arrives too slowly, if trailers or chunk extensions are too
+    large, if more requests are pipelined than any client needs, or if the client does not read the answers.
+
+    Args:
+        server_state: shared with the other connections of the server.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    server_state: Connections
+
+    def __init__(self, config: Any, server_state: Connections, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, server_state, *args, **kwargs)
         self.parser = HttpParser(self)  # type: ignore[assignment]
         self._bytes_beside_body = 0  # since the last byte of a body
+        self._head_bytes = 0
+        self._is_too_large = False
+        self._ignores_input = False
+        self._is_half_closed = False
+        self._last_answer: bytes | None = None  # for what follows the requests that are being answered
+        self._previous: RequestResponseCycle | None = None  # the request before `self.cycle`
+        self._pipelined = 0
+        self._active_at = 0.0
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # pause writing until everything is sent
         self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
-        self._start_head_timer()
+        self._active_at = self.loop.time()
+        excess = len(self.connections) - self.server_state.max_connections
+        if excess > self.server_state.max_connections:
+            self.transport.abort()
+        elif excess > 0:
+            self._finish(_TOO_MANY)
+        else:
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
-        self._stop_send_timer()
+        for timer in (self._head_timer, self._send_timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._send_timer = self._end_timer = None
         self.parser.close()  # type: ignore[attr-defined]
         super().connection_lost(exc)
+        # What waits here refers back to the connection. Only the garbage collector would free them, much later.
+        self.pipeline.clear()
+        self._count_pipelined()
+        self.cycle = self._previous = self.scope = self.headers = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._send_timer = self.loop.call_later(SEND_TIMEOUT, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._stop_send_timer()
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._ignores_input:
+            return
+        self._active_at = self.loop.time()
         self._bytes_beside_body += len(data)
         super().data_received(data)
-        if len(self.pipeline) > MAX_PIPELINED:
+        self._count_pipelined()
+        if len(self.pipeline) > MAX_PIPELINED or self.server_state.pipelined > MAX_ALL_PIPELINED:
             self.pipeline.clear()
             self.transport.close()
-        if self._bytes_beside_body > MAX_HEAD_BYTES and not self.transport.is_closing():
-            if self._is_idle:
-                self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        if self._bytes_beside_body > self.server_state.max_head_bytes and not self._ignores_input:
+            self._is_too_large = True
+            self._refuse_input()
         # Bytes between requests, such as an empty line, start no request, but they cancel uvicorn's own timeout.
-        if self._head_timer is None and self._is_idle and not self.transport.is_closing():
+        if self._head_timer is None and self._is_idle and not (self._ignores_input or self.transport.is_closing()):
             self._start_head_timer()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer the requests that came before the end of the client's bytes, and close the connection after them."""
+        if self.cycle is not None and self.cycle.more_body and self.pipeline:
+            self._drop_last()
+        if self._is_idle or self.cycle.more_body or self.transport.is_closing():
+            self.transport.close()  # it sends what was joined
+            return False
+        self._ignores_input = self._is_half_closed = True
+        if self._last_answer is None:
+            self.cycle.keep_alive = False
+        self._end_timer = self.loop.call_later(_POLL_SECONDS, self._watch_half_closed, True)
+        return True
+
     def send_400_response(self, _: str) -> None:
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
-            self.transport.write(_MALFORMED)
-        self.transport.close()
+        self._refuse_input()
+
+    def drain(self) -> None:
+        """Close the connection after the next answer, or after those that it waits for."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        if self._ignores_input and self._is_idle:
+            return  # its last answer is being sent
+        if self._is_idle:
+            self._close_when_quiet()
+        else:
+            super().shutdown()
 
     def on_message_begin(self) -> None:
+        if self._ignores_input:
+            raise httptools.HttpParserError("nothing more is read from this connection")
+        self._head_bytes = 0
         if self._head_timer is None:
             self._start_head_timer()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + len(": \r\n"))
+        if len(self.headers) == MAX_HEADERS:
+            self._is_too_large = True
+            raise httptools.HttpParserError("too many headers")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stop_head_timer()
+        previous = self.cycle
+        if self._is_idle and (refusal := self._refusal()):
+            self._refuse(*refusal)
+            return
         super().on_headers_complete()
+        self._previous = previous
+        if self.server_state.draining:
+            if previous is not None and not previous.response_started:  # this request comes with it
+                previous.keep_alive = True
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._bytes_beside_body = 0
-        super().on_body(body)
+        if not self._ignores_input:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._bytes_beside_body = 0
-        super().on_message_complete()
+        if not self._ignores_input:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._count_pipelined()
+        self._active_at = self.loop.time()
+        if self._last_answer is not None and self._is_idle:
+            self._finish(self._last_answer)
 
     @property
     def _is_idle(self) -> bool:
         """Whether no request is being answered on this connection."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.server_state.max_head_bytes:
+            self._is_too_large = True
+            raise httptools.HttpParserError("the head is too large")
+
+    def _count_pipelined(self) -> None:
+        self.server_state.pipelined += len(self.pipeline) - self._pipelined
+        self._pipelined = len(self.pipeline)
+
+    def _refusal(self) -> tuple[bytes, float] | None:
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            return None
+        path = (url.path or b"").decode("ascii", "replace")
+        return self.server_state.admission(self.parser.get_method(), path, url.query or b"", self.headers)
+
+    def _refuse(self, answer: bytes, delay: float) -> None:
+        """Answer a request by its head: neither the application nor the memory gets its body."""
+        self._ignores_input = True
+        self.flow.pause_reading()
+        self._end_timer = self.loop.call_later(delay, self._finish, answer)
+
+    def _refuse_input(self) -> None:
+        """Answer what is not HTTP, or too large, after the requests before it."""
+        if self._ignores_input or self.transport.is_closing():
+            return
+        self._stop_head_timer()
+        self._ignores_input = True
+        answer = _TOO_LARGE if self._is_too_large else _MALFORMED
+        if not self._is_idle and self.cycle.more_body:  # the error is in its own body or trailers
+            if self.pipeline:
+                self._drop_last()
+            elif self.cycle.response_started:
+                self.transport.close()
+                return
+            else:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+                self._finish(answer)
+                return
+        if self._is_idle:
+            self._finish(answer)
+        else:
+            self._last_answer = answer
+
+    def _drop_last(self) -> None:
+        """Forget the last request, which waits for others and will never be complete."""
+        self.pipeline.popleft()
+        self._count_pipelined()
+        self.cycle = self._previous  # type: ignore[assignment]
+
+    def _finish(self, answer: bytes) -> None:
+        """Send the last answer, and close once the client has closed or had time to read it."""
+        if self.transport.is_closing():
+            return
+        self._ignores_input = True
+        self.transport.write(answer)
+        if self._is_half_closed:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _watch_half_closed(self, is_first: bool = False) -> None:
+        """Disconnect a client that has left, which looks like one that will send nothing more until it is written to.
+
+        A client that left answers the interim response with a reset, which shows without reading.
+        """
+        if self._is_idle or self.transport.is_closing():
+            return
+        if is_first and self.cycle.scope["http_version"] == "1.1" and not self.cycle.response_started:
+            self.transport.write(_CONTINUE)
+        elif self._poll(0):
+            self.transport.abort()
+            return
+        self._end_timer = self.loop.call_later(_POLL_SECONDS, self._watch_half_closed)
+
+    def _close_when_quiet(self) -> None:
+        """Close an idle connection, unless a request is on its way."""
+        if not self._is_idle or self._ignores_input or self.transport.is_closing():
+            return
+        if self.loop.time() < self._active_at + QUIET_SECONDS or self._poll(select.POLLIN):
+            self._end_timer = self.loop.call_later(_POLL_SECONDS, self._close_when_quiet)
+        else:
+            self.transport.close()
+
+    def _poll(self, events: int) -> bool:
+        """Return whether the socket has one of the events, or has been reset."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), events)
+        return bool(poll.poll(0))
+
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
-
-    def _stop_send_timer(self) -> None:
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -1,8 +1,6 @@
 """Gives every request an id, counts and times it, and logs the server's own faults."""
 
 import logging
-import re
-import secrets
 import time
 from typing import Any
 
@@ -10,13 +8,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.errors import error_response
+from serving.http.request_id import request_id_for
 from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
 
 access_logger = logging.getLogger("serving.access")
 logger = logging.getLogger(__name__)
-
-_WELL_FORMED_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Observation:
@@ -35,8 +32,7 @@ class Observation:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        sent_id = Headers(scope=scope).get("x-request-id", "")
-        current_id = sent_id if _WELL_FORMED_ID.fullmatch(sent_id) else secrets.token_hex(16)
+        current_id = request_id_for(Headers(scope=scope).get("x-request-id", ""))
         request_id.set(current_id)
         status: int | None = None
 

@@ -22,8 +22,9 @@ from starlette.concurrency import run_in_threadpool
 from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
-from serving.http.protocol import LimitedProtocol
+from serving.http.protocol import Connections, LimitedProtocol
 from serving.process.ending import Ending
+from serving.process.listening import accept_waiting
 from serving.process.membership import Membership
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
@@ -41,8 +42,16 @@ Started: TypeAlias = Callable[[], Awaitable[None]]
 class Server(uvicorn.Server):
     """uvicorn's server, which reports "not ready" for a while before it stops accepting requests, and ends in time."""
 
-    def __init__(self, config: uvicorn.Config, models: Models, settings: Settings, started: Started) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        models: Models,
+        connections: Connections,
+        settings: Settings,
+        started: Started,
+    ) -> None:
         super().__init__(config)
+        self.server_state: Connections = connections
         self._models = models
         self._settings = settings
         self._started = started
@@ -56,6 +65,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
         self._ending.end_within(seconds_to_stop(sig, self._settings) + LEEWAY_SECONDS)
+        self.server_state.drain()
         if sig == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
             super().handle_exit(sig, frame)
         else:
@@ -65,6 +75,10 @@ class Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await accept_waiting(sockets or [])
+        await super().shutdown(sockets)
 
 
 def seconds_to_stop(number: int, settings: Settings) -> float:
@@ -93,6 +107,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
     _return_freed_memory()
+    _allow_open_files(2 * settings.max_connections)  # as many again for those that are refused
     configure_tracing()
     if membership is None:
         app = create_app(settings)
@@ -125,7 +140,8 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
-            server = Server(config, models, settings, started)
+            connections = Connections(settings.max_connections, settings.max_head_bytes, app.state.admission)
+            server = Server(config, models, connections, settings, started)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
                 signal.signal(number, server.handle_exit)
             await server.serve([listening])
@@ -158,3 +174,16 @@ def _return_freed_memory() -> None:
     m_mmap_threshold = -3  # of malloc.h: allocations of at least this size are mapped, and unmapped when freed
     with suppress(AttributeError, OSError):  # musl has no mallopt
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the limit on open files, often 1024, as far as the system allows it."""
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + 512  # beside connections
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

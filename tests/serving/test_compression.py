@@ -5,9 +5,10 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from serving.http.compression import accepted_encoding, compress, inflate
+from serving.http.compression import ANY_RATIO_BYTES, MAX_RATIO, accepted_encoding, compress, inflate
 from serving.http.errors import ApiError
 
 CONTENT = b"The quick brown fox" * 100
@@ -101,3 +102,16 @@ def test_other_programs_can_inflate_responses(encoding: str) -> None:
     inflate_elsewhere = gzip.decompress if encoding == "gzip" else zlib.decompress
 
     assert inflate_elsewhere(compress(CONTENT, encoding)) == CONTENT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_body_that_inflates_too_much_is_rejected_beyond_the_first_megabytes(encoding: str) -> None:
+    blank = compress(bytes(ANY_RATIO_BYTES), encoding)
+    bomb = compress(bytes(ANY_RATIO_BYTES + 1), encoding)
+    noise = np.random.default_rng(0).bytes(ANY_RATIO_BYTES // 50)
+
+    assert len(inflate(blank, encoding, 2**30)) == ANY_RATIO_BYTES > MAX_RATIO * len(blank)
+    assert len(inflate(compress(noise + bytes(ANY_RATIO_BYTES), encoding), encoding, 2**30)) > ANY_RATIO_BYTES
+    with pytest.raises(ApiError) as caught:
+        inflate(bomb, encoding, 2**30)
+    assert caught.value.code == "body_too_large"

@@ -112,6 +112,7 @@ def test_a_full_queue_refuses_at_once_and_admitted_requests_are_answered(
 
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
+        assert refused.headers["connection"] == "close"
         assert refused.json()["error"]["code"] == "overloaded"
         assert [response.result().status_code for response in admitted] == [200] * 4
         assert client.post("/classify", content=image, headers=PNG).status_code == 200

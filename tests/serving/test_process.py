@@ -19,7 +19,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serving.http.protocol import MAX_HEAD_BYTES
 from serving.middleware.body_limit import LINGER_SECONDS
 from serving.process.worker import _return_freed_memory, stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
@@ -234,13 +233,13 @@ def test_after_sigterm_it_is_not_ready_but_answers_for_the_drain_seconds(
 
 def test_endless_headers_are_431(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 2 * MAX_HEAD_BYTES)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"a" * 32_768)
         status, headers, body = read_response(connection)
     assert (status, headers["connection"]) == (431, "close")
     assert json.loads(body)["error"]["code"] == "headers_too_large"
 
 
-def test_endless_trailers_close_the_connection(server: Server) -> None:
+def test_endless_trailers_are_431_and_close_the_connection(server: Server) -> None:
     with server.connect() as connection, suppress(ConnectionError):
         connection.sendall(
             b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -248,6 +247,7 @@ def test_endless_trailers_close_the_connection(server: Server) -> None:
         )
         for number in range(100):
             connection.sendall(b"X-%d: %s\r\n" % (number, b"a" * 2000))
+        assert read_response(connection)[0] == 431
         assert connection.recv(1) == b""
 
 

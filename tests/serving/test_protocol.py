@@ -9,11 +9,10 @@ import httptools
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from serving.http import protocol
 from serving.http.parser import HttpParser
-from serving.http.protocol import JoinedWrites, LimitedProtocol
+from serving.http.protocol import Connections, JoinedWrites, LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # below asyncio's own limit on unsent bytes
@@ -29,7 +28,7 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
 
     config = uvicorn.Config(answer, http=LimitedProtocol, lifespan="off", log_config=None)
     config.load()
-    state = ServerState()
+    state = Connections(100, 16_384)
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
@@ -69,7 +68,7 @@ def test_a_connection_that_sends_an_incomplete_request_is_closed(
 
     config = uvicorn.Config(answer, http=LimitedProtocol, lifespan="off", log_config=None, timeout_keep_alive=1)
     config.load()
-    state = ServerState()
+    state = Connections(100, 16_384)
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
@@ -163,7 +162,7 @@ def test_a_closed_connection_is_freed_without_the_garbage_collector() -> None:
     config.load()
 
     async def closed_connection() -> weakref.ref[LimitedProtocol]:
-        connection = LimitedProtocol(config, ServerState(), {})
+        connection = LimitedProtocol(config, Connections(100, 16_384), {})
         connection.connection_made(Unconnected())
         connection.data_received(GET)
         await asyncio.sleep(0.01)

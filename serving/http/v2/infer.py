@@ -13,7 +13,7 @@ from serving.http.compression import accepted_encoding, compress
 from serving.http.openapi import reference, v2_error_answer
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
-from serving.http.v2.request import parse_request
+from serving.http.v2.request import json_length, parse_request
 from serving.http.v2.response import encode_response
 from serving.http.v2.routes import DEFAULT_ANSWER, NOT_FOUND, TAG
 from serving.http.v2.schemas import REQUEST_BODY, InferenceResponse
@@ -92,13 +92,9 @@ async def infer(request: Request, hold: Hold) -> Response:
     models, settings = models_of(request), settings_of(request)
     served = models.get(request.path_params["model"], request.path_params.get("version"))
     body, deadline = await read_body(request, hold)
-    parsing = partial(
-        parse_request,
-        header_length=request.headers.get("inference-header-content-length"),
-        spec=served.spec,
-        max_images=settings.max_images,
-    )
-    inference = await until(deadline, parse(models.threads, parsing, body))
+    header = request.headers.get("inference-header-content-length")
+    parsing = partial(parse_request, header_length=header, spec=served.spec, max_images=settings.max_images)
+    inference = await until(deadline, parse(models.threads, parsing, body, json_length(header, len(body))))
     del body  # free, unless the pixels are part of it
     probabilities = await served.infer(inference.pixels, deadline)
     content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)

@@ -7,6 +7,7 @@ Null means absent. Fields and parameters that the protocol leaves open are ignor
 
 import json
 import math
+import re
 import reprlib
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.http.errors import ApiError
+from serving.http.json_text import PARSED_WHOLE, PIECE_BYTES, cut
 
 INPUT_DATATYPE = "UINT8"
 
@@ -25,6 +27,10 @@ INPUT_DATATYPE = "UINT8"
 # its digits and some white space.
 _JSON_BYTES = 64 * 2**10
 _JSON_BYTES_PER_VALUE = 16
+
+_MAX_SPACE = 1024  # between the first brackets of long lists
+_MISSING_COMMA = re.compile(rb"\][^\],]|[^\[,]\[")
+_BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 
 _shortened = reprlib.Repr()  # quotes only the beginning of large values
 _shortened.maxlevel = 2
@@ -59,11 +65,15 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
     Raises:
         ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON than any request needs.
     """
-    json_length = _json_length(header_length, len(body))
+    length = json_length(header_length, len(body))
     max_length = _JSON_BYTES + _JSON_BYTES_PER_VALUE * max_images * spec.height * spec.width * spec.channels
-    if json_length > max_length:
-        raise ApiError("json_too_large", f"expected at most {max_length} bytes of JSON, got {json_length}")
-    request = _parse_json(body[:json_length])
+    if length > max_length:
+        raise ApiError("json_too_large", f"expected at most {max_length} bytes of JSON, got {length}")
+    text, parts = body[:length], {}
+    if length > PARSED_WHOLE:
+        cut_json = cut(text, PARSED_WHOLE)
+        text, parts = cut_json.text, cut_json.parts
+    request = _parse_json(text)
     request_id = request.get("id")
     if request_id is not None and type(request_id) is not str:
         _refuse("id", "a string", request_id)
@@ -72,7 +82,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
     shape = _shape(tensor.get("shape"), spec, max_images)
     if tensor.get("datatype") != INPUT_DATATYPE:
         _refuse(f"the datatype of {INPUT_NAME!r}", INPUT_DATATYPE, tensor.get("datatype"))
-    pixels = _pixels(tensor, shape, memoryview(body)[json_length:])
+    pixels = _pixels(tensor, shape, memoryview(body)[length:], parts)
 
     binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
     classification = None
@@ -89,7 +99,15 @@ def _refuse(what: str, expected: str, got: object) -> NoReturn:
     raise ApiError("invalid_request", f"{what}: expected {expected}, got {_shortened.repr(got)}")
 
 
-def _json_length(header_length: str | None, body_length: int) -> int:
+def json_length(header_length: str | None, body_length: int) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Args:
+        header_length: the header Inference-Header-Content-Length; None: absent.
+
+    Raises:
+        ApiError: `invalid_request` for a header that is not such a number.
+    """
     if header_length is None:
         return body_length
     if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
@@ -100,15 +118,19 @@ def _json_length(header_length: str | None, body_length: int) -> int:
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
+    request = _loads(text)
+    if type(request) is not dict:
+        _refuse("the request", "a JSON object", request)
+    return request
+
+
+def _loads(text: bytes) -> Any:
     try:
-        request = json.loads(text.decode(), parse_constant=_refuse_constant)
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ApiError("invalid_json", "the JSON of the request is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
         raise ApiError("invalid_json", f"the JSON of the request is not valid: {error}") from error
-    if type(request) is not dict:
-        _refuse("the request", "a JSON object", request)
-    return request
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -155,13 +177,18 @@ def _shape(shape: object, spec: InputSpec, max_images: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: memoryview) -> NDArray[np.uint8]:
+def _pixels(
+    tensor: dict[str, Any], shape: tuple[int, ...], binary: memoryview, parts: dict[str, memoryview]
+) -> NDArray[np.uint8]:
     size = math.prod(shape)
     declared = _parameters(tensor, repr(INPUT_NAME)).get("binary_data_size")
     if declared is None:
         if binary:
             _refuse("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
-        return np.frombuffer(_values(tensor.get("data"), shape), np.uint8).reshape(shape)
+        data = tensor.get("data")
+        long_array = parts.get(data) if isinstance(data, str) else None
+        values = _values(data, shape) if long_array is None else _long_values(long_array, shape)
+        return np.frombuffer(values, np.uint8).reshape(shape)
     if tensor.get("data") is not None:
         raise ApiError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
     if type(declared) is not int or declared != size:
@@ -185,11 +212,59 @@ def _values(data: object, shape: tuple[int, ...]) -> bytes:
                     f"the shape {list(shape)} says, got {got} in place of a list of {size}",
                 )
         values = list(chain.from_iterable(values))
+    return _to_bytes(values)
+
+
+def _long_values(text: memoryview, shape: tuple[int, ...]) -> bytes:
+    """Return the numbers of flat or nested lists that were cut out of the JSON, in row-major order.
+
+    Brackets and commas are compared with those of the shape; then the numbers are parsed in pieces.
+    """
+    size = math.prod(shape)
+    is_nested = bytes(text[1:_MAX_SPACE]).lstrip().startswith(b"[")
+    expected = _structure(shape if is_nested else (size,))
+    position, last, fits = 0, b"", True
+    for start in range(0, len(text), PIECE_BYTES):
+        compact = bytes(text[start : start + PIECE_BYTES]).translate(None, b" \t\r\n")
+        found = compact.translate(None, b"-+.0123456789eE")
+        fits = expected.startswith(found, position) and not _MISSING_COMMA.search(last + compact)
+        if not fits:
+            break
+        position += len(found)
+        last = compact[-1:] or last
+    if not fits or position < len(expected):
+        raise ApiError(
+            "invalid_request",
+            f"the data of {INPUT_NAME!r}: expected {size} integers from 0 to 255 in one list, or in lists nested as "
+            f"the shape {list(shape)} says",
+        )
+    parts = []
+    start = 0
+    while start < len(text):
+        piece = bytes(text[start : start + PIECE_BYTES])
+        if start + len(piece) < len(text):
+            piece = piece[: piece.rfind(b",")]
+            if not piece:
+                _refuse(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", "white space")
+        start += len(piece) + 1
+        parts.append(_to_bytes(_loads(b"[%b]" % piece.translate(_BRACKETS_TO_SPACES))))
+    return b"".join(parts)
+
+
+def _structure(shape: tuple[int, ...]) -> bytes:
+    """Return the brackets and commas of nested lists."""
+    structure = b""
+    for size in reversed(shape):
+        structure = b"[" + structure + (b"," + structure) * (size - 1) + b"]"
+    return structure
+
+
+def _to_bytes(values: list[Any]) -> bytes:
     # A bool is an int to Python, and bytes() would take it.
     if set(map(type, values)) == {int}:
         try:
             return bytes(values)
         except ValueError:
             pass
-    wrong = next(value for value in values if type(value) is not int or not 0 <= value <= 255)
+    wrong = next((value for value in values if type(value) is not int or not 0 <= value <= 255), "nothing")
     _refuse(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", wrong)

@@ -1,0 +1,66 @@
+"""Refuses requests by their heads while the queue of their model is full."""
+
+import re
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote
+
+from serving.engine.models import Models
+from serving.engine.served_model import ServedModel
+from serving.errors import OverloadedError, ServingError
+from serving.http.classify import PATH
+from serving.http.inspect import PATH as INSPECT_PATH
+from serving.http.pace import Pace
+from serving.http.protocol import error_answer
+from serving.http.request_id import request_id_for
+from serving.http.v2.infer import PATHS as V2_PATHS
+from serving.telemetry.metrics import REJECTED, REQUESTS
+
+_V2_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
+
+
+class Admission:
+    """Decides by the head of a request whether it may start.
+
+    Args:
+        models: the served models.
+        pace: of the refusals, also of those after the head.
+    """
+
+    def __init__(self, models: Models, pace: Pace) -> None:
+        self._models = models
+        self._pace = pace
+
+    def __call__(
+        self, method: bytes, path: str, query: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[bytes, float] | None:
+        """Return the answer to a request whose model's queue is full, and after how many seconds; None: it may start.
+
+        Args:
+            path: percent-encoded.
+            headers: their names in lower case.
+        """
+        if method != b"POST" or (found := self._find(unquote(path), query)) is None:
+            return None
+        route, model = found
+        if not model.is_full:
+            return None
+        error = OverloadedError()
+        REJECTED.labels(error.code).inc()
+        REQUESTS.labels(route, "503").inc()
+        body = {"error": str(error) if route in V2_PATHS else {"code": error.code, "message": str(error)}}
+        sent_id = next((value for name, value in headers if name == b"x-request-id"), b"")
+        identity = f"x-request-id: {request_id_for(sent_id.decode('latin-1'))}"
+        return error_answer(HTTPStatus.SERVICE_UNAVAILABLE, body, "retry-after: 1", identity), self._pace.delay()
+
+    def _find(self, path: str, query: bytes) -> tuple[str, ServedModel] | None:
+        """Return the route and the model of a request that classifies."""
+        try:
+            if path in (PATH, INSPECT_PATH):
+                name = dict(parse_qsl(query.decode("latin-1"))).get("model", self._models.default)
+                return (path, self._models.get(name)) if name else None
+            if found := _V2_PATH.fullmatch(path):
+                route = V2_PATHS[found["version"] is not None]
+                return route, self._models.get(found["model"], found["version"])
+        except ServingError:
+            pass  # the application answers that there is no such model
+        return None

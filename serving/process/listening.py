@@ -1,0 +1,49 @@
+"""Closes listening sockets without losing connections."""
+
+import asyncio
+import ctypes
+import select
+import socket
+import struct
+import sys
+from contextlib import suppress
+
+_MAX_SECONDS = 0.2
+
+_SO_ATTACH_FILTER = 26  # of Linux's asm-generic/socket.h
+# A classic BPF program that drops packets which open a connection: byte 13 of a TCP header has the flags.
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # if it is SYN alone,
+        (0x06, 0, 0, 0),  # drop the packet,
+        (0x06, 0, 0, 0xFFFFFFFF),  # otherwise take all of it
+    )
+)
+
+
+async def accept_waiting(listening: list[socket.socket]) -> None:
+    """Let the event loop accept the connections that wait on sockets which are about to be closed.
+
+    Closing a socket resets the connections that it has not accepted, although their clients may have sent requests.
+    Clients that connect from now on try again, and are refused once the socket is closed.
+    """
+    poll = select.poll()
+    for waiting in listening:
+        _stop_connecting(waiting)
+        poll.register(waiting.fileno(), select.POLLIN)
+    deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
+    while poll.poll(0) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0)
+
+
+def _stop_connecting(listening: socket.socket) -> None:
+    listening.listen(0)
+    if sys.platform.startswith("linux"):  # where one more connection would still be made
+        program = ctypes.create_string_buffer(_DROP_SYN)
+        with suppress(OSError):  # a sandbox forbids it
+            listening.setsockopt(
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
+            )

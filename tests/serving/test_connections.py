@@ -1,0 +1,323 @@
+"""Limits on connections and heads, the order of answers, half-closed and draining connections, on real sockets."""
+
+import asyncio
+import gc
+import json
+import socket
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from serving.http import protocol
+from serving.http.protocol import MAX_HEADERS, Connections, LimitedProtocol
+from tests.serving.raw_http import statuses
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+BODY_TO_COME = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"
+GARBAGE = b"\0garbage\r\n\r\n"
+SLOW_SECONDS = 0.15
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body, and answer with the path; /slow takes its time."""
+    while (message := await receive()).get("more_body", False):
+        pass
+    if message["type"] == "http.disconnect":
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(SLOW_SECONDS)
+    path = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(path))]})
+    await send({"type": "http.response.body", "body": path})
+
+
+class Running:
+    """A server on this event loop."""
+
+    def __init__(self, state: Connections, address: tuple[str, int]) -> None:
+        self.state = state
+        self.address = address
+        self._clients: list[asyncio.StreamWriter] = []
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.address)
+        self._clients.append(writer)
+        return reader, writer
+
+    async def exchange(self, sent: bytes, end: bool = False) -> bytes:
+        """Send the bytes, and return what comes back until the server closes."""
+        reader, writer = await self.connect()
+        writer.write(sent)
+        if end:
+            writer.write_eof()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        return answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+
+    async def close(self) -> None:
+        for writer in self._clients:
+            writer.transport.abort()
+        await wait_until(lambda: not self.state.connections)
+
+
+def serve(test: Callable[[Running], Awaitable[None]], app: App = application, **limits: Any) -> None:
+    """Run a test against a server, on the event loop that the server uses."""
+    state = Connections(**{"max_connections": 100, "max_head_bytes": 16_384, **limits})
+    config = uvicorn.Config(app, http=LimitedProtocol, lifespan="off", log_config=None)
+    config.load()
+
+    async def run() -> None:
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: LimitedProtocol(config, state, {}), "127.0.0.1", 0
+        )
+        server = Running(state, listening.sockets[0].getsockname())
+        try:
+            await test(server)
+        finally:
+            listening.close()
+            await server.close()
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run())
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_one_connection_too_many_gets_503_at_once_and_the_others_are_answered() -> None:
+    async def test(server: Running) -> None:
+        waiting = [await server.connect() for _ in range(3)]
+        await wait_until(lambda: len(server.state.connections) == 3)
+
+        refused = await server.exchange(b"")
+
+        assert statuses(refused) == [503]
+        assert b"\r\nretry-after: 1\r\n" in refused
+        assert b"\r\nconnection: close\r\n" in refused
+        assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+        for reader, writer in waiting:
+            writer.write(GET)
+            assert (await reader.readuntil(b"/plain")).startswith(b"HTTP/1.1 200")
+            writer.close()
+        await wait_until(lambda: not server.state.connections)
+        assert statuses(await server.exchange(GET, end=True)) == [200]
+
+    serve(test, max_connections=3)
+
+
+def test_connections_far_beyond_the_limit_are_not_kept_even_to_be_refused() -> None:
+    async def test(server: Running) -> None:
+        for _ in range(12):
+            await server.connect()
+        await asyncio.sleep(0.1)
+        assert len(server.state.connections) <= 6
+
+    serve(test, max_connections=3)
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([b"X-%d: 1" % number for number in range(MAX_HEADERS - 1)], 200),
+        ([b"X-%d: 1" % number for number in range(MAX_HEADERS + 1)], 431),
+        ([b"a:"] * 16_000, 431),
+        ([b"X: " + b"a" * 15_000], 200),
+        ([b"X: " + b"a" * 17_000], 431),
+        ([b"X: " + b"a" * 9_000] * 2, 431),
+        ([b"X: " + b"a" * 100_000], 431),
+    ],
+    ids=["most", "too many", "flood", "large", "too large", "two large", "huge"],
+)
+def test_heads_of_too_many_or_too_large_headers_are_431(lines: list[bytes], status: int) -> None:
+    async def test(server: Running) -> None:
+        head = b"\r\n".join([b"GET /plain HTTP/1.1", b"Host: x", *lines])
+        assert statuses(await server.exchange(head + b"\r\n\r\n", end=True)) == [status]
+        if status == 431:  # before the head is complete
+            assert statuses(await server.exchange(head + b"\r\n")) == [status]
+
+    serve(test)
+
+
+def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
+
+    async def test(server: Running) -> None:
+        answers = await asyncio.gather(*(server.exchange(SLOW + 15 * GET, end=True) for _ in range(3)))
+        assert sorted(len(statuses(answer)) for answer in answers)[-1] == 16
+        assert sum(len(statuses(answer)) for answer in answers) <= 16 + 16
+        await wait_until(lambda: not server.state.connections)
+        assert server.state.pipelined == 0
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (GET + GARBAGE, [200, 400]),
+        (SLOW + GARBAGE, [200, 400]),
+        (SLOW + GET + GARBAGE, [200, 200, 400]),
+        (SLOW + GARBAGE + b"\0" * 300_000, [200, 400]),
+        (SLOW + b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200, [200, 431]),
+        (SLOW + b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", [200, 400]),
+        (b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + GET, [400]),
+        (GARBAGE + GET, [400]),
+    ],
+    ids=[
+        *("answered", "being answered", "two", "much", "head too large"),
+        *("in the body of the next", "in its own body", "first"),
+    ],
+)
+@pytest.mark.parametrize("end", [False, True], ids=["open", "half-closed"])
+def test_what_is_not_http_is_refused_after_the_requests_before_it(sent: bytes, expected: list[int], end: bool) -> None:
+    async def test(server: Running) -> None:
+        assert statuses(await server.exchange(sent, end)) == expected
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [(GET, [200]), (SLOW + GET + GET, [200] * 3), (SLOW + BODY_TO_COME, [200]), (SLOW + b"GET /pl", [200])],
+    ids=["one", "pipelined", "then an incomplete body", "then an incomplete head"],
+)
+def test_a_half_closed_client_gets_the_answers_to_its_complete_requests(sent: bytes, expected: list[int]) -> None:
+    async def test(server: Running) -> None:
+        answer = await server.exchange(sent, end=True)
+        assert statuses(answer) == expected
+        await wait_until(lambda: not server.state.connections)
+
+    serve(test)
+
+
+def test_the_work_for_a_client_that_has_closed_its_connection_is_given_up() -> None:
+    """It ends like that of a half-closed client, but whoever sends to it is reset."""
+    gone = asyncio.Event()
+
+    async def wait_for_disconnect(_: Scope, receive: Receive, __: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    async def test(server: Running) -> None:
+        _, writer = await server.connect()
+        writer.write(GET)
+        await asyncio.sleep(0.05)
+        writer.close()
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+    serve(test, app=wait_for_disconnect)
+
+
+def test_a_refused_request_reaches_neither_the_application_nor_the_memory() -> None:
+    seen = []
+
+    def admit(method: bytes, path: str, query: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, float] | None:
+        seen.append((method, path, query, dict(headers)[b"host"]))
+        return (protocol._TOO_MANY, 0.1) if path == "/full" else None
+
+    async def unreachable(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["path"] != "/full"
+        await application(scope, receive, send)
+
+    async def test(server: Running) -> None:
+        head = b"POST /full?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        started = asyncio.get_running_loop().time()
+        whole, part = await asyncio.gather(
+            server.exchange(head % 3 + b"abc" + GET), server.exchange(head % 10**9 + bytes(200_000))
+        )
+        assert statuses(whole) == statuses(part) == [503]
+        assert asyncio.get_running_loop().time() - started >= 0.1
+        assert statuses(await server.exchange(GET, end=True)) == [200]
+        assert seen[0] == (b"POST", "/full", b"a=b", b"x")
+
+    serve(test, app=unreachable, admission=admit)
+
+
+def test_connections_close_after_their_next_answers_while_the_server_drains() -> None:
+    async def test(server: Running) -> None:
+        idle_reader, idle_writer = await server.connect()
+        idle_writer.write(GET)
+        await idle_reader.readuntil(b"/plain")
+        busy = asyncio.create_task(server.exchange(SLOW))
+        await asyncio.sleep(SLOW_SECONDS / 3)
+
+        server.state.drain()
+        idle_writer.write(GET)
+        answers = [await busy, await idle_reader.read(), await server.exchange(GET), await server.exchange(SLOW + GET)]
+
+        assert [statuses(answer) for answer in answers] == [[200], [200], [200], [200, 200]]
+        assert [answer.count(b"connection: close") for answer in answers] == [1] * 4
+
+    serve(test)
+
+
+def test_stopping_closes_idle_connections_only_when_no_request_is_on_its_way() -> None:
+    async def test(server: Running) -> None:
+        late_reader, late_writer = await server.connect()
+        idle_reader, _ = await server.connect()
+        await wait_until(lambda: len(server.state.connections) == 2)
+        started = asyncio.get_running_loop().time()
+
+        server.state.drain()
+        for connection in list(server.state.connections):
+            connection.shutdown()
+        await asyncio.sleep(protocol.QUIET_SECONDS / 2)
+        late_writer.write(GET)
+
+        assert statuses(await late_reader.read()) == [200]
+        assert await idle_reader.read() == b""
+        assert asyncio.get_running_loop().time() - started < protocol.QUIET_SECONDS + 2
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\na: b\r\n",
+        BODY_TO_COME,
+        SLOW + 10 * GET,
+        SLOW + BODY_TO_COME,
+        SLOW + GARBAGE,
+        GARBAGE,
+        b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 200,
+        BODY_TO_COME.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost"),
+    ],
+    ids=["nothing", "head", "body", "pipelined", "pipelined body", "answer and garbage", "garbage", "431", "upgrade"],
+)
+def test_a_lost_connection_is_freed_without_the_garbage_collector(sent: bytes) -> None:
+    async def test(server: Running) -> None:
+        async def lose() -> weakref.ref[LimitedProtocol]:
+            connection = socket.create_connection(server.address)
+            await wait_until(lambda: bool(server.state.connections))
+            lost = weakref.ref(next(iter(server.state.connections)))
+            connection.sendall(sent)
+            await asyncio.sleep(0.03)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
+            connection.close()
+            await wait_until(lambda: not server.state.connections and not server.state.pipelined)
+            await asyncio.sleep(1.5 * SLOW_SECONDS)
+            return lost
+
+        await lose()
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await lose())() is None
+        finally:
+            gc.enable()
+
+    serve(test)
