@@ -37,7 +37,9 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise ApiError("invalid_compression", f"the body is not {encoding} data: {error}") from error
     if len(content) > max_bytes:
-        raise ApiError("body_too_large", f"an inflated request body of {len(body)} bytes may have at most {max_bytes} bytes")
+        raise ApiError(
+            "body_too_large", f"an inflated request body of {len(body)} bytes may have at most {max_bytes} bytes"
+        )
     if not inflater.eof or inflater.unused_data:
         problem = "goes on after its end" if inflater.eof else "is cut off"
         raise ApiError("invalid_compression", f"the {encoding} data of the body {problem}")

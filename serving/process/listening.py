@@ -8,7 +8,8 @@ import struct
 import sys
 from contextlib import suppress
 
-_MAX_SECONDS = 0.2
+_QUIET_SECONDS = 0.1  # for connections that are half made
+_MAX_SECONDS = 2.0
 
 _SO_ATTACH_FILTER = 26  # of Linux's asm-generic/socket.h
 # A classic BPF program that drops packets which open a connection: byte 13 of a TCP header has the flags.
@@ -34,9 +35,13 @@ async def accept_waiting(listening: list[socket.socket]) -> None:
     for waiting in listening:
         _stop_connecting(waiting)
         poll.register(waiting.fileno(), select.POLLIN)
-    deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
-    while poll.poll(0) and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _MAX_SECONDS
+    quiet_at = loop.time() + _QUIET_SECONDS
+    while loop.time() < min(quiet_at, deadline):
+        if poll.poll(0):
+            quiet_at = loop.time() + _QUIET_SECONDS
+        await asyncio.sleep(_QUIET_SECONDS / 20)
 
 
 def _stop_connecting(listening: socket.socket) -> None:

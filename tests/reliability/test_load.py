@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +91,59 @@ def test_beyond_capacity_admitted_requests_are_answered_in_time_and_others_refus
         if answer.status == 200
     ]
     assert np.percentile(images_meanwhile, 99) <= MAX_QUEUE + 4 * BATCH_SIZE + rate * IMAGES * refused
+
+
+def test_clients_that_try_again_at_once_leave_the_server_most_of_its_capacity(slow: Server, report: Report) -> None:
+    requests = [pixels_request("slow-grey", random_pixels(IMAGES, seed)) for seed in range(8)]
+    rounds, seconds = (4, 5) if IS_FULL else (2, 2)
+    counts: dict[int, Counter[int]] = {16: Counter(), 400: Counter()}
+
+    for clients in [16, 400] * rounds:  # by turns, as other work on the machine changes
+        counts[clients] += statuses(asyncio.run(closed_loop(slow.port, requests, clients, seconds)))
+
+    accepted = counts[400][200] / counts[16][200]
+    report(
+        f"400 clients that try again at once: {counts[400][200]} accepted and {counts[400][503]} refused in "
+        f"{rounds * seconds} s, {accepted:.0%} of what 16 clients got answered"
+    )
+    assert accepted > 0.7
+    assert counts[400].keys() <= {200, 503, LOST}
+
+
+def test_the_event_loop_answers_while_large_bodies_are_parsed(server: Server, report: Report) -> None:
+    size = 32 * 2**20 - 1000
+    disposition = b"--b\r\nContent-Disposition: form-data; name=f; filename=a\r\n\r\n"
+    bodies = [
+        ("multipart/form-data; boundary=b", disposition + b"\r\n--bx" * (size // 7)),
+        ("multipart/form-data; boundary=b", disposition + b"\r" * (size - 1000) + b"\r\n--b--"),
+        ("application/json", b'{"images": ["' + b"A" * (size // 4 * 4) + b'"]}'),
+        ("application/json", b'{"images": ["data:;base64,' + b"%2b" * (size // 3) + b'"]}'),
+        ("application/json", b"[" * size),
+        ("application/json", b"," * size),
+    ]
+    paths = ("/classify", "/v2/models/tiny-grey/infer")
+
+    async def run() -> float:
+        probe, client = Client(server.port), Client(server.port)
+        slowest = 0.0
+        for content_type, body in bodies:
+            for path in paths:
+                for encoded, *headers in ((body,), (gzip.compress(body, 1), "Content-Encoding: gzip")):
+                    request = post(path, encoded, f"Content-Type: {content_type}", *headers)
+                    attack = asyncio.create_task(client.send(request))
+                    while not attack.done():
+                        answer = await probe.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                        assert answer.status == 200
+                        slowest = max(slowest, answer.seconds)
+                        await asyncio.sleep(0.01)
+                    assert 400 <= (await attack).status < 500
+        return slowest
+
+    slowest = asyncio.run(run())
+    report(
+        f"{len(bodies)} hostile bodies of 32 MiB, plain and compressed: /healthz took at most {slowest * 1e3:.0f} ms"
+    )
+    assert slowest < 1  # this process sends the bodies and measures, on the same CPUs
 
 
 def test_one_bad_image_among_32_fails_alone(

@@ -1,6 +1,7 @@
 """A real server process on a real socket: limits, signals, workers that die."""
 
 import gzip
+import http.client
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
@@ -151,6 +153,37 @@ def test_a_signal_to_stop_lets_the_request_in_flight_be_answered(
         assert len(json.loads(body)["results"]) == 1
         assert server.process.wait(PATIENCE) == 0
         assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_no_request_of_clients_that_keep_their_connections_is_lost_when_the_server_stops(
+    package_folder: Path, tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    def send_until_refused(port: int) -> int:
+        answered = 0
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return answered
+            is_open = True
+            while is_open:
+                connection.request("GET", "/models")  # it raises an error if it is not answered
+                response = connection.getresponse()
+                response.read()
+                answered += response.status == 200
+                is_open = not response.will_close
+            connection.close()
+
+    options = (str(package_folder), "--workers", workers, "--drain-seconds", "0.3")
+    with running_server(tmp_path / "log", *options) as server, ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(send_until_refused, server.port) for _ in range(16)]
+        time.sleep(0.5)
+        server.process.send_signal(number)
+
+        assert all(client.result(PATIENCE) for client in clients)
+        assert server.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
