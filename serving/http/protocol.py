@@ -17,7 +17,7 @@ MAX_HEADERS = 100  # each takes hundreds of bytes of memory, however short it is
 HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to read an answer
 LINGER_SECONDS = 1.0  # for a client to read its last answer, before unread bytes of its own reset the connection
-QUIET_SECONDS = 0.5  # without a byte; then a connection without a request is closed when the server stops
+QUIET_SECONDS = 1.0  # without a byte; then a connection without a request is closed when the server stops
 _POLL_SECONDS = 0.05
 
 # Requests that wait for earlier ones of their connection: of one connection, and of all. Each takes kilobytes.
