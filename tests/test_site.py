@@ -52,7 +52,7 @@ def test_nothing_generated_is_left_out(site: Path) -> None:
 def test_the_http_reference_has_every_operation_and_the_settings_every_flag(site: Path) -> None:
     pages = html_files(site)
 
-    for operation in ("POST /classify", "GET /models", "GET /readyz", "POST /v2/models/{model}/infer"):
+    for operation in ("POST /classify", "POST /inspect", "GET /models", "GET /readyz", "POST /v2/models/{model}/infer"):
         assert f"<code>{operation}</code>" in pages["reference/http.html"]
     flags = {f"--{name.replace('_', '-')}" for name, field in Settings.model_fields.items() if field.description}
     flags.remove("--models")  # an argument without a flag

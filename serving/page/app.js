@@ -31,7 +31,7 @@ async function ask(path, options = {}) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   let response;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
   } catch {
     throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
   }
@@ -55,6 +55,7 @@ function explain(status, error) {
     case "body_too_large":
       return `The file is too large: ${error.message}.`;
     case "image_too_large":
+    case "image_too_costly":
       return `The picture is too large: ${error.message}.`;
     case "invalid_image":
       return `This file cannot be read as a picture: ${error.message}.`;
@@ -66,7 +67,15 @@ function explain(status, error) {
   }
 }
 
+let asked = null; // the answer to the open dialog: two requests may ask at the same time
+
+/** Ask for a key; return whether the reader gave one. */
 function askForKey() {
+  asked ??= openKeyDialog().finally(() => (asked = null));
+  return asked;
+}
+
+function openKeyDialog() {
   const dialog = $("key-dialog");
   $("key").value = "";
   dialog.returnValue = "";

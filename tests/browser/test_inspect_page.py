@@ -370,7 +370,7 @@ def test_trouble_of_the_server_has_a_clear_message(
 def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("the-key")
     with running_server(tmp_path / "log", "digits-pde", f"--api-keys-file={tmp_path / 'keys'}") as server:
-        page = open_at("model=digits-pde&sample=digit-3", server.port, may_fail="status of 401")
+        page = open_at("model=digits-pde&other=digits-pde&sample=digit-3", server.port, may_fail="status of 401")
         page.wait_for("document.getElementById('key-dialog').open")
         page.evaluate("document.getElementById('key').value = 'the-key'")
         page.click("#key-dialog [value=use]")
@@ -378,6 +378,13 @@ def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp
         stored = "[localStorage.length, sessionStorage.length, document.cookie, document.getElementById('key').value]"
         assert page.evaluate(stored) == [0, 0, "", ""]
         assert "the-key" not in page.evaluate("location.href")
+
+        page.evaluate("document.getElementById('enter-key').click()")
+        page.evaluate("document.getElementById('key').value = 'another'")
+        page.click("#key-dialog [value=use]")
+        page.wait_for("document.getElementById('key-dialog').open")  # asks again: that key is wrong
+        page.click("#key-dialog [value=cancel]")
+        assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith("This server asks")
 
 
 # --- everyone ---------------------------------------------------------------------------------------------------------

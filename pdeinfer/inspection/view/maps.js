@@ -94,7 +94,7 @@ function mapCanvas(values, height, width, { low, high, palette }) {
   for (let point = 0; point < values.length; point++) {
     const value = values[point];
     let index = Math.round((value - low) * factor);
-    // NaN is neither larger nor smaller: it is drawn as a checkerboard of grey.
+    // NaN is neither larger nor smaller: it is grey.
     if (Number.isNaN(index)) {
       image.data.set([128, 128, 128, 255], 4 * point);
       continue;
