@@ -2,14 +2,20 @@
 
 import argparse
 
+from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.verification import verify
 from pdeinfer.package import zoo
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one line per check, then the skipped ones; return 1 if a check failed or, unless allowed, was skipped."""
+    try:
+        package = zoo.load(options.package)
+    except ModelPackageError as error:  # a finding, as those below
+        print(f"card: FAILED, {error}")
+        return 1
     checks = []
-    for check in verify(zoo.load(options.package)):
+    for check in verify(package):
         print(f"{check.name}: {check.outcome}, {check.detail}", flush=True)
         checks.append(check)
     if any(check.outcome == "FAILED" for check in checks):

@@ -316,6 +316,12 @@ class TestVerify:
         assert cli.main(["verify", str(folder)]) == 1
         assert "graph rules: FAILED, fields.onnx: not an ONNX file" in capsys.readouterr().out.splitlines()[-1]
 
+    def test_a_damaged_card_is_a_failed_check(self, package: Path, capsys: Captured) -> None:
+        card = package / "card.json"
+        card.write_text(card.read_text().replace("tiny-grey", "tiny-gray"))
+        assert cli.main(["verify", str(package)]) == 1
+        assert capsys.readouterr().out.startswith(f"card: FAILED, {card} is damaged")
+
     def test_a_folder_that_is_not_a_package_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
         assert cli.main(["verify", str(tmp_path)]) == 2
         (line,) = error_lines(capsys)

@@ -142,6 +142,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
             )
         ],
     ),
+    "a value with many uses": lambda: model(
+        [*(node("Relu", ["x"], [f"v{n}"]) for n in range(3000)), node("Relu", ["x"], ["y"])]
+    ),
+    "a node with many inputs": lambda: model([node("Concat", ["w"] * 3000, ["y"], axis=0)]),
+    "text": lambda: model([node("Cast", ["x"], ["y"], to=TensorProto.STRING)]),
     "a long chain": lambda: chain("Sin", 100_000),
     "ConstantOfShape": lambda: model(
         [node("ConstantOfShape", ["n"], ["z"]), node("Add", ["x", "z"], ["y"])], n=[2**36]

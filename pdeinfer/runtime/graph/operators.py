@@ -11,7 +11,7 @@ from pdeinfer.runtime.graph.wire import MAX_RANK, Tensor
 
 Rule: TypeAlias = Callable[[Call], Value]
 
-_INT32, _INT64 = 6, 7
+_INT32, _INT64, _STRING = 6, 7, 8
 _TO_THE_END = 2**31 - 1  # and above: the end of a slice that takes all
 
 
@@ -25,6 +25,8 @@ def _identity(call: Call) -> Value:
 
 def _cast(call: Call) -> Value:
     value, kind = call.value(), call.integer("to", 0)
+    if kind == _STRING:
+        raise ShapeError("text has no size")
     if value.known is None or kind not in (_INT32, _INT64):
         return Value(value.shape)
     fits = kind == _INT64 or all(isinstance(entry, Batch) or abs(entry) < 2**31 for entry in value.known.flat)
@@ -304,7 +306,6 @@ OPERATORS: Mapping[str, Rule] = {
     **_named(_same, *("Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu")),
     **_named(_same, "DequantizeLinear", "QuantizeLinear", "Dropout", "LogSoftmax", "Softmax"),
     **_named(_same, "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
-    **_named(_same, "LRN", "LpNormalization", "MeanVarianceNormalization"),
     # Values of one shape, or broadcast to one
     **_named(_broadcast, "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Where"),
     **_named(_broadcast, "Max", "Mean", "Min", "PRelu", "Pow", "Sum"),

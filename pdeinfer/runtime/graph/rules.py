@@ -5,7 +5,8 @@ control flow. At most one function is called, `pdeinfer.GlobalLayer`, and it cal
 in proportion, on the batch size; nothing else that the graph is given sets them.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pdeinfer.errors import ModelPackageError
@@ -23,6 +24,7 @@ _OPERATIONS, _OPERATIONS_PER_INPUT = 2**35, 2**22
 # What depends on weights alone is computed when the file is loaded, and kept.
 _CONSTANTS, _CONSTANTS_PER_BYTE = 2**22, 4
 
+_MAX_INPUTS, _MAX_USES = 256, 2000
 _SLOWEST = 16  # operations that a value of an elementwise operator counts as: some are that slow
 
 
@@ -47,6 +49,7 @@ def _check_cost(graph: Graph, file_size: int) -> None:
     values |= {name: _given(name, shape) for name, shape in graph.inputs.items() if name not in constants}
     given = sum(values[name].count for name in values.keys() - constants)
     nodes = list(_inlined(graph))
+    _check_uses(graph, nodes)
     last_uses = {name: index for index, node in enumerate(nodes) for name in (*node.inputs, *node.outputs)}
     last_uses |= dict.fromkeys(graph.outputs, len(nodes))
     live: dict[str, int] = {}
@@ -75,6 +78,19 @@ def _check_cost(graph: Graph, file_size: int) -> None:
             if amount > limit:
                 raise ModelPackageError(f"the model takes {amount} {what}, more than {limit}: see its {node.operator}")
         in_use -= sum(live.pop(name, 0) for name in {*node.inputs, *node.outputs} if last_uses[name] == index)
+
+
+def _check_uses(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Raise ModelPackageError if nodes have very many inputs, or many share one: ONNX Runtime's time is quadratic."""
+    uses = Counter(name for node in nodes for name in node.inputs)
+    unlimited = {"", *(tensor.name for tensor in graph.initializers)}
+    unlimited |= {name for node in nodes if node.operator == "Constant" for name in node.outputs}
+    crowded = [name for name, count in uses.items() if count > _MAX_USES and name not in unlimited]
+    crowded += [node.operator for node in nodes if len(node.inputs) > _MAX_INPUTS]
+    if crowded:
+        raise ModelPackageError(
+            f"expected at most {_MAX_INPUTS} inputs of a node and {_MAX_USES} uses of a value, got more: {crowded[0]!r}"
+        )
 
 
 def _given(name: str, shape: tuple[int | None, ...]) -> Value:

@@ -304,6 +304,8 @@ def _signed(value: int) -> int:
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """Return the varint at `position`, and the position after it."""
+    if position < end and data[position] < 0x80:  # nearly all are one byte
+        return data[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:
