@@ -1,6 +1,6 @@
 """The results of a Predictor: predictions, and the description of what it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,20 @@ class Prediction:
     """The classes of one image, best first.
 
     Attributes:
-        label, index, score: of the most probable class.
+        label, index: of the most probable class; None if its score is below the Predictor's threshold.
+        score: of the most probable class.
         top: the `top_k` most probable classes, best first; equal scores keep the order of the labels.
+        source: the path of the image's file; None for other images. Predictions are compared without it.
     """
 
-    label: str
-    index: int
+    label: str | None
+    index: int | None
     score: float
     top: tuple[ClassScore, ...]
+    source: str | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
+        """Return the prediction as JSON values, without its source."""
         top = [{"label": entry.label, "index": entry.index, "score": entry.score} for entry in self.top]
         return {"label": self.label, "index": self.index, "score": self.score, "top": top}
 

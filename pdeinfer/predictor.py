@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sized
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, Model
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
+
+Channels: TypeAlias = Literal["rgb", "bgr"]
 
 
 class Predictor:
@@ -35,13 +38,17 @@ class Predictor:
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA if it works, else the CPU.
         threads: CPU threads of one prediction; by default, the CPUs that this process may use.
         batch_size: the most images in one run of the network.
+        channels: the order of the colours in arrays: "rgb", or "bgr" as OpenCV has it. Other images have an order of
+            their own.
+        threshold: the least score, 0..1, of an answer: below it, a prediction's label is None.
 
     Raises:
         ModelNotFoundError: `model` is neither a bundled model nor a package's folder.
         ModelPackageError: the package is damaged, lacks the precision, or its network does not match its card.
         DeviceError: the device is unknown or cannot be used.
         MissingDependencyError: ONNX Runtime is missing or broken.
-        TypeError, ValueError: `threads` or `batch_size` is not a positive integer, or `precision` is unknown.
+        TypeError, ValueError: `threads` or `batch_size` is not a positive integer, `threshold` is not a number from 0
+            to 1, or `precision` or `channels` is unknown.
     """
 
     def __init__(
@@ -52,7 +59,15 @@ class Predictor:
         device: str = "auto",
         threads: int | None = None,
         batch_size: int = 32,
+        channels: Channels = "rgb",
+        threshold: float = 0.0,
     ) -> None:
+        if channels not in get_args(Channels):
+            raise ValueError(f"channels must be one of {get_args(Channels)}, not {channels!r}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, not {threshold!r}")
+        self._channels = channels
+        self._threshold = threshold
         self._batch_size = _positive_int("batch_size", batch_size)
         self._threads = None if threads is None else _positive_int("threads", threads)
         self._package = model if isinstance(model, ModelPackage) else zoo.load(model)
@@ -61,6 +76,20 @@ class Predictor:
         self._labels = self._package.card.preset.labels
         self._input = self._package.card.preset.input
         self._session: Session | None = self._load_session()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the model's classes: an index of a prediction is a place in it."""
+        return self._labels
+
+    def __repr__(self) -> str:
+        """Return the model, its input and classes, the precision and the device or, after `close()`, "closed"."""
+        spec, session = self._input, self._session
+        state = "closed" if session is None else session.device
+        return (
+            f"<Predictor {self._package.card.preset.name}: {spec.height}x{spec.width}x{spec.channels} -> "
+            f"{len(self._labels)} classes, {self._precision}, {state}>"
+        )
 
     # An image is an iterable too: mypy takes the first overload that fits. An array (N, H, W, C) gives a list.
     @overload
@@ -86,29 +115,51 @@ class Predictor:
         top_k = _positive_int("top_k", top_k)
         session = self._open_session()
         if _is_one_image(images):
-            return self._classify(session, [to_array(images, self._input)], top_k)[0]
+            (scores,) = self._run(session, self._to_array(images)[np.newaxis])
+            return self._rank(scores, top_k, _path(images))
         count = len(images) if isinstance(images, Sized) else None
-        return list(self._classify_batches(session, images, top_k, count))
+        return list(self._predict_batches(session, images, top_k, count))
 
+    @overload
     def predict_iter(
-        self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5
-    ) -> Iterator[Prediction]:
+        self,
+        images: Iterable[ImageLike] | str | os.PathLike[str],
+        top_k: int = 5,
+        *,
+        on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Prediction]: ...
+    @overload
+    def predict_iter(
+        self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5, *, on_error: Literal["yield"]
+    ) -> Iterator[Prediction | ImageError]: ...
+    def predict_iter(
+        self,
+        images: Iterable[ImageLike] | str | os.PathLike[str],
+        top_k: int = 5,
+        *,
+        on_error: Literal["raise", "yield"] = "raise",
+    ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
         """Classify the images of an iterable, or of a folder, lazily and in batches.
 
-        At most `batch_size` images are in memory at a time. If an image cannot be read, the predictions of the images
-        before it come first.
+        At most `batch_size` images are in memory at a time.
 
         Args:
             images: any iterable of images, an array (N, H, W, C), or the path of a folder: the image files
                 that `pdeinfer.images.files.find_image_files` finds in it, sorted by name.
             top_k: as in `predict`.
+            on_error: what happens if an image cannot be read. "raise": the predictions of the images before it come
+                first, then its ImageError is raised. "yield": the ImageError takes the place of its prediction, and
+                the images after it follow.
 
         Raises:
-            ImageError: the folder does not exist or has no image; while iterating, an input is not an image.
-            TypeError, ValueError: `top_k` is not a positive integer, or `images` is one image.
+            ImageError: the folder does not exist or has no image; while iterating, with "raise", an input is not an
+                image.
+            TypeError, ValueError: `top_k` is not a positive integer, `on_error` is unknown, or `images` is one image.
             PredictorClosedError: after `close()`.
         """
         top_k = _positive_int("top_k", top_k)
+        if on_error not in ("raise", "yield"):
+            raise ValueError(f"on_error must be 'raise' or 'yield', not {on_error!r}")
         session = self._open_session()
         if isinstance(images, str | os.PathLike):
             images = find_image_files(images).images
@@ -117,13 +168,16 @@ class Predictor:
                 "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "
                 f"but got one image or no iterable ({type(images).__name__}); predict takes one image"
             )
-        return self._classify_batches(session, images, top_k)
+        if on_error == "yield":
+            return self._classify_batches(session, images, top_k)
+        return self._predict_batches(session, images, top_k)
 
     def predict_proba(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities of every class for images that already have the network's shape.
 
         Args:
-            images: uint8 (N, H, W, C), with the height, width and channels of `info().input`; N may be 0.
+            images: uint8 (N, H, W, C), with the height, width and channels of `info().input`, the colours in the
+                Predictor's order; N may be 0.
 
         Returns:
             float32 (N, classes); each row sums to 1.
@@ -137,10 +191,10 @@ class Predictor:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
             found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
             raise ImageError(f"expected a uint8 array of shape (N, {', '.join(map(str, shape))}), got {found}")
-        return self._run(self._open_session(), images)
+        return self._run(self._open_session(), self._to_rgb(images))
 
     def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
-        """Return the `top_k` most probable classes of one image.
+        """Return the `top_k` most probable classes of one image, as `predict` does.
 
         Args:
             scores: float32 (classes,), a row of what `predict_proba` returns.
@@ -153,9 +207,7 @@ class Predictor:
         top_k = _positive_int("top_k", top_k)
         if np.shape(scores) != (len(self._labels),):
             raise ValueError(f"scores must have the shape ({len(self._labels)},), not {np.shape(scores)}")
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
-        return Prediction(top[0].label, top[0].index, top[0].score, top)
+        return self._rank(scores, top_k, None)
 
     def info(self) -> PredictorInfo:
         """Describe the model, the device and the versions in use.
@@ -202,7 +254,17 @@ class Predictor:
         if self._session is None:
             raise PredictorClosedError("this Predictor is closed and cannot be pickled or copied")
         model = zoo.spell_package(self._package)
-        return _make_predictor, (model, self._precision, self._device, self._threads, self._batch_size)
+        copy = partial(
+            Predictor,
+            model,
+            precision=self._precision,
+            device=self._device,
+            threads=self._threads,
+            batch_size=self._batch_size,
+            channels=self._channels,
+            threshold=self._threshold,
+        )
+        return copy, ()
 
     def _load_session(self) -> Session:
         model = self._package.read_model(self._precision)
@@ -226,24 +288,65 @@ class Predictor:
             session = self._session = self._load_session()
         return session
 
-    def _classify_batches(
+    def _predict_batches(
         self, session: Session, images: Iterable[ImageLike], top_k: int, count: int | None = None
     ) -> Iterator[Prediction]:
+        """Yield the predictions of the images, or raise the first ImageError."""
+        for outcome in self._classify_batches(session, images, top_k, count, ends_at_error=True):
+            if isinstance(outcome, ImageError):
+                raise outcome
+            yield outcome
+
+    def _classify_batches(
+        self,
+        session: Session,
+        images: Iterable[ImageLike],
+        top_k: int,
+        count: int | None = None,
+        *,
+        ends_at_error: bool = False,
+    ) -> Iterator[Prediction | ImageError]:
+        """Yield a prediction or an error for each image."""
         of_count = "" if count is None else f" of {count}"
-        batch: list[NDArray[np.uint8]] = []
+        batch: list[tuple[NDArray[np.uint8] | ImageError, str | None]] = []
         for number, image in enumerate(images, 1):
             try:
-                batch.append(to_array(image, self._input, f"image {number}{of_count}"))
-            except ImageError:
-                yield from self._classify(session, batch, top_k)
-                raise
+                batch.append((self._to_array(image, f"image {number}{of_count}"), _path(image)))
+            except ImageError as error:
+                batch.append((error, None))
+                if ends_at_error:
+                    break
             if len(batch) == self._batch_size:
                 yield from self._classify(session, batch, top_k)
                 batch = []
         yield from self._classify(session, batch, top_k)
 
-    def _classify(self, session: Session, images: list[NDArray[np.uint8]], top_k: int) -> list[Prediction]:
-        return [self.rank(scores, top_k) for scores in self._run(session, np.stack(images))] if images else []
+    def _classify(
+        self, session: Session, batch: list[tuple[NDArray[np.uint8] | ImageError, str | None]], top_k: int
+    ) -> list[Prediction | ImageError]:
+        pixels = [image for image, _ in batch if not isinstance(image, ImageError)]
+        scores = iter(self._run(session, np.stack(pixels))) if pixels else iter(())
+        return [
+            image if isinstance(image, ImageError) else self._rank(next(scores), top_k, source)
+            for image, source in batch
+        ]
+
+    def _rank(self, scores: NDArray[np.float32], top_k: int, source: str | None) -> Prediction:
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        top = tuple(ClassScore(self._labels[index], int(index), float(scores[index])) for index in order)
+        best = top[0]
+        if best.score < self._threshold:
+            return Prediction(None, None, best.score, top, source)
+        return Prediction(best.label, best.index, best.score, top, source)
+
+    def _to_array(self, image: ImageLike, name: str | None = None) -> NDArray[np.uint8]:
+        return to_array(self._to_rgb(image) if isinstance(image, np.ndarray) else image, self._input, name)
+
+    def _to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return pixels (..., C) in the order RGB or RGBA; grey ones, and arrays of other shapes, as they are."""
+        if self._channels == "rgb" or pixels.ndim < 3 or pixels.shape[-1] not in (3, 4):
+            return pixels
+        return pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]
 
     def _run(self, session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result = np.empty((len(images), len(self._labels)), np.float32)
@@ -251,11 +354,6 @@ class Predictor:
             batch = slice(start, start + self._batch_size)
             result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
         return result
-
-
-def _make_predictor(model: str, precision: Precision, device: str, threads: int | None, batch_size: int) -> Predictor:
-    """Create the Predictor that was pickled."""
-    return Predictor(model, precision=precision, device=device, threads=threads, batch_size=batch_size)
 
 
 def _check_interface(session: Session, package: ModelPackage, precision: Precision) -> None:
@@ -272,6 +370,10 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
                 f"{package.path / MODEL_FILES[precision]} does not match its card: "
                 f"expected the {what} {expected}, got {'; '.join(found)}"
             )
+
+
+def _path(image: object) -> str | None:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else None
 
 
 def _is_one_image(images: object) -> bool:

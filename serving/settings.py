@@ -84,6 +84,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Precision | None = None
+    threshold: float | None = Field(default=None, ge=0, le=1)
     max_batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH_SIZE)
     max_delay_ms: float | None = Field(default=None, ge=0, le=10_000)
     max_queue: int | None = Field(default=None, ge=1)
@@ -131,9 +132,12 @@ class Settings(BaseSettings):
         default=256, ge=1, description="most images of a model that wait or are worked on; more get a 503"
     )
     precision: Precision = Field(default="float32", description="float32, or int8 for packages that have an int8 file")
+    threshold: float = Field(
+        default=0, ge=0, le=1, description="an answer of /classify below this probability has the label null"
+    )
     per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
-        description='the four settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
+        description='the five settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
     )
     load_timeout: float = Field(
         default=120,
@@ -240,6 +244,11 @@ class Settings(BaseSettings):
     def precision_of(self, model: str) -> Precision:
         """Return the precision in which a model is served."""
         return self.per_model.get(model, ModelSettings()).precision or self.precision
+
+    def threshold_of(self, model: str) -> float:
+        """Return the least probability of a model's answers."""
+        own = self.per_model.get(model, ModelSettings()).threshold
+        return self.threshold if own is None else own
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -224,6 +224,101 @@ class TestIteration:
         with pytest.raises(ImageError, match=f"^image {bad + 1}: expected"):
             next(predictions)
 
+    @pytest.mark.parametrize("bad", [[0], [3, 4], [5, 9], list(range(10))])
+    def test_errors_take_the_place_of_predictions_if_asked_for(self, predictor: Predictor, bad: list[int]) -> None:
+        images: list[Any] = [b"no image" if number in bad else image for number, image in enumerate(IMAGES)]
+        outcomes = list(predictor.predict_iter(images, on_error="yield"))
+        assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)] == bad
+        assert [str(outcomes[number]).partition(":")[0] for number in bad] == [f"image {number + 1}" for number in bad]
+        expected = predictor.predict([image for number, image in enumerate(IMAGES) if number not in bad])
+        assert [outcome for outcome in outcomes if not isinstance(outcome, ImageError)] == expected
+
+    def test_an_unknown_on_error_is_a_value_error(self, predictor: Predictor) -> None:
+        with pytest.raises(ValueError, match="'skip'"):
+            predictor.predict_iter([], on_error="skip")  # type: ignore[call-overload]
+
+    def test_predictions_name_the_files_that_they_are_of(self, predictor: Predictor, tmp_path: Path) -> None:
+        paths = [tmp_path / f"{number}.png" for number in range(3)]
+        for path in paths:
+            PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
+        expected = [str(path) for path in paths]
+        assert [prediction.source for prediction in predictor.predict_iter(tmp_path)] == expected
+        assert [prediction.source for prediction in predictor.predict(paths)] == expected
+        assert predictor.predict(str(paths[0])).source == expected[0]
+        assert predictor.predict(IMAGES[0]).source is None
+        assert predictor.predict(paths[0].read_bytes()).source is None
+
+
+class TestColours:
+    """The order of the colours in arrays."""
+
+    @pytest.fixture
+    def predictors(self, rgb_package_folder: Path) -> Iterator[tuple[Predictor, Predictor]]:
+        with Predictor(rgb_package_folder) as rgb, Predictor(rgb_package_folder, channels="bgr") as bgr:
+            yield rgb, bgr
+
+    @pytest.mark.parametrize("shape", [(32, 32, 3), (50, 40, 3), (32, 32, 4), (50, 40, 1), (50, 40)])
+    def test_bgr_arrays_are_those_of_opencv(
+        self, predictors: tuple[Predictor, Predictor], shape: tuple[int, ...]
+    ) -> None:
+        rgb, bgr = predictors
+        pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+        swapped = pixels.copy()
+        if shape[2:] in ((3,), (4,)):
+            swapped[..., 0], swapped[..., 2] = pixels[..., 2], pixels[..., 0]
+        assert bgr.predict(swapped) == rgb.predict(pixels)
+        assert bgr.predict([swapped, swapped]) == rgb.predict([pixels, pixels])
+
+    def test_bgr_arrays_in_the_network_s_shape(self, predictors: tuple[Predictor, Predictor]) -> None:
+        rgb, bgr = predictors
+        pixels = np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+        assert not np.array_equal(bgr.predict_proba(pixels), rgb.predict_proba(pixels))
+        assert np.array_equal(bgr.predict_proba(pixels[..., ::-1]), rgb.predict_proba(pixels))
+
+    def test_files_and_pillow_images_have_their_own_order(
+        self, predictors: tuple[Predictor, Predictor], tmp_path: Path
+    ) -> None:
+        rgb, bgr = predictors
+        image = PIL.Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        image.save(tmp_path / "image.png")
+        assert bgr.predict(image) == rgb.predict(image)
+        assert bgr.predict(tmp_path / "image.png") == rgb.predict(image)
+
+    def test_grey_networks_weigh_the_colours_in_their_order(self, package_folder: Path) -> None:
+        red = np.zeros((8, 8, 3), np.uint8)
+        red[..., 2] = np.arange(64).reshape(8, 8) * 4
+        with Predictor(package_folder) as rgb, Predictor(package_folder, channels="bgr") as bgr:
+            assert bgr.predict(red) == rgb.predict(red[..., ::-1])
+            assert bgr.predict(red) != rgb.predict(red)
+
+    def test_an_unknown_order_is_a_value_error(self, package_folder: Path) -> None:
+        with pytest.raises(ValueError, match="'grb'"):
+            Predictor(package_folder, channels="grb")  # type: ignore[arg-type]
+
+
+class TestThreshold:
+    """Answers that are not probable enough."""
+
+    def test_an_answer_below_the_threshold_has_no_label(self, predictor: Predictor, package_folder: Path) -> None:
+        expected = predictor.predict(list(IMAGES))
+        threshold = float(np.median([prediction.score for prediction in expected]))
+        with Predictor(package_folder, device="cpu", threads=1, batch_size=4, threshold=threshold) as strict:
+            found = strict.predict(list(IMAGES))
+            probabilities = strict.predict_proba(IMAGES)
+        known = [prediction.label is not None for prediction in found]
+        assert 0 < sum(known) < len(IMAGES)
+        assert known == [prediction.score >= threshold for prediction in expected]
+        for prediction, full in zip(found, expected, strict=True):
+            assert (prediction.score, prediction.top) == (full.score, full.top)
+            assert (prediction.label, prediction.index) in ((full.label, full.index), (None, None))
+        assert found[known.index(False)].to_dict()["label"] is None
+        assert np.array_equal(probabilities, predictor.predict_proba(IMAGES))
+
+    @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+    def test_a_threshold_outside_0_to_1_is_a_value_error(self, package_folder: Path, threshold: float) -> None:
+        with pytest.raises(ValueError, match="threshold must be"):
+            Predictor(package_folder, threshold=threshold)
+
 
 class TestErrors:
     """Errors that name the input."""
@@ -364,6 +459,14 @@ class TestLife:
         assert (info.device, info.provider, info.threads, info.batch_size) == ("cpu", "CPUExecutionProvider", 2, 7)
         assert set(info.versions) == {"pdeinfer", "package", "onnxruntime", "numpy"}
 
+    def test_labels_and_repr_tell_what_it_is(self, package_folder: Path) -> None:
+        predictor = Predictor(package_folder, device="cpu")
+        assert predictor.labels == GREY_PRESET.labels
+        assert repr(predictor) == "<Predictor tiny-grey: 8x8x1 -> 10 classes, float32, cpu>"
+        predictor.close()
+        assert predictor.labels == GREY_PRESET.labels
+        assert repr(predictor).endswith("closed>")
+
     def test_a_model_package_object_is_accepted(self, package_folder: Path) -> None:
         with Predictor(ModelPackage.read(package_folder)) as predictor:
             assert predictor.info().path == package_folder
@@ -461,6 +564,14 @@ class TestProcesses:
         with pickle.loads(content) as restored:  # noqa: S301  # our own
             assert restored.info() == replace(info, path=package_folder)
             assert np.array_equal(restored.predict_proba(IMAGES), expected)
+
+    def test_a_pickled_predictor_has_the_same_colours_and_threshold(self, rgb_package_folder: Path) -> None:
+        image = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        with Predictor(rgb_package_folder, channels="bgr", threshold=1.0) as predictor:
+            content, expected = pickle.dumps(predictor), predictor.predict(image)
+        with pickle.loads(content) as restored:  # noqa: S301  # our own
+            assert restored.predict(image) == expected
+        assert expected.label is None
 
     def test_a_pickled_predictor_chooses_device_and_threads_anew_if_they_were_not_given(
         self, package_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """The arguments and the help of the command line."""
 
 import argparse
+import math
 from pathlib import Path
 
 from pdeinfer.package import zoo
@@ -21,8 +22,11 @@ _PREDICT_EXAMPLES = """examples:
   pdeinfer predict seven.png
   pdeinfer predict photos/ cat.jpg --model ./my-package --top-k 1
   pdeinfer predict *.png --json | jq -r '[.image, .label] | @tsv'
+  pdeinfer predict photos/ --csv > photos.csv
 
-With --json each image is a JSON object on one line, with the keys image, label, index, score and top (JSON Lines).
+With --json each image is a JSON object on one line, with the keys image, label, index, score and top (JSON Lines). With
+--csv the columns are image, label, index and score. Where the score is below --threshold, label and index are null, or
+empty in a table. While the output goes to a file, a terminal shows the progress.
 An image that cannot be read is reported on stderr; the others are classified, and the exit code is 1.
 """
 
@@ -95,7 +99,11 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="classes to print (%(default)s)")
     _add_precision(predict)
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    predict.add_argument("--json", action="store_true", help="print one JSON object per line")
+    predict.add_argument("--threshold", type=_share, default=0.0, metavar="P",
+                         help="an answer below this probability, 0 to 1, has no label (0)")  # fmt: skip
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object per line")
+    form.add_argument("--csv", action="store_true", help="print a table with the best class of each image")
 
     inspect = add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES)
     inspect.add_argument("image", metavar="IMAGE", help="image file")
@@ -142,6 +150,17 @@ def _add_model(command: argparse.ArgumentParser, name: str, default: str | None 
 def _add_precision(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", choices=tuple(MODEL_FILES), default="float32",
                          help="which of the package's ONNX files to run (%(default)s)")  # fmt: skip
+
+
+def _share(text: str) -> float:
+    """Parse an argument that is a number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return share
 
 
 def positive_int(text: str) -> int:

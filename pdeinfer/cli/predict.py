@@ -1,6 +1,7 @@
 """`pdeinfer predict`: classify image files."""
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.cli.output import print_error
+from pdeinfer.cli.output import Progress, print_error
 from pdeinfer.errors import ImageError, PdeinferError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out, find_image_files
@@ -24,62 +25,93 @@ from pdeinfer.predictor import Predictor
 def run(options: argparse.Namespace) -> int:
     """Print one line per image; return 1 if an image could not be read or classified."""
     pending: deque[str] = deque()
-    failed: list[PdeinferError] = []
+    failures = _Failures()
     with (
-        Predictor(options.model, precision=options.precision, device=options.device) as predictor,
+        Predictor(
+            options.model, precision=options.precision, device=options.device, threshold=options.threshold
+        ) as predictor,
         IsolatedDecoders() as decoders,
     ):
         decode = partial(decoders.to_array if options.isolate else to_array, spec=predictor.info().input)
-        images = _readable_images(options.images, decode, pending, failed, recursive=options.recursive)
-        for prediction in predictor.predict_iter(images, options.top_k):
+        files = _find_files(options.images, failures, recursive=options.recursive)
+        failures.progress = progress = Progress(len(files), "images")
+        print_prediction = _printer(options)
+        for prediction in predictor.predict_iter(_readable_images(files, decode, pending, failures), options.top_k):
             image = pending.popleft()
             if all(math.isfinite(entry.score) for entry in prediction.top):
-                _print_prediction(image, prediction, options.json)
+                print_prediction(image, prediction)
+                progress.advance()
             else:
-                failed.append(PdeinferError(f"{image}: the network {options.model} computed NaN or infinity"))
-                print_error(failed[-1])
-    return 1 if failed else 0
+                failures.add(PdeinferError(f"{image}: the network {options.model} computed NaN or infinity"))
+        progress.clear()
+    return 1 if failures.count else 0
+
+
+class _Failures:
+    """Prints errors and counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.progress: Progress | None = None
+
+    def add(self, error: PdeinferError) -> None:
+        self.count += 1
+        if self.progress is not None:
+            self.progress.clear()
+            self.progress.advance()
+        print_error(error)
+
+
+def _find_files(paths: Sequence[str], failures: _Failures, *, recursive: bool) -> list[str | os.PathLike[str]]:
+    """Return the files at `paths` and the images in the folders; list on stderr what else the folders hold."""
+    files: list[str | os.PathLike[str]] = []
+    for path in paths:
+        if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
+            files.append(path)
+            continue
+        try:
+            found = find_image_files(path, recursive=recursive)
+        except ImageError as error:
+            failures.add(error)
+            continue
+        for line in describe_left_out(found.left_out):
+            print(f"pdeinfer: {line}", file=sys.stderr)
+        files += found.images
+    return files
 
 
 def _readable_images(
-    paths: Sequence[str],
+    files: Sequence[str | os.PathLike[str]],
     decode: Callable[[str | os.PathLike[str]], NDArray[np.uint8]],
     readable: deque[str],
-    failed: list[PdeinferError],
-    *,
-    recursive: bool,
+    failures: _Failures,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images at `paths` and append their names to `readable`; print and collect the errors of the others."""
-    for path in paths:
+    """Yield the images in the files and append their names to `readable`; add the errors of the others."""
+    for file in files:
         try:
-            files = _files_at(path, recursive)
+            image = decode(file)
         except ImageError as error:
-            print_error(error)
-            failed.append(error)
-            continue
-        for file in files:
-            try:
-                image = decode(file)
-            except ImageError as error:
-                print_error(error)
-                failed.append(error)
-            else:
-                readable.append(str(file))
-                yield image
+            failures.add(error)
+        else:
+            readable.append(str(file))
+            yield image
 
 
-def _files_at(path: str, recursive: bool) -> Sequence[str | os.PathLike[str]]:
-    """Return the file at `path`, or the images in that folder; list on stderr what else the folder holds."""
-    if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
-        return [path]
-    found = find_image_files(path, recursive=recursive)
-    for line in describe_left_out(found.left_out):
-        print(f"pdeinfer: {line}", file=sys.stderr)
-    return found.images
+def _printer(options: argparse.Namespace) -> Callable[[str, Prediction], None]:
+    """Return what prints a prediction in the form that the options ask for."""
+    if options.json:
+        return _print_json
+    if not options.csv:
+        return _print_line
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(("image", "label", "index", "score"))
+    return lambda image, prediction: table.writerow((image, prediction.label, prediction.index, prediction.score))
 
 
-def _print_prediction(image: str, prediction: Prediction, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"image": image, **prediction.to_dict()}))
-    else:
-        print(f"{image}: " + ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top))
+def _print_json(image: str, prediction: Prediction) -> None:
+    print(json.dumps({"image": image, **prediction.to_dict()}))
+
+
+def _print_line(image: str, prediction: Prediction) -> None:
+    top = ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top)
+    print(f"{image}: {top if prediction.label is not None else f'unknown ({top})'}")

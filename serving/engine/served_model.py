@@ -66,6 +66,7 @@ class ServedModel:
             device=settings.device,
             threads=1,
             batch_size=max_batch_size,
+            threshold=settings.threshold_of(self.name),
         )
         self.info = self.predictor.info()
         self.metrics = ModelMetrics(self.name, version)

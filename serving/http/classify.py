@@ -34,6 +34,9 @@ Send the files of a form, one image as the body, or JSON with base64:
     curl -F file=@seven.png -F file=@two.jpg 'http://127.0.0.1:8000/classify?top_k=3'
     curl --data-binary @seven.png -H 'Content-Type: image/png' http://127.0.0.1:8000/classify
 
+Below the threshold that the server was started with (none by default), `label` and `index` are null; `score` and `top`
+are those of the best classes as ever.
+
 An image that cannot be classified has an `error` in its place and does not fail the others. If none of the images can
 be classified, the status is that of the first image's error.
 

@@ -86,8 +86,8 @@ class Classification(_Schema):
     """The best class of one image, and the best `top_k`."""
 
     filename: Filename
-    label: Label
-    index: LabelIndex
+    label: Label | None = Field(description="null if the score is below the server's threshold", examples=["7"])
+    index: LabelIndex | None = Field(description="null where the label is", examples=[7])
     score: Score
     top: tuple[ClassScore, ...] = Field(description="best first")
 

@@ -1,5 +1,7 @@
 """The command line: output, exit codes, and errors on one line."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -23,6 +25,8 @@ from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.images.image_makers import gif_of_comments, png
 
 Captured = pytest.CaptureFixture[str]
+
+needs_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
 
 
 @pytest.fixture
@@ -59,6 +63,60 @@ class TestPredict:
         with Predictor(package_folder) as predictor:
             expected = [{"image": path, **predictor.predict(path).to_dict()} for path in paths]
         assert lines == expected
+
+    def test_csv_is_a_table_of_the_best_classes(self, images: Path, package_folder: Path, capsys: Captured) -> None:
+        shutil.copy(images / "a.png", images / 'a, "quoted".png')
+        assert cli.main(["predict", str(images), "--model", str(package_folder), "--csv"]) == 1
+        header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert header == ["image", "label", "index", "score"]
+        with Predictor(package_folder) as predictor:
+            for row, name in zip(rows, ('a, "quoted".png', "a.png", "c.png"), strict=True):
+                best = predictor.predict(images / name)
+                assert row[:3] == [str(images / name), best.label, str(best.index)]
+                assert float(row[3]) == pytest.approx(best.score, abs=1e-6)
+
+    @pytest.mark.parametrize("threshold", ["0", "1"])
+    def test_an_answer_below_the_threshold_has_no_label(
+        self, threshold: str, images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        arguments = ["predict", str(images / "a.png"), "--model", str(package_folder), "--threshold", threshold]
+        outputs = []
+        for options in ([], ["--json"], ["--csv"]):
+            assert cli.main([*arguments, *options]) == 0
+            outputs.append(capsys.readouterr().out)
+        is_known = threshold == "0"
+        assert (": unknown (" in outputs[0]) is not is_known
+        values = json.loads(outputs[1])
+        assert (values["label"] == values["top"][0]["label"]) is is_known
+        assert (values["index"] is not None) is is_known
+        (row,) = csv.DictReader(io.StringIO(outputs[2]))
+        assert (row["label"] != "", row["index"] != "") == (is_known, is_known)
+
+    @pytest.mark.parametrize("threshold", ["-1", "1.5", "nan", "x"])
+    def test_a_threshold_outside_0_to_1_is_a_usage_error(self, threshold: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["predict", "a.png", f"--threshold={threshold}"])
+        assert caught.value.code == 2
+        assert "from 0 to 1" in capsys.readouterr().err
+
+    @needs_terminal
+    @pytest.mark.parametrize("redirects", [True, False])
+    def test_a_terminal_shows_progress_while_the_output_goes_elsewhere(
+        self, redirects: bool, images: Path, package_folder: Path, tmp_path: Path
+    ) -> None:
+        paths = [str(images / "a.png")] * 3
+        program = "import sys; from pdeinfer.cli import main, output; output._SECONDS = 0; main.main(sys.argv[1:])"
+        command = [sys.executable, "-c", program, "predict", *paths, "--model", str(package_folder), "--csv"]
+        parent, child = os.openpty()
+        with (tmp_path / "out.csv").open("w") as file:
+            subprocess.run(command, stdout=file if redirects else child, stderr=child, stdin=child, check=True)
+        os.close(child)
+        shown = os.read(parent, 100_000).decode()
+        os.close(parent)
+        assert ("3 of 3 images, 0:00 left" in shown) is redirects
+        assert len((tmp_path / "out.csv").read_text().splitlines()) == (4 if redirects else 0)
+        if redirects:
+            assert shown.endswith("\r\x1b[K")
 
     def test_a_bad_image_is_an_error_line_and_the_others_are_classified(
         self, images: Path, package_folder: Path, capsys: Captured

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
+from serving.app import create_app
 from serving.engine.decoder import CheapImages
+from serving.settings import Settings
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 
@@ -69,6 +72,23 @@ def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarra
     assert body["model"] == "tiny-rgb"
     assert len(body["results"][0]["top"]) == 2
     assert body["results"][0]["label"] in RGB_PRESET.labels
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_an_answer_below_the_threshold_has_no_label(
+    package_folder: Path, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities, threshold: float
+) -> None:
+    expected = tiny_probabilities(GREY_PRESET, pixels).max(axis=1)
+    settings = Settings(models=(str(package_folder),), device="cpu", threads=1, threshold=threshold)
+    with TestClient(create_app(settings)) as client:
+        results = post_files(client, *(("a.png", png(image)) for image in pixels)).json()["results"]
+
+    assert [result["score"] for result in results] == pytest.approx(expected, abs=1e-6)
+    for result in results:
+        best = result["top"][0]
+        is_known = result["score"] >= threshold
+        assert result["score"] == best["score"]
+        assert (result["label"], result["index"]) == ((best["label"], best["index"]) if is_known else (None, None))
 
 
 @pytest.mark.parametrize("top_k", [10, 11, 10**30])

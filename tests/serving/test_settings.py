@@ -92,6 +92,13 @@ def test_per_model_settings_change_the_precision_of_one_model() -> None:
     assert parse_settings([]).precision_of("digits-pde") == "float32"
 
 
+def test_per_model_settings_change_the_threshold_of_one_model() -> None:
+    settings = parse_settings(["--threshold=0.8", '--per-model={"digits-pde": {"threshold": 0}}'])
+
+    assert settings.threshold_of("cifar10-global") == 0.8
+    assert settings.threshold_of("digits-pde") == 0
+
+
 def test_a_batch_is_no_larger_than_the_queue() -> None:
     assert parse_settings(["--max-batch-size=1000"]).batching("digits-pde") == (256, 0, 256)
 
