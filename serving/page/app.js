@@ -176,14 +176,16 @@ async function loadModels() {
   else if (listed.default) $("model").value = listed.default;
   if (has(wanted.other)) $("other").value = wanted.other;
   Object.assign(view.state, wanted.view);
-  showSamples();
-  if (SAMPLES.some(([name]) => name === wanted.sample)) await takeSample(wanted.sample);
+  const labels = new Set(models.flatMap((entry) => entry.labels));
+  const samples = SAMPLES.filter(([, label]) => labels.has(label));
+  showSamples(samples);
+  if (samples.some(([name]) => name === wanted.sample)) await takeSample(wanted.sample);
+  else if (!location.hash && samples.length) await takeSample(samples[0][0]); // something to see at once
 }
 
-function showSamples() {
-  const labels = new Set(models.flatMap((entry) => entry.labels));
+function showSamples(samples) {
   $("samples").replaceChildren(
-    ...SAMPLES.filter(([, label]) => labels.has(label)).map(([name, label]) => {
+    ...samples.map(([name, label]) => {
       const image = h("img", { src: `page/samples/${name}.png`, alt: "", width: 56, height: 56 });
       const button = h("button", { type: "button", "data-sample": name, "aria-label": `sample: ${label}` }, image);
       button.addEventListener("click", () => attempt(() => takeSample(name)));

@@ -118,6 +118,12 @@ def test_a_sample_chooses_a_model_that_knows_it(open_at: Callable[..., Page]) ->
         assert page.evaluate("document.getElementById('model').value") == model
 
 
+def test_the_first_visit_shows_a_sample_at_once(open_at: Callable[..., Page]) -> None:
+    page = open_at()
+    wait_for_label(page, "ship")
+    page.wait_for("location.hash.includes('sample=ship')")
+
+
 @pytest.mark.parametrize(
     ("digit", "strokes"),
     [
