@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -270,27 +271,27 @@ def test_work_of_an_idle_share_is_next_however_much_others_have_waiting(count: i
     asyncio.run(test())
 
 
-def test_a_share_saves_no_turns_while_it_is_idle() -> None:
+def test_a_share_saves_no_turns_while_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
     async def test() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: float(len(order)))
         threads = Threads(1)
         idle, steady = threads.share(), threads.share()
         for _ in range(10):
-            await steady.run(time.sleep, 0.02)
-        order: list[str] = []
-
-        def work(name: str) -> None:
-            order.append(name)
-            time.sleep(0.01)
-
+            await steady.run(order.append, "alone")
         await threads.acquire()
-        tasks = [asyncio.create_task(share.run(work, name)) for share, name in ((idle, "idle"), (steady, "steady")) * 6]
+        tasks = [
+            asyncio.create_task(share.run(order.append, name))
+            for share, name in ((idle, "idle"), (steady, "steady")) * 6
+        ]
         await asyncio.sleep(0)
         threads.release()
         await asyncio.gather(*tasks)
-        assert order[:6].count("steady") >= 2
         threads.close()
 
     asyncio.run(test())
+    assert Counter(order[10:16]) == {"idle": 3, "steady": 3}
 
 
 def test_a_thread_handed_to_work_that_was_just_cancelled_is_not_lost() -> None:
