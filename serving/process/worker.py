@@ -108,6 +108,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
     _return_freed_memory()
     _allow_open_files(2 * settings.max_connections)  # as many again for those that are refused
+    sys.setswitchinterval(0.001)  # the event loop waits this long for a thread that parses, several times per request
     configure_tracing()
     if membership is None:
         app = create_app(settings)
