@@ -3,7 +3,7 @@
 import asyncio
 
 # Clients that try again at once would otherwise keep the server busy with refusals. Faster ones are refused later.
-REFUSALS_PER_SECOND = 500
+REFUSALS_PER_SECOND = 300
 MAX_DELAY = 1.0
 _BURST_SECONDS = 0.1
 
