@@ -19,6 +19,8 @@ SEND_TIMEOUT = 30.0  # for a client to read an answer
 LINGER_SECONDS = 1.0  # for a client to read its last answer, before unread bytes of its own reset the connection
 QUIET_SECONDS = 1.0  # without a byte; then a connection without a request is closed when the server stops
 _POLL_SECONDS = 0.05
+_RESET_SECONDS = 0.002
+_FEW_REQUESTS = 4
 
 # Requests that wait for earlier ones of their connection: of one connection, and of all. Each takes kilobytes.
 MAX_PIPELINED = 64
@@ -212,7 +214,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._ignores_input = self._is_half_closed = True
         if self._last_answer is None:
             self.cycle.keep_alive = False
-        self._end_timer = self.loop.call_later(_POLL_SECONDS, self._watch_half_closed, True)
+        # On an idle server most answers are ready before the client has to be asked whether it is still there.
+        patience = _POLL_SECONDS if len(self.tasks) <= _FEW_REQUESTS else 0
+        self._end_timer = self.loop.call_later(patience, self._watch_half_closed, _RESET_SECONDS)
         return True
 
     def send_400_response(self, _: str) -> None:
@@ -351,19 +355,22 @@ class LimitedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-    def _watch_half_closed(self, is_first: bool = False) -> None:
+    def _watch_half_closed(self, reset_after: float | None = None) -> None:
         """Disconnect a client that has left, which looks like one that will send nothing more until it is written to.
 
         A client that left answers the interim response with a reset, which shows without reading.
+
+        Args:
+            reset_after: how soon to look for a reset, if the interim response is still to be sent.
         """
         if self._is_idle or self.transport.is_closing():
             return
-        if is_first and self.cycle.scope["http_version"] == "1.1" and not self.cycle.response_started:
+        if reset_after and self.cycle.scope["http_version"] == "1.1" and not self.cycle.response_started:
             self.transport.write(_CONTINUE)
         elif self._poll(0):
             self.transport.abort()
             return
-        self._end_timer = self.loop.call_later(_POLL_SECONDS, self._watch_half_closed)
+        self._end_timer = self.loop.call_later(reset_after or _POLL_SECONDS, self._watch_half_closed)
 
     def _close_when_quiet(self) -> None:
         """Close an idle connection, unless a request is on its way."""

@@ -137,6 +137,8 @@ def test_the_event_loop_answers_while_large_bodies_are_parsed(server: Server, re
                         slowest = max(slowest, answer.seconds)
                         await asyncio.sleep(0.01)
                     assert 400 <= (await attack).status < 500
+        for connected in (probe, client):
+            await connected.close()
         return slowest
 
     slowest = asyncio.run(run())
