@@ -116,7 +116,8 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     for report in classifiers:
         assert {row["batch_size"] for row in report["comparisons"]} == {1, 2, 7, 64}
     symbols = ("start", "u", "v", "Dx", "Dy", "levels", "output")
-    assert [row["field"] for row in fields["comparisons"]] == [f"layer1/{symbol}" for symbol in symbols]
+    expected = ["probabilities", *(f"layer1/{symbol}" for symbol in symbols)]
+    assert [row["field"] for row in fields["comparisons"]] == expected
     assert card.parameters == 5490
     assert {"README.md", "model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
 
