@@ -64,6 +64,7 @@ _EXPORT_EXAMPLES = """examples:
   pdeinfer export runs/mnist-pde/model.keras --format all --output build/mnist-pde --force
   pdeinfer export runs/digits-pde --inline --output build/digits-pde-for-openvino
   pdeinfer export runs/mnist-pde --calibrate data --output build/mnist-pde
+  pdeinfer export runs/photos-global --fit-temperature --output build/photos-global
 """
 
 
@@ -133,6 +134,8 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("--calibrate", type=Path, metavar="DIR",
                         help="add model.int8.onnx, with 8-bit convolutions for CPUs, calibrated on the training "
                         "images in this folder")  # fmt: skip
+    export.add_argument("--fit-temperature", action="store_true",
+                        help="calibrate the probabilities: a temperature fitted on the validation images")  # fmt: skip
     export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the package to write")
     export.add_argument("--force", action="store_true", help="replace an existing package")
 

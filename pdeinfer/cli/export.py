@@ -15,11 +15,18 @@ def run(options: argparse.Namespace) -> int:
         inline=options.inline,
         saved_model=options.format in ("saved_model", "all"),
         calibrate=options.calibrate,
+        temperature=options.fit_temperature,
         force=options.force,
     )
     print("\n".join(map(str, reports)))
     compared = {row.name for report in reports for row in report.comparisons}
     if TEST_IMAGES not in compared:
         print("The data set's test images were not found, so the files were not compared on them.")
+    calibration = zoo.load(options.output).card.metrics.get("calibration")
+    if calibration is not None:
+        print(
+            "temperature {temperature:.3g}: calibration error (ECE) {ece_before:.3f} -> {ece_after:.3f} on {images:,} "
+            "{measured_on}".format(**calibration)
+        )
     print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.spell_folder(options.output))}")
     return 0

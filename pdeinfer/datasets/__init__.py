@@ -2,7 +2,12 @@
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
-from pdeinfer.datasets.recorded import find_recorded_folder, load_test_split, load_training_images
+from pdeinfer.datasets.recorded import (
+    find_recorded_folder,
+    load_test_split,
+    load_training_images,
+    load_validation_split,
+)
 from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
@@ -24,4 +29,5 @@ __all__ = [
     "load_dataset",
     "load_test_split",
     "load_training_images",
+    "load_validation_split",
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pdeinfer.datasets.image_folder import ImageFolder, find_images
-from pdeinfer.datasets.splits import Array, Split
+from pdeinfer.datasets.splits import Array, Split, hold_out
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.convert import to_array
@@ -27,17 +27,33 @@ def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Pat
         DatasetError: there is no record, or the data set is missing, damaged, or does not fit the network or the
             record.
     """
-    if record is None:
-        raise DatasetError(f"{preset.name}: no record of its training names its data set")
+    record, folder = _locate(record, preset, data_dir)
     dataset = record.dataset
-    if dataset == "digits":
-        return _check(load_dataset("digits", None).test, preset)
-    if data_dir is None:
-        what = "the folder of images" if dataset == "folder" else f"the folder with the files of {dataset}"
-        raise DatasetError(f"{preset.name}: --data-dir must name {what}")
     if dataset == "folder":
-        return _read_folder(record, preset, data_dir, "test")
-    return _check(load_dataset(dataset, data_dir).test, preset)
+        return _read_folder(record, preset, folder, "test")
+    return _check(load_dataset(dataset, folder).test, preset)
+
+
+def load_validation_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:
+    """Load the images that a training held out to choose its best epoch.
+
+    Arguments are those of `load_test_split`.
+
+    Raises:
+        DatasetError: as in `load_test_split`, or the training held none out.
+    """
+    record, folder = _locate(record, preset, data_dir)
+    dataset = record.dataset
+    if dataset == "folder" and "val" in find_images(folder).files:
+        return _read_folder(record, preset, folder, "val")
+    fraction = record.recipe.get("validation_fraction")
+    if not fraction:
+        raise DatasetError(f"{preset.name}: its training held out no validation images")
+    if dataset == "folder":
+        train = _read_folder(record, preset, folder, "train")
+    else:
+        train = _check(load_dataset(dataset, folder).train, preset)
+    return hold_out(train, fraction)[1]
 
 
 def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder | None:
@@ -83,6 +99,18 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
         raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), or a folder of them for each class")
     train, _ = find_images(folder).read_split("train", preset.input)
     return train.images
+
+
+def _locate(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> tuple[TrainingRecord, Path]:
+    """Return the record and the folder of its data set, any for the digits, or raise DatasetError."""
+    if record is None:
+        raise DatasetError(f"{preset.name}: no record of its training names its data set")
+    if data_dir is None and record.dataset != "digits":
+        what = (
+            "the folder of images" if record.dataset == "folder" else f"the folder with the files of {record.dataset}"
+        )
+        raise DatasetError(f"{preset.name}: --data-dir must name {what}")
+    return record, data_dir or Path()
 
 
 def _check(split: Split, preset: Preset) -> Split:

@@ -9,7 +9,7 @@ import numpy as np
 from pdeinfer.checks.parity import in_batches, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import compare_variant, open_model
-from pdeinfer.datasets import load_training_images
+from pdeinfer.datasets import load_training_images, load_validation_split
 from pdeinfer.errors import ParityError
 from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.export.onnx_file import OPSET, write
@@ -21,6 +21,7 @@ from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages, wi
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
+from pdeinfer.export.temperature import scale_probabilities
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, Precision, new_package, write_card
 
@@ -32,6 +33,7 @@ def export_package(
     inline: bool = False,
     saved_model: bool = False,
     calibrate: Path | None = None,
+    temperature: bool = False,
     force: bool = False,
 ) -> list[Report]:
     """Write the model package of a trained network, prove it equal to the network, and return the proof.
@@ -47,18 +49,25 @@ def export_package(
         saved_model: add a TensorFlow SavedModel.
         calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
             `pdeinfer.datasets.load_training_images`).
+        temperature: divide the logits by the temperature that fits the validation images of the training best (see
+            `pdeinfer.export.temperature`). Every file has it, `model.keras` too, and the proof holds for that network.
         force: replace the package at `output`.
 
     Raises:
         ExportError: `source` is not a network of this package, or cannot be converted.
         ModelPackageError: `output` exists and `force` is False, or it cannot be written.
-        DatasetError, ImageError: `calibrate` has no usable training images.
+        DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
+            images are not where they were, or all classified correctly.
         ParityError: an exported file differs from the network; the message is the report. Nothing is left behind.
         MissingDependencyError: TensorFlow or tf2onnx is not installed.
         BackendError: Keras runs on another backend than TensorFlow.
     """
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
+        calibration = None
+        if temperature:
+            validation = load_validation_split(original.record, original.classifier.preset, original.data_dir)
+            calibration = scale_probabilities(original.classifier, validation, original.test)
         images = synthetic_images(*original.classifier.input_shape[1:])
         if original.test is not None:
             images[TEST_IMAGES] = original.test.images
@@ -70,7 +79,7 @@ def export_package(
         every_report = [*reports, *variants.values()]
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
-        card = _card(original, folder, reports, variants)
+        card = _card(original, folder, reports, variants, calibration)
         (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
         write_card(folder, card)
     return every_report
@@ -96,7 +105,13 @@ def _write_models(original: Original, folder: Path, calibrate: Path | None, *, i
     return ["int8"]
 
 
-def _card(original: Original, folder: Path, reports: Sequence[Report], variants: dict[Precision, Report]) -> ModelCard:
+def _card(
+    original: Original,
+    folder: Path,
+    reports: Sequence[Report],
+    variants: dict[Precision, Report],
+    calibration: dict[str, Any] | None,
+) -> ModelCard:
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
 
     classifier, record = original.classifier, original.record
@@ -107,7 +122,7 @@ def _card(original: Original, folder: Path, reports: Sequence[Report], variants:
         macs=count_macs(classifier),
         opset=OPSET,
         training=training,
-        metrics=metrics,
+        metrics=metrics if calibration is None else {**metrics, "calibration": calibration},
         parity={report.candidate: report.to_dict() for report in reports},
         variants={
             precision: {"parity": report.to_dict(), **_accuracy(original, folder, precision)}

@@ -26,11 +26,14 @@ Multiple Layers of Features from Tiny Images", 2009; its authors state no licenc
 _LICENCE = "The weights are under the Apache License 2.0, as pdeinfer is. The data's own terms are above."
 _UNKNOWN_LICENCE = "The maker of this model decides; pdeinfer's own licence does not cover it."
 _LIMITS = """\
-- The model knows {classes} classes and nothing else: it assigns every image to one of them. Its probabilities are
-  softmax outputs and are not calibrated.
+- The model knows {classes} classes and nothing else: it assigns every image to one of them. {calibration}
 - Images are resized to {size} pixels. Details that do not survive this cannot be told apart.
 - The accuracy was measured on test images from the same source as the training images. Other cameras, crops and
   backgrounds lower it: measure it on your own images before you rely on it."""
+
+
+_UNCALIBRATED = "Its probabilities are\n  softmax outputs and are not calibrated."
+_CALIBRATED = "Its probabilities are\n  calibrated for images like those of the training."
 
 
 def model_readme(card: ModelCard) -> str:
@@ -46,7 +49,16 @@ def model_readme(card: ModelCard) -> str:
         "Figures": _table(_figures(card)),
         "Data": "" if record is None else _data(record),
         "Training": "" if record is None else _table(_training(record)),
-        "Limits": "\n".join([_LIMITS.format(classes=len(preset.labels), size=size), *_weakest(card)]),
+        "Limits": "\n".join(
+            [
+                _LIMITS.format(
+                    classes=len(preset.labels),
+                    size=size,
+                    calibration=_CALIBRATED if "calibration" in card.metrics else _UNCALIBRATED,
+                ),
+                *_weakest(card),
+            ]
+        ),
         "Licence": _LICENCE if is_ours else _UNKNOWN_LICENCE,
     }
     kind = "A residual network" if isinstance(preset.network, ResidualNetwork) else "A network of one channel"
@@ -69,6 +81,10 @@ def _figures(card: ModelCard) -> dict[str, str]:
         figures["test accuracy"] = f"{100 * metrics['test_accuracy']:.2f} % of {metrics['test_images']:,} images"
     if "validation_accuracy" in metrics:
         figures["validation accuracy (it chose the epoch)"] = f"{100 * metrics['validation_accuracy']:.2f} %"
+    if "calibration" in metrics:
+        figures["calibration error (ECE)"] = (
+            "{ece_after:.3f} on {images:,} {measured_on}; {ece_before:.3f} before the temperature, {temperature:.3g}"
+        ).format(**metrics["calibration"])
     for name, report in card.parity.items():
         if "comparisons" in report:
             gap = max(comparison["max_relative"] for comparison in report["comparisons"])

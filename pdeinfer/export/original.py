@@ -22,11 +22,13 @@ class Original:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
         record: of its training; None for a file on its own. It has an outcome only if the training measured this
             very file.
+        data_dir: where the data set was, as the record says; None without one.
         test: the data set's test images; None if they are not available.
     """
 
     classifier: Any
     record: TrainingRecord | None
+    data_dir: Path | None
     test: Split | None
 
 
@@ -53,7 +55,8 @@ def load_original(source: Path) -> Original:
     finished = _read_record(path.with_name("metrics.json"))
     if finished is not None and finished.measured(hashlib.sha256(path.read_bytes()).hexdigest()):
         record = finished
-    return Original(classifier, record, _load_test(record, classifier.preset))
+    data_dir = None if record is None or record.data_dir is None else Path(record.data_dir)
+    return Original(classifier, record, data_dir, _load_test(record, data_dir, classifier.preset))
 
 
 def _read_record(path: Path) -> TrainingRecord | None:
@@ -66,8 +69,7 @@ def _read_record(path: Path) -> TrainingRecord | None:
         raise ExportError(f"{path}: not the record of a training: {error}") from error
 
 
-def _load_test(record: TrainingRecord | None, preset: Preset) -> Split | None:
-    data_dir = None if record is None or record.data_dir is None else Path(record.data_dir)
+def _load_test(record: TrainingRecord | None, data_dir: Path | None, preset: Preset) -> Split | None:
     try:
         return load_test_split(record, preset, data_dir)
     except (DatasetError, MissingDependencyError):

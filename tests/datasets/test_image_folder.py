@@ -8,7 +8,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.datasets import Dataset, DatasetName, Split, find_images, load_test_split, load_training_images, recorded
+from pdeinfer.datasets import (
+    Dataset,
+    DatasetName,
+    Split,
+    find_images,
+    hold_out,
+    load_test_split,
+    load_training_images,
+    load_validation_split,
+    recorded,
+)
 from pdeinfer.errors import DatasetError, ImageError, ImageTooCostlyError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.isolation import IsolatedDecoders
@@ -263,6 +273,25 @@ class TestRecorded:
             load_test_split(record_of("digits"), PRESETS["mnist-pde"], None)
         with pytest.raises(DatasetError, match=r"and 2 classes, got a data set of \(8, 8, 1\) and 10"):
             load_test_split(record_of("digits"), preset_of(("no", "yes")), None)
+
+    def test_the_validation_images_are_those_of_the_training(self, flat: Path) -> None:
+        record = self.record(flat)
+        record = replace(record, recipe={**record.recipe, "validation_fraction": 0.3})
+        found = load_validation_split(record, preset_of(("cat", "dog")), flat)
+        train, _ = find_images(flat).read_split("train", SPEC)
+        _, expected = hold_out(train, 0.3)
+        assert np.array_equal(found.images, expected.images)
+        assert np.array_equal(found.labels, expected.labels)
+
+    def test_a_folder_of_validation_images_is_taken_as_it_is(self, split: Path) -> None:
+        found = load_validation_split(self.record(split), preset_of(("cat", "dog")), split)
+        expected, _ = find_images(split).read_split("val", SPEC)
+        assert np.array_equal(found.images, expected.images)
+
+    def test_a_training_without_validation_images_has_none(self) -> None:
+        record = record_of("digits")
+        with pytest.raises(DatasetError, match="held out no validation images"):
+            load_validation_split(replace(record, recipe={**record.recipe, "validation_fraction": 0.0}), PRESET, None)
 
 
 class TestTrainingImages:
