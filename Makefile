@@ -76,8 +76,8 @@ bench-serving: $(INSTALLED) ## install other servers, compare ours with them, wr
 fuzz: $(INSTALLED) ## fuzz the image decoder, the parser and the server for SECONDS=300 each
 	PDEINFER_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/fuzz tests/serving/test_attacks_openapi.py
 
-reliability: $(INSTALLED) ## run the reliability tests at full length and print what they measure
-	PDEINFER_RELIABILITY=full $(BIN)/python -m pytest -s tests/reliability
+reliability: $(INSTALLED) ## run the reliability tests at full length, write what they measure into docs/reliability.md
+	PDEINFER_RELIABILITY=document $(BIN)/python -m pytest -s tests/reliability
 
 venv: $(INSTALLED) ## create or update the environment
 

@@ -1,21 +1,33 @@
-"""The length of the tests, their reports, and a slow network."""
+"""The length of the tests, their figures in docs/reliability.md, and a slow network."""
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from benchmarks.machine import describe
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
 from tests.conftest import GREY_PRESET, OPSET
+from tests.documents import ROOT
 
 NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
-IS_FULL = os.environ.get("PDEINFER_RELIABILITY") == "full"
+# "full" runs the tests at full length, "document" also writes their figures into docs/reliability.md.
+LENGTH = os.environ.get("PDEINFER_RELIABILITY")
+IS_FULL = LENGTH in ("full", "document")
+
+Report: TypeAlias = Callable[[str, str], None]
+
+_DOCUMENT = ROOT / "docs" / "reliability.md"
+_START, _END = "<!-- figures of make reliability -->\n", "<!-- end of figures -->\n"
+_FIGURES = pytest.StashKey[list[tuple[str, str]]]()
 
 SLOW_PRESET = replace(GREY_PRESET, name="slow-grey")
 SLOW_LAYERS, SLOW_CHANNELS = 96, 64
@@ -32,9 +44,30 @@ def slow_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Print a line of figures; `make reliability` shows it."""
-    return lambda line: print(f"\n{request.node.name}: {line}")  # noqa: T201
+def report(request: pytest.FixtureRequest) -> Report:
+    """Note what was done to a server, and what was measured: a row of the table in docs/reliability.md."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+
+    def note(what: str, measured: str) -> None:
+        print(f"\n{what}: {measured}")  # noqa: T201
+        figures.append((what, measured))
+
+    return note
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the figures into docs/reliability.md if `make reliability` has run all tests and they have passed."""
+    figures = session.config.stash.get(_FIGURES, [])
+    if LENGTH != "document" or exitstatus != pytest.ExitCode.OK or not figures:
+        return
+    _, hardware, versions = describe()
+    rows = "".join(f"| {what} | {measured} |\n" for what, measured in figures)
+    text = f"```text\ndate      {date.today()}\n{hardware}\n{versions}\n```\n\n| | |\n|---|---|\n{rows}"
+    before, start, rest = _DOCUMENT.read_text(encoding="utf-8").partition(_START)
+    _, end, after = rest.partition(_END)
+    assert start, f"{_DOCUMENT} has no {_START}"
+    assert end, f"{_DOCUMENT} has no {_END}"
+    _DOCUMENT.write_text(before + start + text + end + after, encoding="utf-8")
 
 
 def random_pixels(count: int, seed: int = 0) -> np.ndarray:

@@ -15,12 +15,11 @@ import pytest
 
 from benchmarks.serving.load import LOST, Answer, Client, closed_loop, pixels_request, statuses
 from tests.conftest import GREY_PRESET
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC, random_pixels
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, random_pixels
 from tests.servers import Server, running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 
-Report = Callable[[str], None]
 SECONDS = 10 if IS_FULL else 3
 PROBES = (b"/readyz", b"/v2/health/ready", b"/healthz")
 
@@ -83,7 +82,11 @@ def test_a_killed_worker_loses_only_its_own_requests(slow_package_folder: Path, 
 
         found = statuses(answers)
         lost = [answer for answer in answers if answer.status == LOST]
-        report(f"{dict(found)} of {len(answers)}; the killed worker had {len(lost_with_worker)} connections")
+        report(
+            f"One of two workers killed, 16 connections, {SECONDS} s",
+            f"{found[200]} requests answered, {len(lost)} lost, all on the {len(lost_with_worker)} connections of that "
+            "worker; replaced",
+        )
         assert set(found) == {200, LOST}
         assert {answer.port for answer in lost} <= lost_with_worker
         assert len(lost) <= len(lost_with_worker)
@@ -119,7 +122,10 @@ def test_after_sigterm_accepted_requests_are_answered_and_it_exits_0(
         assert ready == [503, 503, 200]
         assert server.process.wait(20) == 0
         found = statuses(answers)
-        report(f"{dict(found)} of {len(answers)} in flight; exit code 0")
+        report(
+            "SIGTERM with 8 requests of 32 images in flight and one more in the grace time",
+            f"{found[200]} answered, exit code 0",
+        )
         assert found == {200: 9}
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"http://127.0.0.1:{server.port}/healthz")
@@ -182,7 +188,10 @@ def test_a_damaged_package_is_not_loaded_and_the_served_model_stays(
         answers = asyncio.run(run())
 
     found = statuses(answers)
-    report(f"{dict(found)} while the package was damaged and reloaded {len(damages)} times")
+    report(
+        f"The package damaged in {len(damages)} ways and reloaded after each",
+        f"{found[200]} of {len(answers)} requests answered meanwhile, with the model's probabilities",
+    )
     assert set(found) == {200}
     for answer in answers[:: max(1, len(answers) // 200)]:
         (output,) = json.loads(answer.body)["outputs"]

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.serving.load import Answer, Client, files_request, post, statuses
 from tests.images.image_makers import gif_of_comments, padded_jpeg
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report
 from tests.reliability.memory import megabytes, wait_until_below, watched
 from tests.servers import running_server
 
@@ -71,7 +71,7 @@ REQUESTS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_memory_stays_within_the_promise_when_many_costly_requests_come_at_once(
-    tmp_path: Path, report: Callable[[str], None], name: str
+    tmp_path: Path, report: Report, name: str
 ) -> None:
     request = REQUESTS[name]()
 
@@ -90,9 +90,11 @@ def test_memory_stays_within_the_promise_when_many_costly_requests_come_at_once(
             answers = asyncio.run(attack(server.port))
         after = wait_until_below(server.process.pid, MAX_AFTERWARDS, SECONDS_AFTERWARDS)
 
-    found = dict(statuses(answers))
+    counts = sorted(statuses(answers).items())
+    found = ", ".join(f"{count} times {status or 'no answer'}" for status, count in counts)
     report(
-        f"{COUNT} of {len(request) / 1000:.0f} kB: {found}; {before} MB before, at most {peak.megabytes}, {after} after"
+        f"{COUNT} requests of {len(request) / 1000:.0f} kB at once: {name}",
+        f"{found}; {before} MB before, at most {peak.megabytes} MB, {after} MB after",
     )
     assert before < peak.megabytes < MAX_MEGABYTES
     assert after < MAX_AFTERWARDS
@@ -106,7 +108,7 @@ UNFINISHED = {
 
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_memory_stays_within_the_promise_when_many_clients_send_half_a_request(
-    tmp_path: Path, report: Callable[[str], None], name: str
+    tmp_path: Path, report: Report, name: str
 ) -> None:
     with running_server(tmp_path / "log", "digits-pde", "--threads", "4") as server:
         before = megabytes(server.process.pid)
@@ -123,6 +125,9 @@ def test_memory_stays_within_the_promise_when_many_clients_send_half_a_request(
                 connection.close()
         after = wait_until_below(server.process.pid, MAX_AFTERWARDS, SECONDS_AFTERWARDS)
 
-    report(f"600 unfinished {name}: {before} MB before, at most {peak.megabytes}, {after} after")
+    report(
+        f"600 connections with unfinished {name}",
+        f"{before} MB before, at most {peak.megabytes} MB, {after} MB after",
+    )
     assert before <= peak.megabytes < MAX_MEGABYTES
     assert after < MAX_AFTERWARDS
