@@ -1,0 +1,152 @@
+"""Promises that hold whatever is sent: the event loop stands never long, SIGTERM ends in time, no model starves."""
+
+import asyncio
+import http.client
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.serving.load import Answer, Client, closed_loop, files_request, percentile, pixels_request, statuses
+from pdeinfer.package.card import ModelCard
+from pdeinfer.package.package import ONNX_FILE, new_package, write_card
+from tests.conftest import OPSET
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, SLOW_PRESET, Report, png, random_pixels
+from tests.reliability.costly import REQUESTS
+from tests.servers import running_server
+
+pytestmark = [pytest.mark.slow, NEEDS_PROC]
+
+SECONDS = 10 if IS_FULL else 4
+EVERY_SECONDS = 0.02
+COSTLY = ["large-jpeg", "padded-jpeg", "jpeg-of-segments", "false-boundaries", "many-files", "numbers", "base64"]
+
+
+@contextmanager
+def probed(port: int) -> Iterator[list[float]]:
+    """Ask /healthz again and again on one connection until the context ends; yield the seconds that each took."""
+    seconds: list[float] = []
+    is_over = threading.Event()
+
+    def probe() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while not is_over.wait(EVERY_SECONDS):
+            started = time.perf_counter()
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+            seconds.append(time.perf_counter() - started)
+        connection.close()
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_the_event_loop_answers_while_costly_requests_are_worked_on(tmp_path: Path, report: Report, name: str) -> None:
+    request = REQUESTS[name]()
+    options = ("--threads", "2", "--request-timeout", "3")
+    with running_server(tmp_path / "log", "digits-pde", *options) as server, probed(server.port) as seconds:
+        answers = asyncio.run(closed_loop(server.port, [request], 4, SECONDS))
+
+    p99, longest = np.percentile(seconds, 99) * 1e3, max(seconds) * 1e3
+    report(
+        f"{len(answers)} requests in {SECONDS} s: {name}",
+        f"`/healthz` answered {len(seconds)} times: p99 {p99:.0f} ms, at most {longest:.0f} ms",
+    )
+    assert len(answers) >= 4
+    assert p99 < 100
+    assert longest < 1000  # of a machine that others use too
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_sigterm_ends_the_server_in_time_whatever_it_works_on(tmp_path: Path, report: Report, name: str) -> None:
+    request = REQUESTS[name]()
+    options = ("--threads", "2", "--drain-seconds", "0", "--shutdown-timeout", "2")
+    with running_server(tmp_path / "log", "digits-pde", *options) as server:
+
+        async def attack() -> float:
+            clients = [Client(server.port) for _ in range(8)]
+            sending = [asyncio.create_task(client.send(request)) for client in clients]
+            await asyncio.sleep(1)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.process.wait, 60) == 0
+            ended = time.monotonic() - started
+            await asyncio.wait(sending)
+            for client in clients:
+                await client.close()
+            return ended
+
+        seconds = asyncio.run(attack())
+        report(f"SIGTERM during 8 requests: {name}", f"ended after {seconds:.1f} s, of 3 s promised")
+        assert seconds < 3
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_an_idle_model_answers_while_two_others_are_busy(
+    slow_package_folder: Path, tmp_path: Path, report: Report
+) -> None:
+    model = (slow_package_folder / ONNX_FILE).read_bytes()
+    busy = []
+    for name in ("busy-1", "busy-2"):
+        with new_package(tmp_path / name) as folder:
+            (folder / ONNX_FILE).write_bytes(model)
+            write_card(
+                folder, ModelCard(replace(SLOW_PRESET, name=name), parameters=1, macs=1, opset=OPSET, metrics={})
+            )
+        busy.append(str(tmp_path / name))
+    load = [pixels_request(name, random_pixels(8)) for name in ("busy-1", "busy-2")]
+    image = files_request([png(random_pixels(1)[0])])
+
+    async def run(port: int) -> tuple[list[Answer], list[Answer]]:
+        working = asyncio.create_task(closed_loop(port, load, 16, SECONDS))
+        await asyncio.sleep(1)
+        idle = await closed_loop(port, [image], 1, SECONDS - 1)
+        return await working, idle
+
+    with running_server(tmp_path / "log", "digits-pde", *busy, "--threads", "2") as server:
+        working, idle = asyncio.run(run(server.port))
+
+    p99 = percentile(idle, 99)
+    report(
+        f"Two models busy ({statuses(working)[200]} requests of 8 images), one client of a third",
+        f"{statuses(idle)[200]} of {len(idle)} images classified, p99 {p99 * 1e3:.0f} ms",
+    )
+    assert set(statuses(idle)) == {200}
+    assert p99 < 5
+
+
+def test_clients_that_try_again_at_once_leave_the_capacity_to_those_accepted(
+    slow_package_folder: Path, tmp_path: Path, report: Report
+) -> None:
+    request = pixels_request("slow-grey", random_pixels(4))
+    options = ("--threads", "2", "--max-queue", "64")
+
+    with running_server(tmp_path / "log", str(slow_package_folder), *options) as server:
+
+        def answers_a_second(clients: int) -> tuple[float, int]:
+            found = statuses(asyncio.run(closed_loop(server.port, [request], clients, SECONDS)))
+            return found[200] / SECONDS, found[503]
+
+        before, _ = answers_a_second(8)
+        with_retries, refused = answers_a_second(400)
+        after, _ = answers_a_second(8)
+
+    capacity = (before + after) / 2
+    report(
+        f"400 clients that try again at once, {refused / SECONDS:.0f} refusals a second",
+        f"{with_retries:.0f} requests a second answered, of {capacity:.0f} with 8 clients",
+    )
+    assert refused > 0
+    assert with_retries >= 0.7 * capacity
