@@ -107,7 +107,7 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self.is_open = False
-        self.transport.close()
+        self.transport.abort()  # a server that refused a request does not read the rest of it
 
 
 class Client:

@@ -1,7 +1,6 @@
 """One server process: loads the models, answers requests, and drains when it is told to stop."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import mimetypes
@@ -23,6 +22,7 @@ from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
+from serving.process import freed_memory
 from serving.process.ending import Ending
 from serving.process.listening import accept_waiting
 from serving.process.membership import Membership
@@ -35,6 +35,8 @@ CANNOT_START = 2
 
 # uvicorn cancels the requests that are not answered in time; then a worker has this long until it ends.
 LEEWAY_SECONDS = 0.4
+
+_TICKS_TO_TRIM = 30  # of a tenth of a second
 
 Started: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -49,12 +51,14 @@ class Server(uvicorn.Server):
         connections: Connections,
         settings: Settings,
         started: Started,
+        return_freed_memory: Callable[[], object],
     ) -> None:
         super().__init__(config)
         self.server_state: Connections = connections
         self._models = models
         self._settings = settings
         self._started = started
+        self._return_freed_memory = return_freed_memory
         self._ending = Ending()
         self._stop_at: float | None = None
 
@@ -74,6 +78,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
+        if counter % _TICKS_TO_TRIM == 0:
+            await asyncio.to_thread(self._return_freed_memory)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -106,7 +112,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     """
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
-    _return_freed_memory()
+    return_freed_memory = freed_memory.configure()
     _allow_open_files(2 * settings.max_connections)  # as many again for those that are refused
     sys.setswitchinterval(0.001)  # the event loop waits this long for a thread that parses, several times per request
     configure_tracing()
@@ -142,7 +148,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             gc.collect()
             gc.freeze()
             connections = Connections(settings.max_connections, settings.max_head_bytes, app.state.admission)
-            server = Server(config, models, connections, settings, started)
+            server = Server(config, models, connections, settings, started, return_freed_memory)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
                 signal.signal(number, server.handle_exit)
             await server.serve([listening])
@@ -163,18 +169,6 @@ def _import_what_requests_need() -> None:
     """
     PIL.Image.init()
     mimetypes.init()
-
-
-def _return_freed_memory() -> None:
-    """Make the C library return the memory of large images to the system.
-
-    By default, glibc keeps what each thread once had: hundreds of megabytes after a few large images.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    m_mmap_threshold = -3  # of malloc.h: allocations of at least this size are mapped, and unmapped when freed
-    with suppress(AttributeError, OSError):  # musl has no mallopt
-        ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**20)
 
 
 def _allow_open_files(count: int) -> None:

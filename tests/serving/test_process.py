@@ -22,7 +22,8 @@ import PIL.Image
 import pytest
 
 from serving.middleware.body_limit import LINGER_SECONDS
-from serving.process.worker import _return_freed_memory, stop_signals
+from serving.process import freed_memory
+from serving.process.worker import stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -207,10 +208,10 @@ def test_only_signals_of_the_platform_stop_the_server(monkeypatch: pytest.Monkey
 
 def test_the_c_library_is_called_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr("serving.process.worker.ctypes.CDLL", calls.append)
+    monkeypatch.setattr("serving.process.freed_memory.ctypes.CDLL", calls.append)
     monkeypatch.setattr("sys.platform", "win32")
 
-    _return_freed_memory()
+    freed_memory.configure()()
 
     assert calls == []
 
