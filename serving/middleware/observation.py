@@ -1,5 +1,6 @@
 """Gives every request an id, counts and times it, and logs the server's own faults."""
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import NotReadyError
 from serving.http.errors import error_response
 from serving.http.request_id import request_id_for
 from serving.telemetry import metrics
@@ -20,7 +22,8 @@ class Observation:
     """ASGI middleware that gives each request an id and returns it in the response.
 
     The id is the client's X-Request-Id if that is well formed, and a random one otherwise. An exception of the
-    application is logged with the id and answered with an opaque 500.
+    application is logged with the id and answered with an opaque 500. A request that is cancelled because the server
+    stops is answered with a 503.
     """
 
     def __init__(self, app: ASGIApp, access_log: bool) -> None:
@@ -45,6 +48,10 @@ class Observation:
 
         try:
             await self.app(scope, receive, observed_send)
+        except asyncio.CancelledError:  # uvicorn cancels what is not answered within --shutdown-timeout
+            if status is None:
+                error = NotReadyError("the server is stopping")
+                await error_response(scope, error.code, str(error))(scope, receive, observed_send)
         except Exception:
             logger.exception("the server failed to answer a request")
             if status is None:

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.machine import describe
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import ONNX_FILE, new_package, write_card
+from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, OPSET
 from tests.documents import ROOT
 
@@ -36,10 +37,15 @@ SLOW_LAYERS, SLOW_CHANNELS = 96, 64
 @pytest.fixture(scope="session")
 def slow_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of many convolutions on 8x8x1 images, which take some milliseconds of a core each."""
-    folder = tmp_path_factory.mktemp("packages") / "slow-grey"
+    return write_slow_package(tmp_path_factory.mktemp("packages") / SLOW_PRESET.name)
+
+
+def write_slow_package(folder: Path) -> Path:
+    """Write the package of a slow network under the folder's name, and return the folder."""
+    preset = replace(SLOW_PRESET, name=folder.name)
     with new_package(folder) as new:
-        (new / ONNX_FILE).write_bytes(_slow_model())
-        write_card(new, ModelCard(SLOW_PRESET, parameters=1, macs=1, opset=OPSET, metrics={}))
+        (new / ONNX_FILE).write_bytes(_slow_model(preset))
+        write_card(new, ModelCard(preset, parameters=1, macs=1, opset=OPSET, metrics={}))
     return folder
 
 
@@ -81,7 +87,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _slow_model() -> bytes:
+def _slow_model(preset: Preset) -> bytes:
     from onnx import TensorProto, checker, helper, numpy_helper
 
     from pdeinfer.export.rules import metadata
@@ -93,7 +99,7 @@ def _slow_model() -> bytes:
         values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
         return numpy_helper.from_array(values, name)
 
-    spec = SLOW_PRESET.input
+    spec = preset.input
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["hidden0"], perm=[0, 3, 1, 2]),
@@ -110,16 +116,16 @@ def _slow_model() -> bytes:
         helper.make_node("Gemm", ["features", "classes"], ["logits"], transB=1),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    labels = len(SLOW_PRESET.labels)
+    labels = len(preset.labels)
     initializers.append(weights("classes", labels, SLOW_CHANNELS))
     graph = helper.make_graph(
         nodes,
-        SLOW_PRESET.name,
+        preset.name,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", spec.height, spec.width, spec.channels])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    helper.set_model_props(model, metadata(SLOW_PRESET))
+    helper.set_model_props(model, metadata(preset))
     checker.check_model(model)
     return model.SerializeToString()

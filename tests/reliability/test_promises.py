@@ -7,17 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.serving.load import Answer, Client, closed_loop, files_request, percentile, pixels_request, statuses
-from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import ONNX_FILE, new_package, write_card
-from tests.conftest import OPSET
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC, SLOW_PRESET, Report, png, random_pixels
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, png, random_pixels, write_slow_package
 from tests.reliability.costly import REQUESTS
 from tests.servers import running_server
 
@@ -94,18 +90,8 @@ def test_sigterm_ends_the_server_in_time_whatever_it_works_on(tmp_path: Path, re
         assert "Traceback" not in server.log.read_text()
 
 
-def test_an_idle_model_answers_while_two_others_are_busy(
-    slow_package_folder: Path, tmp_path: Path, report: Report
-) -> None:
-    model = (slow_package_folder / ONNX_FILE).read_bytes()
-    busy = []
-    for name in ("busy-1", "busy-2"):
-        with new_package(tmp_path / name) as folder:
-            (folder / ONNX_FILE).write_bytes(model)
-            write_card(
-                folder, ModelCard(replace(SLOW_PRESET, name=name), parameters=1, macs=1, opset=OPSET, metrics={})
-            )
-        busy.append(str(tmp_path / name))
+def test_an_idle_model_answers_while_two_others_are_busy(tmp_path: Path, report: Report) -> None:
+    busy = [str(write_slow_package(tmp_path / name)) for name in ("busy-1", "busy-2")]
     load = [pixels_request(name, random_pixels(8)) for name in ("busy-1", "busy-2")]
     image = files_request([png(random_pixels(1)[0])])
 

@@ -514,6 +514,8 @@ def test_an_endless_request_delays_the_exit_by_the_shutdown_timeout_at_most(
         server.process.send_signal(signal.SIGTERM)
 
         assert server.process.wait(PATIENCE) == 0
+        assert b'"code":"not_ready"' in connection.recv(1000)
+        assert "Traceback" not in server.log.read_text()
 
 
 NOTES_FILES = """\
