@@ -3,25 +3,19 @@
 import asyncio
 import logging
 import math
-import multiprocessing
-import os
 import signal
 import socket
 import time
 from contextlib import suppress
-from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from serving.engine.models import Expected
 from serving.errors import ModelLoadError, ServingError
-from serving.process.channel import Channel, Functions, PeerLostError
-from serving.process.ending import end_with_parent
+from serving.process.channel import Functions, PeerLostError
 from serving.process.latest import Latest
-from serving.process.membership import Membership
-from serving.process.port import open_socket
-from serving.process.worker import CANNOT_START, Started, seconds_to_stop, serve, stop_signals
+from serving.process.worker import CANNOT_START, Started, seconds_to_stop, stop_signals
+from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
-from serving.telemetry.logs import configure_logging
 from serving.telemetry.metrics import Snapshot, counted, merge
 
 logger = logging.getLogger(__name__)
@@ -39,11 +33,6 @@ PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
 
 KILL_SECONDS = 0.9  # a worker ends itself this long after its last request should have been answered, or is killed
-
-SNAPSHOT_SECONDS = 1.0  # a worker that takes longer to tell what it has counted is represented by what it told before
-
-# A forked process would lack the threads that ONNX Runtime has started.
-_spawn = multiprocessing.get_context("spawn")
 
 
 class Supervisor:
@@ -65,7 +54,7 @@ class Supervisor:
         self._started = started
         self._has_started = False
         self._stop_signal: int | None = None
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._served: Digests = {}  # what the workers serve, once the first of them has joined
         self._changes = 0  # made so far
         self._changing = asyncio.Lock()
@@ -97,7 +86,7 @@ class Supervisor:
                 "metrics": self._read_metrics,
             }
             expected = self._expected()
-            worker = await _Worker.start(self._settings, self._reserved, expected, self._changes, functions)
+            worker = await WorkerProcess.start(self._settings, self._reserved, expected, self._changes, functions)
             self._workers.append(worker)
             if self._stop_signal is not None:  # it came meanwhile
                 worker.stop(self._stop_signal)
@@ -125,10 +114,10 @@ class Supervisor:
             return self._served
         return dict.fromkeys(self._served) or None
 
-    def _joined(self) -> list["_Worker"]:
+    def _joined(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.has_joined]
 
-    async def _join(self, worker: "_Worker", served: Digests) -> None:
+    async def _join(self, worker: WorkerProcess, served: Digests) -> None:
         async with self._changing:
             differs = list(served.items()) != list(self._served.items())
             if worker.changes != self._changes or (differs and self._joined()):
@@ -140,14 +129,14 @@ class Supervisor:
             self._served = served
             worker.has_joined = True
 
-    async def _note_start(self, worker: "_Worker") -> None:
+    async def _note_start(self, worker: WorkerProcess) -> None:
         worker.has_started = True
         started = sum(worker.has_started for worker in self._workers)
         if not self._has_started and started == self._settings.workers:
             self._has_started = True
             await self._started()
 
-    async def _change(self, asked: "_Worker", name: str, action: str) -> list[str]:
+    async def _change(self, asked: WorkerProcess, name: str, action: str) -> list[str]:
         """Change a model in all workers, and return the versions that they serve then."""
         async with self._changing:
             workers = self._joined()
@@ -176,7 +165,7 @@ class Supervisor:
         self._retry.set()
         self._retry.clear()
 
-    async def _read_metrics(self, _: "_Worker") -> Snapshot:
+    async def _read_metrics(self, _: WorkerProcess) -> Snapshot:
         return await self._metrics.get()
 
     async def _collect(self) -> Snapshot:
@@ -190,7 +179,7 @@ class Supervisor:
             await asyncio.sleep(PING_SECONDS)
             await self._metrics.get()
 
-    async def _watch(self, worker: "_Worker") -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         """Kill a worker whose event loop stands still."""
         while True:
             ping = worker.tell("ping")
@@ -219,93 +208,6 @@ class Supervisor:
         for worker in self._workers:
             logger.error("worker %s has not ended within --shutdown-timeout and is killed", worker.process.pid)
             worker.process.kill()
-
-
-class _Worker:
-    """A worker process and the channel to it.
-
-    Attributes:
-        ended: gets the exit code.
-        has_joined: whether it takes part in changes of models.
-        has_started: whether it accepts requests.
-        changes: how many changes of models had been made when it was started.
-        is_outdated: whether it was ended because the models changed while it loaded them.
-        snapshot: what it had counted when it was last asked.
-    """
-
-    def __init__(
-        self, settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None, changes: int
-    ) -> None:
-        self.changes = changes
-        self.has_joined = self.has_started = self.is_outdated = False
-        self.snapshot: Snapshot = []
-        self.channel: Channel
-        self.started_at = time.monotonic()
-        self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected))
-        self.process.start()
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[int | None] = loop.create_future()
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @classmethod
-    async def start(
-        cls,
-        settings: Settings,
-        reserved: socket.socket,
-        expected: Expected | None,
-        changes: int,
-        functions: Functions,
-    ) -> Self:
-        """Start a worker on a socket of its own.
-
-        Args:
-            functions: what it may call, each with the worker as the first argument.
-        """
-        end, other_end = socket.socketpair()
-        with open_socket(reserved) as listening, other_end:
-            worker = cls(settings, listening, other_end, expected, changes)
-        own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
-        worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
-        asyncio.get_running_loop().add_reader(worker.process.sentinel, worker._end)
-        return worker
-
-    async def update_snapshot(self) -> None:
-        """Ask what the worker has counted, and keep what it told before if it does not answer in time."""
-        with suppress(PeerLostError, ServingError, TimeoutError):
-            async with asyncio.timeout(SNAPSHOT_SECONDS):
-                self.snapshot = await self.channel.call("snapshot")
-
-    def tell(self, function: str) -> asyncio.Task[None]:
-        """Call a function of the worker in a task, which also ends when the worker does."""
-
-        async def call() -> None:
-            with suppress(PeerLostError):
-                await self.channel.call(function)
-
-        task = asyncio.create_task(call())
-        self._tasks.add(task)  # keeps it from being collected
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def stop(self, number: int) -> None:
-        """Send a stop signal to the worker."""
-        with suppress(ProcessLookupError):
-            # A worker that has not started has no requests to finish.
-            os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
-
-    def _end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.process.sentinel)
-        self.process.join()
-        self.channel.close()
-        self.ended.set_result(self.process.exitcode)
-
-
-def _work(settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None) -> None:
-    end_with_parent()
-    os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
-    configure_logging()
-    membership = Membership(end, expected)
-    raise SystemExit(serve(settings, listening, membership.report_start, membership))
 
 
 def _state(name: str, result: Any) -> Digests:

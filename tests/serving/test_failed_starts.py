@@ -71,7 +71,7 @@ def test_a_first_worker_that_ends_stops_the_server(
         raise AssertionError
 
     stopped: list[int] = []
-    monkeypatch.setattr("serving.process.supervisor._Worker", Worker)
+    monkeypatch.setattr("serving.process.supervisor.WorkerProcess", Worker)
     with socket.socket() as bound:
         assert asyncio.run(Supervisor(Settings(workers=2), bound, started)._run()) == exit_code
 
