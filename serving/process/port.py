@@ -25,8 +25,8 @@ def reserve(host: str, port: int) -> socket.socket:
         first.listen(0)
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # admits sockets of this user that have it too
         reserved = open_socket(first)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return reserved
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # before the first is closed
+        return reserved
 
 
 def open_socket(reserved: socket.socket) -> socket.socket:
