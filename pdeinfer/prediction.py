@@ -55,6 +55,7 @@ class PredictorInfo:
         threads: CPU threads of one prediction.
         batch_size: the most images in one run of the network.
         pde_layers: "fused" if they run in pdeinfer's own operator, "standard" if in ONNX Runtime's operators.
+        cuda_graphs: whether runs replay CUDA graphs; False on a CPU, and where ONNX Runtime cannot capture them.
         versions: of "pdeinfer", "onnxruntime" and "numpy", and of the pdeinfer that wrote the "package".
     """
 
@@ -69,4 +70,5 @@ class PredictorInfo:
     threads: int
     batch_size: int
     pde_layers: PdeLayers
+    cuda_graphs: bool
     versions: dict[str, str]

@@ -37,7 +37,9 @@ class Predictor:
         precision: "float32" (on CUDA too, not TF32), or "int8" if the package has that file.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA if it works, else the CPU.
         threads: CPU threads of one prediction; by default, the CPUs that this process may use.
-        batch_size: the most images in one run of the network.
+        batch_size: the most images in one run of the network; by default 32 on a CPU and 256 on CUDA.
+        gpu_mem_limit: the most bytes of a CUDA device's memory for the network's weights and values; by default, no
+            limit. The CPU ignores it.
         channels: the order of the colours in arrays: "rgb", or "bgr" as OpenCV has it. Other images have an order of
             their own.
         threshold: the least score, 0..1, of an answer: below it, a prediction's label is None.
@@ -47,8 +49,8 @@ class Predictor:
         ModelPackageError: the package is damaged, lacks the precision, or its network does not match its card.
         DeviceError: the device is unknown or cannot be used.
         MissingDependencyError: ONNX Runtime is missing or broken.
-        TypeError, ValueError: `threads` or `batch_size` is not a positive integer, `threshold` is not a number from 0
-            to 1, or `precision` or `channels` is unknown.
+        TypeError, ValueError: `threads`, `batch_size` or `gpu_mem_limit` is not a positive integer, `threshold` is not
+            a number from 0 to 1, or `precision` or `channels` is unknown.
     """
 
     def __init__(
@@ -58,7 +60,8 @@ class Predictor:
         precision: Precision = "float32",
         device: str = "auto",
         threads: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
+        gpu_mem_limit: int | None = None,
         channels: Channels = "rgb",
         threshold: float = 0.0,
     ) -> None:
@@ -68,8 +71,9 @@ class Predictor:
             raise ValueError(f"threshold must be a number from 0 to 1, not {threshold!r}")
         self._channels = channels
         self._threshold = threshold
-        self._batch_size = _positive_int("batch_size", batch_size)
         self._threads = None if threads is None else _positive_int("threads", threads)
+        self._batch_size = None if batch_size is None else _positive_int("batch_size", batch_size)
+        self._gpu_mem_limit = None if gpu_mem_limit is None else _positive_int("gpu_mem_limit", gpu_mem_limit)
         self._package = model if isinstance(model, ModelPackage) else zoo.load(model)
         self._precision = precision
         self._device = device
@@ -141,7 +145,7 @@ class Predictor:
     ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
         """Classify the images of an iterable, or of a folder, lazily and in batches.
 
-        At most `batch_size` images are in memory at a time.
+        At most `info().batch_size` images are in memory at a time.
 
         Args:
             images: any iterable of images, an array (N, H, W, C), or the path of a folder: the image files
@@ -184,6 +188,7 @@ class Predictor:
 
         Raises:
             ImageError: `images` has another type, dtype or shape.
+            DeviceError: the CUDA device fails.
             PredictorClosedError: after `close()`.
         """
         spec = self._input
@@ -226,8 +231,9 @@ class Predictor:
             device=session.device,
             provider=session.provider,
             threads=session.threads,
-            batch_size=self._batch_size,
+            batch_size=session.batch_size,
             pde_layers=session.pde_layers,
+            cuda_graphs=session.cuda_graphs,
             versions={
                 "pdeinfer": __version__,
                 "package": card.pdeinfer_version,
@@ -261,6 +267,7 @@ class Predictor:
             device=self._device,
             threads=self._threads,
             batch_size=self._batch_size,
+            gpu_mem_limit=self._gpu_mem_limit,
             channels=self._channels,
             threshold=self._threshold,
         )
@@ -269,7 +276,13 @@ class Predictor:
     def _load_session(self) -> Session:
         model = self._package.read_model(self._precision)
         try:
-            session = create_session(model, self._device, self._threads)
+            session = create_session(
+                model,
+                self._device,
+                self._threads,
+                batch_size=self._batch_size,
+                gpu_mem_limit=self._gpu_mem_limit,
+            )
         except ModelPackageError as error:
             raise ModelPackageError(f"{self._package.path / MODEL_FILES[self._precision]}: {error}") from error
         _check_interface(session, self._package, self._precision)
@@ -316,7 +329,7 @@ class Predictor:
                 batch.append((error, None))
                 if ends_at_error:
                     break
-            if len(batch) == self._batch_size:
+            if len(batch) == session.batch_size:
                 yield from self._classify(session, batch, top_k)
                 batch = []
         yield from self._classify(session, batch, top_k)
@@ -350,8 +363,8 @@ class Predictor:
 
     def _run(self, session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result = np.empty((len(images), len(self._labels)), np.float32)
-        for start in range(0, len(images), self._batch_size):
-            batch = slice(start, start + self._batch_size)
+        for start in range(0, len(images), session.batch_size):
+            batch = slice(start, start + session.batch_size)
             result[batch] = session.run(OUTPUT_NAME, {INPUT_NAME: images[batch]})
         return result
 

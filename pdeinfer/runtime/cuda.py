@@ -1,16 +1,57 @@
 """Opens ONNX Runtime sessions on CUDA, or says why it cannot."""
 
 import contextlib
+import functools
 import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pdeinfer.errors import DeviceError
+from pdeinfer.runtime.cuda_session import CudaSession, batch_sizes
+from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import reinstall_command
+
+logger = logging.getLogger(__name__)
 
 CUDA = "CUDAExecutionProvider"
 
+# How cuDNN chooses the algorithm of a convolution. This is ONNX Runtime's default, with which all published times were
+# measured. `make gpu-check` measures the others.
+CONVOLUTION_SEARCH = "EXHAUSTIVE"
+
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log; it starts with warnings
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """What a session on CUDA is opened with.
+
+    Attributes:
+        index: of the device.
+        batch_size: the largest batch that runs at once.
+        memory_limit: the most bytes of the device's memory for the network's weights and values; None: no limit.
+    """
+
+    index: int
+    batch_size: int
+    memory_limit: int | None = None
+
+    def provider(self, *, graphs: bool) -> tuple[str, dict[str, str]]:
+        """Return the execution provider with its options, as ONNX Runtime takes them."""
+        options = {
+            "device_id": str(self.index),
+            # Without TF32: its 10-bit mantissa is not the float32 arithmetic that export has compared with the
+            # original.
+            "use_tf32": "0",
+            "arena_extend_strategy": "kSameAsRequested",  # by default, the arena doubles with each extension
+            "cudnn_conv_algo_search": CONVOLUTION_SEARCH,
+            "enable_cuda_graph": str(int(graphs)),
+        }
+        if self.memory_limit is not None:
+            options["gpu_mem_limit"] = str(self.memory_limit)
+        return CUDA, options
 
 
 def has_cuda(onnxruntime: Any) -> bool:
@@ -18,30 +59,76 @@ def has_cuda(onnxruntime: Any) -> bool:
     return CUDA in onnxruntime.get_available_providers()
 
 
-def open_on_cuda(onnxruntime: Any, model: bytes, index: str, options: Any) -> Any:
-    """Return an `InferenceSession` on a CUDA device, never one that fell back to the CPU.
+def open_on_cuda(
+    onnxruntime: Any, model: bytes, options: CudaOptions, make_session_options: Callable[[], Any], *, fused: bool
+) -> CudaSession:
+    """Open a session on a CUDA device that has computed blank images, never one that fell back to the CPU.
+
+    It is opened with the fused operator and CUDA graphs, or with what works of these: ONNX Runtime refuses graphs if a
+    node runs on the CPU, as those of int8 files do.
 
     Raises:
-        DeviceError: this build has no CUDA, its libraries or the device are missing, or the model cannot be loaded.
+        DeviceError: this build has no CUDA, its libraries or the device are missing, or the network fails there.
     """
+    device = f"cuda:{options.index}"
     if not has_cuda(onnxruntime):
         raise DeviceError(
-            f"cuda:{index} needs ONNX Runtime with CUDA, and this one has {onnxruntime.get_available_providers()}: "
+            f"{device} needs ONNX Runtime with CUDA, and this one has {onnxruntime.get_available_providers()}: "
             f"{reinstall_command('gpu')}"
         )
-    # The CPU provider runs what CUDA cannot. Without TF32, ONNX Runtime's default: its 10-bit mantissa is not the
-    # float32 arithmetic that export has compared with the original.
-    providers = [(CUDA, {"device_id": index, "use_tf32": "0"}), "CPUExecutionProvider"]
+    sizes, reason = batch_sizes(options.batch_size), ""
     with _quiet(onnxruntime):
         missing = _preload_libraries(onnxruntime)
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            raise DeviceError(f"cuda:{index} cannot be used: {error}") from error
+        for kernel in (True, False) if fused else (False,):
+            for graphs in (True, False):
+                session_options = make_session_options()
+                if kernel and not register_kernel(session_options, device):
+                    break
+                provider = options.provider(graphs=graphs)
+                open_session = functools.partial(_open, onnxruntime, model, provider, session_options, kernel, missing)
+                try:
+                    session = CudaSession(onnxruntime, open_session, options.index, sizes, graphs)
+                except DeviceError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
+                    reason = str(error)
+                    continue
+                if not graphs:
+                    logger.info("no CUDA graphs on %s: %s", device, reason)
+                return session
+            else:
+                if kernel:
+                    logger.info("PDE layers run without the fused operator on %s: %s", device, reason)
+    raise DeviceError(f"{device} cannot be used: {reason}")
+
+
+def _open(
+    onnxruntime: Any,
+    model: bytes,
+    provider: tuple[str, dict[str, str]],
+    session_options: Any,
+    kernel: bool,
+    missing: str,
+) -> tuple[Any, bool]:
+    """Return a session, and whether PDE layers run in the fused operator. Kernels are counted by thread.
+
+    Args:
+        kernel: whether the operator is registered.
+        missing: why CUDA may not work.
+
+    Raises:
+        DeviceError: the session fell back to the CPU.
+    """
+    device = f"cuda:{provider[1]['device_id']}"
+    before = count_kernels(device) if kernel else 0
+    # The CPU provider runs what CUDA cannot. enable_fallback=0: raise an error instead of printing it and trying
+    # another device.
+    providers = [provider, "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model, session_options, providers=providers, enable_fallback=0)
     if session.get_providers()[0] != CUDA:
         reason = missing or f"ONNX Runtime fell back to {session.get_providers()}"
-        raise DeviceError(f"cuda:{index} cannot be used: {reason}: {reinstall_command('gpu')}")
-    return session
+        raise DeviceError(f"{device} cannot be used: {reason}: {reinstall_command('gpu')}")
+    return session, kernel and count_kernels(device) > before
 
 
 def _preload_libraries(onnxruntime: Any) -> str:

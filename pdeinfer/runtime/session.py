@@ -6,16 +6,16 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.errors import DeviceError, ModelPackageError
+from pdeinfer.errors import DeviceError, ModelPackageError, PdeinferError
 from pdeinfer.runtime.cpus import available_cpus
-from pdeinfer.runtime.cuda import has_cuda, open_on_cuda
+from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
+from pdeinfer.runtime.cuda_session import blank_feeds
 from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
@@ -23,6 +23,10 @@ from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 logger = logging.getLogger(__name__)
 
 PdeLayers: TypeAlias = Literal["fused", "standard"]
+
+# The most images in one run, unless the caller says otherwise. On an H100 an image takes 9 µs in a batch of 256, and
+# 0.4 ms alone (docs/lab/gpu.md).
+CPU_BATCH_SIZE, CUDA_BATCH_SIZE = 32, 256
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -34,7 +38,9 @@ class Session:
         provider: ONNX Runtime's name for the device.
         threads: CPU threads of one run.
         version: of ONNX Runtime.
+        batch_size: the most images that one run should have.
         pde_layers: "fused" if they run in pdeinfer's own operator, "standard" if in ONNX Runtime's operators.
+        cuda_graphs: whether runs replay CUDA graphs.
         inputs, outputs: signatures such as "image: tensor(uint8) [batch, 8, 8, 1]", with "batch" for a free dimension.
     """
 
@@ -42,7 +48,9 @@ class Session:
     provider: str
     threads: int
     version: str
+    batch_size: int
     pde_layers: PdeLayers
+    cuda_graphs: bool
     inputs: list[str]
     outputs: list[str]
     _session: Any
@@ -68,6 +76,7 @@ class Session:
 
         Raises:
             ModelPackageError: ONNX Runtime cannot run the model.
+            DeviceError: the CUDA device fails.
         """
         return self._run([output], feeds)[0]
 
@@ -76,6 +85,7 @@ class Session:
 
         Raises:
             ModelPackageError: ONNX Runtime cannot run the model.
+            DeviceError: the CUDA device fails.
         """
         names = [value.name for value in self._session.get_outputs()]
         return dict(zip(names, self._run(names, feeds), strict=True))
@@ -83,8 +93,12 @@ class Session:
     def _run(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         try:
             return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
+        except PdeinferError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            raise ModelPackageError(f"ONNX Runtime {self.version} cannot run the model: {error}") from error
+            # A session on CUDA has run this model before.
+            kind = ModelPackageError if self.device == "cpu" else DeviceError
+            raise kind(f"ONNX Runtime {self.version} cannot run the model on {self.device}: {error}") from error
 
 
 _open_sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
@@ -103,7 +117,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
-def create_session(model: bytes, device: str = "auto", threads: int | None = None, *, fused: bool = True) -> Session:
+def create_session(
+    model: bytes,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    fused: bool = True,
+    batch_size: int | None = None,
+    gpu_mem_limit: int | None = None,
+) -> Session:
     """Load a network.
 
     Args:
@@ -112,30 +134,41 @@ def create_session(model: bytes, device: str = "auto", threads: int | None = Non
             CUDA and it does not work, "auto" logs the reason once.
         threads: CPU threads of one run, by default `available_cpus()`.
         fused: whether PDE layers may run in pdeinfer's own operator.
+        batch_size: the most images of one run; by default `CPU_BATCH_SIZE` or `CUDA_BATCH_SIZE`. On CUDA larger ones
+            run in parts.
+        gpu_mem_limit: the most bytes of a CUDA device's memory for the network's weights and values.
 
     Raises:
         DeviceError: the device is unknown, or CUDA cannot be used.
         ModelPackageError: the model breaks a rule of `pdeinfer.runtime.graph`, or ONNX Runtime cannot load it.
         MissingDependencyError: ONNX Runtime is missing or broken.
     """
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     onnxruntime = import_onnxruntime()
     check_graph(model)
     threads = threads or available_cpus()
     cuda_error = None
     if device != "cpu":
-        index = device.partition(":")[2] or "0"
+        options = CudaOptions(int(device.partition(":")[2] or 0), batch_size or CUDA_BATCH_SIZE, gpu_mem_limit)
+        make_session_options = functools.partial(_session_options, onnxruntime, threads)
         try:
-            return _create_cuda_session(onnxruntime, model, index, threads, fused)
+            session = open_on_cuda(onnxruntime, model, options, make_session_options, fused=fused)
         except DeviceError as error:
             cuda_error = error
-    cpu_session = _create_cpu_session(onnxruntime, model, threads, fused)  # fails if the model is to blame, not CUDA
+        else:
+            return _describe(
+                onnxruntime, session, f"cuda:{options.index}", threads, options.batch_size,
+                is_fused=session.is_fused, has_graphs=session.has_graphs,
+            )  # fmt: skip
+    cpu_session = _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
     if cuda_error is not None:
+        if has_cuda(onnxruntime):
+            cpu_session.run_all(blank_feeds(cpu_session._session))  # fails if the model is to blame, not CUDA
+            if device == "auto":
+                _warn_once(f"predicting on the CPU: {cuda_error}")
         if device != "auto":
             raise cuda_error
-        if has_cuda(onnxruntime):
-            _warn_once(f"predicting on the CPU: {cuda_error}")
     return cpu_session
 
 
@@ -144,43 +177,29 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _create_cuda_session(onnxruntime: Any, model: bytes, index: str, threads: int, fused: bool) -> Session:
-    device = f"cuda:{index}"
-    open_session = functools.partial(open_on_cuda, onnxruntime, model, index)
-    if fused and has_cuda(onnxruntime):
-        session = _create_fused_session(onnxruntime, device, threads, open_session)
-        if session is not None:
-            return session
-    return _describe(onnxruntime, open_session(_session_options(onnxruntime, threads)), device, threads)
-
-
-def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: bool) -> Session:
-    open_session = functools.partial(_open_on_cpu, onnxruntime, model)
-    session = _create_fused_session(onnxruntime, "cpu", threads, open_session) if fused else None
+def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: bool, batch_size: int) -> Session:
+    session = _create_fused_session(onnxruntime, model, threads, batch_size) if fused else None
     if session is not None:
         return session
     try:
-        inference_session = open_session(_session_options(onnxruntime, threads))
+        inference_session = _open_on_cpu(onnxruntime, model, _session_options(onnxruntime, threads))
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
-    return _describe(onnxruntime, inference_session, "cpu", threads)
+    return _describe(onnxruntime, inference_session, "cpu", threads, batch_size)
 
 
-def _create_fused_session(
-    onnxruntime: Any, device: str, threads: int, open_session: Callable[[Any], Any]
-) -> Session | None:
+def _create_fused_session(onnxruntime: Any, model: bytes, threads: int, batch_size: int) -> Session | None:
     """Return a session that may run PDE layers in pdeinfer's operator, or None if that is impossible."""
     options = _session_options(onnxruntime, threads)
-    if not register_kernel(options, device):
+    if not register_kernel(options):
         return None
-    before = count_kernels(device)
+    before = count_kernels()
     try:
-        session = open_session(options)
+        session = _open_on_cpu(onnxruntime, model, options)
     except Exception as error:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
-        logger.info("PDE layers run without the fused operator on %s: %s", device, error)
+        logger.info("PDE layers run without the fused operator on the CPU: %s", error)
         return None
-    fused = count_kernels(device) > before
-    return _describe(onnxruntime, session, device, threads, "fused" if fused else "standard")
+    return _describe(onnxruntime, session, "cpu", threads, batch_size, is_fused=count_kernels() > before)
 
 
 def _session_options(onnxruntime: Any, threads: int) -> Any:
@@ -197,13 +216,24 @@ def _open_on_cpu(onnxruntime: Any, model: bytes, options: Any) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _describe(onnxruntime: Any, session: Any, device: str, threads: int, pde_layers: PdeLayers = "standard") -> Session:
+def _describe(
+    onnxruntime: Any,
+    session: Any,
+    device: str,
+    threads: int,
+    batch_size: int,
+    *,
+    is_fused: bool = False,
+    has_graphs: bool = False,
+) -> Session:
     described = Session(
         device=device,
         provider=session.get_providers()[0],
         threads=threads,
         version=onnxruntime.__version__,
-        pde_layers=pde_layers,
+        batch_size=batch_size,
+        pde_layers="fused" if is_fused else "standard",
+        cuda_graphs=has_graphs,
         inputs=[_signature(value) for value in session.get_inputs()],
         outputs=[_signature(value) for value in session.get_outputs()],
         _session=session,

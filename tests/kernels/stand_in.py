@@ -4,13 +4,8 @@ import ctypes
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-import onnxruntime
 
 from hatch_build import build_cuda_library, find_compiler
-from pdeinfer.runtime.cuda import CUDA
 from tests.documents import ROOT
 
 SOURCES = ROOT / "pdeinfer/kernels"
@@ -85,23 +80,3 @@ def build_operator(library: Path, driver: Path, nvrtc: Path | None = None, provi
     ]
     build_cuda_library(SOURCES, library, definitions)
     return library
-
-
-class CudaRuntime(SimpleNamespace):
-    """ONNX Runtime as a build for CUDA, whose CUDA provider is the CPU's.
-
-    Replace `sys.modules["onnxruntime"]` by it, and `kernel.CUDA_LIBRARY` by a stand-in's operator.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(**vars(onnxruntime))
-        self.get_available_providers = lambda: [CUDA, "CPUExecutionProvider"]
-        self.preload_dlls = lambda: None
-        self.InferenceSession = _session
-
-
-def _session(model: bytes, options: Any, providers: list[Any], enable_fallback: int) -> Any:
-    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"], enable_fallback=enable_fallback)
-    if providers != ["CPUExecutionProvider"]:
-        session.get_providers = lambda: [CUDA, "CPUExecutionProvider"]
-    return session

@@ -18,8 +18,9 @@ from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME
 from pdeinfer.runtime import kernel
 from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import STRUCTURES, make_layer
-from tests.kernels.stand_in import CudaRuntime, StandIn, build_operator
+from tests.kernels.stand_in import StandIn, build_operator
 from tests.kernels.test_operator import error, run
+from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 # The largest error, relative to the largest value. Measured: 4.7e-7.
 TOLERANCE = 1e-6
@@ -253,7 +254,7 @@ class TestSessions:
 
     @pytest.fixture(autouse=True)
     def cuda(self, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "onnxruntime", CudaRuntime())
+        monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnCpu())
         monkeypatch.setattr(kernel, "CUDA_LIBRARY", stand_in.operator)
 
     def check(self, pde_layers: str, *, fused: bool = True) -> None:
@@ -264,7 +265,7 @@ class TestSessions:
 
     def test_pde_layers_run_in_the_operator(self, stand_in: StandIn) -> None:
         self.check("fused")
-        assert stand_in.launches()["solve"] == 1
+        assert stand_in.launches()["solve"] > 0
 
     def test_a_session_can_run_without_the_operator(self, stand_in: StandIn) -> None:
         self.check("standard", fused=False)
@@ -327,8 +328,9 @@ class TestSessions:
         self.check("fused")
         session = create_session(self.LAYER.model().SerializeToString(), "cpu", 1)
         assert session.pde_layers == "fused"
+        before = stand_in.launches()
         session.run("result", self.LAYER.feeds(self.LAYER.model()))
-        assert sum(stand_in.launches().values()) == 1
+        assert stand_in.launches() == before
 
 
 class TestCompiler:

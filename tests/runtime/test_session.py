@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,53 +16,12 @@ from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime import onnx_runtime, session
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.session import create_session
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+from tests.runtime.fake_onnxruntime import CPU, CUDA, FakeOnnxRuntime
 
 
 @pytest.fixture(scope="module")
 def model(package_folder: Path) -> bytes:
     return (package_folder / ONNX_FILE).read_bytes()
-
-
-class FakeOnnxRuntime:
-    """An ONNX Runtime whose CUDA is absent, works, falls back to the CPU, or fails; or that rejects every model.
-
-    Attributes:
-        sessions: the providers and options of each session that was requested.
-        severities: those that its process-wide log was set to.
-    """
-
-    def __init__(self, outcome: str) -> None:
-        self.__version__ = "9.9"
-        self.outcome = outcome
-        self.sessions: list[tuple[list, SimpleNamespace]] = []
-        self.severities: list[int] = []
-        self.GraphOptimizationLevel = SimpleNamespace(ORT_ENABLE_ALL="all")
-        self.ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL="sequential")
-        self.SessionOptions = SimpleNamespace
-
-    def get_available_providers(self) -> list[str]:
-        return [CPU] if self.outcome == "absent" else [CUDA, CPU]
-
-    def preload_dlls(self) -> None:
-        sys.stdout.write("Failed to load libcudart.so: no such file\nPlease follow the instructions\n")
-
-    def set_default_logger_severity(self, severity: int) -> None:
-        self.severities.append(severity)
-
-    def InferenceSession(  # noqa: N802  # ONNX Runtime's name
-        self, _: bytes, options: SimpleNamespace, providers: list, enable_fallback: int
-    ) -> SimpleNamespace:
-        assert enable_fallback == 0
-        self.sessions.append((providers, options))
-        on_cuda = providers != [CPU]
-        if self.outcome == "rejects":
-            raise RuntimeError("INVALID_GRAPH")
-        if on_cuda and self.outcome == "fails":
-            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
-        used = [CUDA, CPU] if on_cuda and self.outcome == "works" else [CPU]
-        return SimpleNamespace(get_providers=lambda: used, get_inputs=list, get_outputs=list)
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, outcome: str) -> FakeOnnxRuntime:
@@ -106,7 +65,12 @@ class TestDevices:
             create_session(model, "cuda")
 
     @pytest.mark.parametrize(
-        ("outcome", "reason"), [("falls back", "Failed to load libcudart.so"), ("fails", "no CUDA-capable device")]
+        ("outcome", "reason"),
+        [
+            ("falls back", "Failed to load libcudart.so"),
+            ("fails", "no CUDA-capable device"),
+            ("no cuDNN", "cuDNN is not available"),
+        ],
     )
     def test_cuda_that_does_not_work_is_a_device_error_with_the_reason(
         self, model: bytes, monkeypatch: pytest.MonkeyPatch, outcome: str, reason: str
@@ -124,18 +88,27 @@ class TestDevices:
         with pytest.raises(ModelPackageError):
             create_session(content or model, device)
 
+    @pytest.mark.parametrize("device", ["cuda", "cuda:1", "auto"])
+    def test_a_model_that_fails_on_every_device_is_a_model_package_error(
+        self, model: bytes, device: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake(monkeypatch, "broken")
+        with pytest.raises(ModelPackageError, match="on cpu"):
+            create_session(model, device)
+
     @pytest.mark.parametrize(("device", "index"), [("cuda", "0"), ("cuda:0", "0"), ("cuda:3", "3"), ("auto", "0")])
-    def test_cuda_is_used_without_tf32_if_it_works(
+    def test_cuda_is_used_if_it_works(
         self, model: bytes, monkeypatch: pytest.MonkeyPatch, device: str, index: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         runtime = fake(monkeypatch, "works")
         opened = create_session(model, device)
-        assert (opened.device, opened.provider) == (f"cuda:{index}", CUDA)
-        expected = [(CUDA, {"device_id": index, "use_tf32": "0"}), CPU]
-        assert [providers for providers, _ in runtime.sessions] == [expected]
+        assert (opened.device, opened.provider, opened.cuda_graphs) == (f"cuda:{index}", CUDA, True)
+        (options,) = runtime.cuda_options()
+        assert options["device_id"] == index
+        assert {buffer[2:] for buffer in runtime.buffers} == {("cuda", int(index))}
         assert not caplog.records
 
-    @pytest.mark.parametrize(("outcome", "logged"), [("absent", 0), ("falls back", 1), ("fails", 1)])
+    @pytest.mark.parametrize(("outcome", "logged"), [("absent", 0), ("falls back", 1), ("fails", 1), ("no cuDNN", 1)])
     def test_auto_uses_the_cpu_if_cuda_does_not_work_and_logs_once_why_a_cuda_build_could_not(
         self,
         model: bytes,
@@ -158,13 +131,13 @@ class TestDevices:
     def test_cpu_does_not_try_cuda(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         runtime = fake(monkeypatch, "works")
         assert create_session(model, "cpu").device == "cpu"
-        assert [providers for providers, _ in runtime.sessions] == [[CPU]]
+        assert [session.providers for session in runtime.sessions] == [[CPU]]
 
     def test_options(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         runtime = fake(monkeypatch, "works")
         create_session(model, "cpu", 3)
-        ((_, options),) = runtime.sessions
-        assert vars(options) == {
+        (session,) = runtime.sessions
+        assert vars(session.options) == {
             "graph_optimization_level": "all",
             "execution_mode": "sequential",
             "intra_op_num_threads": 3,
