@@ -110,7 +110,12 @@ class Settings(BaseSettings):
     config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    workers: int = Field(default=1, ge=1, le=1024, description="processes on the port; one that dies is replaced")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="processes on the port; one that dies is replaced; each needs its own context and models on a GPU",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -122,8 +127,14 @@ class Settings(BaseSettings):
         le=1024,
         description="threads of a worker that decode and predict; none: its share of the CPUs",
     )
-    max_batch_size: int = Field(
-        default=32, ge=1, le=MAX_BATCH_SIZE, description="most images that a model computes together"
+    gpu_mem_limit: int | None = Field(
+        default=None, ge=1, description="bytes of a GPU's memory for each model's weights and values; none: no limit"
+    )
+    max_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_BATCH_SIZE,
+        description="most images that a model computes together; none: 32 on a CPU, 256 on a GPU",
     )
     max_delay_ms: float = Field(
         default=0, ge=0, le=10_000, description="how long an image waits for others to be computed with; 0: not at all"
@@ -231,12 +242,13 @@ class Settings(BaseSettings):
         """Return the keys that may load and unload models."""
         return [key.get_secret_value() for key in (*self.admin_keys, *self.admin_keys_file)]
 
-    def batching(self, model: str) -> tuple[int, float, int]:
+    def batching(self, model: str) -> tuple[int | None, float, int]:
         """Return max_batch_size, max_delay_ms and max_queue of a model."""
         own = self.per_model.get(model, ModelSettings())
         max_queue = own.max_queue or self.max_queue
+        max_batch_size = own.max_batch_size or self.max_batch_size
         return (
-            min(own.max_batch_size or self.max_batch_size, max_queue),  # no more can wait
+            max_batch_size and min(max_batch_size, max_queue),  # no more can wait
             self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
             max_queue,
         )

@@ -197,7 +197,9 @@ class Models:
         models = {**self._models, change.name: change.models}
         self._models = {name: models[name] for name in change.names_after(self.names)}
         self._set_served(change.name, True)
-        logger.info("a model was changed", extra={"fields": {"model": change.name, "versions": list(change.models)}})
+        execution = [model.execution for model in change.models.values()]
+        fields = {"model": change.name, "versions": list(change.models), "execution": execution}
+        logger.info("a model was changed", extra={"fields": fields})
 
     def close(self) -> None:
         """Wait for work in progress."""
@@ -258,7 +260,8 @@ class Models:
 
     def _set_served(self, name: str, is_served: bool) -> None:
         for model in self._models.get(name, {}).values():
-            model.metrics.set_served(model.info.device, model.info.provider, is_served)
+            info = model.info
+            model.metrics.set_served(info.device, info.provider, info.pde_layers, info.cuda_graphs, is_served)
 
 
 def _take_expected(

@@ -67,12 +67,14 @@ class ServedModel:
             threads=1,
             batch_size=max_batch_size,
             threshold=settings.threshold_of(self.name),
+            gpu_mem_limit=settings.gpu_mem_limit,
         )
         self.info = self.predictor.info()
+        is_on_cpu = self.info.device == "cpu"
         self.metrics = ModelMetrics(self.name, version)
         self._inspecting = threads.share()
         self._inspector = ModelInspector(package, self.predictor)
-        self._max_batch_size = max_batch_size
+        self._max_batch_size = min(self.info.batch_size, max_queue)
         self._max_queue = max_queue
         self._admitted = 0
         self._decoder = Decoder(
@@ -80,13 +82,14 @@ class ServedModel:
         )
         self._network = Batcher(
             _Network(self.name, self.predictor, self.metrics).compute,
-            threads.share(),
+            # The thread that waits for a GPU is none of those that decode.
+            threads.share() if is_on_cpu else Threads(1),
             self.metrics.compute_queue_seconds,
-            max_batch_size=max_batch_size,
-            max_batches=threads.count if self.info.device == "cpu" else 1,
+            max_batch_size=self._max_batch_size,
+            max_batches=threads.count if is_on_cpu else 1,
             max_delay=max_delay_ms / 1000,
         )
-        for images in (1, max_batch_size):  # no request should wait for what the first run of a size sets up
+        for images in (1, self._max_batch_size):  # no request should wait for what the first run of a size sets up
             blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
             self.predictor.predict_proba(blank)
 
@@ -94,6 +97,13 @@ class ServedModel:
     def is_full(self) -> bool:
         """Whether the queue has no room for another image."""
         return self._admitted >= self._max_queue
+
+    @property
+    def execution(self) -> str:
+        """What computes the network, for the log: "cuda:0, CUDAExecutionProvider, fused PDE layers, CUDA graphs"."""
+        info = self.info
+        graphs = "" if info.device == "cpu" else f", {'' if info.cuda_graphs else 'no '}CUDA graphs"
+        return f"{info.device}, {info.provider}, {info.pde_layers} PDE layers{graphs}"
 
     async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
         """Return the probabilities, float32 (N, classes), of images in the network's shape.

@@ -46,6 +46,8 @@ def _model_info(model: ServedModel) -> ModelInfo:
         precision=info.precision,
         device=info.device,
         provider=info.provider,
+        pde_layers=info.pde_layers,
+        cuda_graphs=info.cuda_graphs,
     )
 
 

@@ -215,6 +215,10 @@ class ModelInfo(_Schema):
     precision: Precision = Field(description="of the model file in use", examples=["float32"])
     device: str = Field(description="cpu or cuda:N", examples=["cpu"])
     provider: str = Field(description="of ONNX Runtime", examples=["CPUExecutionProvider"])
+    pde_layers: Literal["fused", "standard"] = Field(
+        description="fused: in an operator of their own; standard: in ONNX Runtime's operators", examples=["fused"]
+    )
+    cuda_graphs: bool = Field(description="whether batches are replayed as CUDA graphs", examples=[False])
 
 
 class ModelList(_Schema):

@@ -138,8 +138,13 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         await run_in_threadpool(_import_what_requests_need)
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
-            served = [f"{model.name} {model.version} ({model.info.provider})" for model in models]
+            served = [f"{model.name} {model.version} ({model.execution})" for model in models]
             logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
+            if settings.workers > 1 and any(model.info.device != "cpu" for model in models):
+                logger.warning(
+                    "each of the %d workers has a CUDA context and a copy of every model in the GPU's memory",
+                    settings.workers,
+                )
             models.start_decoding()
             if membership is not None:
                 await membership.join(models)

@@ -42,7 +42,9 @@ _INFERENCE_SECONDS = Histogram("pdeinfer_inference_seconds", "Computing one batc
 _BATCH_IMAGES = Histogram("pdeinfer_batch_images", "Images computed together", _MODEL, buckets=_IMAGES)
 _ADMITTED_IMAGES = Gauge("pdeinfer_admitted_images", "Images being decoded, waiting or computed", _MODEL)
 _MODEL_INFO_NAME = "pdeinfer_model_info"
-_MODEL_INFO = Gauge(_MODEL_INFO_NAME, "1 for a served model", (*_MODEL, "device", "provider"))
+_MODEL_INFO = Gauge(
+    _MODEL_INFO_NAME, "1 for a served model", (*_MODEL, "device", "provider", "pde_layers", "cuda_graphs")
+)
 
 
 class ModelMetrics:
@@ -57,8 +59,8 @@ class ModelMetrics:
         self.batch_images = _BATCH_IMAGES.labels(model, version)
         self.admitted_images = _ADMITTED_IMAGES.labels(model, version)
 
-    def set_served(self, device: str, provider: str, is_served: bool) -> None:
-        _MODEL_INFO.labels(*self._labels, device, provider).set(is_served)
+    def set_served(self, device: str, provider: str, pde_layers: str, cuda_graphs: bool, is_served: bool) -> None:
+        _MODEL_INFO.labels(*self._labels, device, provider, pde_layers, str(cuda_graphs).lower()).set(is_served)
 
 
 def snapshot() -> Snapshot:

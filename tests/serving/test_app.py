@@ -34,6 +34,8 @@ def test_models_route_describes_the_served_models(client: TestClient) -> None:
         "precision": "float32",
         "device": "cpu",
         "provider": "CPUExecutionProvider",
+        "pde_layers": "standard",
+        "cuda_graphs": False,
     }
 
 

@@ -128,9 +128,10 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
     assert served(admin) == [("tiny-rgb", "1")]
     assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 404
     assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-rgb"
-    assert 'pdeinfer_model_info{device="cpu",model="tiny-grey",provider="CPUExecutionProvider",version="10"} 0.0' in (
-        admin.get("/metrics").text
-    )
+    assert (
+        'pdeinfer_model_info{cuda_graphs="false",device="cpu",model="tiny-grey",pde_layers="standard",'
+        'provider="CPUExecutionProvider",version="10"} 0.0'
+    ) in admin.get("/metrics").text
 
     loaded = change(admin, "tiny-grey", "load")
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}

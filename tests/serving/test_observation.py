@@ -63,7 +63,10 @@ def test_requests_batches_and_images_are_counted_and_timed(client: TestClient, p
 
 
 def test_metrics_describe_the_models_and_the_process(client: TestClient) -> None:
-    info = 'pdeinfer_model_info{device="cpu",model="tiny-rgb",provider="CPUExecutionProvider",version="1"}'
+    info = (
+        'pdeinfer_model_info{cuda_graphs="false",device="cpu",model="tiny-rgb",pde_layers="standard",'
+        'provider="CPUExecutionProvider",version="1"}'
+    )
 
     assert metric(client, info) == 1
     assert metric(client, "process_resident_memory_bytes") > 1e6

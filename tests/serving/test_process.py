@@ -60,11 +60,11 @@ def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.n
     assert "server" not in response.headers
 
 
-def test_the_log_is_json_and_names_the_models_and_their_providers(server: Server) -> None:
+def test_the_log_is_json_and_names_the_models_and_how_they_run(server: Server) -> None:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     (loaded,) = [line for line in lines if line["message"] == "models are loaded"]
 
-    assert loaded["models"] == ["tiny-grey 1 (CPUExecutionProvider)"]
+    assert loaded["models"] == ["tiny-grey 1 (cpu, CPUExecutionProvider, standard PDE layers)"]
     assert loaded["threads"] >= 1
     assert {"time", "level", "logger", "message", "process"} <= loaded.keys()
 

@@ -81,7 +81,7 @@ def test_per_model_settings_change_the_batching_of_one_model() -> None:
     )
 
     assert settings.batching("mnist-pde") == (64, 0, 99)
-    assert settings.batching("digits-pde") == (32, 1, 256)
+    assert settings.batching("digits-pde") == (None, 1, 256)
 
 
 def test_per_model_settings_change_the_precision_of_one_model() -> None:
