@@ -33,9 +33,11 @@ An image that cannot be read is reported on stderr; the others are classified, a
 _VERIFY_EXAMPLES = """examples:
   pdeinfer verify digits-pde
   pdeinfer verify build/mnist-pde --allow-skipped
+  pdeinfer verify build/mnist-pde --device cuda --allow-skipped
 
-The graph rules need onnx, and the comparison with the Keras original needs TensorFlow: pip install 'pdeinfer[train]'.
-Without them these checks are skipped, and the exit code is 1 unless --allow-skipped is given.
+The network is compared with the answers of its TensorFlow original, which are in the package. The graph rules need
+onnx, and parity with the original itself needs TensorFlow: pip install 'pdeinfer[train]'. Without them these checks
+are skipped, and the exit code is 1 unless --allow-skipped is given.
 """
 
 _EVALUATE_EXAMPLES = """examples:
@@ -114,6 +116,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES)
     _add_model(verify, "package")
+    verify.add_argument("--device", default="cpu", help="where the network is compared with the answers of its "
+                        "original in the package: cpu, cuda or cuda:N (%(default)s)")  # fmt: skip
     verify.add_argument("--allow-skipped", action="store_true", help="exit with 0 although checks were skipped")
 
     evaluate = add_command("evaluate", "measure a model on labelled images", _EVALUATE_EXAMPLES)

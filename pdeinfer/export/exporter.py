@@ -16,6 +16,7 @@ from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, prove
 from pdeinfer.export.quantization import to_int8
+from pdeinfer.export.reference import write_reference
 from pdeinfer.export.rewrite.fields import pde_layers
 from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages, without_functions
 from pdeinfer.export.rewrite.traced import trace
@@ -79,6 +80,7 @@ def export_package(
         every_report = [*reports, *variants.values()]
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
+        write_reference(original.classifier, folder)
         card = _card(original, folder, reports, variants, calibration)
         (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
         write_card(folder, card)

@@ -14,6 +14,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate, compare_variant
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
+from pdeinfer.export.reference import keras_probabilities, original_name
 from pdeinfer.export.saved_model import read_saved_model
 from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, ONNX_FILE, ModelPackage
 from pdeinfer.runtime.session import create_session
@@ -38,21 +39,18 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     Raises:
         ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
     """
-    import tensorflow as tf
-
     answers: dict[bytes, Array] = {}  # every candidate is compared on the same images
 
     def original(batch: Array) -> Array:
         key = hashlib.sha256(batch.tobytes()).digest()
         if key not in answers:
-            with tf.device("CPU:0"):
-                answers[key] = np.asarray(tf.nn.softmax(classifier(batch, training=False)))
+            answers[key] = keras_probabilities(classifier, batch)
         return answers[key]
 
     candidates = _onnx_candidates(folder)
     if saved_model:
         candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
-    name = f"Keras on TensorFlow {tf.__version__}"
+    name = original_name()
     reports = [compare((name, original), candidate, images) for candidate in candidates]
     if (folder / FIELDS_FILE).is_file():
         some_images = np.concatenate([batch[:16] for batch in images.values()])

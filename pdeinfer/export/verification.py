@@ -1,16 +1,23 @@
-"""Checks a model package: checksums, a prediction, graph rules, and parity with its Keras original."""
+"""Checks a model package: checksums, a prediction, its reference, graph rules, and parity with its Keras original."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from pdeinfer.checks.reference import compare_with_reference
+from pdeinfer.checks.report import Report
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
 from pdeinfer.export.proof import verify_package
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
-from pdeinfer.package.package import FIELDS_FILE, MODEL_FILES, ModelPackage
+from pdeinfer.package.package import FIELDS_FILE, MODEL_FILES, REFERENCE_FILE, ModelPackage
 from pdeinfer.predictor import Predictor
+
+
+class _NoReferenceError(Exception):
+    """The package is of an earlier version, which wrote none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +29,31 @@ class Check:
     detail: str
 
 
-def verify(package: ModelPackage) -> Iterator[Check]:
+REFERENCE = "reference"
+
+
+def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
     """Check a package and yield the outcome of each check; stop after the first failure, and load nothing more.
 
-    A check is skipped if what it needs is missing: onnx for the graph rules, Keras on TensorFlow for parity.
+    A check is skipped if what it needs is missing: `reference.npz` for the reference, onnx for the graph rules, Keras
+    on TensorFlow for parity.
+
+    Args:
+        device: on which the network predicts and is compared with the reference. Parity is checked on the CPU.
+
+    Raises:
+        DeviceError: the device cannot be used.
     """
     for name, check in (
         ("checksums", _check_files),
-        ("prediction", _check_prediction),
+        ("prediction", partial(_check_prediction, device=device)),
+        (REFERENCE, partial(_check_reference, device=device)),
         ("graph rules", _check_graph_rules),
         ("parity", _check_parity),
     ):
         try:
             yield Check(name, "ok", check(package))
-        except (MissingDependencyError, BackendError) as error:
+        except (_NoReferenceError, MissingDependencyError, BackendError) as error:
             yield Check(name, "skipped", str(error))
         except (ModelPackageError, ExportError, ParityError) as error:
             yield Check(name, "FAILED", str(error))
@@ -48,15 +66,22 @@ def _check_files(package: ModelPackage) -> str:
     return f"{count} file{'s' if count > 1 else ''}"
 
 
-def _check_prediction(package: ModelPackage) -> str:
+def _check_prediction(package: ModelPackage, device: str) -> str:
     spec = package.card.preset.input
     for precision in package.precisions:
-        with Predictor(package, precision=precision, device="cpu") as predictor:
+        with Predictor(package, precision=precision, device=device) as predictor:
             probabilities = predictor.predict_proba(np.zeros((1, spec.height, spec.width, spec.channels), np.uint8))
             if not np.isfinite(probabilities).all():
                 raise ModelPackageError(f"{MODEL_FILES[precision]}: the network computes NaN or infinity")
-            version = predictor.info().versions["onnxruntime"]
-    return f"ONNX Runtime {version}"
+            info = predictor.info()
+    return f"ONNX Runtime {info.versions['onnxruntime']} on {info.device}"
+
+
+def _check_reference(package: ModelPackage, device: str) -> str:
+    report = compare_with_reference(package, device)
+    if report is None:
+        raise _NoReferenceError(f"the package has no {REFERENCE_FILE}: export the model again to add it")
+    return _passed([report])
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
@@ -84,7 +109,10 @@ def _check_graph_rules(package: ModelPackage) -> str:
 
 
 def _check_parity(package: ModelPackage) -> str:
-    reports = verify_package(package)
+    return _passed(verify_package(package))
+
+
+def _passed(reports: Sequence[Report]) -> str:
     failed = [report for report in reports if not report.passed]
     if failed:
         tolerances = ["" if report.tolerance is None else f" (tolerance {report.tolerance:g})" for report in failed]

@@ -7,6 +7,7 @@ digits-pde/
     model.onnx       the network; prediction needs this file only
     model.int8.onnx  the network with 8-bit convolutions, on request
     fields.onnx      the network, cut at its PDE layers, for `pdeinfer inspect`; missing if there are none
+    reference.npz    images and the original's answers, to compare with; packages made by earlier versions have none
     model.keras      the trained original, for verification, fine-tuning and exporting again
     saved_model/     the network as a TensorFlow SavedModel, on request
 """
@@ -37,6 +38,7 @@ ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"
 DIGEST_FILE = f"{CARD_FILE}.sha256"
 KERAS_FILE = "model.keras"
+REFERENCE_FILE = "reference.npz"
 
 # Older packages may also have model.half.onnx, which is listed and checked but no longer used.
 Precision: TypeAlias = Literal["float32", "int8"]

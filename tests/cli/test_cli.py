@@ -23,6 +23,7 @@ from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.images.image_makers import gif_of_comments, png
+from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 Captured = pytest.CaptureFixture[str]
 
@@ -293,11 +294,41 @@ class TestVerify:
     ) -> None:
         monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
         assert cli.main(["verify", str(package_folder)]) == 0
-        checksums, prediction, rules, parity = capsys.readouterr().out.splitlines()
+        checksums, prediction, reference, rules, parity = capsys.readouterr().out.splitlines()
         assert checksums == "checksums: ok, 1 file"
         assert prediction.startswith("prediction: ok, ONNX Runtime ")
+        assert prediction.endswith(" on cpu")
+        assert reference.startswith("reference: skipped, ")
         assert rules == "graph rules: ok, 4 nodes in model.onnx"
         assert parity == "parity: ok, model.onnx within 1.0e-07 of Keras"
+
+    def test_a_bundled_package_equals_its_reference(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
+        assert cli.main(["verify", "digits-pde"]) == 0
+        _, _, reference, *_ = capsys.readouterr().out.splitlines()
+        assert reference.startswith("reference: ok, model.onnx on cpu, ONNX Runtime ")
+
+    def test_the_device_predicts_and_is_compared_with_the_reference(
+        self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnCpu())
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
+        assert cli.main(["verify", "digits-pde", "--device", "cuda"]) == 0
+        _, prediction, reference, *_ = capsys.readouterr().out.splitlines()
+        assert prediction.endswith(" on cuda:0")
+        assert reference.startswith("reference: ok, model.onnx on cuda:0, ")
+
+    def test_a_device_that_cannot_be_used_is_exit_code_2(self, capsys: Captured) -> None:
+        assert cli.main(["verify", "digits-pde", "--device", "cuda:99"]) == 2
+        assert "cuda:99" in error_lines(capsys)[0]
+
+    def test_on_another_device_a_missing_reference_is_exit_code_1(
+        self, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnCpu())
+        monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
+        assert cli.main(["verify", str(package_folder), "--device", "cuda"]) == 1
+        assert cli.main(["verify", str(package_folder), "--device", "cuda", "--allow-skipped"]) == 0
 
     def test_a_changed_file_fails_and_is_not_loaded(
         self, package_folder: Path, tmp_path: Path, capsys: Captured
@@ -346,7 +377,7 @@ class TestVerify:
         *_, rules, parity, last = capsys.readouterr().out.splitlines()
         assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
         assert parity.startswith("parity: skipped, parity needs tensorflow")
-        assert last.startswith("2 of 4 checks were skipped: graph rules, parity")
+        assert last.startswith("3 of 5 checks were skipped: reference, graph rules, parity")
 
     def test_a_failed_check_is_exit_code_1_although_skipped_checks_are_allowed(
         self, package_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -119,7 +119,14 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     expected = ["probabilities", *(f"layer1/{symbol}" for symbol in symbols)]
     assert [row["field"] for row in fields["comparisons"]] == expected
     assert card.parameters == 5490
-    assert {"README.md", "model.onnx", "fields.onnx", "model.keras", "saved_model/saved_model.pb"} <= card.files.keys()
+    assert {
+        "README.md",
+        "model.onnx",
+        "fields.onnx",
+        "reference.npz",
+        "model.keras",
+        "saved_model/saved_model.pb",
+    } <= card.files.keys()
 
 
 @pytest.mark.parametrize(

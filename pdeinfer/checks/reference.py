@@ -1,0 +1,88 @@
+"""Compares a package's network with the answers of its original, which the package brings, without TensorFlow."""
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdeinfer.checks.parity import Array, compare
+from pdeinfer.checks.report import Report
+from pdeinfer.errors import ModelPackageError
+from pdeinfer.package.package import MAX_FILE_BYTES, ONNX_FILE, REFERENCE_FILE, ModelPackage
+from pdeinfer.predictor import Predictor
+
+_ARRAYS = ("images", "probabilities", "original")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What the original computes for some images.
+
+    Attributes:
+        images: uint8 (N, height, width, channels).
+        probabilities: float32 (N, classes).
+        original: its name for reports.
+    """
+
+    images: Array
+    probabilities: Array
+    original: str
+
+
+def compare_with_reference(package: ModelPackage, device: str) -> Report | None:
+    """Compare what the float32 network computes on a device with its original; return None without a reference.
+
+    Raises:
+        ModelPackageError: the package's `reference.npz` or network is damaged.
+        DeviceError: the device cannot be used.
+    """
+    if REFERENCE_FILE not in package.card.files:
+        return None
+    reference = read_reference(package)
+    count = len(reference.images)
+    with Predictor(package, device=device, batch_size=count) as predictor:
+        info = predictor.info()
+        return compare(
+            (reference.original, lambda _: reference.probabilities),
+            (f"{ONNX_FILE} on {info.device}, ONNX Runtime {info.versions['onnxruntime']}", predictor.predict_proba),
+            {"reference": reference.images},
+            batch_sizes=(1, 2, 7, count),
+        )
+
+
+def read_reference(package: ModelPackage) -> Reference:
+    """Read the images and the probabilities in a package's `reference.npz`.
+
+    Raises:
+        ModelPackageError: the file is missing, damaged, too large, or does not fit the network.
+    """
+    content, path = package.read_file(REFERENCE_FILE), package.path / REFERENCE_FILE
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_FILE_BYTES:
+            raise ModelPackageError(f"{path}: expected at most {MAX_FILE_BYTES} bytes when it is unpacked, got {size}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            # A member that is no array is bytes.
+            images, probabilities, original = map(np.asarray, map(arrays.__getitem__, _ARRAYS))
+    # What zipfile and NumPy raise for files that are no archive, or hold other things than arrays.
+    except (
+        EOFError, KeyError, MemoryError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
+        if isinstance(error, ModelPackageError):
+            raise
+        raise ModelPackageError(f"{path} is damaged: {error}") from error
+    preset = package.card.preset
+    spec, count = preset.input, len(images) if images.ndim else 0
+    for name, array, dtype, shape in (
+        ("images", images, np.uint8, (count, spec.height, spec.width, spec.channels)),
+        ("probabilities", probabilities, np.float32, (count, len(preset.labels))),
+    ):
+        if array.dtype != dtype or array.shape != shape or not count:
+            expected = f"{np.dtype(dtype)} (N, {', '.join(map(str, shape[1:]))}), N at least 1"
+            raise ModelPackageError(f"{path}: {name}: expected {expected}, got {array.dtype} {array.shape}")
+    if original.dtype.kind != "U" or original.ndim:
+        raise ModelPackageError(f"{path}: original: expected a text, got {original.dtype} {original.shape}")
+    return Reference(images, probabilities, str(original))
