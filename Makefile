@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PACKAGES ?=
 SECONDS ?= 300
+NETWORKS ?=
 
 VENV := .venv
 LOWEST := .venv-lowest
@@ -20,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest check docs serve bench bench-all bench-serving fuzz reliability venv
+.PHONY: help demo test test-all test-lowest check docs serve bench bench-all bench-serving fuzz reliability gpu-check venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +79,9 @@ fuzz: $(INSTALLED) ## fuzz the image decoder, the parser and the server for SECO
 
 reliability: $(INSTALLED) ## run the reliability tests at full length, write what they measure into docs/reliability.md
 	PDEINFER_RELIABILITY=document $(BIN)/python -m pytest -s tests/reliability
+
+gpu-check: ## check and measure everything on a GPU, with PYTHON's packages and, if given, NETWORKS=folder
+	$(PYTHON) -m scripts.gpu_check $(if $(NETWORKS),--networks $(NETWORKS))
 
 venv: $(INSTALLED) ## create or update the environment
 

@@ -1,4 +1,4 @@
-"""Measures latency at batch 1 and throughput at batch 256 on a CUDA device, against PyTorch, without TF32.
+"""Measures latency and throughput on a CUDA device, against PyTorch, without TF32.
 
 The machine with the device needs no TensorFlow if `python -m benchmarks.gpu --write FOLDER` wrote the networks on
 another one.
@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,27 +20,49 @@ from benchmarks.markdown import machine, milliseconds, table
 from benchmarks.networks import (
     FUSABLE_FILE,
     IMAGES_FILE,
-    INLINED_FILE,
-    PLAIN_FILE,
     RESNET,
     WEIGHTS_FILE,
     pde_preset,
     write_networks,
 )
-from benchmarks.timing import time_in_turns
+from benchmarks.timing import Timing, time_in_turns
 from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.parity import Array, compare
 from pdeinfer.checks.report import Report
+from pdeinfer.runtime.cuda import CudaOptions, has_cuda
+from pdeinfer.runtime.kernel import register_kernel
+from pdeinfer.runtime.session import create_session
 from pdeinfer.spec.presets import Preset
 
-BATCH_SIZES = (1, 256)
+BATCH_SIZES = (1, 32, 256)
 CUDA = "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
 
-PRESETS = [pde_preset(1), RESNET, pde_preset(5), pde_preset(10)]
+PRESETS = [pde_preset(1), RESNET, pde_preset(5)]
+
+PLAIN = "ONNX Runtime"
+GRAPHS = "ONNX Runtime, CUDA graph"
+FUSED = "fused operator, CUDA graph"
+SESSION = "pdeinfer's session, from the CPU's memory"
+TORCH = "PyTorch"
+COMPILED = "torch.compile"
 
 Run: TypeAlias = Callable[[], Array]  # classifies one fixed batch
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One network at one batch size.
+
+    Attributes:
+        timings: by route.
+        left_out: a line for each route that could not run or computes something else.
+    """
+
+    network: str
+    batch_size: int
+    timings: dict[str, Timing]
+    left_out: list[str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,15 +97,9 @@ def _write(folder: Path) -> None:
 def _measure(networks: Path | None) -> int:
     import onnxruntime
 
-    if CUDA not in onnxruntime.get_available_providers():
+    if not has_cuda(onnxruntime):
         raise DeviceError("needs a CUDA device, onnxruntime-gpu and PyTorch with CUDA")
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # for every library of NVIDIA's
-    import torch
-
-    onnxruntime.preload_dlls()
-    torch.backends.cudnn.allow_tf32 = False  # and for what PyTorch compiles itself
     print(machine("onnxruntime-gpu", "torch"))
-    print(f"Device: {torch.cuda.get_device_name()}\n")
     left_out = 0
     with tempfile.TemporaryDirectory() as scratch:
         if networks is None:
@@ -92,25 +109,35 @@ def _measure(networks: Path | None) -> int:
             tf.config.set_visible_devices([], "GPU")  # it would take all of the GPU's memory
             networks = Path(scratch)
             write_networks(PRESETS, networks, BATCH_SIZES[-1])
-        for preset in PRESETS:
-            for size in BATCH_SIZES:
-                routes, failures = measured_routes(preset, networks / preset.name, size, "cuda")
-                timings = time_in_turns(routes, rounds=25)
-                print(f"### {preset.name}, batch {size}\n")
-                rows = [[name, milliseconds(time), f"{size / time.median:,.0f}"] for name, time in timings.items()]
-                print(table(["route", "milliseconds, median (quartiles)", "images a second"], rows))
-                print("".join(f"Left out, {failure}\n\n" for failure in failures), end="", flush=True)
-                left_out += len(failures)
+        for measured in measure(networks):
+            print(f"### {measured.network}, batch {measured.batch_size}\n")
+            rows = [
+                [name, milliseconds(time), f"{measured.batch_size / time.median:,.0f}"]
+                for name, time in measured.timings.items()
+            ]
+            print(table(["route", "milliseconds, median (quartiles)", "images a second"], rows))
+            print("".join(f"Left out, {line}\n\n" for line in measured.left_out), end="", flush=True)
+            left_out += len(measured.left_out)
     return 1 if left_out else 0
 
 
-def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tuple[dict[str, Run], list[str]]:
+def measure(networks: Path, batch_sizes: tuple[int, ...] = BATCH_SIZES, rounds: int = 25) -> Iterator[Measured]:
+    """Yield the times of every network in a folder that `--write` wrote, the routes in turns.
+
+    Raises:
+        DeviceError: no route can be measured.
+    """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # for every library of NVIDIA's
+    for preset in PRESETS:
+        for size in batch_sizes:
+            routes, left_out = measured_routes(preset, networks / preset.name, size)
+            yield Measured(preset.name, size, time_in_turns(routes, rounds=rounds), left_out)
+
+
+def measured_routes(preset: Preset, folder: Path, size: int) -> tuple[dict[str, Run], list[str]]:
     """Return the routes that can run the network in a folder, and a line per route that is left out.
 
     The routes returned give probabilities equal to those of the first.
-
-    Args:
-        device: "cuda", or "cpu" to try this benchmark without a GPU.
 
     Raises:
         DeviceError: every route is left out.
@@ -118,7 +145,7 @@ def measured_routes(preset: Preset, folder: Path, size: int, device: str) -> tup
     images = np.load(folder / IMAGES_FILE)[:size]
     routes: dict[str, Run] = {}
     failures = []
-    for name, make in (*_onnx_routes(folder, images, device), *_torch_routes(preset, folder, images, device)):
+    for name, make in (*_onnx_routes(folder, images), *_torch_routes(preset, folder, images)):
         try:
             run = make()
             run()
@@ -146,84 +173,85 @@ def _compare(reference: tuple[str, Run], candidate: tuple[str, Run], images: Arr
     )
 
 
-def _onnx_routes(folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Yield functions that make the runs of ONNX Runtime, from host memory and from bound buffers with a CUDA graph.
-
-    The function of `pdeinfer export` uses dilated convolutions; `--inline` slices and concatenates, as tf2onnx does.
-    """
-    import onnxruntime
-
-    models = {
-        "pdeinfer's function": (folder / FUSABLE_FILE).read_bytes(),
-        "pdeinfer --inline": (folder / INLINED_FILE).read_bytes(),
-        "tf2onnx": (folder / PLAIN_FILE).read_bytes(),
-    }
-    plain, graph = _providers(device, graph=False), _providers(device, graph=True)
-    for name, model in models.items():
-        yield f"{name}, ONNX Runtime", partial(_plain_run, model, plain, images)
-        yield (
-            f"{name}, ONNX Runtime, bound buffers and CUDA graph",
-            partial(_bound_run, model, graph, images, device),
-        )
-        if device == "cuda" and TENSORRT in onnxruntime.get_available_providers():
-            yield f"{name}, TensorRT", partial(_bound_run, model, [(TENSORRT, {}), *plain], images, device)
+def _onnx_routes(folder: Path, images: Array) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """Yield functions that make the runs of ONNX Runtime: plain, and with the images on the device before."""
+    model = (folder / FUSABLE_FILE).read_bytes()
+    yield PLAIN, partial(_plain_run, model, images)
+    yield GRAPHS, partial(bound_run, model, images, fused=False)
+    yield FUSED, partial(bound_run, model, images, fused=True)
+    yield SESSION, partial(_session_run, model, images)
 
 
-def _providers(device: str, *, graph: bool) -> list[Any]:
-    if device == "cpu":
-        return [("CPUExecutionProvider", {})]
-    return [(CUDA, {"use_tf32": "0", "enable_cuda_graph": str(int(graph))})]
-
-
-def _session(model: bytes, providers: list[Any]) -> Any:
-    """Return a session on the first of the providers.
-
-    Raises:
-        DeviceError: it cannot be used; ONNX Runtime alone would fall back to the next provider.
-    """
-    import onnxruntime
-
-    wanted = providers[0][0]
-    try:
-        session = onnxruntime.InferenceSession(model, providers=providers, enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's own classes have no common base
-        raise DeviceError(f"{wanted} cannot be used: {error}") from error
-    if session.get_providers()[0] != wanted:
-        raise DeviceError(f"{wanted} cannot be used: ONNX Runtime fell back to {session.get_providers()}")
-    return session
-
-
-def _plain_run(model: bytes, providers: list[Any], images: Array) -> Run:
-    session = _session(model, providers)
+def _plain_run(model: bytes, images: Array) -> Run:
+    """Return a run without graphs and bound buffers, as applications make it that do nothing for it."""
+    session = _open(model, len(images), graphs=False, fused=False)
     return lambda: np.asarray(session.run(None, {"image": images})[0])
 
 
-def _bound_run(model: bytes, providers: list[Any], images: Array, device: str) -> Run:
+def bound_run(model: bytes, images: Array, *, fused: bool) -> Run:
+    """Return a run with the images on the device, replayed as a CUDA graph."""
     import onnxruntime
 
-    session = _session(model, providers)
-    classes = session.get_outputs()[0].shape[-1]
-    output = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty((len(images), classes), np.float32), device, 0)
+    session = _open(model, len(images), graphs=True, fused=fused)
+
+    def allocate(shape: tuple[int, ...], dtype: type) -> Any:
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
+
+    source, output = (
+        allocate(images.shape, np.uint8),
+        allocate((len(images), session.get_outputs()[0].shape[-1]), np.float32),
+    )
+    source.update_inplace(images)
     binding = session.io_binding()
-    binding.bind_ortvalue_input("image", onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0))
+    binding.bind_ortvalue_input("image", source)
     binding.bind_ortvalue_output("probabilities", output)
 
     def run() -> Array:
         session.run_with_iobinding(binding)
-        return np.array(output.numpy())  # a copy: on a CPU, numpy() returns the buffer itself
+        return np.array(output.numpy())
 
     return run
 
 
-def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> Iterator[tuple[str, Callable[[], Run]]]:
+def _session_run(model: bytes, images: Array) -> Run:
+    """Return a run of the session that `Predictor` uses."""
+    session = create_session(model, "cuda", 1, batch_size=len(images))
+    return lambda: session.run("probabilities", {"image": images})
+
+
+def _open(model: bytes, batch_size: int, *, graphs: bool, fused: bool) -> Any:
+    """Return a session with the options of pdeinfer's own, for this thread.
+
+    Raises:
+        DeviceError: the operator is not available, or CUDA cannot be used.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if fused and not register_kernel(options, "cuda:0"):
+        raise DeviceError("the operator is not available")
+    providers = [CudaOptions(0, batch_size).provider(graphs=graphs), "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    if session.get_providers()[0] != CUDA:
+        raise DeviceError(f"CUDA cannot be used: ONNX Runtime fell back to {session.get_providers()}")
+    return session
+
+
+def _torch_routes(preset: Preset, folder: Path, images: Array) -> Iterator[tuple[str, Callable[[], Run]]]:
     """Yield functions that make the runs of PyTorch, with the images on the device."""
-    import torch
 
-    from benchmarks.torch_network import Network
+    def make(is_compiled: bool) -> Run:
+        import torch
 
-    def make(adapt: Callable[[Any], Any]) -> Run:
-        network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to(device)
-        module, batch = adapt(network), torch.from_numpy(images).to(device)
+        from benchmarks.torch_network import Network
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True  # tries cuDNN's algorithms out, as ONNX Runtime may
+        network = Network(preset, list(np.load(folder / WEIGHTS_FILE).values())).eval().to("cuda")
+        # As a CUDA graph. "max-autotune" would search for minutes, mostly among TF32 kernels.
+        module = torch.compile(network, dynamic=False, mode="reduce-overhead") if is_compiled else network
+        batch = torch.from_numpy(images).to("cuda")
 
         def run() -> Array:
             with torch.no_grad():
@@ -231,9 +259,8 @@ def _torch_routes(preset: Preset, folder: Path, images: Array, device: str) -> I
 
         return run
 
-    yield "PyTorch", partial(make, lambda network: network)
-    # As a CUDA graph. "max-autotune" would search for minutes, mostly among TF32 kernels.
-    yield "torch.compile", partial(make, partial(torch.compile, dynamic=False, mode="reduce-overhead"))
+    yield TORCH, partial(make, is_compiled=False)
+    yield COMPILED, partial(make, is_compiled=True)
 
 
 if __name__ == "__main__":

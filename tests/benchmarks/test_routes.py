@@ -16,6 +16,7 @@ from pdeinfer.checks.parity import TOLERANCE, compare
 from pdeinfer.checks.report import Comparison
 from pdeinfer.runtime import kernel
 from pdeinfer.spec.presets import Preset
+from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 Written = tuple[Preset, Path]
 
@@ -185,7 +186,7 @@ def test_the_gpu_benchmark_writes_its_networks_into_a_new_folder(
     assert gpu.main(["--write", str(tmp_path / "networks")]) == 2
 
     assert list(tmp_path.rglob("*")) == [tmp_path / "networks", tmp_path / "networks/written"]
-    assert (tmp_path / "networks/written").read_text() == "4 256"
+    assert (tmp_path / "networks/written").read_text() == "3 256"
     assert "the disk is full" in (errors := capsys.readouterr().err)
     assert "networks exists already" in errors
 
@@ -206,7 +207,7 @@ def test_the_gpu_benchmark_names_the_routes_that_it_leaves_out(
 
     monkeypatch.setattr(gpu, "_onnx_routes", routes("broken", "good"))
     monkeypatch.setattr(gpu, "_torch_routes", routes("wrong"))
-    found, failures = gpu.measured_routes(*written, 2, "cpu")
+    found, failures = gpu.measured_routes(*written, 2)
 
     assert list(found) == ["good"]
     assert failures[0] == "broken: no such library"
@@ -214,14 +215,18 @@ def test_the_gpu_benchmark_names_the_routes_that_it_leaves_out(
     monkeypatch.setattr(gpu, "_onnx_routes", routes("broken"))
     monkeypatch.setattr(gpu, "_torch_routes", routes())
     with pytest.raises(DeviceError, match="no route can be measured: broken: no such library"):
-        gpu.measured_routes(*written, 2, "cpu")
+        gpu.measured_routes(*written, 2)
 
 
-def test_bound_buffers_hold_the_probabilities_of_a_plain_run(written: Written) -> None:
+def test_the_routes_of_the_gpu_benchmark_agree(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnCpu())
+    monkeypatch.setenv("PDEINFER_KERNEL", "0")
     images = np.load(written[1] / IMAGES_FILE)
 
-    routes = {name: make() for name, make in gpu._onnx_routes(written[1], images, "cpu")}
-    found = [run() for run in routes.values()]
+    routes = dict(gpu._onnx_routes(written[1], images))
+    with pytest.raises(DeviceError, match="operator"):
+        routes.pop(gpu.FUSED)()
+    found = [make()() for make in routes.values()]
 
-    assert len(found) == 6
+    assert len(found) == 3
     assert all(np.abs(other - found[0]).max() <= TOLERANCE for other in found)

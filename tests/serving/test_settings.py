@@ -48,7 +48,7 @@ def test_flags_and_environment_variables_precede_the_file(tmp_path: Path, monkey
     settings = parse_settings(["--config", str(file), "--port", "9001"])
 
     assert (settings.models, settings.port, settings.max_images, settings.workers) == (("digits-pde",), 9001, 8, 3)
-    assert settings.batching("digits-pde") == (32, 2, 256)
+    assert settings.batching("digits-pde") == (None, 2, 256)
     monkeypatch.setenv("PDEINFER_CONFIG", str(file))
     assert parse_settings([]).port == 9000
 
