@@ -138,13 +138,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         await run_in_threadpool(_import_what_requests_need)
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
-            served = [f"{model.name} {model.version} ({model.execution})" for model in models]
-            logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
-            if settings.workers > 1 and any(model.info.device != "cpu" for model in models):
-                logger.warning(
-                    "each of the %d workers has a CUDA context and a copy of every model in the GPU's memory",
-                    settings.workers,
-                )
+            log_models(models, settings)
             models.start_decoding()
             if membership is not None:
                 await membership.join(models)
@@ -165,6 +159,16 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
+
+
+def log_models(models: Models, settings: Settings) -> None:
+    """Log what is served and what computes it, and what several workers cost on a GPU."""
+    served = [f"{model.name} {model.version} ({model.execution})" for model in models]
+    logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
+    if settings.workers > 1 and any(model.info.device != "cpu" for model in models):
+        logger.warning(
+            "each of the %d workers has a CUDA context and a copy of every model in the GPU's memory", settings.workers
+        )
 
 
 def _import_what_requests_need() -> None:

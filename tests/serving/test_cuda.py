@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.process.worker import log_models
 from serving.settings import Settings
 from tests.runtime.cuda_on_cpu import CudaOnCpu
 
@@ -52,6 +53,20 @@ def test_the_log_tells_it_when_a_model_is_loaded_again(client: TestClient, caplo
     assert response.status_code == 200
     (record,) = [record for record in caplog.records if record.message == "a model was changed"]
     assert record.fields["execution"] == ["cuda:0, CUDAExecutionProvider, standard PDE layers, CUDA graphs"]
+
+
+@pytest.mark.parametrize(("workers", "warnings"), [(1, 0), (2, 1)])
+def test_the_log_tells_what_several_workers_cost(
+    client: TestClient, workers: int, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(client.app, FastAPI)
+    with caplog.at_level(logging.INFO):
+        log_models(client.app.state.models, Settings(workers=workers))
+
+    assert [record.levelno for record in caplog.records] == [logging.INFO] + [logging.WARNING] * warnings
+    assert caplog.records[0].fields["models"] == [
+        "tiny-grey 1 (cuda:0, CUDAExecutionProvider, standard PDE layers, CUDA graphs)"
+    ]
 
 
 def test_images_of_concurrent_requests_are_classified(
