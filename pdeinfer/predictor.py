@@ -53,7 +53,7 @@ class Predictor:
             a number from 0 to 1, or `precision` or `channels` is unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # options by keyword, each on its own
         self,
         model: str | Path | ModelPackage = zoo.DEFAULT_MODEL,
         *,

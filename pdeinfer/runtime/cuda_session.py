@@ -4,10 +4,9 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,16 +143,21 @@ class _Thread:
 
     def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call a function in the thread; return its result, or raise its exception."""
-        future: Future[T] = Future()
+        results: queue.SimpleQueue[T] = queue.SimpleQueue()
+        errors: list[BaseException] = []
 
         def work() -> None:
             try:
-                future.set_result(function(*args))
-            except BaseException as error:  # noqa: BLE001  # raised by result()
-                future.set_exception(error.with_traceback(None))  # whose frames would keep a failed session
+                results.put(function(*args))
+            except BaseException as error:  # noqa: BLE001  # raised by the caller
+                errors.append(error.with_traceback(None))  # whose frames would keep a failed session
+                results.put(cast(T, None))
 
         self._calls.put(work)
-        return future.result()
+        result = results.get()
+        if errors:
+            raise errors.pop()
+        return result
 
     def end(self, last: Callable[[], None] | None = None) -> None:
         """End the thread after the calls that wait, and `last`. A destructor may call this: it waits for nothing."""
