@@ -1,5 +1,6 @@
 """`make gpu-check` runs through without a GPU: CUDA's device is the CPU, its driver the stand-in."""
 
+import argparse
 import json
 import os
 import shutil
@@ -16,10 +17,9 @@ from benchmarks import gpu
 from benchmarks.networks import FUSABLE_FILE, IMAGES_FILE, smooth_images
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ONNX_FILE
+from scripts import gpu_check as gpu_check_script
 from tests.documents import ROOT
 from tests.kernels.stand_in import StandIn
-
-pytestmark = pytest.mark.slow  # half a minute of CPU time each
 
 # Python imports a module of this name when it starts.
 _SITECUSTOMIZE = """
@@ -61,6 +61,7 @@ def networks(tmp_path: Path) -> Path:
     return tmp_path / "networks"
 
 
+@pytest.mark.slow  # half a minute of CPU time, as the next
 def test_every_part_passes_or_is_skipped(gpu_check: GpuCheck, networks: Path) -> None:
     code, results = gpu_check("--networks", str(networks))
 
@@ -78,6 +79,7 @@ def test_every_part_passes_or_is_skipped(gpu_check: GpuCheck, networks: Path) ->
     assert {gpu.PLAIN, gpu.GRAPHS, gpu.FUSED, gpu.SESSION} <= routes.keys()
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_hides_no_other(gpu_check: GpuCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PDEINFER_KERNEL", "0")
     code, results = gpu_check()
@@ -87,3 +89,36 @@ def test_a_part_that_fails_hides_no_other(gpu_check: GpuCheck, monkeypatch: pyte
     assert "not claimed" in results["operator"]["reason"]
     assert results["server"]["passed"]
     assert results["speed"] == {**results["speed"], "passed": None, "reason": "it needs --networks FOLDER"}
+
+
+@pytest.mark.parametrize(
+    ("program", "found", "reason"),
+    [
+        ("sleep 60", {"networks": 3}, "longer than 0.5 s"),
+        ("kill -SEGV $$", {"networks": 3}, "exit code -11"),
+        ("exit 3", {"networks": 3}, "exit code 3"),
+    ],
+)
+def test_what_a_part_found_before_it_died_is_kept(
+    program: str, found: dict[str, int], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable = tmp_path / "python"
+    executable.write_text(f'#!/bin/sh\necho \'{{"passed": true, "networks": 3}}\'\n{program}\n')
+    executable.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(executable))
+
+    result = gpu_check_script._run_in_process("speed", 0.5, argparse.Namespace(quick=True, networks=None))
+
+    assert result["passed"] is False
+    assert reason in result["reason"]
+    assert found.items() <= result.items()
+
+
+def test_a_part_that_prints_nothing_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    result = gpu_check_script._run_in_process("speed", 5, argparse.Namespace(quick=True, networks=None))
+
+    assert result["passed"] is False
