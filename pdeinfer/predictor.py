@@ -1,6 +1,7 @@
 """The Predictor: images in, labels and probabilities out."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sized
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,16 @@ from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, Predicto
 from pdeinfer.images.convert import ImageLike, to_array
 from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
-from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
+from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
 
 Channels: TypeAlias = Literal["rgb", "bgr"]
+
+_FEATURES = re.compile(rf"{FEATURES_NAME}: tensor\(float\) \[batch, [1-9][0-9]*\]")
+
+_Decoded: TypeAlias = tuple[NDArray[np.uint8] | ImageError, str | None]  # pixels or an error, and the path
 
 
 class Predictor:
@@ -79,12 +84,23 @@ class Predictor:
         self._device = device
         self._labels = self._package.card.preset.labels
         self._input = self._package.card.preset.input
+        self._shape = (self._input.height, self._input.width, self._input.channels)
         self._session: Session | None = self._load_session()
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of the model's classes: an index of a prediction is a place in it."""
         return self._labels
+
+    @property
+    def num_features(self) -> int | None:
+        """The number of features that `embed` returns for an image; None if the network does not give them.
+
+        Raises:
+            PredictorClosedError: after `close()`.
+        """
+        shape = self._open_session().output_shapes.get(FEATURES_NAME)
+        return None if shape is None else int(shape[1] or 0)
 
     def __repr__(self) -> str:
         """Return the model, its input and classes, the precision and the device or, after `close()`, "closed"."""
@@ -191,12 +207,40 @@ class Predictor:
             DeviceError: the CUDA device fails.
             PredictorClosedError: after `close()`.
         """
-        spec = self._input
-        shape = (spec.height, spec.width, spec.channels)
+        shape = self._shape
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
             found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
             raise ImageError(f"expected a uint8 array of shape (N, {', '.join(map(str, shape))}), got {found}")
         return self._run(self._open_session(), self._to_rgb(images))
+
+    def embed(self, images: Any) -> NDArray[np.float32]:
+        """Return the features of images: what the network's last layer takes to tell the classes apart.
+
+        Similar images have similar features: search, cluster or visualise with them, or train another classifier.
+
+        Args:
+            images: one image or several, as in `predict`.
+
+        Returns:
+            float32 (N, features); one image gives one row.
+
+        Raises:
+            ImageError: an input is not an image; the message names it.
+            ModelPackageError: the package was made by a version whose networks had no such output.
+            PredictorClosedError: after `close()`.
+        """
+        session = self._open_session()
+        if self.num_features is None:
+            raise ModelPackageError(
+                f"{self._package.path}: its network has no output {FEATURES_NAME!r}, which pdeinfer "
+                f"{self._package.card.pdeinfer_version} did not write: export it again"
+            )
+        if _is_one_image(images):
+            images = [images]
+        count = len(images) if isinstance(images, Sized) else None
+        batches = self._pixel_batches(session, images, count)
+        rows = (session.run(FEATURES_NAME, {INPUT_NAME: batch}) for batch in batches)
+        return np.concatenate([np.empty((0, self.num_features), np.float32), *rows])
 
     def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
         """Return the `top_k` most probable classes of one image, as `predict` does.
@@ -320,8 +364,14 @@ class Predictor:
         ends_at_error: bool = False,
     ) -> Iterator[Prediction | ImageError]:
         """Yield a prediction or an error for each image."""
+        for batch in self._decode_batches(session, images, count, ends_at_error=ends_at_error):
+            yield from self._classify(session, batch, top_k)
+
+    def _decode_batches(
+        self, session: Session, images: Iterable[ImageLike], count: int | None = None, *, ends_at_error: bool
+    ) -> Iterator[list[_Decoded]]:
         of_count = "" if count is None else f" of {count}"
-        batch: list[tuple[NDArray[np.uint8] | ImageError, str | None]] = []
+        batch: list[_Decoded] = []
         for number, image in enumerate(images, 1):
             try:
                 batch.append((self._to_array(image, f"image {number}{of_count}"), _path(image)))
@@ -330,13 +380,28 @@ class Predictor:
                 if ends_at_error:
                     break
             if len(batch) == session.batch_size:
-                yield from self._classify(session, batch, top_k)
+                yield batch
                 batch = []
-        yield from self._classify(session, batch, top_k)
+        if batch:
+            yield batch
 
-    def _classify(
-        self, session: Session, batch: list[tuple[NDArray[np.uint8] | ImageError, str | None]], top_k: int
-    ) -> list[Prediction | ImageError]:
+    def _pixel_batches(
+        self, session: Session, images: Iterable[ImageLike], count: int | None
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels of images in batches, or raise the first ImageError."""
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == self._shape:
+            for start in range(0, len(images), session.batch_size):
+                yield self._to_rgb(images[start : start + session.batch_size])
+            return
+        for batch in self._decode_batches(session, images, count, ends_at_error=True):
+            pixels = []
+            for image, _ in batch:
+                if isinstance(image, ImageError):
+                    raise image
+                pixels.append(image)
+            yield np.stack(pixels)
+
+    def _classify(self, session: Session, batch: list[_Decoded], top_k: int) -> list[Prediction | ImageError]:
         pixels = [image for image, _ in batch if not isinstance(image, ImageError)]
         scores = iter(self._run(session, np.stack(pixels))) if pixels else iter(())
         return [
@@ -374,10 +439,8 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
     spec, labels = package.card.preset.input, package.card.preset.labels
     expected_input = f"{INPUT_NAME}: tensor(uint8) [batch, {spec.height}, {spec.width}, {spec.channels}]"
     expected_output = f"{OUTPUT_NAME}: tensor(float) [batch, {len(labels)}]"
-    for what, expected, found in (
-        ("input", expected_input, session.inputs),
-        ("output", expected_output, session.outputs),
-    ):
+    outputs = [value for value in session.outputs if not _FEATURES.fullmatch(value)]
+    for what, expected, found in (("input", expected_input, session.inputs), ("output", expected_output, outputs)):
         if found != [expected]:
             raise ModelPackageError(
                 f"{package.path / MODEL_FILES[precision]} does not match its card: "

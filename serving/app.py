@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from pdeinfer import __version__
 from serving.engine.models import Expected, Models
-from serving.http import admin, classify, health, inspect, models
+from serving.http import admin, classify, embed, health, inspect, models
 from serving.http.admission import Admission
 from serving.http.body import ImageRoute
 from serving.http.byte_budget import ByteBudget
@@ -86,10 +86,11 @@ def create_app(
     _add_routes(app, settings, budget)
     operations = {
         classify.PATH: classify.OPERATION,
+        embed.PATH: embed.OPERATION,
         inspect.PATH: inspect.OPERATION,
         **{path: infer.operation(path) for path in infer.PATHS},
     }
-    complete_document(app, operations, (*classify.SCHEMAS, *inspect.SCHEMAS, *infer.SCHEMAS), keys)
+    complete_document(app, operations, (*classify.SCHEMAS, *embed.SCHEMAS, *inspect.SCHEMAS, *infer.SCHEMAS), keys)
 
     # The last one added sees a request first.
     app.add_middleware(HeadAsGet)
@@ -117,6 +118,7 @@ def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
     add_page(app)
     add_inspect_page(app)
     app.router.routes.append(ImageRoute(classify.PATH, classify.classify, budget))
+    app.router.routes.append(ImageRoute(embed.PATH, embed.embed, budget))
     app.router.routes.append(ImageRoute(inspect.PATH, inspect.inspect, budget))
     app.router.routes.extend(ImageRoute(path, infer.infer, budget) for path in infer.PATHS)
     for router in (models.router, health.router, *V2_ROUTERS):

@@ -8,6 +8,7 @@ ServingError
 ├── ModelNotServedError
 ├── VersionNotServedError
 ├── NotInspectableError
+├── NoFeaturesError
 ├── ModelLoadError
 └── ChangeRefusedError
 """
@@ -75,6 +76,15 @@ class NotInspectableError(ServingError):
     """A model does not allow what an inspection asks of it."""
 
     code = "not_inspectable"
+
+
+class NoFeaturesError(ServingError):
+    """A model's network has no output for the features of an image."""
+
+    code = "no_features"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the package of {model} has no features: export the model again")
 
 
 class ModelLoadError(ServingError):

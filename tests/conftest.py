@@ -68,10 +68,13 @@ def data_dir() -> Path:
     return Path(folder)
 
 
-def write_tiny_package(folder: Path, preset: Preset) -> Path:
-    """Write the package of a linear classifier, softmax(pixels @ weights), with fixed random weights."""
+def write_tiny_package(folder: Path, preset: Preset, *, has_features: bool = False) -> Path:
+    """Write the package of a linear classifier, softmax(pixels @ weights), with fixed random weights.
+
+    Its features are the pixels; packages of earlier versions have none.
+    """
     with new_package(folder) as new:
-        (new / ONNX_FILE).write_bytes(_tiny_model(preset))
+        (new / ONNX_FILE).write_bytes(_tiny_model(preset, has_features))
         write_card(
             new,
             ModelCard(
@@ -92,20 +95,23 @@ def _weights(preset: Preset) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 1 / (128 * np.sqrt(pixels)), (pixels, len(preset.labels)))
 
 
-def _tiny_model(preset: Preset) -> bytes:
+def _tiny_model(preset: Preset, has_features: bool) -> bytes:
     from onnx import TensorProto, checker, helper, numpy_helper
 
     spec, weights = preset.input, _weights(preset).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-            helper.make_node("Reshape", ["pixels", "shape"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+            helper.make_node("Reshape", ["pixels", "shape"], ["features"]),
+            helper.make_node("MatMul", ["features", "weights"], ["logits"]),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ],
         preset.name,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", spec.height, spec.width, spec.channels])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(preset.labels)])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(preset.labels)]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", len(weights)]),
+        ][: 1 + has_features],
         [
             numpy_helper.from_array(np.array([-1, len(weights)], np.int64), "shape"),
             numpy_helper.from_array(weights, "weights"),

@@ -297,6 +297,41 @@ class TestColours:
             Predictor(package_folder, channels="grb")  # type: ignore[arg-type]
 
 
+class TestFeatures:
+    """embed."""
+
+    @pytest.fixture
+    def embedding(self, tmp_path: Path) -> Iterator[Predictor]:
+        folder = write_tiny_package(tmp_path / "package", GREY_PRESET, has_features=True)
+        with Predictor(folder, device="cpu", threads=1, batch_size=4) as predictor:
+            yield predictor
+
+    @pytest.mark.parametrize("kind", [list, iter, np.asarray])
+    @pytest.mark.parametrize("count", [0, 1, 10])
+    def test_features_are_a_row_for_each_image(
+        self, embedding: Predictor, kind: Callable[[Any], Any], count: int
+    ) -> None:
+        found = embedding.embed(kind(IMAGES[:count]))
+        assert found.dtype == np.float32
+        assert np.array_equal(found, IMAGES[:count].reshape(count, 64))  # the tiny network's features are its pixels
+
+    def test_one_image_is_one_row(self, embedding: Predictor, tmp_path: Path) -> None:
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(tmp_path / "image.png")
+        for image in (tmp_path / "image.png", IMAGES[0]):
+            assert np.array_equal(embedding.embed(image), IMAGES[:1].reshape(1, 64))
+
+    def test_a_network_with_features_predicts_as_one_without(self, embedding: Predictor, predictor: Predictor) -> None:
+        assert embedding.predict(IMAGES) == predictor.predict(IMAGES)
+
+    def test_an_image_that_cannot_be_read_is_named(self, embedding: Predictor) -> None:
+        with pytest.raises(ImageError, match=r"^image 6 of 7: "):
+            embedding.embed([*IMAGES[:5], b"no image", IMAGES[0]])
+
+    def test_a_package_without_features_says_what_to_do(self, predictor: Predictor) -> None:
+        with pytest.raises(ModelPackageError, match="export it again"):
+            predictor.embed(IMAGES)
+
+
 class TestThreshold:
     """Answers that are not probable enough."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.backend import require_tensorflow
+from pdeinfer.checks.fields import compare_fields
 from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate, compare_variant
@@ -16,8 +17,16 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
 from pdeinfer.export.reference import keras_probabilities, original_name
 from pdeinfer.export.saved_model import read_saved_model
-from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, ONNX_FILE, ModelPackage
-from pdeinfer.runtime.session import create_session
+from pdeinfer.package.package import (
+    FEATURES_NAME,
+    FIELDS_FILE,
+    INPUT_NAME,
+    KERAS_FILE,
+    MODEL_FILES,
+    ONNX_FILE,
+    ModelPackage,
+)
+from pdeinfer.runtime.session import Session, create_session
 
 SAVED_MODEL = "saved_model"
 TEST_IMAGES = "test images"
@@ -32,7 +41,8 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     fused operator of the PDE layers.
 
     Args:
-        images: sets of images, uint8 (N, height, width, channels), by name; for the fields, the first 16 of each.
+        images: sets of images, uint8 (N, height, width, channels), by name; for features and fields, the first 16
+            of each.
         saved_model: also compare the SavedModel. This runs it, and a SavedModel is a program that may do anything: pass
             True only for one that was just written.
 
@@ -52,10 +62,30 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
         candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
     name = original_name()
     reports = [compare((name, original), candidate, images) for candidate in candidates]
+    some_images = np.concatenate([batch[:16] for batch in images.values()])
+    session = create_session((folder / ONNX_FILE).read_bytes(), "cpu")
+    if FEATURES_NAME in session.output_shapes:
+        reports.append(_prove_features(name, classifier, session, some_images))
     if (folder / FIELDS_FILE).is_file():
-        some_images = np.concatenate([batch[:16] for batch in images.values()])
         reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))
     return reports
+
+
+def _prove_features(name: str, classifier: Any, session: Session, images: Array) -> Report:
+    """Compare the features of `model.onnx` with the network's."""
+    import keras
+
+    until_features = keras.Model(classifier.input, classifier.get_layer("logits").input)
+
+    def original(batch: Array) -> dict[str, Array]:
+        with keras.device("cpu:0"):
+            return {FEATURES_NAME: np.asarray(until_features(batch, training=False))}
+
+    def exported(batch: Array) -> dict[str, Array]:
+        return {FEATURES_NAME: session.run(FEATURES_NAME, {INPUT_NAME: batch})}
+
+    candidate = f"features of {ONNX_FILE} on ONNX Runtime {session.version}"
+    return compare_fields((name, original), (candidate, exported), images)
 
 
 def verify_package(package: ModelPackage) -> list[Report]:

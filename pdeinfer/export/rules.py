@@ -5,7 +5,7 @@ from typing import Any
 
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.metadata import describes, metadata
-from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
+from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
 from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.spec.presets import Preset
 
@@ -17,14 +17,16 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     """Return the rules that an `onnx.ModelProto` breaks as the `model.onnx` of a preset; an empty list if none.
 
     - `onnx.checker` accepts it.
-    - Its one input is `image`, uint8 (batch, height, width, channels); its one output is `probabilities`, float32
-      (batch, classes). Only the batch size is free.
+    - Its one input is `image`, uint8 (batch, height, width, channels); its outputs are `probabilities`, float32
+      (batch, classes), and `features`, float32 (batch, features), which earlier versions did not write. Only the batch
+      size is free.
     - Its graph obeys the rules of `pdeinfer.runtime.graph`, which every file is checked for when it is loaded.
     - Its metadata describes the preset.
     """
     expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]
     found = [_signature(value) for value in model.graph.output]
-    broken = [] if found == expected else [f"outputs: expected {expected}, got {found}"]
+    is_right = found[:1] == expected and all(_are_features(value) for value in found[1:]) and len(found) <= 2
+    broken = [] if is_right else [f"outputs: expected {expected} and {FEATURES_NAME}, got {found}"]
     return broken + _broken_rules_of_any(model, preset, [_signature(value) for value in model.graph.input])
 
 
@@ -52,6 +54,12 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
         if value != answer and not _is_map(value, _FIELD)
     ]
     return broken
+
+
+def _are_features(signature: tuple[str, str, list[str | int]]) -> bool:
+    name, kind, shape = signature
+    is_row = len(shape) == 2 and shape[0] == "batch" and isinstance(shape[1], int)
+    return name == FEATURES_NAME and kind == "FLOAT" and is_row
 
 
 def _is_map(signature: tuple[str, str, list[str | int]], names: re.Pattern[str]) -> bool:

@@ -33,6 +33,7 @@ from pdeinfer.runtime.graph.wire import read_metadata
 # The names of the tensors in `model.onnx`.
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
+FEATURES_NAME = "features"  # what the last layer takes; packages made by earlier versions have none
 
 ONNX_FILE = "model.onnx"
 FIELDS_FILE = "fields.onnx"

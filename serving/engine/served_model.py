@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import ImageError, PdeinferError, Prediction, Predictor
-from pdeinfer.package.package import ModelPackage
+from pdeinfer.package.package import FEATURES_NAME, OUTPUT_NAME, ModelPackage
 from serving.engine.batching import Batcher
 from serving.engine.deadline import until
 from serving.engine.decoder import Decoder, NamedFile
 from serving.engine.inspection import Change, Inspected, ModelInspector
 from serving.engine.isolation import Isolation
 from serving.engine.threads import Threads
-from serving.errors import DeadlineError, InferenceError, OverloadedError
+from serving.errors import DeadlineError, InferenceError, NoFeaturesError, OverloadedError
 from serving.settings import Settings
 from serving.telemetry.metrics import ModelMetrics
 from serving.telemetry.tracing import span
@@ -32,6 +32,8 @@ DECODING_WEIGHT = 0.25
 
 # The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
+# The features of an image, or why there are none.
+Features: TypeAlias = NDArray[np.float32] | ImageError | InferenceError
 
 
 class ServedModel:
@@ -71,6 +73,9 @@ class ServedModel:
         )
         self.info = self.predictor.info()
         is_on_cpu = self.info.device == "cpu"
+        features = self.predictor.num_features
+        # The size of every output for one image, by name.
+        self.outputs = {OUTPUT_NAME: len(self.labels)} | ({} if features is None else {FEATURES_NAME: features})
         self.metrics = ModelMetrics(self.name, version)
         self._inspecting = threads.share()
         self._inspector = ModelInspector(package, self.predictor)
@@ -80,14 +85,18 @@ class ServedModel:
         self._decoder = Decoder(
             self.spec, settings.max_image_pixels, threads.share(DECODING_WEIGHT), isolation, self.metrics
         )
-        self._network = Batcher(
-            _Network(self.name, self.predictor, self.metrics).compute,
-            # The thread that waits for a GPU is none of those that decode.
-            threads.share() if is_on_cpu else Threads(1),
-            self.metrics.compute_queue_seconds,
-            max_batch_size=self._max_batch_size,
-            max_batches=threads.count if is_on_cpu else 1,
-            max_delay=max_delay_ms / 1000,
+        # The thread that waits for a GPU is none of those that decode.
+        computing = threads.share() if is_on_cpu else Threads(1)
+        self._network, self._embedding = (
+            Batcher(
+                _Network(self.name, output, self.predictor, self.metrics).compute,
+                computing,
+                self.metrics.compute_queue_seconds,
+                max_batch_size=self._max_batch_size,
+                max_batches=threads.count if is_on_cpu else 1,
+                max_delay=max_delay_ms / 1000,
+            )
+            for output in (OUTPUT_NAME, FEATURES_NAME)
         )
         for images in (1, self._max_batch_size):  # no request should wait for what the first run of a size sets up
             blank = np.zeros((images, self.spec.height, self.spec.width, self.spec.channels), np.uint8)
@@ -105,13 +114,16 @@ class ServedModel:
         graphs = "" if info.device == "cpu" else f", {'' if info.cuda_graphs else 'no '}CUDA graphs"
         return f"{info.device}, {info.provider}, {info.pde_layers} PDE layers{graphs}"
 
-    async def infer(self, pixels: NDArray[np.uint8], deadline: float) -> NDArray[np.float32]:
-        """Return the probabilities, float32 (N, classes), of images in the network's shape.
+    async def infer(
+        self, pixels: NDArray[np.uint8], outputs: Sequence[str], deadline: float
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return outputs of the network, float32 (N, ...), by name, for images in its shape.
 
         If cancelled, images that are still waiting are not computed.
 
         Args:
             pixels: uint8 (N, H, W, C), N at least 1; must not change afterwards.
+            outputs: keys of the attribute `outputs`.
             deadline: when to give up, on the event loop's clock.
 
         Raises:
@@ -119,12 +131,16 @@ class ServedModel:
             DeadlineError: the images were not classified in time.
             InferenceError: the network failed on one of them.
         """
+        found = {}
         with self._admit(len(pixels)):
-            results = await until(deadline, self._network.run(list(pixels)))
-        rows = [result for result in results if not isinstance(result, InferenceError)]
-        if len(rows) < len(results):
-            raise InferenceError
-        return np.stack(rows)
+            for name in outputs:
+                network = self._embedding if name == FEATURES_NAME else self._network
+                results = await until(deadline, network.run(list(pixels)))
+                rows = [result for result in results if not isinstance(result, InferenceError)]
+                if len(rows) < len(results):
+                    raise InferenceError
+                found[name] = np.stack(rows)
+        return found
 
     async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:
         """Return the prediction or the error of every image, in order.
@@ -135,6 +151,19 @@ class ServedModel:
         """
         with self._admit(len(files)):
             return await until(deadline, self._classify(files, top_k))
+
+    async def embed(self, files: Sequence[NamedFile], deadline: float) -> list[Features]:
+        """Return the features, float32 (features,), or the error of every image, in order.
+
+        Raises:
+            NoFeaturesError: the model's network has none.
+            OverloadedError: the queue is full.
+            DeadlineError: the images were not embedded in time.
+        """
+        if FEATURES_NAME not in self.outputs:
+            raise NoFeaturesError(self.name)
+        with self._admit(len(files)):
+            return await until(deadline, self._run(files, self._embedding))
 
     async def stream(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
         """Yield the results of `classify` in parts, in order, each when it is done.
@@ -207,16 +236,23 @@ class ServedModel:
                 raise InferenceError from error
 
     async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
+        return [
+            self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result
+            for result in await self._run(files, self._network)
+        ]
+
+    async def _run(
+        self,
+        files: Sequence[NamedFile],
+        network: Batcher[NDArray[np.uint8], NDArray[np.float32] | InferenceError],
+    ) -> list[NDArray[np.float32] | ImageError | InferenceError]:
+        """Decode images and return what the network computes of each, or its error."""
         with span("decode"):
             decoded = await self._decoder.run(files)
         arrays = [image for image in decoded if isinstance(image, np.ndarray)]
         with span("compute", {"model": self.name, "images": len(arrays)}):
-            computed = iter(await self._network.run(arrays) if arrays else ())
-        outcomes: list[Outcome] = []
-        for image in decoded:
-            result = next(computed) if isinstance(image, np.ndarray) else image
-            outcomes.append(self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result)
-        return outcomes
+            computed = iter(await network.run(arrays) if arrays else ())
+        return [next(computed) if isinstance(image, np.ndarray) else image for image in decoded]
 
     @contextmanager
     def _admit(self, images: int) -> Iterator[None]:
@@ -239,10 +275,14 @@ class ServedModel:
 
 
 class _Network:
-    """Computes batches of images. It does not refer to its ServedModel, which would form a cycle with its batcher."""
+    """Computes an output for batches of images.
 
-    def __init__(self, name: str, predictor: Predictor, metrics: ModelMetrics) -> None:
+    It does not refer to its ServedModel, which would form a cycle with its batcher.
+    """
+
+    def __init__(self, name: str, output: str, predictor: Predictor, metrics: ModelMetrics) -> None:
         self._name = name
+        self._output = output
         self._predictor = predictor
         self._metrics = metrics
 
@@ -251,14 +291,16 @@ class _Network:
         self._metrics.batch_images.observe(len(images))
         try:
             with self._metrics.inference_seconds.time():
-                probabilities = self._predictor.predict_proba(np.stack(images))
+                pixels, predictor = np.stack(images), self._predictor
+                is_embedding = self._output == FEATURES_NAME
+                rows = predictor.embed(pixels) if is_embedding else predictor.predict_proba(pixels)
         except Exception:
             logger.exception("%s failed on %d images", self._name, len(images))
             if len(images) == 1:
                 return [InferenceError()]
             return [result for image in images for result in self.compute([image])]
-        results: list[NDArray[np.float32] | InferenceError] = list(probabilities)
-        not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        results: list[NDArray[np.float32] | InferenceError] = list(rows)
+        not_finite = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if not_finite.size:
             logger.error("%s computed NaN or infinity for %d of %d images", self._name, not_finite.size, len(images))
         for index in not_finite:

@@ -8,6 +8,7 @@ from serving.engine.models import Models
 from serving.engine.served_model import ServedModel
 from serving.errors import OverloadedError, ServingError
 from serving.http.classify import PATH
+from serving.http.embed import PATH as EMBED_PATH
 from serving.http.inspect import PATH as INSPECT_PATH
 from serving.http.pace import Pace
 from serving.http.protocol import error_answer
@@ -55,7 +56,7 @@ class Admission:
     def _find(self, path: str, query: bytes) -> tuple[str, ServedModel] | None:
         """Return the route and the model of a request that classifies."""
         try:
-            if path in (PATH, INSPECT_PATH):
+            if path in (PATH, EMBED_PATH, INSPECT_PATH):
                 name = dict(parse_qsl(query.decode("latin-1"))).get("model", self._models.default)
                 return (path, self._models.get(name)) if name else None
             if found := _V2_PATH.fullmatch(path):

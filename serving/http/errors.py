@@ -40,6 +40,7 @@ STATUSES = {
     "image_too_costly": 422,
     "model_load_failed": 422,
     "not_inspectable": 422,
+    "no_features": 422,
     "inference_failed": 500,
     "internal_error": 500,
     "overloaded": 503,

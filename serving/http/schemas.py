@@ -107,6 +107,21 @@ class ClassifyResponse(_Schema):
     results: list[Classification | ImageFailure]
 
 
+class Embedding(_Schema):
+    """The features of one image."""
+
+    filename: Filename
+    features: list[float] = Field(description="what the last layer takes", examples=[[0.0, 1.25, 0.5]])
+
+
+class EmbedResponse(_Schema):
+    """One result per image, in the order of the request."""
+
+    model: str = Field(examples=["digits-pde"])
+    version: str = Field(examples=["1"])
+    results: list[Embedding | ImageFailure]
+
+
 class Array(_Schema):
     """An array in base64: little-endian numbers, the last axis first to vary (C order)."""
 

@@ -18,7 +18,7 @@ from pdeinfer import PRESETS, ModelPackage, PdeSpec, Predictor, Preset
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_rules, export_package, verify_package
 from pdeinfer.package import zoo
-from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, ONNX_FILE
+from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, KERAS_FILE, ONNX_FILE
 from pdeinfer.runtime.kernel import register_kernel
 from tests.export.conftest import train_a_step
 
@@ -70,7 +70,7 @@ def test_every_network_exports_and_equals_the_original(
 ) -> None:
     reports = export_package(saved_network(preset), tmp_path / "package")
     has_pde_layers = preset.name not in ("mnist-cnn", "mnist-residual", "cifar10-resnet32")
-    assert [report.passed for report in reports] == [True] * (1 + has_pde_layers * (1 + has_fused_operator()))
+    assert [report.passed for report in reports] == [True] * (2 + has_pde_layers * (1 + has_fused_operator()))
     assert reports[0].comparisons
     package = ModelPackage.read(tmp_path / "package")
     assert package.card.preset == preset
@@ -91,7 +91,7 @@ def test_a_network_trained_for_a_step_exports_and_equals_the_original(
     assert still == []
     classifier.save(tmp_path / "model.keras")
     reports = export_package(tmp_path / "model.keras", tmp_path / "package")
-    assert [report.passed for report in reports] == [True] * (2 + has_fused_operator())
+    assert [report.passed for report in reports] == [True] * (3 + has_fused_operator())
     assert ModelPackage.read(tmp_path / "package").card.preset == PRESETS[name]
 
 
@@ -111,7 +111,8 @@ def test_the_card_holds_the_report(digits_package: Path) -> None:
     for name, report in card.parity.items():
         assert report["candidate"] == name
         assert report["passed"] is True
-    *classifiers, fields = card.parity.values()
+    *classifiers, features, fields = card.parity.values()
+    assert [row["field"] for row in features["comparisons"]] == ["features"]
     assert len(classifiers) == 2 + has_fused_operator()
     for report in classifiers:
         assert {row["batch_size"] for row in report["comparisons"]} == {1, 2, 7, 64}
@@ -162,7 +163,20 @@ def test_verifying_does_not_run_the_saved_model(
 
 def test_a_package_proves_itself_again(digits_package: Path) -> None:
     reports = verify_package(ModelPackage.read(digits_package))
-    assert [report.passed for report in reports] == [True] * (2 + has_fused_operator())
+    assert [report.passed for report in reports] == [True] * (3 + has_fused_operator())
+
+
+def test_the_features_are_what_the_last_layer_takes(digits_package: Path) -> None:
+    from pdeinfer.nn.loading import load_classifier
+
+    kernel, bias = load_classifier(digits_package / KERAS_FILE).get_layer("logits").get_weights()
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), np.uint8)
+    with Predictor(digits_package) as predictor:
+        features, probabilities = predictor.embed(images), predictor.predict_proba(images)
+    logits = features.astype(np.float64) @ kernel + bias
+    expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+    assert (features.shape, features.dtype) == ((50, 16), np.float32)
+    np.testing.assert_allclose(probabilities, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_saved_model_runs_without_pdeinfer(digits_package: Path) -> None:

@@ -92,7 +92,7 @@ def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: 
     (image,) = model.graph.input
     sizes = [dimension.dim_param or dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
     assert sizes == ["batch", spec.height, spec.width, spec.channels]
-    assert [output.name for output in model.graph.output] == ["probabilities"]
+    assert [output.name for output in model.graph.output] == ["probabilities", "features"]
 
 
 def test_the_stages_take_the_last_levels_and_have_no_function() -> None:

@@ -63,7 +63,7 @@ def parse_any(data: bytes) -> None:
     assert 1 <= images <= MAX_IMAGES
     assert request.pixels.shape == (images, 2, 3, 1)
     assert request.pixels.dtype == np.uint8
-    encode_response(request, "model", "1", LABELS, np.full((images, 3), 1 / 3, np.float32))
+    encode_response(request, "model", "1", LABELS, {"probabilities": np.full((images, 3), 1 / 3, np.float32)})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,14 @@ def full(package_folder: Path, rgb_package_folder: Path) -> Callable[..., bytes 
 @pytest.mark.parametrize(
     "path",
     [
-        *("/classify", "/classify?top_k=1", f"/classify?model={MODEL}", "/classify?model=tiny%2Dgrey", "/inspect"),
+        *(
+            "/classify",
+            "/classify?top_k=1",
+            f"/classify?model={MODEL}",
+            "/classify?model=tiny%2Dgrey",
+            "/inspect",
+            "/embed",
+        ),
         *(f"/v2/models/{MODEL}/infer", f"/v2/models/{MODEL}/versions/1/infer", "/v2/models/tiny%2Dgrey/infer"),
     ],
 )

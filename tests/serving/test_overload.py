@@ -298,7 +298,7 @@ def test_an_idle_model_classifies_images_while_others_are_kept_busy(
             async def keep_busy(model: ServedModel) -> None:
                 image = np.zeros((1, model.spec.height, model.spec.width, model.spec.channels), np.uint8)
                 while True:
-                    await model.infer(image, loop.time() + 60)
+                    await model.infer(image, ["probabilities"], loop.time() + 60)
 
             load = [asyncio.create_task(keep_busy(model)) for model in busy for _ in range(4)]
             await asyncio.sleep(0.1)

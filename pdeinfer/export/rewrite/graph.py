@@ -10,11 +10,11 @@ from pdeinfer.export.rewrite.body import BlockedBody
 from pdeinfer.export.rewrite.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
 from pdeinfer.export.rewrite.operands import OPERANDS, folded_operands, operand_name
 from pdeinfer.export.rewrite.traced import NORMALIZED, Cut, trace_around_layers, trace_stages
-from pdeinfer.package.package import INPUT_NAME
+from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME
 
 
 def convert_classifier(classifier: Any, *, for_onnx_runtime: bool = True) -> Any:
-    """Convert a network to an `onnx.ModelProto`, from raw pixels to probabilities.
+    """Convert a network to an `onnx.ModelProto`, from raw pixels to probabilities and features.
 
     Args:
         for_onnx_runtime: build the PDE layers from the operators that ONNX Runtime runs fastest; other runtimes run
@@ -65,7 +65,9 @@ def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool = True) -> Any
     image = onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.UINT8, shape)
     operands = {operand_name(name, key) for name in layers for key in OPERANDS}
     traced = operands & {value.name for value in graph.output}
-    outputs = [value for value in graph.output if value.name not in traced]
+    outputs = sorted(
+        (value for value in graph.output if value.name not in traced), key=lambda value: value.name == FEATURES_NAME
+    )
     inputs = [image, *(value for value in graph.input if value.name not in {NORMALIZED, *layers})]
     for values, kept in ((graph.input, inputs), (graph.output, outputs)):
         del values[:]

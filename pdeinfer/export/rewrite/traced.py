@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from pdeinfer.export.rewrite.fields import last_level, needed_fields, pde_layers
 from pdeinfer.export.rewrite.operands import operand_name, traced_operands
-from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
+from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
 
 NORMALIZED = "normalized"
 
@@ -36,13 +36,17 @@ def trace(classifier: Any) -> Any:
 
 
 def trace_around_layers(classifier: Any) -> Cut:
-    """Return the function of `trace` with the normalisation and the PDE layers cut out (see `_trace_around`)."""
+    """Return the function of `trace` with the normalisation and the PDE layers cut out (see `_trace_around`).
+
+    It has one more result, `features`, float32 (batch, features): what the last layer takes.
+    """
     import keras
 
     def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {OUTPUT_NAME: keras.ops.softmax(values["logits"])}
+        return {OUTPUT_NAME: keras.ops.softmax(values["logits"]), FEATURES_NAME: values[FEATURES_NAME]}
 
-    return _trace_around(classifier, pde_layers(classifier), {"logits": classifier.output}, outputs)
+    results = {"logits": classifier.output, FEATURES_NAME: classifier.get_layer("logits").input}
+    return _trace_around(classifier, pde_layers(classifier), results, outputs)
 
 
 def trace_stages(classifier: Any) -> Cut:

@@ -29,7 +29,8 @@ Send the pixels of images that have the model's own size, as JSON or as binary d
     curl http://127.0.0.1:8000/v2/models/digits-pde/infer -d \\
       '{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0, ..., 255]}]}'
 
-The response has the probabilities (N, classes) as FP32. With the output parameter `classification` = k it has the k
+The response has the probabilities (N, classes) as FP32 and, if `outputs` asks for them, the `features` that the last
+layer takes. With the output parameter `classification` = k it has the k
 best classes of each image as texts "probability:index:label". If `binary_data` or `binary_data_output` asks for binary
 data, the content type is application/octet-stream."""
 
@@ -93,11 +94,18 @@ async def infer(request: Request, hold: Hold) -> Response:
     served = models.get(request.path_params["model"], request.path_params.get("version"))
     body, deadline = await read_body(request, hold)
     header = request.headers.get("inference-header-content-length")
-    parsing = partial(parse_request, header_length=header, spec=served.spec, max_images=settings.max_images)
+    parsing = partial(
+        parse_request,
+        header_length=header,
+        spec=served.spec,
+        max_images=settings.max_images,
+        outputs=tuple(served.outputs),
+    )
     inference = await until(deadline, parse(models.threads, parsing, body, json_length(header, len(body))))
     del body  # free, unless the pixels are part of it
-    probabilities = await served.infer(inference.pixels, deadline)
-    content, headers = encode_response(inference, served.name, served.version, served.labels, probabilities)
+    names = [output.name for output in inference.outputs]
+    results = await served.infer(inference.pixels, names, deadline)
+    content, headers = encode_response(inference, served.name, served.version, served.labels, results)
     accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
     if accepted and len(content) >= COMPRESSED_FROM:
         content = compress(content, accepted)

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn
@@ -37,23 +38,38 @@ _shortened.maxlevel = 2
 
 
 @dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output that the response must have.
+
+    Attributes:
+        name: "probabilities" or "features".
+        binary: whether it is binary data.
+        classification: number of classes to return for each image; None: all numbers.
+    """
+
+    name: str
+    binary: bool
+    classification: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """A parsed request.
 
     Attributes:
         id: to be returned in the response.
         pixels: uint8 (N, H, W, C), read-only.
-        binary: whether the response has binary data.
-        classification: number of classes to return for each image; None: all probabilities.
+        outputs: at least one, no two of a name.
     """
 
     id: str | None
     pixels: NDArray[np.uint8]
-    binary: bool
-    classification: int | None
+    outputs: tuple[RequestedOutput, ...]
 
 
-def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_images: int) -> InferenceRequest:
+def parse_request(
+    body: bytes, header_length: str | None, spec: InputSpec, max_images: int, outputs: Sequence[str] = (OUTPUT_NAME,)
+) -> InferenceRequest:
     """Parse the body of a request.
 
     Args:
@@ -61,6 +77,7 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
         header_length: the header Inference-Header-Content-Length; None: absent.
         spec: the images that the model takes.
         max_images: the most images of one request.
+        outputs: the names of the model's outputs.
 
     Raises:
         ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON than any request needs.
@@ -78,21 +95,29 @@ def parse_request(body: bytes, header_length: str | None, spec: InputSpec, max_i
     if request_id is not None and type(request_id) is not str:
         _refuse("id", "a string", request_id)
 
-    tensor = _the_one(request.get("inputs"), "inputs", INPUT_NAME)
+    tensor = _tensors(request.get("inputs"), "inputs", (INPUT_NAME,))[INPUT_NAME]
     shape = _shape(tensor.get("shape"), spec, max_images)
     if tensor.get("datatype") != INPUT_DATATYPE:
         _refuse(f"the datatype of {INPUT_NAME!r}", INPUT_DATATYPE, tensor.get("datatype"))
     pixels = _pixels(tensor, shape, memoryview(body)[length:], parts)
 
     binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
-    classification = None
+    requested: tuple[RequestedOutput, ...] = (RequestedOutput(OUTPUT_NAME, binary),)
     if request.get("outputs") not in (None, []):
-        output = _parameters(_the_one(request["outputs"], "outputs", OUTPUT_NAME), repr(OUTPUT_NAME))
-        binary = _flag(output, "binary_data", default=binary)
-        classification = output.get("classification")
-        if classification is not None and (type(classification) is not int or classification < 1):
+        tensors = _tensors(request["outputs"], "outputs", outputs)
+        requested = tuple(_requested(name, tensor, binary) for name, tensor in tensors.items())
+    return InferenceRequest(request_id, pixels, requested)
+
+
+def _requested(name: str, tensor: dict[str, Any], binary: bool) -> RequestedOutput:
+    parameters = _parameters(tensor, repr(name))
+    classification = parameters.get("classification")
+    if classification is not None:
+        if name != OUTPUT_NAME:
+            _refuse(f"classification of {name!r}", "none", classification)
+        if type(classification) is not int or classification < 1:
             _refuse("classification", "a positive integer", classification)
-    return InferenceRequest(request_id, pixels, binary, classification)
+    return RequestedOutput(name, _flag(parameters, "binary_data", default=binary), classification)
 
 
 def _refuse(what: str, expected: str, got: object) -> NoReturn:
@@ -137,13 +162,25 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _the_one(tensors: object, field: str, name: str) -> dict[str, Any]:
-    """Return the tensor of a list of inputs or outputs, which must have exactly one."""
-    if type(tensors) is not list or len(tensors) != 1 or type(tensors[0]) is not dict:
-        _refuse(field, f"a list of one object, for {name!r}", tensors)
-    if tensors[0].get("name") != name:
-        _refuse(f"the name in {field}", repr(name), tensors[0].get("name"))
-    return tensors[0]
+def _tensors(tensors: object, field: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a list of inputs or outputs by name: at least one, and each of `names` once at most."""
+    known = " or ".join(map(repr, names))
+    if (
+        type(tensors) is not list
+        or not 1 <= len(tensors) <= len(names)
+        or any(type(tensor) is not dict for tensor in tensors)
+    ):
+        count = "one object" if len(names) == 1 else f"1 to {len(names)} objects"
+        _refuse(field, f"a list of {count}, for {known}", tensors)
+    found: dict[str, dict[str, Any]] = {}
+    for tensor in tensors:
+        name = tensor.get("name")
+        if type(name) is not str or name not in names:
+            _refuse(f"the name in {field}", known, name)
+        if name in found:
+            _refuse(f"the names in {field}", "no name twice", name)
+        found[name] = tensor
+    return found
 
 
 def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:

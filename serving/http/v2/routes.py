@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 
 from pdeinfer import __version__
-from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
+from pdeinfer.package.package import INPUT_NAME
 from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError
 from serving.http.openapi import v2_error_answer
@@ -82,7 +82,10 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
             name=served.name,
             versions=models_of(request).versions(served.name),
             inputs=(TensorMetadata(name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=image),),
-            outputs=(TensorMetadata(name=OUTPUT_NAME, datatype=OUTPUT_DATATYPE, shape=(-1, len(served.labels))),),
+            outputs=tuple(
+                TensorMetadata(name=name, datatype=OUTPUT_DATATYPE, shape=(-1, size))
+                for name, size in served.outputs.items()
+            ),
         )
 
     @routes.get("/ready", summary="Whether a model is served", responses=answers)
@@ -99,7 +102,10 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
             name=served.name,
             max_batch_size=settings_of(request).max_images,
             input=(TensorConfig(name=INPUT_NAME, data_type=f"TYPE_{INPUT_DATATYPE}", dims=image),),
-            output=(TensorConfig(name=OUTPUT_NAME, data_type=f"TYPE_{OUTPUT_DATATYPE}", dims=(len(served.labels),)),),
+            output=tuple(
+                TensorConfig(name=name, data_type=f"TYPE_{OUTPUT_DATATYPE}", dims=(size,))
+                for name, size in served.outputs.items()
+            ),
         )
 
     return routes

@@ -82,9 +82,9 @@ class ModelConfiguration(_Schema):
 
 
 class OutputTensor(_Schema):
-    """The probabilities, or the best classes of each image."""
+    """The probabilities or the best classes of each image, or its features."""
 
-    name: Literal["probabilities"]
+    name: Literal["probabilities", "features"]
     datatype: Literal["FP32", "BYTES"]
     shape: tuple[int, int]
     data: list[float] | list[str] | None = Field(
@@ -99,7 +99,7 @@ class InferenceResponse(_Schema):
     model_name: str
     model_version: str
     id: str | None = Field(default=None, description="as in the request")
-    outputs: tuple[OutputTensor]
+    outputs: tuple[OutputTensor, ...]
 
 
 _REQUEST_SCHEMA = {
@@ -139,12 +139,12 @@ _REQUEST_SCHEMA = {
         },
         "outputs": {
             "type": "array",
-            "maxItems": 1,
+            "maxItems": 2,
             "items": {
                 "type": "object",
                 "required": ["name"],
                 "properties": {
-                    "name": {"const": "probabilities"},
+                    "name": {"enum": ["probabilities", "features"]},
                     "parameters": {
                         "type": "object",
                         "properties": {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
 from serving.http.errors import ApiError
-from serving.http.v2.request import InferenceRequest, parse_request
+from serving.http.v2.request import InferenceRequest, RequestedOutput, parse_request
 from tests.serving.v2.conftest import Request
 
 SPEC = InputSpec(height=3, width=4, channels=1, mean=(0.0,), std=(1.0,))
@@ -41,7 +41,8 @@ def test_pixels_are_read_from_json(request_object: Request, data: list[Any]) -> 
 
     assert parsed.pixels.dtype == np.uint8
     np.testing.assert_array_equal(parsed.pixels, PIXELS)
-    assert (parsed.id, parsed.binary, parsed.classification) == (None, False, None)
+    assert parsed.id is None
+    assert parsed.outputs == (RequestedOutput("probabilities", binary=False),)
 
 
 def test_pixels_are_read_from_binary_data(binary_request: Binary) -> None:
@@ -78,7 +79,36 @@ def test_parameters_choose_the_output(
 ) -> None:
     parsed = parse(request_object(PIXELS, **fields))
 
-    assert (parsed.binary, parsed.classification) == (binary, classification)
+    assert parsed.outputs == (RequestedOutput("probabilities", binary, classification),)
+
+
+def test_a_model_with_features_gives_them_if_they_are_asked_for(request_object: Request) -> None:
+    outputs = [{"name": "features", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
+    body = json.dumps(request_object(PIXELS, outputs=outputs)).encode()
+
+    parsed = parse_request(body, None, SPEC, MAX_IMAGES, ("probabilities", "features"))
+
+    assert parsed.outputs == (RequestedOutput("features", binary=True), RequestedOutput("probabilities", binary=False))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([{"name": "logits"}], "expected 'probabilities' or 'features', got 'logits'"),
+        ([{"name": ["features"]}], "expected 'probabilities' or 'features', got ['features']"),
+        ([{"name": "features"}] * 2, "no name twice"),
+        ([{"name": "features"}] * 3, "a list of 1 to 2 objects"),
+        ([{"name": "features", "parameters": {"classification": 1}}], "classification of 'features': expected none"),
+    ],
+)
+def test_wrong_outputs_of_a_model_with_features_are_named(
+    request_object: Request, outputs: list[Any], message: str
+) -> None:
+    body = json.dumps(request_object(PIXELS, outputs=outputs)).encode()
+
+    with pytest.raises(ApiError) as caught:
+        parse_request(body, None, SPEC, MAX_IMAGES, ("probabilities", "features"))
+    assert message in str(caught.value)
 
 
 def test_id_is_kept(request_object: Request) -> None:
@@ -91,7 +121,7 @@ def test_null_means_absent_and_unknown_fields_are_ignored(request_object: Reques
     parsed = parse(request_object(PIXELS, {"parameters": None}, model_name="digits", **fields))
 
     np.testing.assert_array_equal(parsed.pixels, PIXELS)
-    assert parsed == InferenceRequest(None, parsed.pixels, binary=False, classification=None)
+    assert parsed == InferenceRequest(None, parsed.pixels, (RequestedOutput("probabilities", binary=False),))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.http.v2.request import InferenceRequest
+from serving.http.v2.request import InferenceRequest, RequestedOutput
 from serving.http.v2.response import encode_response
 
 LABELS = ("cat", "dog", "umbrella ☂")
@@ -16,8 +16,8 @@ PIXELS = np.zeros((2, 1, 1, 1), np.uint8)
 
 
 def encode(*, binary: bool, classification: int | None = None, id_: str | None = None) -> tuple[bytes, dict[str, str]]:
-    request = InferenceRequest(id_, PIXELS, binary, classification)
-    return encode_response(request, "tiny", "3", LABELS, PROBABILITIES)
+    request = InferenceRequest(id_, PIXELS, (RequestedOutput("probabilities", binary, classification),))
+    return encode_response(request, "tiny", "3", LABELS, {"probabilities": PROBABILITIES})
 
 
 def answer_and_rest(body: bytes, headers: dict[str, str]) -> tuple[dict[str, Any], bytes]:
@@ -77,7 +77,28 @@ def test_id_is_returned(id_: str) -> None:
 
 
 def test_nan_is_an_error_and_not_invalid_json() -> None:
-    request = InferenceRequest(None, PIXELS, binary=False, classification=None)
+    request = InferenceRequest(None, PIXELS, (RequestedOutput("probabilities", binary=False),))
 
     with pytest.raises(ValueError, match="not JSON compliant"):
-        encode_response(request, "tiny", "1", LABELS, np.full((2, 3), np.nan, np.float32))
+        encode_response(request, "tiny", "1", LABELS, {"probabilities": np.full((2, 3), np.nan, np.float32)})
+
+
+@pytest.mark.parametrize("binary", [(True, True), (True, False), (False, True), (False, False)])
+def test_outputs_are_in_the_order_of_the_request(binary: tuple[bool, bool]) -> None:
+    features = np.arange(8, dtype=np.float32).reshape(2, 4)
+    requested = tuple(map(RequestedOutput, ("features", "probabilities"), binary))
+    results = {"probabilities": PROBABILITIES, "features": features}
+
+    body, headers = encode_response(InferenceRequest(None, PIXELS, requested), "tiny", "3", LABELS, results)
+
+    answer, rest = answer_and_rest(body, headers) if any(binary) else (json.loads(body), b"")
+    assert [output["name"] for output in answer["outputs"]] == ["features", "probabilities"]
+    for output, expected, is_binary in zip(answer["outputs"], (features, PROBABILITIES), binary, strict=True):
+        assert output["shape"] == list(expected.shape)
+        if is_binary:
+            size = output["parameters"]["binary_data_size"]
+            found, rest = np.frombuffer(rest[:size], "<f4"), rest[size:]
+        else:
+            found = np.array(output["data"], np.float32)
+        np.testing.assert_array_equal(found, expected.ravel())
+    assert rest == b""
