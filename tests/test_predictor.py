@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import PIL.features
 import PIL.Image
 import pytest
 
@@ -141,6 +142,16 @@ class TestAnswers:
         os.close(write)
         with os.fdopen(read, "rb", buffering) as pipe:
             assert predictor.predict(pipe) == predictor.predict(IMAGES[0])
+
+    @pytest.mark.skipif("avif" not in PIL.features.get_supported_modules(), reason="this Pillow does not read AVIF")
+    def test_a_pillow_image_may_have_any_format_that_pillow_reads(self, predictor: Predictor) -> None:
+        file = io.BytesIO()
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(file, "AVIF", quality=100)
+        opened = PIL.Image.open(file)
+        assert opened.format == "AVIF"
+        assert predictor.predict(opened) == predictor.predict(np.asarray(PIL.Image.open(file)))
+        with pytest.raises(ImageError, match="AVIF image: convert it"):
+            predictor.predict(file)
 
     def test_other_sizes_and_modes_are_converted(self, rgb_package_folder: Path) -> None:
         with Predictor(rgb_package_folder) as predictor:

@@ -21,14 +21,15 @@ _SIGNATURES = (
 _DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
 
 _CONVERT = "convert it to JPEG or PNG"
+_CONVERT_HEIF = f"{_CONVERT}, for example with Pillow (for HEIC, and pillow-heif)"
 _RAW = ("a raw camera file", "develop it to JPEG or PNG")
 _VIDEO = ("a video", "extract a frame as JPEG or PNG")
 _PAGE = ("an HTML page", "download the image itself")
 # An ISO base media file (`ftyp` at byte 4) is named by its major brand.
 _BRANDS = {
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("a HEIC image", _CONVERT)),
-    **dict.fromkeys((b"mif1", b"msf1"), ("a HEIF image (HEIC or AVIF)", _CONVERT)),
-    **dict.fromkeys((b"avif", b"avis"), ("an AVIF image", _CONVERT)),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("a HEIC image", _CONVERT_HEIF)),
+    **dict.fromkeys((b"mif1", b"msf1"), ("a HEIF image (HEIC or AVIF)", _CONVERT_HEIF)),
+    **dict.fromkeys((b"avif", b"avis"), ("an AVIF image", _CONVERT_HEIF)),
     b"crx ": _RAW,
     b"jp2 ": ("a JPEG 2000 image", _CONVERT),
     b"jxl ": ("a JPEG XL image", _CONVERT),
