@@ -185,7 +185,7 @@ def _onnx_routes(folder: Path, images: Array) -> Iterator[tuple[str, Callable[[]
 def _plain_run(model: bytes, images: Array) -> Run:
     """Return a run without graphs and bound buffers, as applications make it that do nothing for it."""
     session = _open(model, len(images), graphs=False, fused=False)
-    return lambda: np.asarray(session.run(None, {"image": images})[0])
+    return lambda: np.asarray(session.run(["probabilities"], {"image": images})[0])
 
 
 def bound_run(model: bytes, images: Array, *, fused: bool) -> Run:

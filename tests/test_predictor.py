@@ -622,6 +622,13 @@ class TestCuda:
             assert list(predictor.predict_iter(images)) == predictor.predict(images)
         assert np.allclose(result, tiny_probabilities(GREY_PRESET, images), rtol=0, atol=1e-6)
 
+    def test_features_are_those_of_the_cpu(self, tmp_path: Path) -> None:
+        folder = write_tiny_package(tmp_path / "p", GREY_PRESET, has_features=True)
+        with Predictor(folder, device="cuda", batch_size=8) as predictor, Predictor(folder, device="cpu") as expected:
+            assert predictor.num_features == 64
+            assert np.array_equal(predictor.embed(IMAGES), expected.embed(IMAGES))
+            assert np.array_equal(predictor.embed(list(IMAGES)), expected.embed(IMAGES))
+
     def test_a_device_that_is_not_there_is_a_device_error(self, package_folder: Path) -> None:
         with pytest.raises(DeviceError, match=r"cuda:99 .*invalid device ordinal 99"):
             Predictor(package_folder, device="cuda:99")
