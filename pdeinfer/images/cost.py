@@ -48,10 +48,11 @@ class Estimate(NamedTuple):
 def is_plain(content: bytes) -> bool:
     """Return whether the header of a file tells what it takes: how long it is, and how many pixels it has.
 
-    That of WEBP does not, nor does a PNG with compressed metadata.
+    That of WEBP does not, nor does a PNG with compressed metadata. Pillow decodes PPM in Python, where each byte may be
+    a comment of its own.
     """
     kind = recognise(content[:HEAD_BYTES])
-    return kind != "WEBP" and not (kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED))
+    return kind not in ("PPM", "WEBP") and not (kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED))
 
 
 def estimate_webp(head: bytes) -> Estimate | None:

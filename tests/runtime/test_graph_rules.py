@@ -112,6 +112,54 @@ def chain(operator: str, count: int) -> bytes:
     return model([node(operator, [a], [b]) for a, b in pairwise(names)])
 
 
+def layer_of_another_shape() -> bytes:
+    """Return a file whose function makes a number, and the fused operator in its place rows and columns of 2^15."""
+    body = [node("ReduceSum", ["a"], ["t"]), node("Reshape", ["t", "k"], ["b"])]
+    return fused_model(
+        [call("GlobalLayer", "h1", "c1"), call("GlobalLayer", "h2", "c2"), node("Add", ["c1", "c2"], ["y"])],
+        [node("Constant", [], ["k"], value_ints=[1]), *body],
+        h1=np.zeros((1, 2**15, 1, 1), np.float32),
+        h2=np.zeros((1, 1, 2**15, 1), np.float32),
+    )
+
+
+def layer_of_many_steps(steps: int) -> bytes:
+    """Return a file whose function only moves channels, and the fused operator in its place makes steps."""
+    layer = node("GlobalLayer", ["f"], ["y"], domain="pdeinfer", num_steps=steps)
+    return fused_model([layer], [node("Transpose", ["a"], ["b"], perm=[0, 3, 1, 2])])
+
+
+def fused_model(nodes: Nodes, body: Nodes, **weights: Any) -> bytes:
+    """Return a file of the version whose calls of the function the fused operator replaces."""
+    file = onnx.load_model_from_string(model(nodes, functions=[function("GlobalLayer", body)], **weights))
+    for opsets in (file.opset_import, file.functions[0].opset_import):
+        next(entry for entry in opsets if entry.domain == "pdeinfer").version = 2
+    return file.SerializeToString()
+
+
+def hidden_padding(in_function: bool) -> bytes:
+    """Return a file with a convolution whose padding is beside a reference to an attribute that nobody gives."""
+    convolution = node("Conv", ["a" if in_function else "f", "k"], ["b" if in_function else "y"], pads=[5000] * 4)
+    convolution.attribute[0].ref_attr_name = "pads"
+    if not in_function:
+        return model([convolution], k=np.zeros((1, 8, 1, 1), np.float32))
+    kernel = node("Constant", [], ["k"], value=numpy_helper.from_array(np.zeros((1, 8, 1, 1), np.float32)))
+    return model([call("GlobalLayer", "f", "y")], functions=[function("GlobalLayer", [kernel, convolution])])
+
+
+def reference_outside_functions() -> bytes:
+    convolution = node("Conv", ["f", "k"], ["y"], pads=[1] * 4)
+    convolution.attribute[0].ClearField("ints")
+    convolution.attribute[0].ref_attr_name = "pads"
+    return model([convolution], k=np.zeros((1, 8, 1, 1), np.float32))
+
+
+def two_initializers_of_one_name() -> bytes:
+    file = onnx.load_model_from_string(model([node("Expand", ["x", "n"], ["y"])], n=[2**18, 1, 16]))
+    file.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 16]), "n"))
+    return file.SerializeToString()
+
+
 HOSTILE: dict[str, Callable[[], bytes]] = {
     **{operator: lambda operator=operator: subgraph(operator) for operator in ("If", "Loop", "Scan", "SequenceMap")},
     "recursion": lambda: model(
@@ -173,6 +221,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "an operator without its function": lambda: model([call("GlobalLayer", "x", "y")]),
     "an output of nothing": lambda: model([node("Relu", ["x"], ["z"])]),
     "an input of nothing": lambda: model([node("Relu", ["z"], ["y"])]),
+    "a layer that the fused operator makes larger": layer_of_another_shape,
+    "a layer of very many steps": lambda: layer_of_many_steps(2**40),
+    "padding beside a reference": lambda: hidden_padding(in_function=False),
+    "padding beside a reference in a function": lambda: hidden_padding(in_function=True),
+    "a reference outside functions": reference_outside_functions,
+    "two initializers of one name": two_initializers_of_one_name,
     "a name computed twice": lambda: model([node("Relu", ["x"], ["y"]), node("Relu", ["x"], ["y"])]),
 }
 
@@ -192,6 +246,12 @@ def test_a_hostile_graph_is_refused_soon_with_little_memory(name: str) -> None:
         create_session(content, "cpu", 1)
     assert time.process_time() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024
+
+
+def test_steps_of_the_fused_operator_count_as_operations() -> None:
+    check_graph(layer_of_many_steps(1000))
+    with pytest.raises(ModelPackageError, match="operations"):
+        check_graph(layer_of_many_steps(2**30))
 
 
 def test_a_chain_up_to_the_limit_is_taken() -> None:

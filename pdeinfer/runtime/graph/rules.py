@@ -1,8 +1,9 @@
 """The rules of the graph in a package's ONNX file.
 
 What a graph costs is known without running it. It has only operators whose shapes `operators` can follow, and no
-control flow. At most one function is called, `pdeinfer.GlobalLayer`, and it calls none. Shapes depend on weights and,
-in proportion, on the batch size; nothing else that the graph is given sets them.
+control flow. At most one function is called, `pdeinfer.GlobalLayer`, and it calls none. The fused operator may run in
+place of a call, and must make a result of the same shape. Shapes depend on weights and, in proportion, on the batch
+size; nothing else that the graph is given sets them.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from pdeinfer.runtime.graph.values import Call, ShapeError, Value
 from pdeinfer.runtime.graph.wire import MAX_NODES, Function, Graph, Node, read_graph
 
 FUNCTION = ("pdeinfer", "GlobalLayer")
+_NOT_FUSED = ("pdeinfer", 1)  # the version that the fused operator does not replace
 _STANDARD = ("", "ai.onnx")
 
 # Limits for one image: a fixed part, and a part per value of the image (or of all inputs, if there is none of this
@@ -27,6 +29,10 @@ _CONSTANTS, _CONSTANTS_PER_BYTE = 2**22, 4
 
 _MAX_INPUTS, _MAX_USES = 256, 2000
 _SLOWEST = 16  # operations that a value of an elementwise operator counts as: some are that slow
+
+
+class _Fused(Node):
+    """The fused operator in place of a call of the function: its inputs are the layer's input and result."""
 
 
 def check_graph(model: bytes) -> None:
@@ -47,6 +53,8 @@ def check_graph(model: bytes) -> None:
 def _check_cost(graph: Graph, file_size: int) -> None:
     values = {tensor.name: Value.of(tensor) for tensor in graph.initializers}
     constants = set(values)
+    if len(constants) < len(graph.initializers):
+        raise ModelPackageError("expected every initializer to have a name of its own")
     values |= {name: _given(name, shape) for name, shape in graph.inputs.items() if name not in constants}
     sizes = {name: values[name].count for name in values.keys() - constants}
     given = sizes.pop(_IMAGE, 0) or sum(sizes.values())
@@ -106,6 +114,7 @@ def _given(name: str, shape: tuple[int | None, ...]) -> Value:
 def _inlined(graph: Graph) -> Iterator[Node]:
     """Yield the nodes of a graph, and the nodes of a function in place of each call."""
     functions = {(function.domain, function.name): function for function in graph.functions}
+    may_be_fused = any(domain == FUNCTION[0] for domain, _ in graph.versions - {_NOT_FUSED})
     if functions.keys() - {FUNCTION} or len(functions) < len(graph.functions):
         found = ", ".join(".".join(name) for name in [*functions][:3])
         raise ModelPackageError(
@@ -116,15 +125,22 @@ def _inlined(graph: Graph) -> Iterator[Node]:
     if count > MAX_NODES:
         raise ModelPackageError(f"the model has {count} nodes with those of its functions, more than {MAX_NODES}")
     for index, node in enumerate(graph.nodes):
+        if node.references:
+            raise ModelPackageError(f"an attribute of {node.operator} refers to one of a function, and is in none")
         function = functions.get((node.domain, node.operator))
         if function is None:
             yield node
         else:
             yield from _body(function, node, prefix=f"{index}\n")
+            if may_be_fused:
+                operands = (*node.inputs[:1], *node.outputs)
+                yield _Fused(node.domain, node.operator, operands, (), node.attributes)
 
 
 def _body(function: Function, call: Node, prefix: str) -> Iterator[Node]:
     """Yield the nodes of a function that is called, with the names and attributes of the call."""
+    if len({*function.inputs, *function.outputs}) < len(function.inputs) + len(function.outputs):
+        raise ShapeError(f"{function.name} names an input or output twice")
     names = dict.fromkeys(("", *function.inputs), "")
     names |= dict(zip(function.inputs, call.inputs, strict=False))
     names |= dict(zip(function.outputs, call.outputs, strict=True))
@@ -140,8 +156,20 @@ def _body(function: Function, call: Node, prefix: str) -> Iterator[Node]:
         )
 
 
+def _fused(call: Call) -> Value:
+    images, height, width, channels = call.shape(0)
+    if call.shape(1) != (images, channels, height, width):
+        raise ShapeError(
+            f"a {'.'.join(FUNCTION)} makes {call.shape(1)} of {call.shape(0)}, and must only move channels"
+        )
+    call.terms = _SLOWEST * call.integer("num_steps", 1)
+    return call.value(1)
+
+
 def _compute(call: Call) -> Value:
     node = call.node
+    if isinstance(node, _Fused):
+        return _fused(call)
     rule = OPERATORS.get(node.operator) if node.domain in _STANDARD else None
     if rule is None:
         name = f"{node.domain}.{node.operator}".removeprefix(".")

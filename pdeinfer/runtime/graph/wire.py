@@ -69,13 +69,19 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The graph of an ONNX file: `inputs` are names and shapes, with None for a free dimension."""
+    """The graph of an ONNX file.
+
+    Attributes:
+        inputs: names and shapes, with None for a free dimension.
+        versions: the operator sets that the file imports, as domains and versions.
+    """
 
     inputs: dict[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
     initializers: tuple[Tensor, ...]
     nodes: tuple[Node, ...]
     functions: tuple[Function, ...]
+    versions: frozenset[tuple[str, int]]
 
 
 def read_graph(model: bytes) -> Graph:
@@ -127,6 +133,9 @@ class _Reader:
             initializers=tuple(map(self._tensor, graph.get(5, []))),
             nodes=self._nodes(graph.get(1, [])),
             functions=tuple(self._function(self.message(value)) for value in model.get(25, [])),
+            versions=frozenset(
+                (self.text(entry, 1), _integer(entry, 2)) for entry in map(self.message, model.get(8, []))
+            ),
         )
 
     def message(self, span: object) -> Message:
@@ -255,6 +264,9 @@ class _Reader:
             if name in attributes or name in references:
                 raise ModelPackageError(f"{owner} has the attribute {name} twice")
             if 21 in message:
+                # ONNX Runtime would use a value beside the reference where it does not follow the reference.
+                if message.keys() - {1, 13, 20, 21}:
+                    raise ModelPackageError(f"the attribute {owner}.{name} has both a value and a reference")
                 references[name] = self.text(message, 21)
             else:
                 attributes[name] = self._attribute(f"{owner}.{name}", message)
