@@ -46,7 +46,7 @@ class Decoder:
     Args:
         spec: the network's input.
         max_pixels: the most pixels of one image, counted as in step 1 of `pdeinfer.images.convert`.
-        isolation: decodes the images that may be costly.
+        isolation: decodes the images that may be costly, in a share of the model.
         metrics: records the times.
     """
 
@@ -54,7 +54,7 @@ class Decoder:
         self, spec: InputSpec, max_pixels: int, threads: Threads, isolation: Isolation, metrics: ModelMetrics
     ) -> None:
         self._spec = spec
-        self._isolation = isolation
+        self._isolation = isolation.share()
         self._seconds = metrics.decode_seconds
         self._batcher = Batcher(
             CheapImages(spec, max_pixels, metrics).decode,

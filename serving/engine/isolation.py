@@ -1,8 +1,9 @@
 """Decodes images that may be costly in processes that can be stopped, when there is memory for them."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from pdeinfer.images.cost import Estimate, estimate_webp
 from pdeinfer.images.formats import HEAD_BYTES
 from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoders
 from serving.engine.memory_budget import MemoryBudget
+from serving.engine.threads import Threads
 from serving.settings import FIRST_DECODING_BYTES, Settings
 
 
@@ -20,16 +22,21 @@ class Isolation:
     """Decodes images in processes that are stopped when an image takes too much memory or time.
 
     A running process has its limit of memory from one budget. As many run at a time as the server has threads, beside
-    these: neither cheap images nor the network wait for costly ones.
+    these: neither cheap images nor the network wait for costly ones. The shares take turns as those of `Threads` do.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._count = settings.worker_threads
-        self._free = asyncio.Semaphore(self._count)
-        self._threads = ThreadPoolExecutor(self._count, "decode")  # which wait for the processes
+        self._threads = Threads(self._count)  # which wait for the processes
         self._budget = MemoryBudget(settings.decoding_bytes)
         self._limits = DecodingLimits(settings.max_image_pixels, FIRST_DECODING_BYTES, settings.max_decoding_seconds)
         self._decoders = IsolatedDecoders()
+
+    def share(self) -> Self:
+        """Return a new share in the same processes and memory."""
+        share = copy.copy(self)
+        share._threads = self._threads.share()
+        return share
 
     def start(self) -> None:
         """Start the processes ahead, as many as can decode at a time."""
@@ -38,7 +45,7 @@ class Isolation:
     def close(self) -> None:
         """End the processes."""
         self._decoders.close()
-        self._threads.shutdown()
+        self._threads.close()
 
     async def decode(self, content: bytes, spec: InputSpec, name: str, seconds: Histogram) -> NDArray[np.uint8]:
         """Return an image as uint8 (H, W, C); if cancelled, decoding stops.
@@ -67,13 +74,15 @@ class Isolation:
         self, limits: DecodingLimits, content: bytes, spec: InputSpec, name: str, seconds: Histogram
     ) -> NDArray[np.uint8] | Estimate:
         memory = limits.address_space(len(content))
-        await self._budget.acquire(memory)
+        await self._threads.acquire()
         try:
-            await self._free.acquire()
+            await self._budget.acquire(memory)
         except asyncio.CancelledError:
-            self._budget.release(memory)
+            self._threads.release()
             raise
         decoder = self._decoders.take()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
 
         def decode() -> NDArray[np.uint8] | Estimate:
             with seconds.time():
@@ -81,14 +90,15 @@ class Isolation:
 
         def end(decoding: asyncio.Future[NDArray[np.uint8] | Estimate]) -> None:
             self._decoders.give(decoder)
-            self._free.release()
             self._budget.release(memory)
+            self._threads.release(loop.time() - started)
             decoding.exception()  # of a stopped process, which nobody awaits
 
-        decoding = asyncio.get_running_loop().run_in_executor(self._threads, decode)
+        decoding = loop.run_in_executor(self._threads.executor, decode)
         decoding.add_done_callback(end)
         try:
             return await asyncio.shield(decoding)
         except asyncio.CancelledError:
-            decoder.stop()
+            if not decoding.done():  # otherwise another image may have the decoder
+                decoder.stop()
             raise

@@ -63,6 +63,11 @@ class Threads:
         return self._pool.count
 
     @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Runs functions on threads that were acquired; the caller releases these."""
+        return self._pool.executor
+
+    @property
     def free(self) -> int:
         """The threads of the pool that have no work."""
         return self._pool.free
@@ -98,16 +103,16 @@ class Threads:
         started = loop.time()
 
         def end(_: object) -> None:
-            self._used += (loop.time() - started) / self._weight
-            self.release()
+            self.release(loop.time() - started)
 
         job = loop.run_in_executor(self._pool.executor, function, *args)
         # A running function cannot be stopped: its thread is busy until it ends, even if nobody waits for the result.
         job.add_done_callback(end)
         return await asyncio.shield(job)
 
-    def release(self) -> None:
-        """Give an acquired thread to whoever waits next."""
+    def release(self, seconds: float = 0.0) -> None:
+        """Give an acquired thread, which this share has used for so long, to whoever waits next."""
+        self._used += seconds / self._weight
         pool = self._pool
         while pool.waiting:
             share = min(pool.waiting, key=lambda share: share._used)

@@ -37,6 +37,7 @@ CHEAP = image_file(400)
 MEDIUM = image_file(1100)  # decodes in 6 MB: at the first try
 LARGE = image_file(2400)  # in 29 MB: at the second
 WEBP = image_file(32, file_format="WEBP")
+PPM = "image", b"P2\n1 1\n255\n" + b"#\n" * 30_000 + b"0"  # Pillow reads comments one byte at a time
 
 
 class Decoding:
@@ -100,7 +101,7 @@ def test_only_images_that_may_be_costly_are_given_to_other_processes(decoding: C
     file = BytesIO()
     noise.save(file, "PNG")
 
-    for image, tries in ((CHEAP, 0), (MEDIUM, 1), (LARGE, 2), (WEBP, 1), (("noise", file.getvalue()), 1)):
+    for image, tries in ((CHEAP, 0), (MEDIUM, 1), (LARGE, 2), (WEBP, 1), (PPM, 1), (("noise", file.getvalue()), 1)):
         made.calls.clear()
         (result,) = asyncio.run(made.decoder.run([image]))
         assert isinstance(result, np.ndarray)
@@ -216,6 +217,20 @@ def test_cheap_images_do_not_wait_for_costly_ones(decoding: Callable[..., Decodi
         assert not costly.done()
         budget.release(20 * MIB)
         await costly
+
+    asyncio.run(test())
+
+
+def test_a_costly_image_does_not_wait_for_all_of_another_model(decoding: Callable[..., Decoding]) -> None:
+    async def test() -> None:
+        made = decoding(20 * MIB)  # for one image at a time
+        other = Decoder(SPEC, MAX_PIXELS, made.threads, made.isolation, made.metrics)
+        busy = asyncio.create_task(made.decoder.run([MEDIUM] * 24))
+        while len(made.calls) < 2:
+            await asyncio.sleep(0.001)
+        await other.run([MEDIUM])
+        assert len(made.calls) < 12
+        await busy
 
     asyncio.run(test())
 
