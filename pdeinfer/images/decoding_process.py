@@ -28,7 +28,7 @@ from PIL.Image import preinit
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.convert import open_image
-from pdeinfer.images.isolation import DecodingLimits, receive, send
+from pdeinfer.images.isolation import RUNNING, DecodingLimits, receive, send
 from pdeinfer.images.limits import UNLIMITED
 from pdeinfer.spec.networks import InputSpec
 
@@ -61,7 +61,11 @@ def main(connection: socket.socket) -> None:
         if not descriptors:
             return
         accepted = socket.socket(fileno=descriptors[0])
-        if os.fork() == 0:
+        try:
+            pid = os.fork()
+        except OSError:  # the other end finds its socket closed
+            pid = None
+        if pid == 0:
             connection.close()
             with suppress(EOFError, OSError):
                 _DecodingProcess(accepted).serve()
@@ -79,6 +83,7 @@ class _DecodingProcess:
 
     def serve(self) -> None:
         """Answer images until the connection is closed, or this process has grown."""
+        self._connection.sendall(RUNNING)
         size_at_start = self._memory.size()
         is_fresh = True
         while is_fresh:

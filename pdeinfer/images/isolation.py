@@ -31,6 +31,8 @@ _IS_SUPPORTED = hasattr(os, "fork") and hasattr(socket, "send_fds")  # not on Wi
 
 _HEAD = struct.Struct("=IQ")  # the bytes of JSON and of content that follow
 
+RUNNING = b"\0"  # the first byte from a decoding process
+
 _COPIES = 2  # of the file, while it is decoded
 _OVERHEAD = 8 * 2**20  # buffers of libraries, and fragments
 
@@ -74,6 +76,7 @@ class IsolatedDecoder:
     def __init__(self, fork: Callable[[], socket.socket]) -> None:
         self._fork = fork
         self._connection: socket.socket | None = None
+        self._is_running = False  # the process at the other end
 
     def start(self) -> socket.socket:
         """Start the process unless it runs, and return the connection to it."""
@@ -91,9 +94,9 @@ class IsolatedDecoder:
         Raises:
             ImageTooCostlyError: the limits did not suffice.
             ImageError: as `to_array` raises it.
-            RuntimeError: the process failed for another reason.
+            RuntimeError: the process failed for another reason, or the system could not start it.
         """
-        connection = self.start()
+        connection = self._running()
         request = {
             "name": name,
             "spec": asdict(spec),
@@ -123,6 +126,18 @@ class IsolatedDecoder:
             case _:
                 raise RuntimeError(answer["message"])
 
+    def _running(self) -> socket.socket:
+        """Return the connection to the process once this runs: an image is not to blame if it does not."""
+        connection = self.start()
+        if not self._is_running:
+            try:
+                _receive_bytes(connection, len(RUNNING))
+            except (EOFError, OSError):
+                self.close()
+                raise RuntimeError("the system could not start a decoding process") from None
+            self._is_running = True
+        return connection
+
     def stop(self) -> None:
         """End the process from another thread while it decodes; `decode` raises then."""
         connection = self._connection
@@ -135,7 +150,7 @@ class IsolatedDecoder:
         self.stop()
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection, self._is_running = None, False
 
 
 class InProcessDecoder:

@@ -1,6 +1,7 @@
 """Isolated decoding: the arrays of `to_array`, and an end to every file that costs too much."""
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -202,3 +203,19 @@ def test_closing_ends_all_processes_also_while_they_decode() -> None:
 
     assert failed.is_set()
     assert within(5, lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+def test_an_image_is_not_to_blame_for_a_process_that_cannot_be_started() -> None:
+    before = processes()
+    with IsolatedDecoders() as pool:
+        pool.to_array(SMALL, SPEC)
+        decoder = pool.take()
+        decoder.close()
+        assert within(5, lambda: len(processes() - before) == 1)
+        (host,) = processes() - before
+        resource.prlimit(host, resource.RLIMIT_NOFILE, (0, 0))  # it gets no socket for a new process
+        with pytest.raises(RuntimeError):
+            decoder.decode(SMALL, SPEC, "image", LIMITS)
+        assert within(5, lambda: host not in processes())
+        assert isinstance(decoder.decode(SMALL, SPEC, "image", LIMITS), np.ndarray)
+        pool.give(decoder)
