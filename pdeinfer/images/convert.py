@@ -8,7 +8,7 @@ The rule, in this order:
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
    one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode: see `pdeinfer.images.limits`.
+   decode: see `pdeinfer.images.limits`. An AVIF file is decoded, where Pillow can, only by `pdeinfer.images.isolation`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -216,6 +216,11 @@ def _open_encoded(
             file = io.BytesIO(repair.clean_png(file.read(), name, limits.png_chunks))
         case "WEBP":
             file = io.BytesIO(repair.end_webp(file.read(), limits.webp_chunks))
+        case "AVIF" if limits.avif_bytes == 0:
+            raise ImageError(
+                f"{name}: AVIF images are decoded only in a process with limits, by the server and with --isolate: "
+                "use these, convert it to JPEG or PNG, or pass the image that Pillow opens"
+            )
         case "TIFF":
             kind_in_words = tiff.check_tags(file, name, limits.tiff_values)
     with decoding(name, kind_in_words, max_pixels):

@@ -17,6 +17,7 @@ _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
 _WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
 _WEBP_HEAD = 30
+_AVIF = 24  # the decoder's frame, libavif's planes of up to 16 bits and its RGBA, and Pillow's copies
 _PNG_COMPRESSED = (b"zTXt", b"iTXt")  # only those that may hold the orientation are read
 _PNG_ORIENTATION = (b"eXIf", b"tEXt", *_PNG_COMPRESSED)
 _TURNED = 4  # a copy in the other orientation
@@ -48,11 +49,12 @@ class Estimate(NamedTuple):
 def is_plain(content: bytes) -> bool:
     """Return whether the header of a file tells what it takes: how long it is, and how many pixels it has.
 
-    That of WEBP does not, nor does a PNG with compressed metadata. Pillow decodes PPM in Python, where each byte may be
-    a comment of its own.
+    Those of WEBP and AVIF do not, nor does a PNG with compressed metadata. Pillow decodes PPM in Python, where each byte
+    may be a comment of its own.
     """
     kind = recognise(content[:HEAD_BYTES])
-    return kind not in ("PPM", "WEBP") and not (kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED))
+    has_text = kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED)
+    return kind not in ("AVIF", "PPM", "WEBP") and not has_text
 
 
 def estimate_webp(head: bytes) -> Estimate | None:
@@ -84,6 +86,8 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
     width, height = picture.size
     if picture.format == "WEBP":
         per_pixel = _WEBP
+    elif picture.format == "AVIF":
+        per_pixel = _AVIF
     elif picture.mode in ("1", "L", "RGB") and not picture.has_transparency_data:
         per_pixel = _OPAQUE
     else:

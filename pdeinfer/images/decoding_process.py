@@ -28,6 +28,7 @@ from PIL.Image import preinit
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.convert import open_image
+from pdeinfer.images.formats import HAS_AVIF
 from pdeinfer.images.isolation import RUNNING, DecodingLimits, receive, send
 from pdeinfer.images.limits import UNLIMITED
 from pdeinfer.spec.networks import InputSpec
@@ -48,6 +49,10 @@ def main(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets ended children by itself
     warnings.simplefilter("ignore")  # Pillow's quote the images
     preinit()
+    if HAS_AVIF:
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # threads take address space, and CPU time beside the image's own
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if sys.platform.startswith("linux"):

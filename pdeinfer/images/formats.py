@@ -1,10 +1,17 @@
 """Recognises supported image formats by their first bytes, and names others for errors."""
 
+from PIL import features
+
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = (
+SUFFIXES: tuple[str, ...] = (
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+# Pillow decodes it from version 11.3 on. Its header does not bound the memory that this takes, so it is decoded only in
+# processes with limits (see `pdeinfer.images.isolation`).
+HAS_AVIF = "avif" in features.get_supported_modules()
+if HAS_AVIF:
+    SUFFIXES = (".avif", *SUFFIXES)
 EXPECTED = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 HEAD_BYTES = 512  # enough for the functions below
 
@@ -21,15 +28,16 @@ _SIGNATURES = (
 _DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
 
 _CONVERT = "convert it to JPEG or PNG"
-_CONVERT_HEIF = f"{_CONVERT}, for example with Pillow (for HEIC, and pillow-heif)"
+_CONVERT_HEIF = f"{_CONVERT}, for example with pillow-heif"
 _RAW = ("a raw camera file", "develop it to JPEG or PNG")
 _VIDEO = ("a video", "extract a frame as JPEG or PNG")
 _PAGE = ("an HTML page", "download the image itself")
+_AVIF_BRANDS = (b"avif", b"avis")
 # An ISO base media file (`ftyp` at byte 4) is named by its major brand.
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("a HEIC image", _CONVERT_HEIF)),
     **dict.fromkeys((b"mif1", b"msf1"), ("a HEIF image (HEIC or AVIF)", _CONVERT_HEIF)),
-    **dict.fromkeys((b"avif", b"avis"), ("an AVIF image", _CONVERT_HEIF)),
+    **dict.fromkeys(_AVIF_BRANDS, ("an AVIF image", _CONVERT_HEIF)),
     b"crx ": _RAW,
     b"jp2 ": ("a JPEG 2000 image", _CONVERT),
     b"jxl ": ("a JPEG XL image", _CONVERT),
@@ -69,10 +77,12 @@ _FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
 
 
 def recognise(head: bytes) -> str | None:
-    """Return which of `FORMATS` a file may have, by its first bytes."""
+    """Return which of `FORMATS` a file may have, by its first bytes; "AVIF" if Pillow decodes that."""
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return None if name == "TIFF" and _is_canon_raw(head) else name
+    if HAS_AVIF and head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS:
+        return "AVIF"
     return "WEBP" if head.startswith(b"RIFF") and head.startswith(b"WEBP", 8) else None
 
 

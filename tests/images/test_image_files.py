@@ -50,7 +50,7 @@ def test_other_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path) == ["a.jpg"]
     assert left_out(tmp_path) == {
-        "b.heic": ("a HEIC image: convert it to JPEG or PNG", 1),
+        "b.heic": ("a HEIC image: convert it to JPEG or PNG, for example with pillow-heif", 1),
         "c.nef": ("not named as an image (.nef)", 1),
         "empty.dat": ("an empty file", 1),
         "link.jpg": ("a broken link", 1),

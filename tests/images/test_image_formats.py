@@ -15,7 +15,6 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>"
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC", "convert"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIC or AVIF", "convert"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF", "convert"),
         (b"\0\0\0\x20ftypisom\0\0\0\0", "video", "frame"),
         (b"\0\0\0\x18ftypcrx \0\0\0\0", "raw camera", "develop"),
         (b"II*\0\x10\0\0\0CR\2\0", "raw camera", "develop"),
@@ -38,6 +37,11 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>"
 def test_other_formats_are_refused_by_name_with_what_to_do(head: bytes, name: str, advice: str) -> None:
     with pytest.raises(ImageError, match=rf"^upload: expected a BMP, .* or WEBP image, got .*{name}.*: .*{advice}"):
         to_array(head, grey(8, 8), "upload")
+
+
+def test_an_avif_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ImageError, match=r"^upload: .*AVIF image.*convert it"):
+        to_array(b"\0\0\0\x1cftypavif\0\0\0\0", grey(8, 8), "upload")
 
 
 def test_an_empty_and_an_unknown_file_are_refused_as_such() -> None:

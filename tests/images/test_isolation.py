@@ -1,11 +1,13 @@
 """Isolated decoding: the arrays of `to_array`, and an end to every file that costs too much."""
 
+import io
 import os
 import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
-from pdeinfer.images.cost import Estimate, estimate_webp
+from pdeinfer.images.cost import Estimate, estimate_webp, is_plain
+from pdeinfer.images.formats import HAS_AVIF
 from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
 from tests.images.image_makers import encode, gif_of_comments, padded_jpeg, random_pixels, rgb
 
@@ -134,6 +137,58 @@ def test_the_size_of_a_webp_is_read_from_its_first_bytes(options: dict[str, obje
     assert estimate is not None
     assert estimate[1:] == (300, 20)
     assert estimate_webp(SMALL) is None
+
+
+def avif(picture: PIL.Image.Image) -> bytes:
+    """Return an AVIF; skip the test if Pillow cannot write it."""
+    if not HAS_AVIF:
+        pytest.skip("this Pillow has no AVIF")
+    return encode(picture, "AVIF", speed=10)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("side", [16, 64, 1600])
+def test_an_avif_is_decoded_within_its_estimate(decoder: IsolatedDecoder, mode: str, side: int) -> None:
+    content = avif(PIL.Image.fromarray(random_pixels(16, 16, 3)).convert(mode).resize((side, side)))
+    with PIL.Image.open(io.BytesIO(content)) as picture:
+        expected = to_array(picture, SPEC)
+
+    estimate = decoder.decode(content, SPEC, "x", DecodingLimits(bytes=0))
+    assert isinstance(estimate, Estimate)
+    decoded = decoder.decode(content, SPEC, "x", DecodingLimits(bytes=estimate.bytes))
+
+    assert isinstance(decoded, np.ndarray)
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_an_avif_with_more_pixels_than_its_header_says_is_too_costly(pool: IsolatedDecoders) -> None:
+    content = bytearray(avif(PIL.Image.new("RGB", (6000, 6000))))
+    sides = content.index(b"ispe") + 8
+    content[sides : sides + 8] = 2 * (16).to_bytes(4, "big")
+
+    with pytest.raises(ImageTooCostlyError):
+        pool.to_array(bytes(content), SPEC, "x", replace(LIMITS, bytes=8 * 2**20))
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_avif_is_refused(pool: IsolatedDecoders, part: float) -> None:
+    content = avif(PIL.Image.fromarray(random_pixels(64, 64, 3)))
+
+    with pytest.raises(ImageError, match="damaged or unsupported AVIF"):
+        pool.to_array(content[: int(part * len(content))], SPEC)
+
+
+def test_an_avif_with_more_pixels_than_the_limit_is_refused(pool: IsolatedDecoders) -> None:
+    with pytest.raises(ImageTooLargeError):
+        pool.to_array(avif(PIL.Image.new("L", (64, 64))), SPEC, limits=replace(LIMITS, pixels=4095))
+
+
+def test_an_avif_is_not_decoded_in_this_process() -> None:
+    content = avif(PIL.Image.new("L", (64, 64)))
+
+    assert not is_plain(content)
+    with pytest.raises(ImageError, match="--isolate"):
+        to_array(content, SPEC)
 
 
 def test_files_that_only_seem_costly_are_decoded(decoder: IsolatedDecoder) -> None:

@@ -3,15 +3,18 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
+from pdeinfer.images.formats import HAS_AVIF
 from serving.app import create_app
 from serving.engine.decoder import CheapImages
 from serving.settings import Settings
@@ -72,6 +75,18 @@ def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarra
     assert body["model"] == "tiny-rgb"
     assert len(body["results"][0]["top"]) == 2
     assert body["results"][0]["label"] in RGB_PRESET.labels
+
+
+@pytest.mark.skipif(not HAS_AVIF, reason="this Pillow has no AVIF")
+def test_an_avif_is_classified(client: TestClient, pixels: np.ndarray) -> None:
+    file = BytesIO()
+    PIL.Image.fromarray(pixels[0, ..., 0]).save(file, "AVIF", quality=100)
+    with Predictor(client.app.state.models.get("tiny-grey").predictor._package) as predictor:  # type: ignore[attr-defined]
+        expected = predictor.predict(PIL.Image.open(file), top_k=1)
+
+    (result,) = post_files(client, ("a.avif", file.getvalue())).json()["results"]
+
+    assert (result["label"], result["score"]) == (expected.label, pytest.approx(expected.score, abs=1e-6))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
