@@ -43,7 +43,15 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
             raise
         is_unknown = isinstance(error, PIL.UnidentifiedImageError)
         reason = "" if is_unknown else f" ({str(error) or type(error).__name__})"
-        raise ImageError(f"{name}: expected {EXPECTED}, got a damaged or unsupported {kind}{reason}") from error
+        raise _damaged(name, kind, reason) from error
+    except RuntimeError as error:
+        if kind != "AVIF":  # for which Pillow raises it
+            raise
+        raise _damaged(name, kind, f" ({error})") from error
+
+
+def _damaged(name: str, kind: str | None, reason: str) -> ImageError:
+    return ImageError(f"{name}: expected {EXPECTED}, got a damaged or unsupported {kind}{reason}")
 
 
 @contextmanager

@@ -178,6 +178,15 @@ def test_a_truncated_avif_is_refused(pool: IsolatedDecoders, part: float) -> Non
         pool.to_array(content[: int(part * len(content))], SPEC)
 
 
+def test_a_damaged_avif_is_refused(pool: IsolatedDecoders) -> None:
+    content = bytearray(avif(PIL.Image.fromarray(random_pixels(64, 64, 3))))
+    pixels = content.index(b"mdat") + 4
+    content[pixels:] = bytes(len(content) - pixels)
+
+    with pytest.raises(ImageError, match="damaged or unsupported AVIF"):
+        pool.to_array(bytes(content), SPEC)
+
+
 def test_an_avif_with_more_pixels_than_the_limit_is_refused(pool: IsolatedDecoders) -> None:
     with pytest.raises(ImageTooLargeError):
         pool.to_array(avif(PIL.Image.new("L", (64, 64))), SPEC, limits=replace(LIMITS, pixels=4095))
