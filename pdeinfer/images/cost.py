@@ -49,8 +49,8 @@ class Estimate(NamedTuple):
 def is_plain(content: bytes) -> bool:
     """Return whether the header of a file tells what it takes: how long it is, and how many pixels it has.
 
-    Those of WEBP and AVIF do not, nor does a PNG with compressed metadata. Pillow decodes PPM in Python, where each byte
-    may be a comment of its own.
+    Those of WEBP and AVIF do not, nor does that of a PNG with compressed metadata. Pillow decodes PPM in Python, where
+    each byte may be a comment of its own.
     """
     kind = recognise(content[:HEAD_BYTES])
     has_text = kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED)
