@@ -5,6 +5,7 @@ import shlex
 
 from pdeinfer.export import TEST_IMAGES, export_package
 from pdeinfer.package import zoo
+from pdeinfer.package.package import ModelPackage
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,8 +23,8 @@ def run(options: argparse.Namespace) -> int:
     compared = {row.name for report in reports for row in report.comparisons}
     if TEST_IMAGES not in compared:
         print("The data set's test images were not found, so the files were not compared on them.")
-    calibration = zoo.load(options.output).card.metrics.get("calibration")
-    if calibration is not None:
+    if options.fit_temperature:
+        calibration = ModelPackage.read(options.output).card.metrics["calibration"]
         print(
             "temperature {temperature:.3g}: calibration error (ECE) {ece_before:.3f} -> {ece_after:.3f} on {images:,} "
             "{measured_on}".format(**calibration)

@@ -441,8 +441,8 @@ class TestExport:
 
         monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
-        expected = {"inline": False, "saved_model": False, "calibrate": None, "force": False, **given}
-        assert calls == [((Path("runs/x"), Path("build/x")), expected)]
+        expected = {"inline": False, "saved_model": False, "calibrate": None, "temperature": False, "force": False}
+        assert calls == [((Path("runs/x"), Path("build/x")), expected | given)]
         assert capsys.readouterr().out.startswith("the report against Keras\n")
 
     @pytest.mark.parametrize(
