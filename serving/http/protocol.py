@@ -67,6 +67,7 @@ class Connections(ServerState):
 
     Attributes:
         pipelined: the number of requests that wait for earlier ones of their connections.
+        idle: the connections without a request, each since when; the longest idle is first.
         draining: whether connections close after their next answers.
     """
 
@@ -76,6 +77,7 @@ class Connections(ServerState):
         self.max_head_bytes = max_head_bytes
         self.admission = admission
         self.pipelined = 0
+        self.idle: dict[LimitedProtocol, float] = {}
         self.draining = False
 
     def drain(self) -> None:
@@ -83,6 +85,11 @@ class Connections(ServerState):
         self.draining = True
         for connection in list(self.connections):
             connection.drain()  # type: ignore[union-attr]  # all are of LimitedProtocol
+
+    def make_room(self, now: float) -> bool:
+        """Close the connection that has been idle longest, and return whether there was one; now: the loop's time."""
+        longest, since = next(iter(self.idle.items()), (None, now))
+        return longest is not None and now - since >= QUIET_SECONDS and longest.close_idle()
 
 
 class JoinedWrites:
@@ -160,10 +167,11 @@ class LimitedProtocol(HttpToolsProtocol):
         excess = len(self.connections) - self.server_state.max_connections
         if excess > self.server_state.max_connections:
             self.transport.abort()
-        elif excess > 0:
+        elif excess > 0 and not self.server_state.make_room(self._active_at):
             self._finish(_TOO_MANY)
         else:
             self._start_head_timer()
+            self.server_state.idle[self] = self._active_at
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head_timer, self._send_timer, self._end_timer):
@@ -171,6 +179,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 timer.cancel()
         self._head_timer = self._send_timer = self._end_timer = None
         self.parser.close()  # type: ignore[attr-defined]
+        self.server_state.idle.pop(self, None)
         super().connection_lost(exc)
         # What waits here refers back to the connection. Only the garbage collector would free them, much later.
         self.pipeline.clear()
@@ -227,6 +236,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def close_idle(self) -> bool:
+        """Close the connection unless a request is on its way, and return whether that was so."""
+        if self._poll(select.POLLIN):
+            return False
+        self.server_state.idle.pop(self, None)
+        self.transport.close()
+        return True
+
     def shutdown(self) -> None:
         if self._ignores_input and self._is_idle:
             return  # its last answer is being sent
@@ -256,6 +273,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_head_timer()
+        self.server_state.idle.pop(self, None)
         previous = self.cycle
         if self._is_idle and (refusal := self._refusal()):
             self._refuse(*refusal)
@@ -283,6 +301,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._active_at = self.loop.time()
         if self._last_answer is not None and self._is_idle:
             self._finish(self._last_answer)
+        elif self._is_idle and not self.transport.is_closing():
+            self.server_state.idle[self] = self._active_at
 
     @property
     def _is_idle(self) -> bool:

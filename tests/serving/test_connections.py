@@ -115,6 +115,30 @@ def test_one_connection_too_many_gets_503_at_once_and_the_others_are_answered() 
     serve(test, max_connections=3)
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /pl", GET], ids=["silent", "half a head", "kept alive"])
+def test_one_connection_too_many_takes_the_place_of_the_one_idle_longest(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(server: Running) -> None:
+        busy_reader, busy_writer = await server.connect()
+        busy_writer.write(BODY_TO_COME)
+        idle_reader, idle_writer = await server.connect()
+        idle_writer.write(sent)
+        if sent == GET:
+            await idle_reader.readuntil(b"/plain")
+        await asyncio.sleep(0.1)
+
+        assert statuses(await server.exchange(GET, end=True)) == [200]
+
+        async with asyncio.timeout(1):
+            assert await idle_reader.read() == b""
+        busy_writer.write(b"23456789")
+        assert (await busy_reader.readuntil(b"/body")).startswith(b"HTTP/1.1 200")
+
+    monkeypatch.setattr(protocol, "QUIET_SECONDS", 0.05)
+    serve(test, max_connections=2)
+
+
 def test_connections_far_beyond_the_limit_are_not_kept_even_to_be_refused() -> None:
     async def test(server: Running) -> None:
         for _ in range(12):
