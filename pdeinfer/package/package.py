@@ -15,6 +15,7 @@ digits-pde/
 import errno
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ class ModelPackage:
             raise ModelPackageError(f"{self.path / CARD_FILE} does not list {name!r}, only {sorted(self.card.files)}")
         path = self.path / name
         try:
-            if not path.resolve(strict=True).is_relative_to(self.path.resolve()):
+            # Unlike Path.resolve, realpath raises OSError for a link to itself before Python 3.13 too.
+            if not Path(os.path.realpath(path, strict=True)).is_relative_to(self.path.resolve()):
                 raise ModelPackageError(f"{path} is a link to a file outside the package")
             with open_regular(path) as (file, size):
                 if size != record.bytes:

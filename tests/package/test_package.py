@@ -117,6 +117,12 @@ class TestFiles:
         with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
             ModelPackage.read(package).read_file(ONNX_FILE)
 
+    def test_a_link_to_itself_is_rejected(self, package: Path) -> None:
+        (package / ONNX_FILE).unlink()
+        (package / ONNX_FILE).symlink_to(ONNX_FILE)
+        with pytest.raises(ModelPackageError, match=str(package / ONNX_FILE)):
+            ModelPackage.read(package).read_file(ONNX_FILE)
+
     def test_a_package_behind_a_link_is_read(self, package: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to(package)
         ModelPackage.read(tmp_path / "current").verify_checksums()
