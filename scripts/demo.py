@@ -19,7 +19,6 @@ import PIL.Image
 
 from pdeinfer import ModelPackage, Prediction, Predictor
 from pdeinfer.datasets import Split, load_dataset
-from pdeinfer.package.package import FIELDS_FILE
 
 FOLDER = Path("build/demo")
 TRAIN = (sys.executable, "-m", "training.run", "digits-pde")
