@@ -27,7 +27,7 @@ from serving.process.worker import stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
-BUSY = 5  # seconds that a busy machine may add
+BUSY = 15  # seconds that a busy machine may add
 Png = Callable[[np.ndarray], bytes]
 
 
@@ -319,6 +319,7 @@ def test_only_a_worker_that_hangs_is_replaced(package_folder: Path, tmp_path: Pa
     )
     arguments = (str(package_folder), "--workers", "2", "--drain-seconds", "0")
     with running_server(tmp_path / "log", *arguments, program=("-c", program)) as server:
+        time.sleep(2)  # a ping from before the start may take as long as loading
         hangs, works = children(server.process.pid)
         os.kill(hangs, signal.SIGSTOP)
         server.wait_for_log(f"worker {hangs} has not answered for 3 seconds")
