@@ -36,8 +36,9 @@ INTRODUCTION = """# Performance
 `make bench-all` writes this page. It installs what is compared (the extra `bench`) and runs the commands below, each of
 which prints its own section. Times cover whole runs, from `uint8` pixels in a NumPy array to probabilities in one.
 Routes take turns, so other work on the machine slows all of them alike. All compute in float32 unless a table says
-otherwise, and are timed only after their probabilities agreed within 1e-5. Ratios hold for the instruction sets that
-are named with them: on a CPU with fast bf16 or int8, compare with the rows in that precision.
+otherwise, and are timed only after their probabilities agreed within 1e-5. Ratios hold for CPUs like the one measured:
+[the notes](lab/performance.md) name the instruction sets, have figures in bf16 and int8, and tell which rows below are
+missing still.
 
 The networks are `cifar10-global` with K time steps, as `global-k1` and so on, and ResNet32. Their weights are random,
 with batch-norm statistics of real activations and slow velocities, as after a training; times do not depend on the

@@ -30,13 +30,12 @@ from pdeinfer import DeviceError, PdeinferError
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.parity import Array, compare
 from pdeinfer.checks.report import Report
-from pdeinfer.runtime.cuda import CudaOptions, has_cuda
+from pdeinfer.runtime.cuda import CUDA, CudaOptions, has_cuda
 from pdeinfer.runtime.kernel import register_kernel
 from pdeinfer.runtime.session import create_session
 from pdeinfer.spec.presets import Preset
 
 BATCH_SIZES = (1, 256, 32)  # the most important first: time on a GPU may end
-CUDA = "CUDAExecutionProvider"
 
 PRESETS = [pde_preset(1), RESNET, pde_preset(5)]
 

@@ -172,7 +172,10 @@ class Settings(BaseSettings):
         description="seconds that an idle connection stays open; choose more than the proxy in front does",
     )
     max_connections: int = Field(
-        default=1024, ge=1, le=1_000_000, description="most connections of a worker at a time; more get a 503"
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="most connections of a worker at a time; one more replaces an idle one, or gets a 503",
     )
     max_head_bytes: int = Field(
         default=16 * 2**10, ge=1024, le=2**20, description="largest head of a request, its line and headers; then a 431"

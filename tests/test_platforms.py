@@ -44,6 +44,11 @@ def test_commands_run_without_unix_only_functions(command: list[str], image: str
     assert done.stdout
 
 
+def test_importing_it_does_not_import_tk() -> None:
+    program = "import sys, pdeinfer; sys.exit('_tkinter' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("command", [["list"], ["predict", "IMAGE"], ["inspect", "IMAGE"]])
 def test_no_file_is_read_in_the_locales_encoding(command: list[str], image: str, tmp_path: Path) -> None:
     python = [sys.executable, "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-m", "pdeinfer"]

@@ -18,6 +18,7 @@ from pdeinfer.checks.metrics import (
     calibration,
     class_metrics,
     confusion_matrix,
+    import_metrics,
 )
 from pdeinfer.datasets import find_labelled_files, find_recorded_folder, holds_files, holds_labels, load_test_split
 from pdeinfer.errors import DatasetError, ImageError
@@ -202,8 +203,9 @@ class Evaluation:
 def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precision = "float32") -> Evaluation:
     """Classify labelled images with ONNX Runtime; download nothing.
 
-    The images are the test images of the data set that the model was trained on, if `data_dir` is None or that data
-    set. Otherwise they are all images in `data_dir`, a folder with a subfolder for each class, or in its folder "test".
+    The images are the test images of the data set that the model was trained on, if `data_dir` is None or holds that
+    data set. Otherwise they are all images in `data_dir`, a folder with a subfolder for each class, or in its folder
+    "test".
 
     Args:
         model: a bundled model's name, or a package's folder.
@@ -219,7 +221,7 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
     """
     package = zoo.load(model)
     card, labels = package.card, package.card.preset.labels
-    accuracy_interval(0, 1)  # without scikit-learn, fail before the work
+    import_metrics()  # without scikit-learn, fail before the work
     found = _find_images(card, data_dir)
     with Predictor(package, precision=precision) as predictor:
         info = predictor.info()
@@ -285,7 +287,8 @@ def _find_images(card: ModelCard, data_dir: Path | None) -> _FoundImages:
             if own is not None:
                 return _FoundImages(FileImages(own.files["test"], preset.input), left_out=own.left_out)
         is_standard = dataset in ("mnist", "cifar10") and data_dir.is_dir() and holds_files(dataset, data_dir)
-        if dataset in (None, "folder") or (holds_labels(data_dir, preset.labels) and not is_standard):
+        # The digits have no files: a folder holds other images.
+        if dataset in (None, "folder", "digits") or (holds_labels(data_dir, preset.labels) and not is_standard):
             files = find_labelled_files(data_dir, preset.labels)
             source = FileImages(files.files, preset.input)
             return _FoundImages(source, str(files.folder), files.unknown_labels, files.left_out)

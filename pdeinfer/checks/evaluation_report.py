@@ -51,9 +51,10 @@ def report_html(evaluation: Evaluation) -> str:
         "title": _text(f"{evaluation.title} on {where}"),
         "accuracy": f"{evaluation.accuracy:.1%}",
         "summary": _text(
-            f"{evaluation.correct:,} of {evaluation.images:,} images are right; with 95 % confidence the accuracy is "
-            f"between {low:.1%} and {high:.1%}. {evaluation.images_per_second:,.0f} images per second on "
-            f"{evaluation.device}, {evaluation.threads} threads, decoding excluded."
+            f"{evaluation.correct:,} of {evaluation.images:,} images are classified correctly; with 95 % confidence "
+            f"the accuracy is between {low:.1%} and {high:.1%}. {evaluation.images_per_second:,.0f} images per second "
+            f"on {evaluation.device}, {evaluation.threads} thread{'' if evaluation.threads == 1 else 's'}, "
+            "decoding excluded."
         ),
         "notes": _notes(evaluation),
         "classes": _classes(evaluation),

@@ -61,7 +61,7 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> tuple[tup
     Args:
         labels, predicted: int (N,), class indices.
     """
-    matrix = _import_metrics().confusion_matrix(labels, predicted, labels=np.arange(classes))
+    matrix = import_metrics().confusion_matrix(labels, predicted, labels=np.arange(classes))
     return tuple(map(tuple, matrix.tolist()))
 
 
@@ -71,7 +71,7 @@ def class_metrics(labels: Array, predicted: Array, names: Sequence[str]) -> tupl
     Args:
         labels, predicted: int (N,), indices of `names`.
     """
-    precision, recall, _, images = _import_metrics().precision_recall_fscore_support(
+    precision, recall, _, images = import_metrics().precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
     )
     return tuple(
@@ -100,24 +100,23 @@ def calibration(labels: Array, probabilities: Array) -> Calibration:
 
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
     """Return Wilson's 95 % confidence interval of a share of correct answers."""
-    try:
-        from scipy.stats import binomtest
-    except ImportError as error:
-        raise _missing() from error
+    from scipy.stats import binomtest
+
     interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def _import_metrics() -> Any:
+def import_metrics() -> Any:
+    """Return sklearn.metrics. With scikit-learn comes SciPy.
+
+    Raises:
+        MissingDependencyError: scikit-learn is not installed.
+    """
     try:
         import sklearn.metrics
     except ImportError as error:
-        raise _missing() from error
+        raise MissingDependencyError("scikit-learn", None, "measuring a classifier") from error
     return sklearn.metrics
-
-
-def _missing() -> MissingDependencyError:
-    return MissingDependencyError("scikit-learn", None, "measuring a classifier")
 
 
 def _or_none(value: float) -> float | None:

@@ -33,6 +33,8 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
         DatasetError: the network is right on every validation image, and no temperature is the best.
         ParityError: an answer changed.
     """
+    from scipy.special import softmax
+
     measured = validation if test is None else test
     before, before_measured = (_logits(classifier, split) for split in (validation, measured))
     if (before.argmax(axis=1) == validation.labels).all():
@@ -55,8 +57,8 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
         "validation_images": len(validation),
         "measured_on": "validation images" if test is None else "test images",
         "images": len(measured),
-        "ece_before": calibration(measured.labels, _softmax(before_measured)).error,
-        "ece_after": calibration(measured.labels, _softmax(after_measured)).error,
+        "ece_before": calibration(measured.labels, softmax(before_measured, axis=1)).error,
+        "ece_after": calibration(measured.labels, softmax(after_measured, axis=1)).error,
     }
 
 
@@ -67,10 +69,10 @@ def fit_temperature(logits: Array, labels: Array) -> float:
         logits: float64 (N, classes). labels: int (N,).
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     def cross_entropy(inverse: float) -> float:  # convex in 1 / T
-        probabilities = _softmax(logits * inverse)[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)).mean())
+        return -float(log_softmax(logits * inverse, axis=1)[np.arange(len(labels)), labels].mean())
 
     best = minimize_scalar(cross_entropy, bounds=(1 / _HIGHEST, 1 / _LOWEST), method="bounded")
     return float(1 / best.x)
@@ -84,8 +86,3 @@ def _logits(classifier: Any, split: Split) -> Array:
             return np.asarray(classifier(images, training=False))
 
     return in_batches(classify, split.images, 64)
-
-
-def _softmax(logits: Array) -> Array:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

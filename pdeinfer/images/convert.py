@@ -218,8 +218,8 @@ def _open_encoded(
             file = io.BytesIO(repair.end_webp(file.read(), limits.webp_chunks))
         case "AVIF" if limits.avif_bytes == 0:
             raise ImageError(
-                f"{name}: AVIF images are decoded only in a process with limits, by the server and with --isolate: "
-                "use these, convert it to JPEG or PNG, or pass the image that Pillow opens"
+                f"{name}: AVIF images are decoded only in a process with limits, by the server and by predict or "
+                "train with --isolate: convert it to JPEG or PNG, or pass the image that Pillow opens"
             )
         case "TIFF":
             kind_in_words = tiff.check_tags(file, name, limits.tiff_values)

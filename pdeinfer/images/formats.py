@@ -3,15 +3,14 @@
 from PIL import features
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES: tuple[str, ...] = (
+# Pillow decodes it from version 11.3 on. Its header does not bound the memory that this takes, so it is decoded only in
+# processes with limits (see `pdeinfer.images.isolation`).
+HAS_AVIF = "avif" in features.modules and features.check_module("avif")  # get_supported_modules would import Tk
+SUFFIXES = (
+    *((".avif",) if HAS_AVIF else ()),
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# Pillow decodes it from version 11.3 on. Its header does not bound the memory that this takes, so it is decoded only in
-# processes with limits (see `pdeinfer.images.isolation`).
-HAS_AVIF = "avif" in features.get_supported_modules()
-if HAS_AVIF:
-    SUFFIXES = (".avif", *SUFFIXES)
 EXPECTED = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 HEAD_BYTES = 512  # enough for the functions below
 

@@ -111,7 +111,8 @@ class IsolatedDecoder:
             raise _too_costly(name, limits) from None
         if not answer["is_fresh"]:
             self.close()
-            self.start()
+            with suppress(OSError):  # the next image tries again, and reports it
+                self.start()
         match answer["kind"]:
             case "array":
                 return np.frombuffer(array, np.uint8).reshape(spec.height, spec.width, spec.channels)
@@ -128,14 +129,14 @@ class IsolatedDecoder:
 
     def _running(self) -> socket.socket:
         """Return the connection to the process once this runs: an image is not to blame if it does not."""
-        connection = self.start()
-        if not self._is_running:
-            try:
+        try:
+            connection = self.start()
+            if not self._is_running:
                 _receive_bytes(connection, len(RUNNING))
-            except (EOFError, OSError):
-                self.close()
-                raise RuntimeError("the system could not start a decoding process") from None
-            self._is_running = True
+                self._is_running = True
+        except (EOFError, OSError) as error:
+            self.close()
+            raise RuntimeError(f"the system could not start a decoding process {error}".rstrip()) from error
         return connection
 
     def stop(self) -> None:
@@ -277,6 +278,9 @@ class _Host:
             except BrokenPipeError:
                 self._end()
                 socket.send_fds(self._start(), [b"\0"], [other_end.fileno()])
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def close(self) -> None:

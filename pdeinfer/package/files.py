@@ -48,7 +48,7 @@ def open_folder(path: Path) -> Iterator[Read]:
         with open_regular(name if folder is not None else path / name, folder) as (file, size):
             if size > max_bytes:
                 raise OSError(errno.EFBIG, f"expected at most {max_bytes} bytes, got {size}", name)
-            return file.read(max_bytes + 1)
+            return file.read(size)
 
     try:
         yield read

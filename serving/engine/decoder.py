@@ -85,10 +85,10 @@ class Decoder:
 
 
 class CheapImages:
-    """Decodes images that are surely cheap, and tells which are not.
+    """Decodes images that are surely cheap, and returns the others as `_Costly`.
 
-    It does not refer to its Decoder, which would form a cycle with its batcher. A replaced model would then stay in
-    memory until the garbage collector comes.
+    It holds no reference to its Decoder: that would be a cycle, and a replaced model would stay in memory until the
+    garbage collector runs.
     """
 
     def __init__(self, spec: InputSpec, max_pixels: int, metrics: ModelMetrics) -> None:

@@ -11,7 +11,7 @@ from serving.http.classify import PATH
 from serving.http.embed import PATH as EMBED_PATH
 from serving.http.inspect import PATH as INSPECT_PATH
 from serving.http.pace import Pace
-from serving.http.protocol import error_answer
+from serving.http.raw_answers import error_answer
 from serving.http.request_id import request_id_for
 from serving.http.v2.infer import PATHS as V2_PATHS
 from serving.telemetry.metrics import REJECTED, REQUESTS

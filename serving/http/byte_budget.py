@@ -27,7 +27,8 @@ class ByteBudget:
     def lease(self) -> Iterator[Hold]:
         """Yield a function that counts further bytes, until the context ends.
 
-        It raises OverloadedError once there are more than the total.
+        It raises OverloadedError once there are more than the total, and then counts none of this request's bytes: they
+        are forgotten before the refusal is sent.
         """
         leased = 0
 
@@ -36,6 +37,8 @@ class ByteBudget:
             leased += size
             self.held += size
             if self.held > self._total:
+                self.held -= leased
+                leased = 0
                 raise OverloadedError
 
         try:

@@ -9,18 +9,16 @@ from fastapi.responses import StreamingResponse
 
 from pdeinfer import Prediction
 from pdeinfer.images.formats import EXPECTED
-from serving.engine.deadline import until
 from serving.engine.models import Models
 from serving.engine.served_model import Outcome, ServedModel
 from serving.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
-from serving.http.body import read_body
 from serving.http.byte_budget import Hold
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import error_answer, reference
 from serving.http.query import parse_query
 from serving.http.schemas import PARAMETERS, Base64Image, ClassifyResponse
 from serving.http.state import models_of, settings_of
-from serving.http.uploads import media_type, parse_uploads
+from serving.http.uploads import read_uploads
 
 PATH = "/classify"
 NDJSON = "application/x-ndjson"
@@ -43,6 +41,11 @@ be classified, the status is that of the first image's error.
 With `Accept: application/x-ndjson` the response has one line per image, in order, sent as the images are classified.
 Its status is then 200, also if images have errors."""
 
+IMAGE_ERRORS = (
+    ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
+    ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
+    ("image_too_costly", "map.png: decoding it took more than 5 s of CPU time: save it again as a PNG"),
+)
 MODEL_PARAMETER = {
     "name": "model",
     "in": "query",
@@ -143,9 +146,7 @@ OPERATION: dict[str, Any] = {
         ),
         "422": error_answer(
             "None of the images could be classified, or a parameter is wrong",
-            ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
-            ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
-            ("image_too_costly", "map.png: decoding it took more than 5 s of CPU time: save it again as a PNG"),
+            *IMAGE_ERRORS,
             ("invalid_parameter", "unknown query parameter 'topk': expected only model and top_k"),
         ),
         "500": error_answer(
@@ -168,24 +169,16 @@ async def classify(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
     query = parse_query(request, *PARAMETERS)
     top_k = _top_k(query.get("top_k"))
-    models, settings = models_of(request), settings_of(request)
-    served = find_model(models, query.get("model"))
-    content_type = media_type(request)  # before the body is read
-    body, deadline = await read_body(request, hold)
-    parsing = parse_uploads(body, content_type, settings.max_images, models.threads)
-    del body  # a form's or JSON's is free once it is parsed
-    uploads = await until(deadline, parsing)
-    names = [name for name, _ in uploads]
-    files = [(name or f"image {number}", content) for number, (name, content) in enumerate(uploads, 1)]
-    del uploads
+    served = find_model(models_of(request), query.get("model"))
+    uploads = await read_uploads(request, hold, settings_of(request).max_images)
     if NDJSON in request.headers.get("accept", ""):
-        parts = served.stream(files, top_k, deadline)
+        parts = served.stream(uploads.files, top_k, uploads.deadline)
         first = await anext(parts)  # before the response starts: an error of the request still sets its status
-        return StreamingResponse(_lines(names, first, parts), media_type=NDJSON)
-    outcomes = await served.classify(files, top_k, deadline)
+        return StreamingResponse(_lines(uploads.names, first, parts), media_type=NDJSON)
+    outcomes = await served.classify(uploads.files, top_k, uploads.deadline)
     if not any(isinstance(outcome, Prediction) for outcome in outcomes) and isinstance(outcomes[0], Exception):
         raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
-    results = [_result(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
+    results = [_result(name, outcome) for name, outcome in zip(uploads.names, outcomes, strict=True)]
     content = {"model": served.name, "version": served.version, "results": results}
     return Response(to_json(content), media_type="application/json")
 

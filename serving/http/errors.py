@@ -47,7 +47,10 @@ STATUSES = {
     "not_ready": 503,
     "deadline_exceeded": 504,
 }
-_IMAGE_CODES = {ImageTooLargeError: "image_too_large", ImageTooCostlyError: "image_too_costly"}
+_IMAGE_CODES: dict[type[Exception], str] = {
+    ImageTooLargeError: "image_too_large",
+    ImageTooCostlyError: "image_too_costly",
+}
 _HEADERS = {
     "overloaded": {"Retry-After": "1", "Connection": "close"},
     "unauthorized": {"WWW-Authenticate": "Bearer"},
@@ -83,7 +86,7 @@ def code_of(error: ImageError | ServingError) -> str:
     """Return the stable code of an error."""
     if isinstance(error, ServingError):
         return error.code
-    return next((code for kind, code in _IMAGE_CODES.items() if isinstance(error, kind)), "invalid_image")
+    return _IMAGE_CODES.get(type(error), "invalid_image")
 
 
 def error_response(scope: Scope, code: str, message: str) -> Response:

@@ -9,21 +9,19 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from pdeinfer import ImageError
-from pdeinfer.images.formats import EXPECTED
 from pdeinfer.inspection.values import array_values, layer_values, spec_values
-from serving.engine.deadline import until
 from serving.engine.inspection import Change, Inspected
 from serving.engine.served_model import ServedModel
-from serving.errors import DeadlineError, InferenceError, NotInspectableError, NotReadyError, OverloadedError
-from serving.http.body import read_body
+from serving.errors import NotInspectableError
 from serving.http.byte_budget import Hold
-from serving.http.classify import MODEL_PARAMETER, REQUEST_BODY, find_model, to_json
+from serving.http.classify import IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, find_model, to_json
+from serving.http.classify import OPERATION as CLASSIFY
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import error_answer, reference
 from serving.http.query import parse_query
 from serving.http.schemas import InspectResponse
 from serving.http.state import models_of
-from serving.http.uploads import media_type, parse_uploads
+from serving.http.uploads import read_uploads
 
 PATH = "/inspect"
 
@@ -67,49 +65,22 @@ OPERATION: dict[str, Any] = {
     ],
     "requestBody": {**REQUEST_BODY, "description": "One image: as a file of a form, as JSON, or its bytes."},
     "responses": {
+        **CLASSIFY["responses"],
         "200": {
             "description": "The answer, and the PDE layers in the order of the network",
             "content": {"application/json": {"schema": reference(InspectResponse)}},
         },
-        "400": error_answer(
-            "The body is malformed or holds no image",
-            ("invalid_form", "the form ends before its closing boundary"),
-            ("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
-        ),
-        "404": error_answer(
-            "No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")
-        ),
-        "408": error_answer(
-            "The body took too long", ("body_timeout", "the body of a request must be sent within 60 seconds")
-        ),
         "413": error_answer(
             "The body is too large or holds several images",
             ("body_too_large", "a request body may have at most 33554432 bytes"),
             ("too_many_images", "a request may hold at most 1 images"),
         ),
-        "415": error_answer(
-            "Neither a form, nor JSON, nor an image",
-            ("unsupported_media_type", "expected the content type multipart/form-data, ..., got text/plain"),
-            ("unsupported_content_encoding", "expected the content encoding gzip or deflate, got 'br'"),
-        ),
         "422": error_answer(
             "The image, a parameter or the model does not allow it",
-            ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
-            ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
+            *IMAGE_ERRORS,
             ("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
             (NotInspectableError.code, "cifar10-resnet32 has no PDE layers to change"),
         ),
-        "500": error_answer(
-            "The server or the network failed",
-            ("internal_error", "the server failed to answer; its log has the details"),
-            (InferenceError.code, str(InferenceError())),
-        ),
-        "503": error_answer(
-            "The server is at capacity: Retry-After says when to try again. Or it serves no model",
-            (OverloadedError.code, str(OverloadedError())),
-            (NotReadyError.code, str(NotReadyError())),
-        ),
-        "504": error_answer("The request ran out of time", (DeadlineError.code, str(DeadlineError()))),
     },
 }
 SCHEMAS = (InspectResponse,)
@@ -118,17 +89,13 @@ SCHEMAS = (InspectResponse,)
 async def inspect(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
     query = parse_query(request, *_PARAMETERS)
-    models = models_of(request)
-    served = find_model(models, query.get("model"))
+    served = find_model(models_of(request), query.get("model"))
     layer, change = _integer(query, "layer", 0, _MAX_LAYER), _change(query)
-    content_type = media_type(request)
-    body, deadline = await read_body(request, hold)
-    parsing = parse_uploads(body, content_type, 1, models.threads)
-    del body
-    ((name, content),) = await until(deadline, parsing)
+    uploads = await read_uploads(request, hold, 1)
+    (file,), (name,) = uploads.files, uploads.names
     try:
         encode = partial(_answer, served, name, layer)
-        answer = await served.inspect((name or "image 1", content), change, encode, deadline)
+        answer = await served.inspect(file, change, encode, uploads.deadline)
     except ImageError as error:
         raise ApiError(code_of(error), str(error)) from None
     hold(len(answer))  # a client that reads slowly keeps it in memory

@@ -1,21 +1,20 @@
-"""Spreads refusals over time, for clients that try again at once."""
+"""The pace of refusals: clients that try again at once would otherwise keep the server busy with refusing them."""
 
 import asyncio
 
-# Clients that try again at once would otherwise keep the server busy with refusals. Faster ones are refused later.
-REFUSALS_PER_SECOND = 300
+REFUSALS_PER_SECOND = 300  # beyond this rate a refusal waits for its turn
 MAX_DELAY = 1.0
-_BURST_SECONDS = 0.1
+_BURST_SECONDS = 0.1  # this many seconds' worth of refusals may come at once
 
 
 class Pace:
-    """Spreads refusals over time."""
+    """Tells each refusal how long to wait."""
 
     def __init__(self) -> None:
         self._next_at = 0.0
 
     def delay(self) -> float:
-        """Return how many seconds the next refusal waits: none up to REFUSALS_PER_SECOND, and at most MAX_DELAY."""
+        """Return the seconds until the next refusal: 0 below REFUSALS_PER_SECOND, and about MAX_DELAY at most."""
         now = asyncio.get_running_loop().time()
         self._next_at = max(self._next_at, now - _BURST_SECONDS)
         if self._next_at < now + MAX_DELAY:

@@ -1,17 +1,17 @@
 """uvicorn's HTTP protocol, with limits on connections, heads and slow clients, and with fewer system calls."""
 
 import asyncio
-import json
 import select
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
+from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY
 
 MAX_HEADERS = 100  # each takes hundreds of bytes of memory, however short it is
 HEAD_TIMEOUT = 20.0
@@ -26,30 +26,6 @@ _FEW_REQUESTS = 4
 MAX_PIPELINED = 64
 MAX_ALL_PIPELINED = 1024
 
-
-def error_answer(status: HTTPStatus, body: object, *headers: str) -> bytes:
-    """Return an answer that is sent without the application, after which the connection closes."""
-    content = json.dumps(body, separators=(",", ":"))
-    lines = ("content-type: application/json", f"content-length: {len(content)}", "connection: close", *headers)
-    return "\r\n".join((f"HTTP/1.1 {status} {status.phrase}", *lines, "", content)).encode()
-
-
-def _error(status: HTTPStatus, code: str, message: str, *headers: str) -> bytes:
-    return error_answer(status, {"error": {"code": code, "message": message}}, *headers)
-
-
-_MALFORMED = _error(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
-_TOO_LARGE = _error(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "headers_too_large",
-    "the headers of a request are too many or too large",
-)
-_TOO_MANY = _error(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "overloaded",
-    "the server has too many connections: try again later",
-    "retry-after: 1",
-)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Takes the method, the path, the query and the headers of a request that may start. Returns the answer that refuses it
@@ -92,44 +68,6 @@ class Connections(ServerState):
         return longest is not None and now - since >= QUIET_SECONDS and longest.close_idle()
 
 
-class JoinedWrites:
-    """A transport that joins the writes of one turn of the event loop into one system call.
-
-    uvicorn writes the head and the body of an answer separately, and the first write would wake the client for half an
-    answer. On small answers, joining them saves CPU time (docs/decisions/0011).
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-        self.get_extra_info = transport.get_extra_info
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._send)
-        self._written.append(data)
-
-    def write_eof(self) -> None:
-        self._send()
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def _send(self) -> None:
-        data = b"".join(self._written)
-        self._written.clear()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
-
-
 class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
@@ -168,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if excess > self.server_state.max_connections:
             self.transport.abort()
         elif excess > 0 and not self.server_state.make_room(self._active_at):
-            self._finish(_TOO_MANY)
+            self._finish(TOO_MANY)
         else:
             self._start_head_timer()
             self.server_state.idle[self] = self._active_at
@@ -339,7 +277,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._stop_head_timer()
         self._ignores_input = True
-        answer = _TOO_LARGE if self._is_too_large else _MALFORMED
+        answer = TOO_LARGE if self._is_too_large else MALFORMED
         if not self._is_idle and self.cycle.more_body:  # the error is in its own body or trailers
             if self.pipeline:
                 self._drop_last()

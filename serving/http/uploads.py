@@ -7,11 +7,15 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from pdeinfer import ImageError
+from serving.engine.deadline import until
+from serving.engine.decoder import NamedFile
 from serving.engine.threads import Threads
-from serving.http.body import parse
+from serving.http.body import parse, read_body
+from serving.http.byte_budget import Hold
 from serving.http.errors import ApiError
 from serving.http.forms import parse_form
 from serving.http.json_images import parse_json_images
+from serving.http.state import models_of
 
 FORM = "multipart/form-data"
 JSON = "application/json"
@@ -29,6 +33,41 @@ class MediaType:
 
     name: str
     boundary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """The images of a request, at least one.
+
+    Attributes:
+        names: as sent with them; None for an image without a name.
+        files: the images, named for errors.
+        deadline: for the answer, on the event loop's clock.
+    """
+
+    names: list[str | None]
+    files: list[NamedFile]
+    deadline: float
+
+
+async def read_uploads(request: Request, hold: Hold, max_images: int) -> Uploads:
+    """Read the images of a request.
+
+    Args:
+        hold: counts the bytes that the request holds.
+        max_images: the most images.
+
+    Raises:
+        ApiError: the body has another type, is malformed, or holds no image or too many.
+        OverloadedError, DeadlineError: as `read_body` raises them.
+    """
+    content_type = media_type(request)  # before the body is read
+    body, deadline = await read_body(request, hold)
+    parsing = parse_uploads(body, content_type, max_images, models_of(request).threads)
+    del body  # a form's or JSON's is free once it is parsed
+    found = await until(deadline, parsing)
+    files = [(name or f"image {number}", content) for number, (name, content) in enumerate(found, 1)]
+    return Uploads([name for name, _ in found], files, deadline)
 
 
 def media_type(request: Request) -> MediaType:

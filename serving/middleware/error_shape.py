@@ -1,4 +1,4 @@
-"""Gives the errors of others' code the one shape."""
+"""Gives errors made by libraries the same shape as the server's own."""
 
 from http import HTTPStatus
 
@@ -11,7 +11,7 @@ _KEPT = ("allow", "content-range", "vary", "connection")
 
 
 class ErrorShape:
-    """ASGI middleware that replaces an error that is not JSON: of a static file, or of a CORS preflight."""
+    """ASGI middleware that replaces error responses that are not JSON: of static files and of CORS preflights."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -214,7 +214,8 @@ function card(entry, isOpen) {
     ["runs on", `${entry.device}, ${entry.precision}`],
   ];
   const limits = [
-    `It knows ${entry.labels.length} classes and assigns every picture to one of them. Its probabilities are not calibrated.`,
+    `It knows ${entry.labels.length} classes and assigns every picture to one of them.`,
+    entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
     `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
     "The accuracy is that on test images of the same source. Other pictures lower it.",
     weakest(entry),

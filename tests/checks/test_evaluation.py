@@ -241,6 +241,17 @@ def test_a_folder_without_known_labels_is_an_error_that_names_both(tmp_path: Pat
         evaluate(folder, photos / "missing")
 
 
+@pytest.mark.parametrize("name", ["seven", "missing"])
+def test_a_folder_of_others_is_not_taken_for_the_digits(tmp_path: Path, name: str) -> None:
+    package = write_package(tmp_path / "package")
+    (tmp_path / "photos" / "seven").mkdir(parents=True)
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "photos" / "seven" / "7.png")
+    folder = tmp_path / ("photos" if name == "seven" else name)
+
+    with pytest.raises(DatasetError, match=name):
+        evaluate(package, folder)
+
+
 def test_a_folder_without_readable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos" / "0").mkdir(parents=True)
     (tmp_path / "photos" / "0" / "broken.png").write_bytes(b"nothing")
@@ -279,7 +290,7 @@ def test_examples_are_the_most_probable_first(tmp_path: Path) -> None:
 
 def test_without_scikit_learn_the_error_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = write_package(tmp_path / "tiny")
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     with pytest.raises(MissingDependencyError, match="pip install scikit-learn"):
         evaluate(folder)
 

@@ -22,7 +22,7 @@ from tests.kernels.stand_in import StandIn, build_operator
 from tests.kernels.test_operator import error, run
 from tests.runtime.cuda_on_cpu import CudaOnCpu
 
-# The largest error, relative to the largest value. Measured: 4.7e-7.
+# The largest error, relative to the largest value. Measured with the stand-in: 3.3e-7.
 TOLERANCE = 1e-6
 
 # Maps in shared memory: the networks' own; rows that fill no strip; the largest; one channel and one row.

@@ -42,14 +42,24 @@ def false_boundaries(size: int) -> bytes:
     return start + b"\r\n--bx" * (size // 6)
 
 
-# Requests that cost much; each is sent by many clients at once.
+# Requests that cost much; each is sent by many clients at once. Inflated bodies of up to 4 MiB may have been compressed
+# at any ratio.
 REQUESTS: dict[str, Callable[[], bytes]] = {
     **{name: lambda name=name: largest(name) for name in FORMATS},  # type: ignore[misc]
     "gif-of-comments": lambda: post("/classify", gif_of_comments(31 * MIB), "Content-Type: image/gif"),
-    "jpeg-of-segments": lambda: gzipped(jpeg_of_segments(31 * MIB), "image/jpeg"),
+    "jpeg-of-segments": lambda: post("/classify", jpeg_of_segments(31 * MIB), "Content-Type: image/jpeg"),
+    "gzipped-jpeg-of-segments": lambda: gzipped(jpeg_of_segments(4 * MIB - 1000), "image/jpeg"),
     "padded-jpeg": lambda: post("/classify", padded_jpeg(31 * MIB), "Content-Type: image/jpeg"),
-    "false-boundaries": lambda: gzipped(false_boundaries(31 * MIB), "multipart/form-data; boundary=b"),
+    "false-boundaries": lambda: post(
+        "/classify", false_boundaries(31 * MIB), "Content-Type: multipart/form-data; boundary=b"
+    ),
+    "gzipped-false-boundaries": lambda: gzipped(false_boundaries(4 * MIB - 1000), "multipart/form-data; boundary=b"),
     "many-files": lambda: files_request([b"x" * (MIB // 2)] * 60),
     "numbers": lambda: post("/v2/models/digits-pde/infer", b'{"inputs":[' + b"0," * (10 * MIB) + b"0]}"),
     "base64": lambda: post("/classify", b'{"images":["' + b"A" * (30 * MIB) + b'"]}', "Content-Type: application/json"),
 }
+
+
+def clients(request: bytes, most: int) -> int:
+    """Return how many clients can send a request at once without more bodies than the server takes."""
+    return max(2, min(most, 90 * MIB // len(request)))

@@ -1,4 +1,4 @@
-"""Promises that hold whatever is sent: the event loop stands never long, SIGTERM ends in time, no model starves."""
+"""Promises that hold whatever is sent: the event loop is not blocked, SIGTERM ends in time, no model starves."""
 
 import asyncio
 import http.client
@@ -12,16 +12,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.serving.load import Answer, Client, closed_loop, files_request, percentile, pixels_request, statuses
+from benchmarks.serving.load import (
+    LOST,
+    Answer,
+    Client,
+    closed_loop,
+    files_request,
+    percentile,
+    pixels_request,
+    statuses,
+)
 from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, png, random_pixels, write_slow_package
-from tests.reliability.costly import REQUESTS
+from tests.reliability.costly import REQUESTS, clients
 from tests.servers import running_server
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 
 SECONDS = 10 if IS_FULL else 4
 EVERY_SECONDS = 0.02
-COSTLY = ["large-jpeg", "padded-jpeg", "jpeg-of-segments", "many-files", "numbers"]
+COSTLY = ["large-jpeg", "padded-jpeg", "gzipped-jpeg-of-segments", "false-boundaries", "many-files", "numbers"]
+DECODED = COSTLY[:3]
 
 
 @contextmanager
@@ -53,14 +63,14 @@ def test_the_event_loop_answers_while_costly_requests_are_worked_on(tmp_path: Pa
     request = REQUESTS[name]()
     options = ("--threads", "2", "--request-timeout", "3")
     with running_server(tmp_path / "log", "digits-pde", *options) as server, probed(server.port) as seconds:
-        answers = asyncio.run(closed_loop(server.port, [request], 4, SECONDS))
+        answers = asyncio.run(closed_loop(server.port, [request], clients(request, 4), SECONDS))
 
     p99, longest = np.percentile(seconds, 99) * 1e3, max(seconds) * 1e3
     report(
         f"{len(answers)} requests in {SECONDS} s: {name}",
         f"`/healthz` answered {len(seconds)} times: p99 {p99:.0f} ms, at most {longest:.0f} ms",
     )
-    assert len(answers) >= 4
+    assert statuses(answers).keys() - {LOST, 503}
     assert p99 < 100
     assert longest < 1000  # of a machine that others use too
 
@@ -71,21 +81,23 @@ def test_sigterm_ends_the_server_in_time_whatever_it_works_on(tmp_path: Path, re
     options = ("--threads", "2", "--drain-seconds", "0", "--shutdown-timeout", "2")
     with running_server(tmp_path / "log", "digits-pde", *options) as server:
 
-        async def attack() -> float:
-            clients = [Client(server.port) for _ in range(8)]
-            sending = [asyncio.create_task(client.send(request)) for client in clients]
+        async def attack() -> tuple[float, int]:
+            attackers = [Client(server.port) for _ in range(clients(request, 8))]
+            sending = [asyncio.create_task(client.send(request)) for client in attackers]
             await asyncio.sleep(1)
+            working = sum(not task.done() for task in sending)
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.process.wait, 60) == 0
             ended = time.monotonic() - started
             await asyncio.wait(sending)
-            for client in clients:
+            for client in attackers:
                 await client.close()
-            return ended
+            return ended, working
 
-        seconds = asyncio.run(attack())
-        report(f"SIGTERM during 8 requests: {name}", f"ended after {seconds:.1f} s, of 3 s promised")
+        seconds, working = asyncio.run(attack())
+        report(f"SIGTERM with {working} requests in work: {name}", f"ended after {seconds:.1f} s, of 3 s promised")
+        assert working or name not in DECODED
         assert seconds < 3
         assert "Traceback" not in server.log.read_text()
 

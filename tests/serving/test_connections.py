@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from serving.http import protocol
+from serving.http import protocol, raw_answers
 from serving.http.protocol import MAX_HEADERS, Connections, LimitedProtocol
 from tests.serving.raw_http import statuses
 
@@ -249,7 +249,7 @@ def test_a_refused_request_reaches_neither_the_application_nor_the_memory() -> N
 
     def admit(method: bytes, path: str, query: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[bytes, float] | None:
         seen.append((method, path, query, dict(headers)[b"host"]))
-        return (protocol._TOO_MANY, 0.1) if path == "/full" else None
+        return (raw_answers.TOO_MANY, 0.1) if path == "/full" else None
 
     async def unreachable(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["path"] != "/full"

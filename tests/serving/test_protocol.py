@@ -11,8 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from serving.http import protocol
+from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
-from serving.http.protocol import Connections, JoinedWrites, LimitedProtocol
+from serving.http.protocol import Connections, LimitedProtocol
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # below asyncio's own limit on unsent bytes
