@@ -24,7 +24,7 @@ COPY pdeinfer pdeinfer
 COPY serving serving
 COPY training training
 RUN python -m build --wheel --no-isolation --outdir /dist
-# The extra that brings ONNX Runtime: cpu or gpu.
+# The extra that brings ONNX Runtime, cpu or gpu, and others: cpu,heic.
 ARG EXTRA=cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/pdeinfer && \

@@ -9,7 +9,6 @@ from typing import cast
 
 from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
 from pdeinfer.errors import DatasetError, TrainingError
-from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.nn import Classifier
@@ -194,7 +193,8 @@ def _read_folder(folder: ImageFolder, spec: InputSpec, is_isolated: bool) -> tup
     size = f"{spec.height}x{spec.width}x{spec.channels}"
     print(f"{folder.path}: {len(folder):,} images of {len(folder.labels)} classes, read as {size}")
     with IsolatedDecoders() as decoders:
-        dataset, errors = folder.read(spec, decoders.to_array if is_isolated else to_array)
+        decode = decoders.to_array if is_isolated else decoders.to_array_where_needed
+        dataset, errors = folder.read(spec, decode)
     for error in errors:
         _warn(f"left out: {error}")
     if errors:

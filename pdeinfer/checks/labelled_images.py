@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from pdeinfer.datasets import Split
 from pdeinfer.errors import ImageError
-from pdeinfer.images.convert import to_array
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.networks import InputSpec
 
@@ -79,8 +80,9 @@ class FileImages:
         return str(self.files[index][0])
 
     def read(self, part: range) -> Iterator[Array | ImageError]:
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            yield from pool.map(self._decode, (self.files[index][0] for index in part))
+        with IsolatedDecoders() as decoders, ThreadPoolExecutor(available_cpus()) as pool:
+            decode = partial(self._decode, decoders)
+            yield from pool.map(decode, (self.files[index][0] for index in part))
 
     def picture(self, index: int) -> Array:
         scale = -(-_PICTURE_SIDE // max(self.spec.height, self.spec.width))
@@ -92,10 +94,11 @@ class FileImages:
             mean=(0.0,) * 3,
             std=(1.0,) * 3,
         )
-        return to_array(self.files[index][0], spec)
+        with IsolatedDecoders() as decoders:
+            return decoders.to_array_where_needed(self.files[index][0], spec)
 
-    def _decode(self, path: Path) -> Array | ImageError:
+    def _decode(self, decoders: IsolatedDecoders, path: Path) -> Array | ImageError:
         try:
-            return to_array(path, self.spec)
+            return decoders.to_array_where_needed(path, self.spec)
         except ImageError as error:
             return error

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pdeinfer.cli.output import Progress, print_error
 from pdeinfer.errors import ImageError, PdeinferError
-from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import describe_left_out, find_image_files
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.prediction import Prediction
@@ -32,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
         ) as predictor,
         IsolatedDecoders() as decoders,
     ):
-        decode = partial(decoders.to_array if options.isolate else to_array, spec=predictor.info().input)
+        decode_file = decoders.to_array if options.isolate else decoders.to_array_where_needed
+        decode = partial(decode_file, spec=predictor.info().input)
         files = _find_files(options.images, failures, recursive=options.recursive)
         failures.progress = progress = Progress(len(files), "images")
         print_prediction = _printer(options)

@@ -8,7 +8,8 @@ The rule, in this order:
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
    one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode: see `pdeinfer.images.limits`. An AVIF file is decoded, where Pillow can, only by `pdeinfer.images.isolation`.
+   decode: see `pdeinfer.images.limits`. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
+   `pdeinfer.images.isolation`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -33,6 +34,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -216,10 +218,10 @@ def _open_encoded(
             file = io.BytesIO(repair.clean_png(file.read(), name, limits.png_chunks))
         case "WEBP":
             file = io.BytesIO(repair.end_webp(file.read(), limits.webp_chunks))
-        case "AVIF" if limits.avif_bytes == 0:
+        case _ if kind in formats.ISOLATED and limits.heif_bytes == 0:
             raise ImageError(
-                f"{name}: AVIF images are decoded only in a process with limits, by the server and by predict or "
-                "train with --isolate: convert it to JPEG or PNG, or pass the image that Pillow opens"
+                f"{name}: AVIF and HEIC images are decoded only in a process with limits, by the server and by "
+                "predict, evaluate and train: convert it to JPEG or PNG, or pass the image that Pillow opens"
             )
         case "TIFF":
             kind_in_words = tiff.check_tags(file, name, limits.tiff_values)
@@ -227,12 +229,21 @@ def _open_encoded(
         if kind == "PPM":
             check_ppm(file, limits.ppm_head)
         file.seek(0)
-        # PIL.Image.open would refuse a large JPEG whatever the size that it is decoded at.
-        picture = JpegImageFile(file) if kind == "JPEG" else PIL.Image.open(file, formats=[kind])
+        picture = _open_picture(file, kind)
     check_work(picture, name, limits)
     if isinstance(picture, TiffImageFile):
         tiff.check_layout(picture, name)
     return picture, structure, other_ending
+
+
+def _open_picture(file: BinaryIO, kind: str) -> ImageFile:
+    if kind == "JPEG":  # PIL.Image.open would refuse a large one whatever the size that it is decoded at
+        return JpegImageFile(file)
+    if kind == "HEIF":  # without registering it for the whole process
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile(file)  # type: ignore[no-untyped-call]
+    return PIL.Image.open(file, formats=[kind])
 
 
 def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:

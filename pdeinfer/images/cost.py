@@ -18,6 +18,7 @@ _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
 _WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
 _WEBP_HEAD = 30
 _AVIF = 24  # the decoder's frame, libavif's planes of up to 16 bits and its RGBA, and Pillow's copies
+_HEIF = 24  # likewise, by libheif: planes of 16 bits, their RGBA, copies that are turned or of 8 bits
 _PNG_COMPRESSED = (b"zTXt", b"iTXt")  # only those that may hold the orientation are read
 _PNG_ORIENTATION = (b"eXIf", b"tEXt", *_PNG_COMPRESSED)
 _TURNED = 4  # a copy in the other orientation
@@ -49,12 +50,12 @@ class Estimate(NamedTuple):
 def is_plain(content: bytes) -> bool:
     """Return whether the header of a file tells what it takes: how long it is, and how many pixels it has.
 
-    Those of WEBP and AVIF do not, nor does that of a PNG with compressed metadata. Pillow decodes PPM in Python, where
-    each byte may be a comment of its own.
+    Those of WEBP, AVIF and HEIC do not, nor does that of a PNG with compressed metadata. Pillow decodes PPM in Python,
+    where each byte may be a comment of its own.
     """
     kind = recognise(content[:HEAD_BYTES])
     has_text = kind == "PNG" and any(chunk in content for chunk in _PNG_COMPRESSED)
-    return kind not in ("AVIF", "PPM", "WEBP") and not has_text
+    return kind not in ("AVIF", "HEIF", "PPM", "WEBP") and not has_text
 
 
 def estimate_webp(head: bytes) -> Estimate | None:
@@ -88,6 +89,8 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
         per_pixel = _WEBP
     elif picture.format == "AVIF":
         per_pixel = _AVIF
+    elif picture.format == "HEIF":
+        per_pixel = _HEIF
     elif picture.mode in ("1", "L", "RGB") and not picture.has_transparency_data:
         per_pixel = _OPAQUE
     else:

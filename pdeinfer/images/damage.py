@@ -45,7 +45,7 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
         reason = "" if is_unknown else f" ({str(error) or type(error).__name__})"
         raise _damaged(name, kind, reason) from error
     except RuntimeError as error:
-        if kind != "AVIF":  # for which Pillow raises it
+        if kind not in ("AVIF", "HEIF"):  # whose plugins raise it
             raise
         raise _damaged(name, kind, f" ({error})") from error
 

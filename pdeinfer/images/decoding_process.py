@@ -28,7 +28,7 @@ from PIL.Image import preinit
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.convert import open_image
-from pdeinfer.images.formats import HAS_AVIF
+from pdeinfer.images.formats import HAS_AVIF, HAS_HEIF
 from pdeinfer.images.isolation import RUNNING, DecodingLimits, receive, send
 from pdeinfer.images.limits import UNLIMITED
 from pdeinfer.spec.networks import InputSpec
@@ -38,6 +38,7 @@ _LEFT_OVER = 16 * 2**20  # bytes by which a process may have grown after an imag
 # malloc.h: freed memory beyond the first goes back to the system, and so do allocations of at least the second.
 _KEPT = 8 * 2**20
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
+_THREAD_STACK = 2**20  # of libde265's thread; by default it is often 8 MiB, all of it address space
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NOT_LIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -59,6 +60,8 @@ def main(connection: socket.socket) -> None:
         with suppress(AttributeError, OSError):  # musl has no mallopt
             for parameter in (_MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD):
                 ctypes.CDLL(None).mallopt(parameter, _KEPT)
+    if HAS_HEIF:
+        _prepare_heif()
     gc.collect()
     gc.freeze()  # the collector would write into pages that the decoding processes share
     while True:
@@ -76,6 +79,19 @@ def main(connection: socket.socket) -> None:
                 _DecodingProcess(accepted).serve()
             os._exit(0)
         accepted.close()
+
+
+def _prepare_heif() -> None:
+    """Import libheif, and bound the threads and their address space that decoding a HEIC takes."""
+    from pillow_heif import options
+
+    options.DECODE_THREADS = 0  # beside the one that libde265 always starts
+    options.AUX_IMAGES = options.DEPTH_IMAGES = options.THUMBNAILS = False
+    with suppress(AttributeError, OSError):  # macOS has no default to set, and does not limit address space
+        library, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(128)  # at least a pthread_attr_t
+        library.pthread_attr_init(attributes)
+        library.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_THREAD_STACK))
+        library.pthread_setattr_default_np(attributes)
 
 
 class _DecodingProcess:

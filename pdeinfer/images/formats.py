@@ -1,16 +1,22 @@
 """Recognises supported image formats by their first bytes, and names others for errors."""
 
+from importlib.util import find_spec
+
 from PIL import features
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Pillow decodes it from version 11.3 on. Its header does not bound the memory that this takes, so it is decoded only in
-# processes with limits (see `pdeinfer.images.isolation`).
+# Pillow decodes AVIF from version 11.3 on; the extra [heic] decodes HEIC. Their headers do not bound the memory that
+# this takes, so they are decoded only in processes with limits (see `pdeinfer.images.isolation`).
 HAS_AVIF = "avif" in features.modules and features.check_module("avif")  # get_supported_modules would import Tk
+HAS_HEIF = find_spec("pillow_heif") is not None
 SUFFIXES = (
     *((".avif",) if HAS_AVIF else ()),
-    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+    *(".bmp", ".gif"),
+    *((".heic", ".heif") if HAS_HEIF else ()),
+    *(".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+ISOLATED = ("AVIF", "HEIF")  # as `recognise` names those that only processes with limits decode
 EXPECTED = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 HEAD_BYTES = 512  # enough for the functions below
 
@@ -27,16 +33,18 @@ _SIGNATURES = (
 _DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
 
 _CONVERT = "convert it to JPEG or PNG"
-_CONVERT_HEIF = f"{_CONVERT}, for example with pillow-heif"
+_INSTALL_HEIF = f"pip install 'pdeinfer[heic]', or {_CONVERT}"
 _RAW = ("a raw camera file", "develop it to JPEG or PNG")
 _VIDEO = ("a video", "extract a frame as JPEG or PNG")
 _PAGE = ("an HTML page", "download the image itself")
 _AVIF_BRANDS = (b"avif", b"avis")
-# An ISO base media file (`ftyp` at byte 4) is named by its major brand.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_HEIF_BRANDS = (b"mif1", b"msf1")  # whatever the codec
+# An ISO base media file (`ftyp` at byte 4) is named by its brand.
 _BRANDS = {
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("a HEIC image", _CONVERT_HEIF)),
-    **dict.fromkeys((b"mif1", b"msf1"), ("a HEIF image (HEIC or AVIF)", _CONVERT_HEIF)),
-    **dict.fromkeys(_AVIF_BRANDS, ("an AVIF image", _CONVERT_HEIF)),
+    **dict.fromkeys(_HEIC_BRANDS, ("a HEIC image", _INSTALL_HEIF)),
+    **dict.fromkeys(_HEIF_BRANDS, ("a HEIF image of another codec than HEVC and AV1", _CONVERT)),
+    **dict.fromkeys(_AVIF_BRANDS, ("an AVIF image", _CONVERT)),
     b"crx ": _RAW,
     b"jp2 ": ("a JPEG 2000 image", _CONVERT),
     b"jxl ": ("a JPEG XL image", _CONVERT),
@@ -76,12 +84,15 @@ _FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
 
 
 def recognise(head: bytes) -> str | None:
-    """Return which of `FORMATS` a file may have, by its first bytes; "AVIF" if Pillow decodes that."""
+    """Return which of `FORMATS` a file may have, by its first bytes; "AVIF" or "HEIF" (a HEIC) if it can be decoded."""
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return None if name == "TIFF" and _is_canon_raw(head) else name
-    if HAS_AVIF and head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS:
-        return "AVIF"
+    if head[4:8] == b"ftyp":
+        brand = _brand(head)
+        if HAS_AVIF and brand in _AVIF_BRANDS:
+            return "AVIF"
+        return "HEIF" if HAS_HEIF and brand in _HEIC_BRANDS else None
     return "WEBP" if head.startswith(b"RIFF") and head.startswith(b"WEBP", 8) else None
 
 
@@ -106,9 +117,19 @@ def _is_canon_raw(head: bytes) -> bool:
     return head[:4] == b"II*\0" and head[8:10] == b"CR"
 
 
+def _brand(head: bytes) -> bytes:
+    """Return the brand that tells what an ISO base media file holds: the major one, unless another one says more."""
+    major = head[8:12]
+    if major not in _HEIF_BRANDS:
+        return major
+    end = min(len(head), int.from_bytes(head[:4], "big"))
+    compatible = (head[place : place + 4] for place in range(16, end, 4))
+    return next((brand for brand in compatible if brand in (*_AVIF_BRANDS, *_HEIC_BRANDS)), major)
+
+
 def _foreign(head: bytes) -> tuple[str, str] | None:
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], _VIDEO)
+        return _BRANDS.get(_brand(head), _VIDEO)
     if _is_canon_raw(head):
         return _RAW
     for signature, place, what, advice in _FOREIGN:

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError
-from pdeinfer.images.convert import open_image
+from pdeinfer.images.convert import open_image, to_array
 from pdeinfer.images.cost import Estimate
 from pdeinfer.images.damage import opening
+from pdeinfer.images.formats import HEAD_BYTES, ISOLATED, recognise
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.spec.networks import InputSpec
 
@@ -241,6 +242,12 @@ class IsolatedDecoders:
             raise decoded.too_large(name, limits.bytes)
         return decoded
 
+    def to_array_where_needed(self, path: str | os.PathLike[str], spec: InputSpec) -> NDArray[np.uint8]:
+        """Return an AVIF or HEIC file as `to_array` does, and any other as `pdeinfer.images.convert.to_array` does."""
+        with opening(os.fspath(path)):
+            is_isolated = _recognise_file(Path(path)) in ISOLATED
+        return self.to_array(path, spec) if is_isolated else to_array(path, spec)
+
     def close(self) -> None:
         """End all processes: what they decode fails."""
         with self._lock:
@@ -306,6 +313,13 @@ class _Host:
             self._process.kill()  # it may be importing still
             self._process.wait()
         self._connection = self._process = None
+
+
+def _recognise_file(path: Path) -> str | None:
+    if not path.is_file():  # a pipe can be read only once
+        return None
+    with path.open("rb") as file:
+        return recognise(file.read(HEAD_BYTES))
 
 
 def send(connection: socket.socket, values: dict[str, Any], content: bytes = b"") -> None:

@@ -30,7 +30,7 @@ class WorkLimits:
         tiff_values: of a tag. Pillow makes an object of each, and several of every strip. Even in three planes of
             one-row strips, a square image reaches the default only far above 64 megapixels.
         ppm_head: bytes, which Pillow reads one by one.
-        avif_bytes: of an AVIF, whose pixels may be more than its header says.
+        heif_bytes: of an AVIF or HEIC, whose pixels may be more than its header says.
         slow_bytes, slow_pixels: of a file that Pillow decodes in Python: PPM in text (it copies everything that
             follows, for each comment) or with another maximum than 255 (in grey also 65535), and BMP with RLE.
     """
@@ -43,7 +43,7 @@ class WorkLimits:
     webp_chunks: int = 10_000
     tiff_values: int = 200_000
     ppm_head: int = 4096
-    avif_bytes: int = 0
+    heif_bytes: int = 0
     slow_bytes: int = 1 << 18
     slow_pixels: int = 1 << 20
 

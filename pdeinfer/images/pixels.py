@@ -48,6 +48,9 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
     if picture.mode == "P" and picture.palette is None:
         raise ImageError(f"{name}: expected a palette for the picture's indices, got none")
     grey_range = (0, 65_535)
+    if is_16_bit and picture.format == "HEIF":  # 10 or 12 bits, in the high ones
+        bits = picture.info["bit_depth"]
+        grey_range = (0, (2**bits - 1) << (16 - bits))
     if isinstance(picture, TiffImageFile):
         grey_range = tiff.grey_range(picture)
         if picture.mode in ("P", "PA") and (palette := tiff.eight_bit_palette(picture)):

@@ -29,6 +29,7 @@ from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage, write
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.images.image_makers import heic
 
 Captured = pytest.CaptureFixture[str]
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
@@ -222,6 +223,15 @@ def test_any_folder_of_labelled_images_is_measured(
     assert [each["images"] for each in found["classes"]] == [3, 3, 3] + 7 * [0]
     assert found["classes"][9]["recall"] is None
     assert "eight (1 file)" in err
+
+
+def test_heic_photos_are_measured_and_shown(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+    for path in photos.glob("0/*.png"):
+        path.with_suffix(".heic").write_bytes(heic(PIL.Image.open(path), quality=-1))
+        path.unlink()
+    arguments = [str(write_package(tmp_path / "tiny", training={})), "--data-dir", str(photos), "--json"]
+    assert cli.main(["evaluate", *arguments, "--report", str(tmp_path / "report")]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 9
 
 
 def test_the_folder_test_of_a_data_set_is_measured(tmp_path: Path, photos: Path) -> None:

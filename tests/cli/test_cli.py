@@ -17,12 +17,13 @@ import pytest
 from pdeinfer.checks.report import Comparison, Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ParityError
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.version import __version__
 from tests.conftest import GREY_PRESET, write_tiny_package
-from tests.images.image_makers import gif_of_comments, png
+from tests.images.image_makers import gif_of_comments, heic, png
 from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 Captured = pytest.CaptureFixture[str]
@@ -228,6 +229,14 @@ class TestPredict:
         with Predictor(package_folder) as predictor:
             expected = predictor.predict(tmp_path / "image.png").to_dict()
         assert json.loads(output.out) == {"image": str(tmp_path / "image.png"), **expected}
+
+    def test_heic_photos_are_classified(self, tmp_path: Path, package_folder: Path, capsys: Captured) -> None:
+        (tmp_path / "a.heic").write_bytes(content := heic(PIL.Image.new("RGB", (20, 20), "red")))
+        with IsolatedDecoders() as decoders, Predictor(package_folder) as predictor:
+            expected = predictor.predict(decoders.to_array(content, predictor.info().input)).to_dict()
+
+        assert cli.main(["predict", str(tmp_path), "--model", str(package_folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"image": str(tmp_path / "a.heic"), **expected}
 
     def test_a_missing_precision_is_exit_code_2(self, images: Path, package_folder: Path, capsys: Captured) -> None:
         options = ["--model", str(package_folder), "--precision", "int8"]

@@ -8,7 +8,9 @@ from itertools import accumulate
 
 import numpy as np
 import PIL.Image
+import pytest
 
+from pdeinfer.images.formats import HAS_AVIF
 from pdeinfer.spec.networks import Fit, InputSpec
 
 
@@ -27,6 +29,21 @@ def random_pixels(*shape: int, seed: int = 0) -> np.ndarray:
 def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def avif(image: PIL.Image.Image, **options: object) -> bytes:
+    """Return an AVIF; skip the test if Pillow cannot write it."""
+    if not HAS_AVIF:
+        pytest.skip("this Pillow has no AVIF")
+    return encode(image, "AVIF", speed=10, **options)
+
+
+def heic(image: PIL.Image.Image, **options: object) -> bytes:
+    """Return a HEIC; skip the test without pillow-heif."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **options)
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from pdeinfer.errors import ImageError
+from pdeinfer.images import files, formats
 from pdeinfer.images.files import describe_left_out, find_image_files
 from tests.images.image_makers import encode
 
@@ -41,7 +42,15 @@ def test_a_file_is_taken_by_its_content_if_its_name_says_nothing(tmp_path: Path)
     assert names(tmp_path) == ["photo", "photo.jpg_large"]
 
 
-def test_other_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_heic_files_are_images_where_they_can_be_decoded(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    write(tmp_path, "a.heic", "b.HEIF")
+    assert names(tmp_path) == ["a.heic", "b.HEIF"]
+
+
+def test_other_files_are_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "HAS_HEIF", False)
+    monkeypatch.setattr(files, "SUFFIXES", tuple(set(files.SUFFIXES) - {".heic"}))
     write(tmp_path, "a.jpg", "empty.dat")
     write(tmp_path, "b.heic", content=b"\0\0\0\x18ftypheic" + bytes(16))
     write(tmp_path, "c.nef", content=b"II*\0" + bytes(16))
@@ -50,7 +59,7 @@ def test_other_files_are_left_out_with_the_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path) == ["a.jpg"]
     assert left_out(tmp_path) == {
-        "b.heic": ("a HEIC image: convert it to JPEG or PNG, for example with pillow-heif", 1),
+        "b.heic": ("a HEIC image: pip install 'pdeinfer[heic]', or convert it to JPEG or PNG", 1),
         "c.nef": ("not named as an image (.nef)", 1),
         "empty.dat": ("an empty file", 1),
         "link.jpg": ("a broken link", 1),

@@ -3,6 +3,7 @@
 import pytest
 
 from pdeinfer.errors import ImageError
+from pdeinfer.images import formats
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.formats import describe_foreign, is_surely_image, recognise
 from tests.images.image_makers import SEEDS, grey
@@ -13,8 +14,7 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>"
 @pytest.mark.parametrize(
     ("head", "name", "advice"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC", "convert"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIC or AVIF", "convert"),
+        (b"\0\0\0\x14ftypmif1\0\0\0\0mif1", "HEIF image of another codec", "convert"),
         (b"\0\0\0\x20ftypisom\0\0\0\0", "video", "frame"),
         (b"\0\0\0\x18ftypcrx \0\0\0\0", "raw camera", "develop"),
         (b"II*\0\x10\0\0\0CR\2\0", "raw camera", "develop"),
@@ -40,8 +40,18 @@ def test_other_formats_are_refused_by_name_with_what_to_do(head: bytes, name: st
 
 
 def test_an_avif_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ImageError, match=r"^upload: .*AVIF image.*convert it"):
+    with pytest.raises(ImageError, match=r"^upload: .*AVIF.*convert it"):
         to_array(b"\0\0\0\x1cftypavif\0\0\0\0", grey(8, 8), "upload")
+
+
+@pytest.mark.parametrize("brands", [b"heic\0\0\0\0mif1", b"mif1\0\0\0\0miafheic"])
+def test_without_its_extra_a_heic_is_refused_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, brands: bytes
+) -> None:
+    monkeypatch.setattr(formats, "HAS_HEIF", False)
+    content = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands
+    with pytest.raises(ImageError, match=r"^upload: .*HEIC image: pip install 'pdeinfer\[heic\]'"):
+        to_array(content, grey(8, 8), "upload")
 
 
 def test_an_empty_and_an_unknown_file_are_refused_as_such() -> None:

@@ -4,11 +4,14 @@ import io
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -17,15 +20,18 @@ import pytest
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate, estimate_webp, is_plain
-from pdeinfer.images.formats import HAS_AVIF
 from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
-from tests.images.image_makers import encode, gif_of_comments, padded_jpeg, random_pixels, rgb
+from tests.images.image_makers import avif, encode, gif_of_comments, grey, heic, padded_jpeg, random_pixels, rgb
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory, as Linux can")
 
 SPEC = rgb(32, 32)
 SMALL = encode(PIL.Image.fromarray(random_pixels(64, 64, 3)), "PNG")
 LIMITS = DecodingLimits(bytes=64 * 2**20, seconds=1)
+
+ORIENTATION = 0x0112
+Encoder: TypeAlias = Callable[..., bytes]
+avif_or_heic = pytest.mark.parametrize("encoder", [avif, heic])
 
 
 @pytest.fixture(scope="module")
@@ -139,18 +145,32 @@ def test_the_size_of_a_webp_is_read_from_its_first_bytes(options: dict[str, obje
     assert estimate_webp(SMALL) is None
 
 
-def avif(picture: PIL.Image.Image) -> bytes:
-    """Return an AVIF; skip the test if Pillow cannot write it."""
-    if not HAS_AVIF:
-        pytest.skip("this Pillow has no AVIF")
-    return encode(picture, "AVIF", speed=10)
+def open_picture(content: bytes) -> PIL.Image.Image:
+    """Open an AVIF or HEIC in this process."""
+    if b"avif" in content[:32]:
+        return PIL.Image.open(io.BytesIO(content))
+    return pytest.importorskip("pillow_heif").HeifImageFile(io.BytesIO(content))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-@pytest.mark.parametrize("side", [16, 64, 1600])
-def test_an_avif_is_decoded_within_its_estimate(decoder: IsolatedDecoder, mode: str, side: int) -> None:
-    content = avif(PIL.Image.fromarray(random_pixels(16, 16, 3)).convert(mode).resize((side, side)))
-    with PIL.Image.open(io.BytesIO(content)) as picture:
+def random_picture(mode: str, side: int) -> PIL.Image.Image:
+    if mode == "I;16":
+        grey = PIL.Image.fromarray(random_pixels(16, 16)).resize((side, side))
+        return PIL.Image.fromarray(np.asarray(grey, np.uint16) * 257)
+    return PIL.Image.fromarray(random_pixels(16, 16, 3)).convert(mode).resize((side, side))
+
+
+def ten_bits(mode: str, side: int) -> bytes:
+    """Return a HEIC of random colours of 10 bits, which libheif decodes to 16 and 8 bits."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    blocks = np.random.default_rng(0).integers(0, 65_536, (16, 16, len(mode)), dtype=np.uint16)
+    pixels = blocks.repeat(side // 16, axis=0).repeat(side // 16, axis=1)
+    file = io.BytesIO()
+    pillow_heif.encode(f"{mode};16", (side, side), pixels.tobytes(), file, chroma=444)
+    return file.getvalue()
+
+
+def assert_decodes_within_its_estimate(decoder: IsolatedDecoder, content: bytes) -> None:
+    with open_picture(content) as picture:
         expected = to_array(picture, SPEC)
 
     estimate = decoder.decode(content, SPEC, "x", DecodingLimits(bytes=0))
@@ -161,43 +181,165 @@ def test_an_avif_is_decoded_within_its_estimate(decoder: IsolatedDecoder, mode: 
     np.testing.assert_array_equal(decoded, expected)
 
 
-def test_an_avif_with_more_pixels_than_its_header_says_is_too_costly(pool: IsolatedDecoders) -> None:
-    content = bytearray(avif(PIL.Image.new("RGB", (6000, 6000))))
+@avif_or_heic
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("side", [16, 64, 1600])
+def test_an_avif_or_heic_is_decoded_within_its_estimate(
+    decoder: IsolatedDecoder, encoder: Encoder, mode: str, side: int
+) -> None:
+    assert_decodes_within_its_estimate(decoder, encoder(random_picture(mode, side)))
+
+
+@pytest.mark.parametrize("side", [16, 1600])
+def test_heic_files_of_10_bits_and_of_tiles_are_decoded_within_their_estimate(
+    decoder: IsolatedDecoder, side: int
+) -> None:
+    contents = [ten_bits("RGB", side), ten_bits("RGBA", side), heic(random_picture("I;16", side))]
+    for content in [*contents, heic(random_picture("RGB", side), tile_size=512, chroma=444)]:
+        assert_decodes_within_its_estimate(decoder, content)
+
+
+def with_sides_of_16(content: bytes) -> bytes:
+    """Return an AVIF or HEIC whose header says that it has 16 x 16 pixels."""
     sides = content.index(b"ispe") + 8
-    content[sides : sides + 8] = 2 * (16).to_bytes(4, "big")
+    return content[:sides] + 2 * (16).to_bytes(4, "big") + content[sides + 8 :]
+
+
+def test_an_avif_with_more_pixels_than_its_header_says_is_too_costly(pool: IsolatedDecoders) -> None:
+    content = with_sides_of_16(avif(PIL.Image.new("RGB", (6000, 6000))))
 
     with pytest.raises(ImageTooCostlyError):
-        pool.to_array(bytes(content), SPEC, "x", replace(LIMITS, bytes=8 * 2**20))
+        pool.to_array(content, SPEC, "x", replace(LIMITS, bytes=8 * 2**20))
 
 
+def test_a_heic_with_more_pixels_than_its_header_says_is_refused(pool: IsolatedDecoders) -> None:
+    content = with_sides_of_16(heic(PIL.Image.new("RGB", (600, 600))))
+
+    with pytest.raises(ImageError, match="maximum image size"):
+        pool.to_array(content, SPEC, "x")
+
+
+@avif_or_heic
+def test_an_avif_or_heic_that_takes_more_memory_than_estimated_is_too_costly(
+    decoder: IsolatedDecoder, encoder: Encoder
+) -> None:
+    class Underestimated(DecodingLimits):
+        def address_space(self, file_bytes: int) -> int:  # noqa: ARG002
+            return 4 * 2**20
+
+    content = encoder(PIL.Image.new("RGB", (1600, 1600)))
+
+    with pytest.raises(ImageTooCostlyError):
+        decoder.decode(content, SPEC, "x", Underestimated())
+
+
+@avif_or_heic
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_truncated_avif_is_refused(pool: IsolatedDecoders, part: float) -> None:
-    content = avif(PIL.Image.fromarray(random_pixels(64, 64, 3)))
+def test_a_truncated_avif_or_heic_is_refused(pool: IsolatedDecoders, encoder: Encoder, part: float) -> None:
+    content = encoder(PIL.Image.fromarray(random_pixels(64, 64, 3)))
 
-    with pytest.raises(ImageError, match="damaged or unsupported AVIF"):
+    with pytest.raises(ImageError, match=r"damaged or unsupported (AVIF|HEIF)"):
         pool.to_array(content[: int(part * len(content))], SPEC)
 
 
-def test_a_damaged_avif_is_refused(pool: IsolatedDecoders) -> None:
-    content = bytearray(avif(PIL.Image.fromarray(random_pixels(64, 64, 3))))
+@avif_or_heic
+def test_a_damaged_avif_or_heic_is_refused(pool: IsolatedDecoders, encoder: Encoder) -> None:
+    content = bytearray(encoder(PIL.Image.fromarray(random_pixels(64, 64, 3))))
     pixels = content.index(b"mdat") + 4
     content[pixels:] = bytes(len(content) - pixels)
 
-    with pytest.raises(ImageError, match="damaged or unsupported AVIF"):
+    with pytest.raises(ImageError, match=r"damaged or unsupported (AVIF|HEIF)"):
         pool.to_array(bytes(content), SPEC)
 
 
-def test_an_avif_with_more_pixels_than_the_limit_is_refused(pool: IsolatedDecoders) -> None:
+@avif_or_heic
+def test_an_avif_or_heic_with_more_pixels_than_the_limit_is_refused(pool: IsolatedDecoders, encoder: Encoder) -> None:
     with pytest.raises(ImageTooLargeError):
-        pool.to_array(avif(PIL.Image.new("L", (64, 64))), SPEC, limits=replace(LIMITS, pixels=4095))
+        pool.to_array(encoder(PIL.Image.new("L", (64, 64))), SPEC, limits=replace(LIMITS, pixels=4095))
 
 
-def test_an_avif_is_not_decoded_in_this_process() -> None:
-    content = avif(PIL.Image.new("L", (64, 64)))
+@avif_or_heic
+def test_an_avif_or_heic_is_decoded_in_no_other_process(
+    pool: IsolatedDecoders, encoder: Encoder, tmp_path: Path
+) -> None:
+    content = encoder(PIL.Image.new("L", (64, 64), 100))
+    path = tmp_path / "photo.jpg"  # the content counts
+    path.write_bytes(content)
 
     assert not is_plain(content)
-    with pytest.raises(ImageError, match="--isolate"):
-        to_array(content, SPEC)
+    with pytest.raises(ImageError, match="process with limits"):
+        to_array(path, SPEC)
+    np.testing.assert_array_equal(pool.to_array_where_needed(path, SPEC), pool.to_array(path, SPEC))
+
+
+def test_other_files_need_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(SMALL)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    writer = threading.Thread(target=pipe.write_bytes, args=[SMALL])
+    with IsolatedDecoders() as decoders:
+        before = processes()
+        writer.start()
+        for source in (path, pipe):
+            np.testing.assert_array_equal(decoders.to_array_where_needed(source, SPEC), to_array(SMALL, SPEC))
+        with pytest.raises(ImageError, match=r"missing.png: expected"):
+            decoders.to_array_where_needed(tmp_path / "missing.png", SPEC)
+        assert processes() <= before
+    writer.join()
+
+
+def test_a_heic_gives_the_upright_colours_of_its_picture(pool: IsolatedDecoders) -> None:
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48], pixels[:32, 48:], pixels[32:, :48] = (250, 10, 20), (10, 240, 30), (20, 30, 250)
+    exif = PIL.Image.Exif()
+    for orientation in range(1, 9):
+        exif[ORIENTATION] = orientation
+        expected = to_array(encode(PIL.Image.fromarray(pixels), "PNG", exif=exif), SPEC)
+        content = heic(PIL.Image.fromarray(pixels), exif=exif.tobytes(), quality=95, chroma=444)
+        decoded = pool.to_array(content, SPEC)
+        assert np.abs(decoded.astype(int) - expected).mean() < 3, orientation
+
+
+def test_grey_of_10_bits_becomes_8_bits_rounded(pool: IsolatedDecoders) -> None:
+    levels = np.arange(1024, dtype=np.uint16).reshape(32, 32) << 6
+    content = heic(PIL.Image.fromarray(levels), quality=-1)
+
+    decoded = pool.to_array(content, grey(32, 32))[..., 0]
+
+    np.testing.assert_array_equal(decoded, np.rint(np.arange(1024).reshape(32, 32) * 255 / 1023))
+
+
+def test_transparent_pixels_of_a_heic_are_white(pool: IsolatedDecoders) -> None:
+    picture = PIL.Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+
+    assert pool.to_array(heic(picture), SPEC).min() >= 250
+
+
+@avif_or_heic
+def test_a_file_of_the_brand_of_all_codecs_is_decoded_by_its_other_brand(
+    pool: IsolatedDecoders, encoder: Encoder
+) -> None:
+    content = encoder(PIL.Image.fromarray(random_pixels(64, 64, 3)))
+    assert content[8:12] in content[16:32]
+
+    np.testing.assert_array_equal(
+        pool.to_array(content[:8] + b"mif1" + content[12:], SPEC), pool.to_array(content, SPEC)
+    )
+
+
+def test_decoding_a_heic_leaves_the_other_plugins_of_pillow_alone() -> None:
+    heic(PIL.Image.new("L", (8, 8)))
+    script = """
+import sys
+import pdeinfer, pdeinfer.images.convert, pdeinfer.images.isolation
+assert "pillow_heif" not in sys.modules
+from pdeinfer.images.decoding_process import _prepare_heif
+_prepare_heif()
+import PIL.Image
+PIL.Image.init()
+assert "HEIF" not in PIL.Image.OPEN
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_files_that_only_seem_costly_are_decoded(decoder: IsolatedDecoder) -> None:

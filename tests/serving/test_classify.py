@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from pdeinfer import Predictor, Preset
-from pdeinfer.images.formats import HAS_AVIF
+from pdeinfer.images.isolation import IsolatedDecoders
 from serving.app import create_app
 from serving.engine.decoder import CheapImages
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.images.image_makers import avif, heic
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 
 Png = Callable[[np.ndarray], bytes]
@@ -77,14 +77,16 @@ def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarra
     assert body["results"][0]["label"] in RGB_PRESET.labels
 
 
-@pytest.mark.skipif(not HAS_AVIF, reason="this Pillow has no AVIF")
-def test_an_avif_is_classified(client: TestClient, pixels: np.ndarray) -> None:
-    file = BytesIO()
-    PIL.Image.fromarray(pixels[0, ..., 0]).save(file, "AVIF", quality=100)
-    with Predictor(client.app.state.models.get("tiny-grey").predictor._package) as predictor:  # type: ignore[attr-defined]
-        expected = predictor.predict(PIL.Image.open(file), top_k=1)
+@pytest.mark.parametrize("encoder", [avif, heic])
+def test_an_avif_or_heic_is_classified(client: TestClient, pixels: np.ndarray, encoder: Callable[..., bytes]) -> None:
+    content = encoder(PIL.Image.fromarray(pixels[0, ..., 0]), quality=100)
+    with (
+        Predictor(client.app.state.models.get("tiny-grey").predictor._package) as predictor,  # type: ignore[attr-defined]
+        IsolatedDecoders() as decoders,
+    ):
+        expected = predictor.predict(decoders.to_array(content, predictor.info().input), top_k=1)
 
-    (result,) = post_files(client, ("a.avif", file.getvalue())).json()["results"]
+    (result,) = post_files(client, ("photo", content)).json()["results"]
 
     assert (result["label"], result["score"]) == (expected.label, pytest.approx(expected.score, abs=1e-6))
 
