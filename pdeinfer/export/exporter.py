@@ -11,7 +11,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import compare_variant, open_model
 from pdeinfer.datasets import load_training_images, load_validation_split
 from pdeinfer.errors import ParityError
-from pdeinfer.export.model_readme import README_FILE, model_readme
+from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, prove
@@ -82,7 +82,7 @@ def export_package(
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
         write_reference(original.classifier, folder)
         card = _card(original, folder, reports, variants, calibration)
-        (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
+        write_descriptions(card, folder)
         write_card(folder, card)
     return every_report
 

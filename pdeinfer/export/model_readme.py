@@ -1,9 +1,11 @@
-"""Writes the README of a model package from its card."""
+"""Writes the files of a model package that repeat its card: the README and those of Hugging Face."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pdeinfer.export.hugging_face import readme_header, write_configs
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import MODEL_FILES
 from pdeinfer.spec.networks import ResidualNetwork
@@ -36,8 +38,22 @@ _UNCALIBRATED = "Its probabilities are\n  softmax outputs and are not calibrated
 _CALIBRATED = "Its probabilities are\n  calibrated for images like those of the training."
 
 
+def write_descriptions(card: ModelCard, folder: Path) -> None:
+    """Write `README.md`, `config.json` and `preprocessor_config.json`.
+
+    Raises:
+        MissingDependencyError: PyYAML is not installed.
+    """
+    (folder / README_FILE).write_text(model_readme(card), encoding="utf-8")
+    write_configs(card.preset, folder)
+
+
 def model_readme(card: ModelCard) -> str:
-    """Return the README of a model package as Markdown: use, figures, data, training, limits, licence."""
+    """Return the README of a model package as Markdown: a YAML header, use, figures, data, training, limits, licence.
+
+    Raises:
+        MissingDependencyError: PyYAML is not installed.
+    """
     preset, spec, record = card.preset, card.preset.input, card.training_record
     size = f"{spec.height}x{spec.width}"
     colour = "grey" if spec.channels == 1 else "colour"
@@ -63,10 +79,10 @@ def model_readme(card: ModelCard) -> str:
     }
     kind = "A residual network" if isinstance(preset.network, ResidualNetwork) else "A network of one channel"
     pde = " Its PDE layers solve a diffusion-advection equation inside the network." if _has_pde(card) else ""
-    head = (
-        f"# {preset.name}\n\n{kind} that classifies {colour} images of {size} pixels: {', '.join(preset.labels)}.{pde}"
-    )
-    return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items() if text)]) + "\n"
+    title = f"{readme_header(card, 'apache-2.0' if is_ours else 'unknown')}\n# {preset.name}"
+    summary = f"{kind} that classifies {colour} images of {size} pixels: {', '.join(preset.labels)}.{pde}"
+    parts = [title, summary, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _has_pde(card: ModelCard) -> bool:

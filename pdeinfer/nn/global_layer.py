@@ -30,6 +30,9 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", CVPR 2022, section 3.
     """
 
+    # The periodic shift. Export replaces it in a layer where a runtime lacks the operator.
+    roll: pde.Roll = staticmethod(keras.ops.roll)
+
     def __init__(
         self,
         num_steps: int = 1,
@@ -66,7 +69,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             return diffusivity_x, diffusivity_y
         diffusivity: Any = self.spec.diffusivity
         if isinstance(diffusivity, PeronaMalik):
-            diffusivity = pde.perona_malik_diffusivity(h, contrast=diffusivity.contrast, roll=keras.ops.roll)
+            diffusivity = pde.perona_malik_diffusivity(h, contrast=diffusivity.contrast, roll=self.roll)
         return None if diffusivity is None else (diffusivity, diffusivity)
 
     def compute_start(self, h: Any, training: bool = False) -> Any:
@@ -79,7 +82,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         """Return `[H[0], ..., H[num_steps]]`, each of h's shape (N, H, W, C), as `call` computes them."""
         start, source, factors = self._problem(h)
         num_steps = self.spec.num_steps
-        return [start, *pde.levels(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)]
+        return [start, *pde.levels(start, start, source, factors, num_steps=num_steps, roll=self.roll)]
 
     def call(self, h: Any, training: bool = False) -> Any:
         num_steps = self.spec.num_steps
@@ -89,7 +92,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             result = step_gradient.solve(start, source, *fields, num_steps=num_steps, dt=self.spec.dt)
         else:
             start, source, factors = self._problem(h, training)
-            result, _ = pde.solve(start, start, source, factors, num_steps=num_steps, roll=keras.ops.roll)
+            result, _ = pde.solve(start, start, source, factors, num_steps=num_steps, roll=self.roll)
         return keras.ops.relu(self.norm(result, training=training))
 
     def _problem(self, h: Any, training: bool = False) -> tuple[Any, Any, pde.Coefficients]:
@@ -98,7 +101,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             self.compute_velocity(h, training),
             self.compute_diffusivity(h, training),
             dt=self.spec.dt,
-            roll=keras.ops.roll,
+            roll=self.roll,
         )
         return self.compute_start(h, training), self._source(h), factors
 
