@@ -67,6 +67,12 @@ _EXPORT_EXAMPLES = """examples:
   pdeinfer export runs/digits-pde --inline --output build/digits-pde-for-openvino
   pdeinfer export runs/mnist-pde --calibrate data --output build/mnist-pde
   pdeinfer export runs/photos-global --fit-temperature --output build/photos-global
+  pdeinfer export runs/mnist-pde --format litert --calibrate data --output build/mnist-pde
+  pdeinfer export cifar10-global --format triton --output build/triton
+
+--format says what the package gets beside model.onnx: saved_model (also named all) adds saved_model/, litert adds
+model.tflite and needs pip install 'pdeinfer[litert]'. triton writes no package: it adds a model to the Triton model
+repository in --output, from a training or, without TensorFlow, from a package.
 """
 
 
@@ -131,17 +137,20 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES)
-    export.add_argument("source", type=Path, metavar="SOURCE", help="a training's folder, or a .keras file")
-    export.add_argument("--format", choices=("onnx", "saved_model", "all"), default="onnx", help="(%(default)s)")
+    export.add_argument("source", type=Path, metavar="SOURCE",
+                        help="a training's folder, or a .keras file; for Triton also a package")  # fmt: skip
+    export.add_argument("--format", choices=("onnx", "saved_model", "all", "litert", "triton"), default="onnx",
+                        help="(%(default)s)")  # fmt: skip
     export.add_argument("--inline", action="store_true",
                         help="write model.onnx without functions, for OpenVINO and older tools")  # fmt: skip
     export.add_argument("--calibrate", type=Path, metavar="DIR",
                         help="add model.int8.onnx, with 8-bit convolutions for CPUs, calibrated on the training "
-                        "images in this folder")  # fmt: skip
+                        "images in this folder; with --format litert also model.int8.tflite, if accurate")  # fmt: skip
     export.add_argument("--fit-temperature", action="store_true",
                         help="calibrate the probabilities: a temperature fitted on the validation images")  # fmt: skip
-    export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the package to write")
-    export.add_argument("--force", action="store_true", help="replace an existing package")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                        help="the package to write, or Triton's model repository")  # fmt: skip
+    export.add_argument("--force", action="store_true", help="replace an existing package, or a model of that name")
 
     commands.add_parser("serve", help="classify images over HTTP")
     commands.add_parser("train", help="train a network")

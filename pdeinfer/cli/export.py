@@ -1,15 +1,18 @@
-"""`pdeinfer export`: turn a trained network into a model package."""
+"""`pdeinfer export`: turn a trained network into a model package, or into a model for Triton."""
 
 import argparse
 import shlex
 
-from pdeinfer.export import TEST_IMAGES, export_package
+from pdeinfer.errors import ExportError
+from pdeinfer.export import TEST_IMAGES, export_package, export_to_triton
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
 
 
 def run(options: argparse.Namespace) -> int:
     """Export, print the reports, and print the command that uses the package."""
+    if options.format == "triton":
+        return _run_for_triton(options)
     reports = export_package(
         options.source,
         options.output,
@@ -30,4 +33,18 @@ def run(options: argparse.Namespace) -> int:
             "{measured_on}".format(**calibration)
         )
     print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.spell_folder(options.output))}")
+    return 0
+
+
+def _run_for_triton(options: argparse.Namespace) -> int:
+    if options.calibrate is not None:
+        raise ExportError(
+            "--calibrate adds a file to a package, and a model for Triton has one file only: leave it out"
+        )
+    folder, reports = export_to_triton(
+        options.source, options.output, temperature=options.fit_temperature, force=options.force
+    )
+    print("\n".join(map(str, reports)))
+    print(f"{folder}: written")
+    print(f"Next: tritonserver --model-repository={shlex.quote(str(folder.parent.resolve()))}")
     return 0

@@ -3,5 +3,13 @@
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.proof import TEST_IMAGES, verify_package
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
+from pdeinfer.export.triton import export_to_triton
 
-__all__ = ["TEST_IMAGES", "broken_fields_rules", "broken_rules", "export_package", "verify_package"]
+__all__ = [
+    "TEST_IMAGES",
+    "broken_fields_rules",
+    "broken_rules",
+    "export_package",
+    "export_to_triton",
+    "verify_package",
+]

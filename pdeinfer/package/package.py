@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -186,23 +186,28 @@ class ModelPackage:
             raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")
 
 
+def new_package(output: str | Path, *, force: bool = False) -> AbstractContextManager[Path]:
+    """Write a model package as `new_folder` does; the block ends with `write_card`."""
+    return new_folder(output, CARD_FILE, force=force)
+
+
 @contextmanager
-def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(output: str | Path, marker: str, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.
 
-    The block writes the files and ends with `write_card`. If it raises, the temporary folder is removed and an existing
-    package at `output` stays as it was.
+    If the block raises, the temporary folder is removed and an existing folder at `output` stays as it was.
 
     Args:
-        output: the package's folder.
-        force: replace an existing package.
+        output: the folder.
+        marker: a file that the block writes, and that a folder must hold to be replaced.
+        force: replace an existing folder.
 
     Raises:
-        ModelPackageError: `output` exists and `force` is false; or it is neither a model package nor an empty folder,
+        ModelPackageError: `output` exists and `force` is false; or it neither has the marker nor is an empty folder,
             which even `force` does not replace; or it cannot be written.
     """
     output = Path(output).resolve()
-    _check_free(output, force)
+    _check_free(output, marker, force)
     token = secrets.token_hex(4)
     folder = output.with_name(f".{output.name}.{token}.new")
     try:
@@ -212,9 +217,9 @@ def new_package(output: str | Path, *, force: bool = False) -> Iterator[Path]:
         raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
     try:
         yield folder
-        if not (folder / CARD_FILE).is_file():
-            raise ModelPackageError(f"a model package needs a {CARD_FILE}, but none was written for {output}")
-        _check_free(output, force)
+        if not (folder / marker).is_file():
+            raise ModelPackageError(f"expected a {marker} for {output}, but none was written")
+        _check_free(output, marker, force)
         try:
             _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
         except OSError as error:
@@ -254,14 +259,14 @@ def write_card(folder: Path, card: ModelCard) -> ModelCard:
     return card
 
 
-def _check_free(output: Path, force: bool) -> None:
-    """Raise ModelPackageError unless a new package may be written to `output`."""
+def _check_free(output: Path, marker: str, force: bool) -> None:
+    """Raise ModelPackageError unless a new folder may be written to `output`."""
     if not output.exists():
         return
     if not force:
         raise ModelPackageError(f"{output} exists already; --force replaces it")
-    if not output.is_dir() or (not (output / CARD_FILE).is_file() and any(output.iterdir())):
-        raise ModelPackageError(f"{output} exists and is not a model package (it has no {CARD_FILE}): remove it first")
+    if not output.is_dir() or (not (output / marker).is_file() and any(output.iterdir())):
+        raise ModelPackageError(f"{output} exists and is not a folder with a {marker}: remove it first")
 
 
 def _move(folder: Path, output: Path, aside: Path) -> None:

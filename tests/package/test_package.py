@@ -209,7 +209,7 @@ class TestNewPackage:
         (tmp_path / "photos" / "cat.png").write_bytes(b"cat")
         (tmp_path / "file").write_bytes(b"text")
         for name in ("photos", "file"):
-            with pytest.raises(ModelPackageError, match=f"{name} .*not a model package"):
+            with pytest.raises(ModelPackageError, match=f"{name} .*{CARD_FILE}"):
                 new_package(tmp_path / name, force=True).__enter__()
         assert (tmp_path / "photos" / "cat.png").read_bytes() == b"cat"
         assert (tmp_path / "file").read_bytes() == b"text"

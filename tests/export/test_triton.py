@@ -1,0 +1,158 @@
+"""A model for Triton: its configuration parses as Triton's own, and its file answers as the package does."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from pdeinfer import PRESETS, Predictor
+from pdeinfer.cli.main import main
+from pdeinfer.export import export_to_triton
+from pdeinfer.package import zoo
+from pdeinfer.runtime.session import create_session
+from tests.documents import ROOT
+
+TYPES = {onnx.TensorProto.UINT8: triton.TYPE_UINT8, onnx.TensorProto.FLOAT: triton.TYPE_FP32}
+
+
+def read_config(folder: Path) -> Any:
+    return text_format.Parse((folder / "config.pbtxt").read_text(), triton.ModelConfig())
+
+
+def signature(values: Any) -> list[tuple[str, int, list[int]]]:
+    """The name, Triton's type, and the shape without the batch of ONNX inputs or outputs."""
+    found = []
+    for value in values:
+        tensor = value.type.tensor_type
+        assert tensor.shape.dim[0].dim_param == "batch"
+        found.append((value.name, TYPES[tensor.elem_type], [size.dim_value for size in tensor.shape.dim[1:]]))
+    return found
+
+
+def check(folder: Path, labels: tuple[str, ...]) -> Any:
+    """Compare the configuration of a model with its graph; return the graph."""
+    config, model = read_config(folder), onnx.load(folder / "1" / "model.onnx")
+    assert (config.name, config.backend) == (folder.name, "onnxruntime")
+    assert config.max_batch_size > 1
+    assert config.HasField("dynamic_batching")
+    assert [(group.count, group.kind) for group in config.instance_group] == [(1, triton.ModelInstanceGroup.KIND_AUTO)]
+    for described, graph in ((config.input, model.graph.input), (config.output, model.graph.output)):
+        assert [(each.name, each.data_type, list(each.dims)) for each in described] == signature(graph)
+    assert [each.label_filename for each in config.output if each.name == "probabilities"] == ["labels.txt"]
+    assert (folder / "labels.txt").read_text().splitlines() == list(labels)
+    return model
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_bundled_model_is_converted_with_its_answers(name: str, tmp_path: Path) -> None:
+    folder, reports = export_to_triton(Path(name), tmp_path)
+
+    preset = zoo.load(name).card.preset
+    model = check(folder, preset.labels)
+    assert [report.passed for report in reports] == [True]
+    assert not model.functions
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert sorted(path.name for path in folder.rglob("*")) == ["1", "config.pbtxt", "labels.txt", "model.onnx"]
+    shape = (5, preset.input.height, preset.input.width, preset.input.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    session = create_session((folder / "1" / "model.onnx").read_bytes(), "cpu")
+    with Predictor(name) as predictor:
+        expected = predictor.predict_proba(images)
+    np.testing.assert_allclose(session.run("probabilities", {"image": images}), expected, atol=1e-5)
+
+
+def test_a_trained_network_is_exported_with_its_features(
+    saved_network: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = PRESETS["digits-pde"]
+    assert main(["export", str(saved_network(preset)), "--format", "triton", "-o", str(tmp_path / "models")]) == 0
+
+    model = check(tmp_path / "models" / "digits-pde", preset.labels)
+    assert [value.name for value in model.graph.output] == ["probabilities", "features"]
+    output = capsys.readouterr().out
+    assert "against Keras on TensorFlow" in output
+    assert "digits-pde/1/model.onnx on ONNX Runtime" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_package_is_converted_without_tensorflow(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # what Python does for modules that are not installed
+from pdeinfer.cli.main import main
+sys.exit(main(["export", *sys.argv[1:]]))
+"""
+    package = zoo.load("mnist-pde").path
+    command = [sys.executable, "-c", script, str(package), "--format", "triton", "--output", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+
+    assert read_config(tmp_path / "mnist-pde").name == "mnist-pde"
+
+
+def test_an_existing_model_is_replaced_only_with_force_and_others_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    arguments = ["export", "digits-pde", "--format", "triton", "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    config = tmp_path / "digits-pde" / "config.pbtxt"
+    config.write_text("mine")
+
+    assert main(arguments) == 2
+    assert "--force" in capsys.readouterr().err
+    assert config.read_text() == "mine"
+    assert main([*arguments, "--force"]) == 0
+    assert read_config(config.parent).name == "digits-pde"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits-pde", "other"]
+
+
+def test_a_folder_that_is_no_model_of_triton_is_not_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "digits-pde" / "precious"
+    precious.mkdir(parents=True)
+
+    assert main(["export", "digits-pde", "--format", "triton", "-o", str(tmp_path), "--force"]) == 2
+    assert precious.is_dir()
+
+
+def test_a_model_that_differs_from_its_package_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pdeinfer.export import triton as module
+
+    inline = module.without_functions
+
+    def damage(model: Any) -> Any:
+        inlined = inline(model)
+        (last,) = (node for node in inlined.graph.node if node.op_type == "Softmax")
+        inlined.graph.node.append(onnx.helper.make_node("Softmax", [last.output[0]], ["again"], axis=1))
+        last.output[0], inlined.graph.node[-1].output[0] = "again", last.output[0]
+        inlined.graph.node[-1].input[0] = "again"
+        return inlined
+
+    monkeypatch.setattr(module, "without_functions", damage)
+    assert main(["export", "digits-pde", "--format", "triton", "-o", str(tmp_path)]) == 1
+    assert "NOT EQUAL" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_package_is_refused(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(zoo.load("digits-pde").path, package)
+    (package / "model.onnx").write_bytes(b"damaged")
+
+    assert main(["export", str(package), "--format", "triton", "-o", str(tmp_path / "models")]) == 2
+    assert not any((tmp_path / "models").glob("*"))
+
+
+@pytest.mark.parametrize("option", [["--fit-temperature"], ["--calibrate", "photos"]])
+def test_options_that_change_a_package_are_refused(option: list[str], tmp_path: Path) -> None:
+    assert main(["export", "digits-pde", "--format", "triton", "-o", str(tmp_path), *option]) == 2
+    assert list(tmp_path.iterdir()) == []
