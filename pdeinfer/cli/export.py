@@ -18,6 +18,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         inline=options.inline,
         saved_model=options.format in ("saved_model", "all"),
+        litert=options.format == "litert",
         calibrate=options.calibrate,
         temperature=options.fit_temperature,
         force=options.force,

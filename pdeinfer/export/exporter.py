@@ -1,16 +1,18 @@
 """Turns a trained network into a model package, and proves the package equal to the network."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pdeinfer.checks.parity import in_batches, synthetic_images
+from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import compare_variant, open_model
-from pdeinfer.datasets import load_training_images, load_validation_split
+from pdeinfer.datasets import Split, load_training_images, load_validation_split
 from pdeinfer.errors import ParityError
+from pdeinfer.export.litert import convert, open_litert, require_litert
 from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, load_original
@@ -24,15 +26,32 @@ from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.export.temperature import scale_probabilities
 from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, MODEL_FILES, Precision, new_package, write_card
+from pdeinfer.package.package import (
+    FIELDS_FILE,
+    KERAS_FILE,
+    LITERT_FILE,
+    LITERT_INT8,
+    LITERT_INT8_FILE,
+    MODEL_FILES,
+    ONNX_FILE,
+    Precision,
+    new_package,
+    write_card,
+)
+
+logger = logging.getLogger(__name__)
+
+# An int8 file for LiteRT may lose this share of the test images; decision 9 has the same limit for bundled files.
+MAX_ACCURACY_LOSS = 0.003
 
 
-def export_package(
+def export_package(  # noqa: PLR0913  # one keyword for each part that a package may have
     source: str | Path,
     output: str | Path,
     *,
     inline: bool = False,
     saved_model: bool = False,
+    litert: bool = False,
     calibrate: Path | None = None,
     temperature: bool = False,
     force: bool = False,
@@ -48,8 +67,10 @@ def export_package(
         inline: write ONNX files without functions, for tools that cannot read functions; the operators of the PDE
             layers are then part of the graph.
         saved_model: add a TensorFlow SavedModel.
+        litert: add `model.tflite`, for LiteRT.
         calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
-            `pdeinfer.datasets.load_training_images`).
+            `pdeinfer.datasets.load_training_images`). With `litert`, also add `model.int8.tflite`, unless it classifies
+            the test images less accurately than `MAX_ACCURACY_LOSS` allows, or there are none: a warning is logged.
         temperature: divide the logits by the temperature that fits the validation images of the training best (see
             `pdeinfer.export.temperature`). Every file has it, `model.keras` too, and the proof holds for that network.
         force: replace the package at `output`.
@@ -60,9 +81,11 @@ def export_package(
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
             images are not where they were, or all classified correctly.
         ParityError: an exported file differs from the network; the message is the report. Nothing is left behind.
-        MissingDependencyError: TensorFlow or tf2onnx is not installed.
+        MissingDependencyError: TensorFlow, tf2onnx or, with `litert`, LiteRT is not installed.
         BackendError: Keras runs on another backend than TensorFlow.
     """
+    if litert:
+        require_litert(f"exporting {LITERT_FILE}")
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
         calibration = None
@@ -72,26 +95,43 @@ def export_package(
         images = synthetic_images(*original.classifier.input_shape[1:])
         if original.test is not None:
             images[TEST_IMAGES] = original.test.images
-        precisions = _write_models(original, folder, calibrate, inline=inline)
+        calibration_images = None
+        if calibrate is not None:
+            calibration_images = load_training_images(original.record, original.classifier.preset, calibrate)
+        precisions = _write_models(original.classifier, folder, calibration_images, inline=inline)
         if saved_model:
             write_saved_model(original.classifier, trace(original.classifier), folder / SAVED_MODEL)
+        if litert:
+            (folder / LITERT_FILE).write_bytes(convert(original.classifier))
         reports = prove(original.classifier, folder, images, saved_model=saved_model)
-        variants = {precision: compare_variant(folder, precision, images) for precision in precisions}
-        every_report = [*reports, *variants.values()]
+        variants: dict[str, _Variant] = {
+            precision: _Variant(
+                compare_variant(folder, precision, images), _accuracy(open_model(folder, precision)[1], original.test)
+            )
+            for precision in precisions
+        }
+        if litert and calibration_images is not None:
+            variants |= _add_litert_int8(original, folder, calibration_images, images)
+        every_report = [*reports, *(variant.report for variant in variants.values())]
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
         write_reference(original.classifier, folder)
-        card = _card(original, folder, reports, variants, calibration)
+        card = _card(original, reports, variants, calibration)
         write_descriptions(card, folder)
         write_card(folder, card)
     return every_report
 
 
-def _write_models(original: Original, folder: Path, calibrate: Path | None, *, inline: bool) -> list[Precision]:
+class _Variant(NamedTuple):
+    """A file of reduced precision: how far it is from `model.onnx`, and its accuracy on the test images if known."""
+
+    report: Report
+    accuracy: float | None
+
+
+def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, inline: bool) -> list[Precision]:
     """Write `model.keras` and the ONNX files; return the precisions other than float32."""
-    classifier = original.classifier
     preset = classifier.preset
-    calibration = None if calibrate is None else load_training_images(original.record, preset, calibrate)
     classifier.save(folder / KERAS_FILE)
 
     def write_onnx(name: str, model: Any, rules: Any) -> None:
@@ -107,17 +147,43 @@ def _write_models(original: Original, folder: Path, calibrate: Path | None, *, i
     return ["int8"]
 
 
+def _add_litert_int8(
+    original: Original, folder: Path, calibration: Array, images: Mapping[str, Array]
+) -> dict[str, _Variant]:
+    """Write `model.int8.tflite` if it is accurate; return its measurements under `LITERT_INT8`, or nothing."""
+    content = convert(original.classifier, calibration)
+    reference = open_model(folder, "float32")
+    candidate = open_litert(LITERT_INT8_FILE, content)
+    accuracy, expected = (_accuracy(classify, original.test) for _, classify in (candidate, reference))
+    if accuracy is None or expected is None:
+        logger.warning("%s was left out: there are no test images to measure it on", LITERT_INT8_FILE)
+        return {}
+    if accuracy < expected - MAX_ACCURACY_LOSS:
+        logger.warning(
+            "%s was left out: it classifies %.2f %% of the test images correctly, %s %.2f %%",
+            *(LITERT_INT8_FILE, 100 * accuracy, ONNX_FILE, 100 * expected),
+        )
+        return {}
+    (folder / LITERT_INT8_FILE).write_bytes(content)
+    report = compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
+    return {LITERT_INT8: _Variant(report, accuracy)}
+
+
 def _card(
     original: Original,
-    folder: Path,
     reports: Sequence[Report],
-    variants: dict[Precision, Report],
+    variants: Mapping[str, _Variant],
     calibration: dict[str, Any] | None,
 ) -> ModelCard:
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
 
-    classifier, record = original.classifier, original.record
+    classifier, record, test = original.classifier, original.record, original.test
     training, metrics = ({}, {}) if record is None else record.to_card()
+
+    def measured(variant: _Variant) -> dict[str, Any]:
+        tested = {} if test is None else {"test_accuracy": variant.accuracy, "test_images": len(test)}
+        return {"parity": variant.report.to_dict(), **tested}
+
     return ModelCard(
         preset=classifier.preset,
         parameters=count_parameters(classifier),
@@ -126,20 +192,13 @@ def _card(
         training=training,
         metrics=metrics if calibration is None else {**metrics, "calibration": calibration},
         parity={report.candidate: report.to_dict() for report in reports},
-        variants={
-            precision: {"parity": report.to_dict(), **_accuracy(original, folder, precision)}
-            for precision, report in variants.items()
-        },
+        variants={name: measured(variant) for name, variant in variants.items()},
     )
 
 
-def _accuracy(original: Original, folder: Path, precision: Precision) -> dict[str, Any]:
-    """Return the card's entries on how well a file classifies the test images; empty if these are not available."""
-    if original.test is None:
-        return {}
-    _, classify = open_model(folder, precision)
-    predicted = in_batches(classify, original.test.images, 64).argmax(axis=1)
-    return {
-        "test_accuracy": float(np.mean(predicted == original.test.labels)),
-        "test_images": len(original.test),
-    }
+def _accuracy(classify: Classify, test: Split | None) -> float | None:
+    """Return the share of the test images that are classified correctly; None if these are not available."""
+    if test is None:
+        return None
+    predicted = in_batches(classify, test.images, 64).argmax(axis=1)
+    return float(np.mean(predicted == test.labels))

@@ -7,7 +7,7 @@ import numpy as np
 
 from pdeinfer.export.hugging_face import readme_header, write_configs
 from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import MODEL_FILES
+from pdeinfer.package.package import LITERT_INT8, LITERT_INT8_FILE, MODEL_FILES
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.training_record import DatasetName, TrainingRecord
 
@@ -109,10 +109,12 @@ def _figures(card: ModelCard) -> dict[str, str]:
             figures[f"{name}, against {report['reference']}"] = (
                 f"equal within {gap:.1e} (relative), {sum(counts.values()):,} images"
             )
-    for precision, file in MODEL_FILES.items():
-        if precision not in card.variants:
+    names = {LITERT_INT8: LITERT_INT8_FILE}
+    names |= {precision: f"{file} (precision {precision})" for precision, file in MODEL_FILES.items()}
+    for key, name in names.items():
+        if key not in card.variants:
             continue
-        variant, name = card.variants[precision], f"{file} (precision {precision})"
+        variant = card.variants[key]
         if "test_accuracy" in variant:
             accuracy = f"{100 * variant['test_accuracy']:.2f} % of {variant['test_images']:,} images"
             figures[f"{name}: test accuracy"] = accuracy

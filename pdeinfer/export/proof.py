@@ -15,6 +15,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate, compare_variant
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
+from pdeinfer.export.litert import open_litert
 from pdeinfer.export.reference import keras_probabilities, original_name
 from pdeinfer.export.saved_model import read_saved_model
 from pdeinfer.package.package import (
@@ -22,6 +23,7 @@ from pdeinfer.package.package import (
     FIELDS_FILE,
     INPUT_NAME,
     KERAS_FILE,
+    LITERT_FILE,
     MODEL_FILES,
     ONNX_FILE,
     ModelPackage,
@@ -48,6 +50,7 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
 
     Raises:
         ParityError, ModelPackageError: `fields.onnx` lacks fields, or has others.
+        MissingDependencyError: there is a `model.tflite`, and LiteRT is not installed.
     """
     answers: dict[bytes, Array] = {}  # every candidate is compared on the same images
 
@@ -60,6 +63,8 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     candidates = _onnx_candidates(folder)
     if saved_model:
         candidates.append((SAVED_MODEL, read_saved_model(folder / SAVED_MODEL)))
+    if (folder / LITERT_FILE).is_file():
+        candidates.append(open_litert(LITERT_FILE, (folder / LITERT_FILE).read_bytes()))
     name = original_name()
     reports = [compare((name, original), candidate, images) for candidate in candidates]
     some_images = np.concatenate([batch[:16] for batch in images.values()])
@@ -92,7 +97,7 @@ def verify_package(package: ModelPackage) -> list[Report]:
     """Prove the ONNX files and the card of an existing package again, against its `model.keras`.
 
     Reduced-precision files are compared with `model.onnx`. A SavedModel is not loaded: unlike the other files, it is a
-    program.
+    program. LiteRT files are left to `verification`, which compares them with the reference.
 
     Raises:
         ModelPackageError: the package has no `model.keras`, or its card contradicts it.

@@ -40,7 +40,6 @@ def to_int8(model: Any, images: Array) -> Any:
         from onnxruntime.quantization.quant_utils import add_pre_process_metadata
     except ImportError as error:
         raise MissingDependencyError(error.name or "onnxruntime", "cpu", "quantizing") from error
-    chosen = np.random.default_rng(0).permutation(len(images))[:CALIBRATION_IMAGES]
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     # Without this mark, quantize_static recommends its own preprocessing, which would inline the PDE layers' function
@@ -53,7 +52,7 @@ def to_int8(model: Any, images: Array) -> Any:
         quantize_static(
             source,
             target,
-            _reader(images[np.sort(chosen)]),
+            _reader(calibration_sample(images)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Relu"],
             activation_type=QuantType.QUInt8,
@@ -65,6 +64,12 @@ def to_int8(model: Any, images: Array) -> Any:
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in model.metadata_props})
     return quantized
+
+
+def calibration_sample(images: Array) -> Array:
+    """Return a random sample of `CALIBRATION_IMAGES` images, always the same of the same images."""
+    chosen = np.random.default_rng(0).permutation(len(images))[:CALIBRATION_IMAGES]
+    return images[np.sort(chosen)]
 
 
 def _reader(images: Array) -> Any:

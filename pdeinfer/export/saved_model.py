@@ -17,10 +17,18 @@ def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:
     """
     import tensorflow as tf
 
-    module = tf.Module()
-    module.variables_of_the_network = [variable.value for variable in classifier.variables]
+    module = as_module(classifier)
     module.classify = classify
     tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
+
+
+def as_module(classifier: Any) -> Any:
+    """Return a `tf.Module` that holds the variables of a network, where TensorFlow's converters look for them."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.variables_of_the_network = [variable.value for variable in classifier.variables]
+    return module
 
 
 def read_saved_model(folder: Path) -> Classify:

@@ -1,18 +1,27 @@
-"""Checks a model package: checksums, a prediction, its reference, graph rules, and parity with its Keras original."""
+"""Checks a model package: checksums, predictions, its reference, graph rules, and parity with its Keras original."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from pdeinfer.checks.reference import compare_with_reference
+from pdeinfer.checks.parity import TOLERANCE, compare
+from pdeinfer.checks.reference import compare_with_reference, read_reference
 from pdeinfer.checks.report import Report
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
+from pdeinfer.export.litert import open_litert
 from pdeinfer.export.proof import verify_package
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
-from pdeinfer.package.package import FIELDS_FILE, MODEL_FILES, REFERENCE_FILE, ModelPackage
+from pdeinfer.package.package import (
+    FIELDS_FILE,
+    LITERT_FILE,
+    LITERT_INT8_FILE,
+    MODEL_FILES,
+    REFERENCE_FILE,
+    ModelPackage,
+)
 from pdeinfer.predictor import Predictor
 
 
@@ -36,7 +45,7 @@ def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
     """Check a package and yield the outcome of each check; stop after the first failure, and load nothing more.
 
     A check is skipped if what it needs is missing: `reference.npz` for the reference, onnx for the graph rules, Keras
-    on TensorFlow for parity.
+    on TensorFlow for parity, LiteRT for LiteRT files. The last is made only if the package has such files.
 
     Args:
         device: on which the network predicts and is compared with the reference. Parity is checked on the CPU.
@@ -44,13 +53,16 @@ def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
     Raises:
         DeviceError: the device cannot be used.
     """
-    for name, check in (
+    checks: list[tuple[str, Callable[[ModelPackage], str]]] = [
         ("checksums", _check_files),
         ("prediction", partial(_check_prediction, device=device)),
         (REFERENCE, partial(_check_reference, device=device)),
         ("graph rules", _check_graph_rules),
         ("parity", _check_parity),
-    ):
+    ]
+    if LITERT_FILE in package.card.files:
+        checks.append(("litert", _check_litert))
+    for name, check in checks:
         try:
             yield Check(name, "ok", check(package))
         except (_NoReferenceError, MissingDependencyError, BackendError) as error:
@@ -80,8 +92,12 @@ def _check_prediction(package: ModelPackage, device: str) -> str:
 def _check_reference(package: ModelPackage, device: str) -> str:
     report = compare_with_reference(package, device)
     if report is None:
-        raise _NoReferenceError(f"the package has no {REFERENCE_FILE}: export the model again to add it")
+        raise _no_reference()
     return _passed([report])
+
+
+def _no_reference() -> _NoReferenceError:
+    return _NoReferenceError(f"the package has no {REFERENCE_FILE}: export the model again to add it")
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
@@ -106,6 +122,27 @@ def _check_graph_rules(package: ModelPackage) -> str:
                 raise ModelPackageError(f"{name}: {'; '.join(broken)}")
             sizes.append(f"{len(model.graph.node)} nodes in {name}")
     return ", ".join(sizes)
+
+
+def _check_litert(package: ModelPackage) -> str:
+    """Compare LiteRT files with the reference."""
+    files = {LITERT_FILE: TOLERANCE, LITERT_INT8_FILE: None}
+    candidates = {name: open_litert(name, package.read_file(name)) for name in files if name in package.card.files}
+    if REFERENCE_FILE not in package.card.files:
+        raise _no_reference()
+    reference = read_reference(package)
+    return _passed(
+        [
+            compare(
+                (reference.original, lambda _: reference.probabilities),
+                candidate,
+                {"reference": reference.images},
+                batch_sizes=(1, 7, len(reference.images)),
+                tolerance=files[name],
+            )
+            for name, candidate in candidates.items()
+        ]
+    )
 
 
 def _check_parity(package: ModelPackage) -> str:

@@ -8,8 +8,11 @@ digits-pde/
     model.int8.onnx  the network with 8-bit convolutions, on request
     fields.onnx      the network, cut at its PDE layers, for `pdeinfer inspect`; missing if there are none
     reference.npz    images and the original's answers, to compare with; packages made by earlier versions have none
+    config.json, preprocessor_config.json   the labels and the input as Hugging Face's tools read them; may be missing
     model.keras      the trained original, for verification, fine-tuning and exporting again
     saved_model/     the network as a TensorFlow SavedModel, on request
+    model.tflite     the network for LiteRT, on request
+    model.int8.tflite  the same in 8-bit integers, on request, if it is accurate
 """
 
 import errno
@@ -41,6 +44,9 @@ FIELDS_FILE = "fields.onnx"
 DIGEST_FILE = f"{CARD_FILE}.sha256"
 KERAS_FILE = "model.keras"
 REFERENCE_FILE = "reference.npz"
+LITERT_FILE = "model.tflite"
+LITERT_INT8_FILE = "model.int8.tflite"
+LITERT_INT8 = "litert-int8"  # its key in a card's variants
 
 # Older packages may also have model.half.onnx, which is listed and checked but no longer used.
 Precision: TypeAlias = Literal["float32", "int8"]

@@ -436,6 +436,7 @@ class TestExport:
             (["--inline"], {"inline": True}),
             (["--format", "saved_model"], {"saved_model": True}),
             (["--format", "all", "--force"], {"saved_model": True, "force": True}),
+            (["--format", "litert"], {"litert": True}),
             (["--calibrate", "photos"], {"calibrate": Path("photos")}),
         ],
     )
@@ -450,7 +451,8 @@ class TestExport:
 
         monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
-        expected = {"inline": False, "saved_model": False, "calibrate": None, "temperature": False, "force": False}
+        switches = dict.fromkeys(("inline", "saved_model", "litert", "temperature", "force"), False)
+        expected = {**switches, "calibrate": None}
         assert calls == [((Path("runs/x"), Path("build/x")), expected | given)]
         assert capsys.readouterr().out.startswith("the report against Keras\n")
 
