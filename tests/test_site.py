@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import pdeinfer
 from pdeinfer.cli.arguments import make_parser
@@ -80,20 +79,3 @@ def test_the_package_page_has_every_key_of_a_card() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## card.json")[2].partition("## ")[0], re.MULTILINE) == list(
         card
     )
-
-
-def test_the_kubernetes_manifest_fits_the_server() -> None:
-    (manifest,) = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / "kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)
-    deployment, service = yaml.safe_load_all(manifest)
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    flags = dict(argument.removeprefix("--").split("=") for argument in container["args"] if argument.startswith("--"))
-    settings = Settings(**{name.replace("-", "_"): value for name, value in flags.items()})
-
-    assert pod["terminationGracePeriodSeconds"] > settings.drain_seconds + settings.shutdown_timeout
-    assert container["ports"][0]["containerPort"] == 8000
-    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
-    assert {container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")} == {
-        "/readyz",
-        "/healthz",
-    }

@@ -3,8 +3,9 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+import pytest
 
 from tests.servers import ROOT, running_server
 
@@ -27,19 +28,22 @@ def test_the_container_turns_telemetry_off() -> None:
 
 
 def test_the_health_check_passes_while_the_server_runs_and_fails_afterwards(
-    package_folder: Path, tmp_path: Path
+    package_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (command,) = re.findall(r"^HEALTHCHECK [^\[]*(\[.+\])$", RUNTIME, re.MULTILINE)
     program, *arguments = json.loads(command)
-    assert program == "python"
+    assert program == "bash"
 
     def check(port: int) -> int:
-        probe = [sys.executable, *(argument.replace("8000", str(port)) for argument in arguments)]
+        probe = [program, *(argument.replace("8000", str(port)) for argument in arguments)]
         return subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode
 
     with running_server(tmp_path / "log", str(package_folder)) as server:
         assert check(server.port) == 0
     assert check(server.port) != 0
+    monkeypatch.setenv("PDEINFER_API_KEYS", "secret")
+    with running_server(tmp_path / "locked-log", str(package_folder), "--probes-need-key") as server:
+        assert check(server.port) == 0
 
 
 def test_dockerignore_lets_in_exactly_what_the_build_stage_copies() -> None:
