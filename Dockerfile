@@ -38,7 +38,7 @@ USER 10001:10001
 EXPOSE 8000
 LABEL org.opencontainers.image.title="pdeinfer" \
       org.opencontainers.image.description="HTTP server of compact image classifiers with PDE layers" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 # It starts no Python: bash asks over /dev/tcp. 401 means that the server is up and its probes need a key
 # (--probes-need-key).

@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest check docs serve bench bench-all bench-serving fuzz reliability gpu-check venv
+.PHONY: help demo test test-all test-lowest check dist docs serve bench bench-all bench-serving fuzz reliability gpu-check venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ check: $(INSTALLED) ## lint, check formatting and types, build the documentation
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 	@$(MAKE) --no-print-directory docs
+
+dist: $(INSTALLED) ## build the sdist and the wheels in dist/ and check them
+	@$(BIN)/python -m scripts.dist
 
 docs: $(INSTALLED) ## build the documentation in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -23,7 +23,7 @@ ROOT_DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 _GENERATED = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
 _LINK_TO_CODE = re.compile(
-    r"\[[^\]]*\]\((?:\.\./)+((?:benchmarks|examples|pdeinfer|results|scripts|serving|tests|training)[\w./-]*)\)"
+    r"\[[^\]]*\]\((?:\.\./)+((?:benchmarks|deploy|examples|pdeinfer|results|scripts|serving|tests|training)[\w./-]*)\)"
 )
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 

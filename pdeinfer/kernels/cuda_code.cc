@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "inputs.h"
+#include "old_glibc.h"
 
 namespace pdeinfer {
 namespace {
@@ -64,7 +65,8 @@ bool make_cache_folder(char* folder, size_t size) {
   *last_slash = '/';
   mkdir(folder, 0700);
   struct stat status;
-  return !lstat(folder, &status) && S_ISDIR(status.st_mode) && status.st_uid == geteuid();
+  if (stat_at(AT_FDCWD, folder, &status, AT_SYMLINK_NOFOLLOW)) return false;
+  return S_ISDIR(status.st_mode) && status.st_uid == geteuid();
 }
 
 bool write_all(int file, const void* data, size_t size) {
@@ -144,7 +146,7 @@ class CacheFile {
   bool read(int file, Buffer* code) const {
     struct stat status;
     Header header;
-    if (fstat(file, &status) || !S_ISREG(status.st_mode)) return false;
+    if (stat_at(file, "", &status, AT_EMPTY_PATH) || !S_ISREG(status.st_mode)) return false;
     if (status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH))) return false;
     if (!read_all(file, &header, sizeof header) || header.size > kMostBytes) return false;
     if (static_cast<uint64_t>(status.st_size) != sizeof header + header.size || !header.size) return false;

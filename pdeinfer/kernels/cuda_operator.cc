@@ -5,6 +5,7 @@
 #include "cuda_code.h"
 #include "cuda_driver.h"
 #include "cuda_layer.h"
+#include "old_glibc.h"
 #include "operator.h"
 
 // The tests' build names the CPU's.
