@@ -1,0 +1,163 @@
+// The page: loads the network, takes pictures, shows the answers.
+
+import { toPixels } from "./pixels.js";
+
+const MODEL = "model"; // a model package: the page reads its card.json and model.onnx
+const RUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
+const SHOWN = 5;
+
+const $ = (id) => document.getElementById(id);
+let network = null; // { card, classify }
+
+function say(text, isError = false) {
+  $("message").textContent = text;
+  $("message").classList.toggle("error", isError);
+}
+
+async function load(name) {
+  const answer = await fetch(`${MODEL}/${name}`);
+  if (!answer.ok) throw new Error(`${MODEL}/${name} is missing: copy a model package to the folder "${MODEL}"`);
+  return answer;
+}
+
+async function open() {
+  const runtime = await import(RUNTIME).catch(() => {
+    throw new Error("onnxruntime-web is missing: run npm install");
+  });
+  const card = await (await load("card.json")).json();
+  const content = new Uint8Array(await (await load("model.onnx")).arrayBuffer());
+  runtime.env.logLevel = "error";
+  runtime.env.wasm.numThreads = 1; // threads need a server that isolates the page; these networks are small
+  const session = await runtime.InferenceSession.create(content);
+  const { height, width, channels } = card.input;
+  const classify = async (pixels) => {
+    const image = new runtime.Tensor("uint8", pixels, [1, height, width, channels]);
+    const { probabilities } = await session.run({ image }, ["probabilities"]);
+    return probabilities.data;
+  };
+  await classify(new Uint8Array(height * width * channels)); // the first run is slow
+  return { card, classify };
+}
+
+let latest = 0;
+
+/** Classify a picture, and show what the network saw and its answer, unless another one came meanwhile. */
+async function answer(source, width, height) {
+  const { card, classify } = network;
+  const turn = ++latest;
+  const pixels = toPixels(source, width, height, card.input);
+  const start = performance.now();
+  const probabilities = await classify(pixels);
+  const milliseconds = performance.now() - start;
+  if (turn !== latest) return;
+  show(pixels, card.input);
+  $("bars").replaceChildren(...best(probabilities).map((index) => bar(card.labels[index], probabilities[index])));
+  $("size").textContent = `${card.input.width} × ${card.input.height}, ${milliseconds.toFixed(1)} ms`;
+  $("answer").hidden = false;
+  say("");
+}
+
+function best(probabilities) {
+  return [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
+}
+
+function bar(label, probability) {
+  const [row, name, track, fill, score] = ["li", "span", "span", "span", "data"].map((tag) => document.createElement(tag));
+  name.className = "label";
+  name.textContent = label;
+  track.className = "bar";
+  fill.style.width = `${100 * probability}%`;
+  track.append(fill);
+  score.value = probability;
+  score.textContent = `${(100 * probability).toFixed(1)} %`;
+  row.append(name, score, track);
+  return row;
+}
+
+function show(pixels, { height, width, channels }) {
+  const canvas = $("seen");
+  const context = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [width, height];
+  const image = context.createImageData(width, height);
+  for (let index = 0; index < width * height; index++) {
+    for (let channel = 0; channel < 3; channel++) {
+      image.data[4 * index + channel] = pixels[index * channels + (channels === 1 ? 0 : channel)];
+    }
+    image.data[4 * index + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+async function take(file) {
+  if (network === null || file === undefined) return;
+  stopCamera();
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+  } catch {
+    say(`${file.name} is not a picture that this browser can read.`, true);
+    return;
+  }
+  $("hint").hidden = true;
+  const preview = $("preview");
+  URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  preview.classList.toggle("small", bitmap.width < 200);
+  preview.hidden = false;
+  await answer(bitmap, bitmap.width, bitmap.height);
+  bitmap.close();
+}
+
+let stream = null;
+
+async function startCamera() {
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch {
+    say("There is no camera, or the page may not use it. It needs HTTPS or localhost.", true);
+    return;
+  }
+  const video = $("video");
+  video.srcObject = stream;
+  await video.play();
+  $("hint").hidden = $("preview").hidden = true;
+  video.hidden = false;
+  $("camera").setAttribute("aria-pressed", "true");
+  const live = stream;
+  while (stream === live) {
+    await answer(video, video.videoWidth, video.videoHeight);
+    await new Promise((done) => video.requestVideoFrameCallback(done));
+  }
+}
+
+function stopCamera() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  $("video").hidden = true;
+  $("hint").hidden = !$("preview").hidden;
+  $("camera").setAttribute("aria-pressed", "false");
+}
+
+$("file").addEventListener("change", () => take($("file").files[0]));
+$("camera").addEventListener("click", () => (stream === null ? startCamera() : stopCamera()));
+document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+for (const name of ["dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragover");
+    if (name === "drop") take(event.dataTransfer.files[0]);
+  });
+}
+
+try {
+  network = await open();
+  const { name, labels, metrics, files } = network.card;
+  const accuracy = metrics.test_accuracy === undefined ? "" : `, ${(100 * metrics.test_accuracy).toFixed(1)} % right on its test images`;
+  const size = (files["model.onnx"].bytes / 1024).toFixed(0);
+  $("model").textContent = `${name}: ${size} KiB${accuracy}. It knows ${labels.join(", ")}.`;
+  say("Choose a picture, and the answer appears here.");
+  $("camera").disabled = !navigator.mediaDevices;
+  await take($("file").files[0]); // chosen while the network was loading
+} catch (error) {
+  say(error.message, true);
+}
