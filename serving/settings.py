@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     models: CliPositionalArg[Names] = Field(
         default=(),
         description="bundled models, package folders, folders name/ of versions name/1, name/2, or folders of all "
-        "these; the first is the default model; none: all bundled",
+        "these; NAME=PATH serves a package or its versions under another name; the first is the default model; none: "
+        "all bundled",
     )
     config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")

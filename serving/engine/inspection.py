@@ -68,12 +68,13 @@ class ModelInspector:
     A model without the file, or with a damaged one, is served all the same.
 
     Args:
+        name: what clients call the model.
         package: the model.
         predictor: computes the answer of the unchanged network.
     """
 
-    def __init__(self, package: ModelPackage, predictor: Predictor) -> None:
-        self._name = package.card.preset.name
+    def __init__(self, name: str, package: ModelPackage, predictor: Predictor) -> None:
+        self._name = name
         self._predictor = predictor
         self._original = pde_spec(package.card.preset)
         self._inspector: Inspector | None = None

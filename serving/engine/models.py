@@ -13,7 +13,7 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
 from serving.engine.isolation import Isolation
 from serving.engine.served_model import ServedModel
-from serving.engine.sources import find_packages
+from serving.engine.sources import find_packages, split_name
 from serving.engine.threads import Threads, run_abandonable
 from serving.errors import ModelLoadError, ModelNotServedError, VersionNotServedError
 from serving.settings import Settings
@@ -100,7 +100,7 @@ class Models:
         if expected is not None:
             found = {name: _take_expected(name, found.get(name, {}), digests) for name, digests in expected.items()}
         for name, packages in found.items():
-            self._models[name] = await self._within_deadline(self._load, packages)
+            self._models[name] = await self._within_deadline(self._load, name, packages)
             self._set_served(name, True)
 
     def start_decoding(self) -> None:
@@ -225,7 +225,8 @@ class Models:
         found: dict[str, dict[str, ModelPackage]] = {}
         damaged: dict[Path, ModelPackageError] = {}
         for source in self._settings.models or zoo.names():
-            for version, location in find_packages(source):
+            given_name, place = split_name(source)
+            for version, location in find_packages(place):
                 try:
                     package = zoo.load(location)
                 except ModelPackageError as error:
@@ -233,7 +234,7 @@ class Models:
                         raise
                     damaged[Path(location)] = error
                     continue
-                name = package.card.preset.name
+                name = given_name or package.card.preset.name
                 versions = found.setdefault(name, {})
                 if version in versions:
                     raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
@@ -250,11 +251,11 @@ class Models:
         found = self._find([name])
         if name not in found:
             raise ModelNotServedError(f"there is no package of a model {name!r} to load")
-        return PreparedChange(name, self._load(found[name]), tuple(found))
+        return PreparedChange(name, self._load(name, found[name]), tuple(found))
 
-    def _load(self, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
+    def _load(self, name: str, packages: dict[str, ModelPackage]) -> dict[str, ServedModel]:
         return {
-            version: ServedModel(packages[version], version, self._settings, self.threads, self._isolation)
+            version: ServedModel(packages[version], name, version, self._settings, self.threads, self._isolation)
             for version in sorted(packages, key=int)
         }
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class ServedModel:
 
     Args:
         package: what to load.
+        name: what clients call it.
         version: a number, as text.
         settings: the precision, the device and the limits.
         threads: decode and classify its images.
@@ -52,9 +53,15 @@ class ServedModel:
     """
 
     def __init__(
-        self, package: ModelPackage, version: str, settings: Settings, threads: Threads, isolation: Isolation
+        self,
+        package: ModelPackage,
+        name: str,
+        version: str,
+        settings: Settings,
+        threads: Threads,
+        isolation: Isolation,
     ) -> None:
-        self.name = package.card.preset.name
+        self.name = name
         self.version = version
         self.card = package.card
         self.digest = package.digest
@@ -78,7 +85,7 @@ class ServedModel:
         self.outputs = {OUTPUT_NAME: len(self.labels)} | ({} if features is None else {FEATURES_NAME: features})
         self.metrics = ModelMetrics(self.name, version)
         self._inspecting = threads.share()
-        self._inspector = ModelInspector(package, self.predictor)
+        self._inspector = ModelInspector(name, package, self.predictor)
         self._max_batch_size = min(self.info.batch_size, max_queue)
         self._max_queue = max_queue
         self._admitted = 0
@@ -115,31 +122,40 @@ class ServedModel:
         return f"{info.device}, {info.provider}, {info.pde_layers} PDE layers{graphs}"
 
     async def infer(
-        self, pixels: NDArray[np.uint8], outputs: Sequence[str], deadline: float
+        self, images: NDArray[np.uint8] | Sequence[bytes], outputs: Sequence[str], deadline: float
     ) -> dict[str, NDArray[np.float32]]:
-        """Return outputs of the network, float32 (N, ...), by name, for images in its shape.
+        """Return outputs of the network, float32 (N, ...), by name.
 
         If cancelled, images that are still waiting are not computed.
 
         Args:
-            pixels: uint8 (N, H, W, C), N at least 1; must not change afterwards.
+            images: uint8 (N, H, W, C) in the network's shape, which must not change afterwards; or the files of N
+                images. N is at least 1.
             outputs: keys of the attribute `outputs`.
             deadline: when to give up, on the event loop's clock.
 
         Raises:
             OverloadedError: the queue is full.
             DeadlineError: the images were not classified in time.
+            ImageError: one of them cannot be decoded.
             InferenceError: the network failed on one of them.
         """
+        with self._admit(len(images)):
+            return await until(deadline, self._infer(images, outputs))
+
+    async def _infer(
+        self, images: NDArray[np.uint8] | Sequence[bytes], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        if isinstance(images, np.ndarray):
+            pixels = list(images)
+        else:
+            with span("decode"):
+                decoded = await self._decoder.run([(f"image {number}", file) for number, file in enumerate(images, 1)])
+            pixels = [_succeeded(image) for image in decoded]
         found = {}
-        with self._admit(len(pixels)):
-            for name in outputs:
-                network = self._embedding if name == FEATURES_NAME else self._network
-                results = await until(deadline, network.run(list(pixels)))
-                rows = [result for result in results if not isinstance(result, InferenceError)]
-                if len(rows) < len(results):
-                    raise InferenceError
-                found[name] = np.stack(rows)
+        for name in outputs:
+            network = self._embedding if name == FEATURES_NAME else self._network
+            found[name] = np.stack([_succeeded(row) for row in await network.run(pixels)])
         return found
 
     async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:
@@ -272,6 +288,13 @@ class ServedModel:
     def _leave(self, images: int, _: object = None) -> None:
         self._admitted -= images
         self.metrics.admitted_images.dec(images)
+
+
+def _succeeded(result: NDArray[Any] | Exception) -> NDArray[Any]:
+    """Return a result, or raise it if it is an error."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 class _Network:

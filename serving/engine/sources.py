@@ -1,5 +1,7 @@
 """Finds the packages to serve: bundled models, package folders, folders of versions, and folders of these."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,17 @@ from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE
 
 UNVERSIONED = "1"
+
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
+
+
+def split_name(source: str) -> tuple[str | None, str]:
+    """Return the name and the source of NAME=SOURCE; without a NAME, None and the whole text.
+
+    A file or folder whose name has this form is not split.
+    """
+    found = None if os.path.lexists(source) else _NAMED.fullmatch(source)
+    return (found[1], found[2]) if found else (None, source)
 
 
 def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:

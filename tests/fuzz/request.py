@@ -59,10 +59,10 @@ def parse_any(data: bytes) -> None:
         if STATUSES[error.code] not in (400, 413) or len(str(error)) > 1000:
             raise AssertionError(str(error)) from error
         return
-    images = len(request.pixels)
+    images = len(request.images)
     assert 1 <= images <= MAX_IMAGES
-    assert request.pixels.shape == (images, 2, 3, 1)
-    assert request.pixels.dtype == np.uint8
+    assert request.images.shape == (images, 2, 3, 1)
+    assert request.images.dtype == np.uint8
     encode_response(request, "model", "1", LABELS, {"probabilities": np.full((images, 3), 1 / 3, np.float32)})
 
 

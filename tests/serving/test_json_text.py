@@ -107,7 +107,7 @@ def test_long_lists_of_pixels_are_read(data: list[Any], space: bytes) -> None:
     parsed = parse_request(body, None, SPEC, IMAGES)
 
     assert parsed.id == 'a "quoted" name \\'
-    np.testing.assert_array_equal(parsed.pixels, PIXELS)
+    np.testing.assert_array_equal(parsed.images, PIXELS)
 
 
 FLAT = ",".join(map(str, PIXELS.ravel()))

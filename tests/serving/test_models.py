@@ -19,7 +19,7 @@ from pdeinfer import ModelNotFoundError, ModelPackageError, Predictor
 from pdeinfer.package import zoo
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
-from serving.engine.sources import find_packages
+from serving.engine.sources import find_packages, split_name
 from serving.settings import Settings
 
 Png = Callable[[np.ndarray], bytes]
@@ -97,6 +97,66 @@ def test_a_source_without_packages_is_named_in_the_error(repository: Path, name:
 def test_an_unreadable_source_is_named_in_the_error() -> None:
     with pytest.raises(ModelNotFoundError, match=r"aaa/card.json cannot be read: File name too long"):
         found(Path("a" * 300))
+
+
+def test_a_named_source_is_served_under_its_name(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray, png: Png
+) -> None:
+    monkeypatch.chdir(repository.parent)
+    models = ("photos=models/tiny-grey", "other.v2=digits-pde", "models/tiny-rgb")
+    limits = {"photos": {"threshold": 1}}
+    with TestClient(create_app(Settings(models=models, device="cpu", threads=1, per_model=limits))) as client:
+        answer = client.post("/classify", content=png(pixels[0]), headers=PNG).json()
+        listed = served(client)
+        inferred = client.get("/v2/models/photos/versions/2").json()["name"]
+
+    assert listed == [("photos", "10"), ("photos", "2"), ("other.v2", "1"), ("tiny-rgb", "1")]
+    assert (answer["model"], answer["results"][0]["label"]) == ("photos", None)
+    assert inferred == "photos"
+
+
+def test_one_package_is_served_under_two_names(package_folder: Path) -> None:
+    models = (f"a={package_folder}", f"b={package_folder}")
+    with TestClient(create_app(Settings(models=models, device="cpu", threads=1))) as client:
+        assert served(client) == [("a", "1"), ("b", "1")]
+
+
+def test_two_packages_under_one_name_fail_the_start(package_folder: Path, rgb_package_folder: Path) -> None:
+    models = (f"a={package_folder}", f"a={rgb_package_folder}")
+    with (
+        pytest.raises(ModelPackageError, match="'a' and version 1"),
+        TestClient(create_app(Settings(models=models, device="cpu", threads=1))),
+    ):
+        pass
+
+
+def test_a_named_model_is_reloaded_from_its_source(package_folder: Path) -> None:
+    settings = Settings(models=(f"photos={package_folder}",), device="cpu", threads=1, admin_keys="admin")
+    with TestClient(create_app(settings)) as client:
+        assert change(client, "photos", "reload").json() == {"name": "photos", "versions": ["1"]}
+        assert change(client, "tiny-grey", "load").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "place"),
+    [
+        ("photos=build/a=b", "photos", "build/a=b"),
+        ("runs/lr=0.1", None, "runs/lr=0.1"),
+        ("=build", None, "=build"),
+        ("photos=", None, "photos="),
+        ("-x=build", None, "-x=build"),
+        ("a b=build", None, "a b=build"),
+    ],
+)
+def test_only_a_valid_name_before_the_equals_sign_names_a_model(source: str, name: str | None, place: str) -> None:
+    assert split_name(source) == (name, place)
+
+
+def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+
+    assert split_name("lr=0.1") == (None, "lr=0.1")
 
 
 def test_the_highest_version_answers_and_every_version_is_listed(

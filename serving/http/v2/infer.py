@@ -3,13 +3,19 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
+from pdeinfer import ImageError
 from serving.engine.deadline import until
+from serving.engine.served_model import ServedModel
 from serving.errors import DeadlineError, OverloadedError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
+from serving.http.classify import IMAGE_ERRORS
 from serving.http.compression import accepted_encoding, compress
+from serving.http.errors import ApiError, code_of
 from serving.http.openapi import reference, v2_error_answer
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
@@ -17,6 +23,7 @@ from serving.http.v2.request import json_length, parse_request
 from serving.http.v2.response import encode_response
 from serving.http.v2.routes import DEFAULT_ANSWER, NOT_FOUND, TAG
 from serving.http.v2.schemas import REQUEST_BODY, InferenceResponse
+from serving.http.v2.tensors import InferenceRequest
 
 PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 
@@ -28,6 +35,9 @@ Send the pixels of images that have the model's own size, as JSON or as binary d
 
     curl http://127.0.0.1:8000/v2/models/digits-pde/infer -d \\
       '{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0, ..., 255]}]}'
+
+With the datatype BYTES and the shape [N] the binary data are encoded images, each after its length in 4 bytes, little
+endian. They are decoded as by /classify; if one cannot be, the request fails.
 
 The response has the probabilities (N, classes) as FP32 and, if `outputs` asks for them, the `features` that the last
 layer takes. With the output parameter `classification` = k it has the k
@@ -58,7 +68,7 @@ def operation(path: str) -> dict[str, Any]:
             },
             "400": v2_error_answer(
                 "The request is wrong",
-                "the datatype of 'image': expected UINT8, got 'FP32'",
+                "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'",
                 "the data of 'image': expected integers from 0 to 255, got 256",
             ),
             "404": NOT_FOUND,
@@ -66,7 +76,11 @@ def operation(path: str) -> dict[str, Any]:
             "415": v2_error_answer(
                 "Another content encoding", "expected the content encoding gzip or deflate, got 'br'"
             ),
-            "422": v2_error_answer("A query parameter", "unknown query parameter 'version': expected none"),
+            "422": v2_error_answer(
+                "An image cannot be decoded, or a query parameter",
+                *(message for _, message in IMAGE_ERRORS),
+                "unknown query parameter 'version': expected none",
+            ),
             "500": v2_error_answer(
                 "The server or the network failed", "the server failed to answer; its log has the details"
             ),
@@ -87,6 +101,21 @@ def _path_parameter(name: str, description: str, example: str) -> dict[str, Any]
 SCHEMAS = (InferenceResponse,)
 
 
+async def run_inference(
+    served: ServedModel, inference: InferenceRequest, deadline: float
+) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs that a request asks for, float32 (N, ...), by name.
+
+    Raises:
+        ApiError: an image cannot be decoded.
+        OverloadedError, DeadlineError, InferenceError: as `ServedModel.infer` raises them.
+    """
+    try:
+        return await served.infer(inference.images, [output.name for output in inference.outputs], deadline)
+    except ImageError as error:
+        raise ApiError(code_of(error), str(error)) from None  # its traceback would hold the images
+
+
 async def infer(request: Request, hold: Hold) -> Response:
     """Answer a request, as `operation` describes it."""
     parse_query(request)
@@ -103,8 +132,7 @@ async def infer(request: Request, hold: Hold) -> Response:
     )
     inference = await until(deadline, parse(models.threads, parsing, body, json_length(header, len(body))))
     del body  # free, unless the pixels are part of it
-    names = [output.name for output in inference.outputs]
-    results = await served.infer(inference.pixels, names, deadline)
+    results = await run_inference(served, inference, deadline)
     content, headers = encode_response(inference, served.name, served.version, served.labels, results)
     accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
     if accepted and len(content) >= COMPRESSED_FROM:

@@ -8,21 +8,28 @@ Null means absent. Fields and parameters that the protocol leaves open are ignor
 import json
 import math
 import re
-import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.http.errors import ApiError
 from serving.http.json_text import PARSED_WHOLE, PIECE_BYTES, cut
-
-INPUT_DATATYPE = "UINT8"
+from serving.http.v2.tensors import (
+    BYTES,
+    Images,
+    InferenceRequest,
+    RequestedOutput,
+    read_binary,
+    refusal,
+    requested_output,
+    require_input,
+    require_known,
+    shortened,
+)
 
 # Parsed JSON can take twenty times the memory of its text. A request needs names and parameters, and for each value
 # its digits and some white space.
@@ -32,39 +39,6 @@ _JSON_BYTES_PER_VALUE = 16
 _MAX_SPACE = 1024  # between the first brackets of long lists
 _MISSING_COMMA = re.compile(rb"\][^\],]|[^\[,]\[")
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
-
-_shortened = reprlib.Repr()  # quotes only the beginning of large values
-_shortened.maxlevel = 2
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
-    """An output that the response must have.
-
-    Attributes:
-        name: "probabilities" or "features".
-        binary: whether it is binary data.
-        classification: number of classes to return for each image; None: all numbers.
-    """
-
-    name: str
-    binary: bool
-    classification: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
-    """A parsed request.
-
-    Attributes:
-        id: to be returned in the response.
-        pixels: uint8 (N, H, W, C), read-only.
-        outputs: at least one, no two of a name.
-    """
-
-    id: str | None
-    pixels: NDArray[np.uint8]
-    outputs: tuple[RequestedOutput, ...]
 
 
 def parse_request(
@@ -93,35 +67,24 @@ def parse_request(
     request = _parse_json(text)
     request_id = request.get("id")
     if request_id is not None and type(request_id) is not str:
-        _refuse("id", "a string", request_id)
+        raise refusal("id", "a string", request_id)
 
     tensor = _tensors(request.get("inputs"), "inputs", (INPUT_NAME,))[INPUT_NAME]
-    shape = _shape(tensor.get("shape"), spec, max_images)
-    if tensor.get("datatype") != INPUT_DATATYPE:
-        _refuse(f"the datatype of {INPUT_NAME!r}", INPUT_DATATYPE, tensor.get("datatype"))
-    pixels = _pixels(tensor, shape, memoryview(body)[length:], parts)
+    require_input(tensor.get("datatype"), tensor.get("shape"), spec, max_images)
+    images = _images(tensor, memoryview(body)[length:], parts)
 
     binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
     requested: tuple[RequestedOutput, ...] = (RequestedOutput(OUTPUT_NAME, binary),)
     if request.get("outputs") not in (None, []):
         tensors = _tensors(request["outputs"], "outputs", outputs)
         requested = tuple(_requested(name, tensor, binary) for name, tensor in tensors.items())
-    return InferenceRequest(request_id, pixels, requested)
+    return InferenceRequest(request_id, images, requested)
 
 
 def _requested(name: str, tensor: dict[str, Any], binary: bool) -> RequestedOutput:
     parameters = _parameters(tensor, repr(name))
-    classification = parameters.get("classification")
-    if classification is not None:
-        if name != OUTPUT_NAME:
-            _refuse(f"classification of {name!r}", "none", classification)
-        if type(classification) is not int or classification < 1:
-            _refuse("classification", "a positive integer", classification)
-    return RequestedOutput(name, _flag(parameters, "binary_data", default=binary), classification)
-
-
-def _refuse(what: str, expected: str, got: object) -> NoReturn:
-    raise ApiError("invalid_request", f"{what}: expected {expected}, got {_shortened.repr(got)}")
+    binary = _flag(parameters, "binary_data", default=binary)
+    return requested_output(name, binary, parameters.get("classification"))
 
 
 def json_length(header_length: str | None, body_length: int) -> int:
@@ -136,16 +99,18 @@ def json_length(header_length: str | None, body_length: int) -> int:
     if header_length is None:
         return body_length
     if not (header_length.isascii() and header_length.isdecimal() and len(header_length) < 20):
-        _refuse("Inference-Header-Content-Length", "a number of bytes", header_length)
+        raise refusal("Inference-Header-Content-Length", "a number of bytes", header_length)
     if int(header_length) > body_length:
-        _refuse("Inference-Header-Content-Length", f"at most the {body_length} bytes of the body", int(header_length))
+        raise refusal(
+            "Inference-Header-Content-Length", f"at most the {body_length} bytes of the body", int(header_length)
+        )
     return int(header_length)
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
     request = _loads(text)
     if type(request) is not dict:
-        _refuse("the request", "a JSON object", request)
+        raise refusal("the request", "a JSON object", request)
     return request
 
 
@@ -171,16 +136,9 @@ def _tensors(tensors: object, field: str, names: Sequence[str]) -> dict[str, dic
         or any(type(tensor) is not dict for tensor in tensors)
     ):
         count = "one object" if len(names) == 1 else f"1 to {len(names)} objects"
-        _refuse(field, f"a list of {count}, for {known}", tensors)
-    found: dict[str, dict[str, Any]] = {}
-    for tensor in tensors:
-        name = tensor.get("name")
-        if type(name) is not str or name not in names:
-            _refuse(f"the name in {field}", known, name)
-        if name in found:
-            _refuse(f"the names in {field}", "no name twice", name)
-        found[name] = tensor
-    return found
+        raise refusal(field, f"a list of {count}, for {known}", tensors)
+    require_known([tensor.get("name") for tensor in tensors], field, names)
+    return {tensor["name"]: tensor for tensor in tensors}
 
 
 def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:
@@ -188,7 +146,7 @@ def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        _refuse(f"the parameters of {what}", "a JSON object", parameters)
+        raise refusal(f"the parameters of {what}", "a JSON object", parameters)
     return parameters
 
 
@@ -197,42 +155,26 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
     if value is None:
         return default
     if type(value) is not bool:
-        _refuse(name, "true or false", value)
+        raise refusal(name, "true or false", value)
     return value
 
 
-def _shape(shape: object, spec: InputSpec, max_images: int) -> tuple[int, ...]:
-    image = [spec.height, spec.width, spec.channels]
-    if (
-        type(shape) is not list
-        or any(type(size) is not int for size in shape)
-        or shape[1:] != image
-        or not 1 <= shape[0] <= max_images
-    ):
-        expected = f"[N, {', '.join(map(str, image))}] with N from 1 to {max_images}"
-        _refuse(f"the shape of {INPUT_NAME!r}", expected, shape)
-    return tuple(shape)
-
-
-def _pixels(
-    tensor: dict[str, Any], shape: tuple[int, ...], binary: memoryview, parts: dict[str, memoryview]
-) -> NDArray[np.uint8]:
-    size = math.prod(shape)
+def _images(tensor: dict[str, Any], binary: memoryview, parts: dict[str, memoryview]) -> Images:
+    datatype, shape, data = tensor["datatype"], tuple(tensor["shape"]), tensor.get("data")
     declared = _parameters(tensor, repr(INPUT_NAME)).get("binary_data_size")
-    if declared is None:
-        if binary:
-            _refuse("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
-        data = tensor.get("data")
-        long_array = parts.get(data) if isinstance(data, str) else None
-        values = _values(data, shape) if long_array is None else _long_values(long_array, shape)
-        return np.frombuffer(values, np.uint8).reshape(shape)
-    if tensor.get("data") is not None:
-        raise ApiError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
-    if type(declared) is not int or declared != size:
-        _refuse("binary_data_size", f"{size}, of shape {list(shape)} and {INPUT_DATATYPE}", declared)
-    if len(binary) != size:
-        _refuse("the body", f"{size} bytes after the JSON, as binary_data_size says", f"{len(binary)} bytes")
-    return np.frombuffer(binary, np.uint8).reshape(shape)
+    if declared is not None:
+        if data is not None:
+            raise ApiError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
+        if type(declared) is not int or declared != len(binary):
+            raise refusal("binary_data_size", f"{len(binary)}, the bytes after the JSON", declared)
+        return read_binary(binary, datatype, shape)
+    if binary:
+        raise refusal("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
+    if datatype == BYTES:
+        raise ApiError("invalid_request", f"{INPUT_NAME!r}: expected {BYTES} as binary data, with a binary_data_size")
+    long_array = parts.get(data) if isinstance(data, str) else None
+    values = _values(data, shape) if long_array is None else _long_values(long_array, shape)
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def _values(data: object, shape: tuple[int, ...]) -> bytes:
@@ -242,7 +184,7 @@ def _values(data: object, shape: tuple[int, ...]) -> bytes:
     for size in shape if is_nested else (math.prod(shape),):
         for part in values:
             if type(part) is not list or len(part) != size:
-                got = f"{len(part)} values" if type(part) is list else _shortened.repr(part)
+                got = f"{len(part)} values" if type(part) is list else shortened(part)
                 raise ApiError(
                     "invalid_request",
                     f"the data of {INPUT_NAME!r}: expected {math.prod(shape)} values in one list, or lists nested as "
@@ -282,7 +224,7 @@ def _long_values(text: memoryview, shape: tuple[int, ...]) -> bytes:
         if start + len(piece) < len(text):
             piece = piece[: piece.rfind(b",")]
             if not piece:
-                _refuse(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", "white space")
+                raise refusal(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", "white space")
         start += len(piece) + 1
         parts.append(_to_bytes(_loads(b"[%b]" % piece.translate(_BRACKETS_TO_SPACES))))
     return b"".join(parts)
@@ -304,4 +246,4 @@ def _to_bytes(values: list[Any]) -> bytes:
         except ValueError:
             pass
     wrong = next((value for value in values if type(value) is not int or not 0 <= value <= 255), "nothing")
-    _refuse(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", wrong)
+    raise refusal(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", wrong)

@@ -1,15 +1,12 @@
 """Encodes inference responses of the Open Inference Protocol (V2)."""
 
 import json
-import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.http.v2.request import InferenceRequest, RequestedOutput
-
-OUTPUT_DATATYPE = "FP32"
+from serving.http.v2.tensors import BYTES, NUMBERS, InferenceRequest, RequestedOutput, best_classes, join
 
 
 def encode_response(
@@ -54,14 +51,8 @@ def _encode(
 ) -> tuple[dict[str, object], list[float] | list[str], bytes]:
     """Return the description of an output, its values, and the same as binary data."""
     if requested.classification is None:
-        output: dict[str, object] = {"name": requested.name, "datatype": OUTPUT_DATATYPE, "shape": list(rows.shape)}
+        output: dict[str, object] = {"name": requested.name, "datatype": NUMBERS, "shape": list(rows.shape)}
         return output, rows.ravel().tolist(), rows.astype("<f4", copy=False).tobytes()
-    best = np.argsort(-rows, axis=1, kind="stable")[:, : requested.classification]
-    # str() gives the shortest text that reads back as the same float32.
-    values = [
-        f"{scores[index]!s}:{index}:{labels[index]}"
-        for scores, indices in zip(rows, best, strict=True)
-        for index in indices
-    ]
-    binary = b"".join(struct.pack("<I", len(text)) + text for text in (value.encode() for value in values))
-    return {"name": requested.name, "datatype": "BYTES", "shape": list(best.shape)}, values, binary
+    texts, shape = best_classes(rows, labels, requested.classification)
+    output = {"name": requested.name, "datatype": BYTES, "shape": shape}
+    return output, texts, join(text.encode() for text in texts)

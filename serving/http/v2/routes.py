@@ -1,29 +1,32 @@
-"""GET routes of the Open Inference Protocol (V2): the server, its health and its models."""
+"""Routes of the Open Inference Protocol (V2) beside inference: the server, its health and its models."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
+from pydantic import ValidationError
 
 from pdeinfer import __version__
 from pdeinfer.package.package import INPUT_NAME
 from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError
+from serving.http.errors import ApiError, first_problem
 from serving.http.openapi import v2_error_answer
 from serving.http.query import refuse_query
 from serving.http.state import models_of, settings_of
-from serving.http.v2.request import INPUT_DATATYPE
-from serving.http.v2.response import OUTPUT_DATATYPE
 from serving.http.v2.schemas import (
+    IndexedModel,
     ModelConfiguration,
     ModelMetadata,
     ModelReady,
+    RepositoryIndexRequest,
     ServerLive,
     ServerMetadata,
     ServerReady,
     TensorConfig,
     TensorMetadata,
 )
+from serving.http.v2.tensors import NUMBERS, PIXELS
 
 TAG = "Open Inference Protocol (V2)"
 DEFAULT_ANSWER: dict[int | str, dict[str, Any]] = {"default": v2_error_answer("Every other answer")}
@@ -61,6 +64,24 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(version=__version__)
 
 
+@server.post(
+    "/v2/repository/index",
+    summary="The versions of the served models",
+    responses={400: v2_error_answer("The body is not JSON", "the body: Invalid JSON"), **DEFAULT_ANSWER},
+    # As in `serving.http.admin`, this function parses the body.
+    openapi_extra={
+        "requestBody": {"content": {"application/json": {"schema": RepositoryIndexRequest.model_json_schema()}}}
+    },
+)
+async def repository_index(request: Request) -> list[IndexedModel]:
+    if body := await request.body():
+        try:
+            RepositoryIndexRequest.model_validate_json(body)
+        except ValidationError as error:
+            raise ApiError("invalid_json", first_problem(error)) from error
+    return [IndexedModel(name=model.name, version=model.version) for model in models_of(request)]
+
+
 async def _highest_version(request: Request, model: Name) -> ServedModel:
     return models_of(request).get(model)
 
@@ -81,10 +102,9 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
         return ModelMetadata(
             name=served.name,
             versions=models_of(request).versions(served.name),
-            inputs=(TensorMetadata(name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=image),),
+            inputs=(TensorMetadata(name=INPUT_NAME, datatype=PIXELS, shape=image),),
             outputs=tuple(
-                TensorMetadata(name=name, datatype=OUTPUT_DATATYPE, shape=(-1, size))
-                for name, size in served.outputs.items()
+                TensorMetadata(name=name, datatype=NUMBERS, shape=(-1, size)) for name, size in served.outputs.items()
             ),
         )
 
@@ -101,9 +121,9 @@ def _model_routes(prefix: str, find: Callable[..., Awaitable[ServedModel]]) -> A
         return ModelConfiguration(
             name=served.name,
             max_batch_size=settings_of(request).max_images,
-            input=(TensorConfig(name=INPUT_NAME, data_type=f"TYPE_{INPUT_DATATYPE}", dims=image),),
+            input=(TensorConfig(name=INPUT_NAME, data_type=f"TYPE_{PIXELS}", dims=image),),
             output=tuple(
-                TensorConfig(name=name, data_type=f"TYPE_{OUTPUT_DATATYPE}", dims=(size,))
+                TensorConfig(name=name, data_type=f"TYPE_{NUMBERS}", dims=(size,))
                 for name, size in served.outputs.items()
             ),
         )

@@ -38,6 +38,21 @@ class ServerReady(_Schema):
     ready: Literal[True] = True
 
 
+class RepositoryIndexRequest(_Schema):
+    """Which models to list."""
+
+    ready: bool = Field(default=False, description="list only models that are ready, as all served ones are")
+
+
+class IndexedModel(_Schema):
+    """A version of a served model."""
+
+    name: str = Field(examples=["digits-pde"])
+    version: str = Field(examples=["1"])
+    state: Literal["READY"] = "READY"
+    reason: Literal[""] = ""
+
+
 class ModelReady(_Schema):
     """The model takes requests."""
 
@@ -117,13 +132,13 @@ _REQUEST_SCHEMA = {
                 "required": ["name", "datatype", "shape"],
                 "properties": {
                     "name": {"const": "image"},
-                    "datatype": {"const": "UINT8"},
+                    "datatype": {"enum": ["UINT8", "BYTES"]},
                     "shape": {
                         "type": "array",
                         "items": {"type": "integer", "minimum": 1},
-                        "minItems": 4,
+                        "minItems": 1,
                         "maxItems": 4,
-                        "description": "images, height, width, channels: the last three are fixed by the model",
+                        "description": "UINT8: images, height, width, channels; BYTES: images",
                     },
                     "data": {
                         "type": "array",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
 from serving.http.errors import ApiError
-from serving.http.v2.request import InferenceRequest, RequestedOutput, parse_request
+from serving.http.v2.request import parse_request
+from serving.http.v2.tensors import InferenceRequest, RequestedOutput
 from tests.serving.v2.conftest import Request
 
 SPEC = InputSpec(height=3, width=4, channels=1, mean=(0.0,), std=(1.0,))
@@ -39,20 +40,20 @@ def refusal(request: Any, header_length: str | None = None) -> str:
 def test_pixels_are_read_from_json(request_object: Request, data: list[Any]) -> None:
     parsed = parse(request_object(PIXELS, {"data": data}))
 
-    assert parsed.pixels.dtype == np.uint8
-    np.testing.assert_array_equal(parsed.pixels, PIXELS)
+    assert parsed.images.dtype == np.uint8
+    np.testing.assert_array_equal(parsed.images, PIXELS)
     assert parsed.id is None
     assert parsed.outputs == (RequestedOutput("probabilities", binary=False),)
 
 
 def test_pixels_are_read_from_binary_data(binary_request: Binary) -> None:
-    np.testing.assert_array_equal(parse(*binary_request(PIXELS)).pixels, PIXELS)
+    np.testing.assert_array_equal(parse(*binary_request(PIXELS)).images, PIXELS)
 
 
 def test_header_length_of_the_whole_body_means_json_alone(request_object: Request) -> None:
     body = json.dumps(request_object(PIXELS)).encode()
 
-    np.testing.assert_array_equal(parse(body, str(len(body))).pixels, PIXELS)
+    np.testing.assert_array_equal(parse(body, str(len(body))).images, PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +121,8 @@ def test_null_means_absent_and_unknown_fields_are_ignored(request_object: Reques
 
     parsed = parse(request_object(PIXELS, {"parameters": None}, model_name="digits", **fields))
 
-    np.testing.assert_array_equal(parsed.pixels, PIXELS)
-    assert parsed == InferenceRequest(None, parsed.pixels, (RequestedOutput("probabilities", binary=False),))
+    np.testing.assert_array_equal(parsed.images, PIXELS)
+    assert parsed == InferenceRequest(None, parsed.images, (RequestedOutput("probabilities", binary=False),))
 
 
 @pytest.mark.parametrize(
@@ -192,11 +193,11 @@ def test_size_that_is_not_a_sensible_integer_is_rejected(request_object: Request
     assert "the shape of 'image'" in refusal(request_object(PIXELS, {"shape": [size, 3, 4, 1]}))
 
 
-@pytest.mark.parametrize("datatype", ["FP32", "uint8", "INT8", "BYTES", None, 8, ["UINT8"]])
+@pytest.mark.parametrize("datatype", ["FP32", "uint8", "INT8", None, 8, ["UINT8"]])
 def test_other_datatypes_are_rejected(request_object: Request, datatype: Any) -> None:
     message = refusal(request_object(PIXELS, {"datatype": datatype}))
 
-    assert message == f"the datatype of 'image': expected UINT8, got {datatype!r}"
+    assert message == f"the datatype of 'image': expected UINT8 or BYTES, got {datatype!r}"
 
 
 @pytest.mark.parametrize("value", [256, -1, 10**40, 1.0, 1e999, True, False, None, "7", [7], {}])
@@ -256,14 +257,48 @@ def test_wrong_binary_data_size_is_rejected(request_object: Request, size: Any) 
 
     message = refusal(text + PIXELS.tobytes(), str(len(text)))
 
-    assert message == f"binary_data_size: expected 24, of shape [2, 3, 4, 1] and UINT8, got {size!r}"
+    assert message == f"binary_data_size: expected 24, the bytes after the JSON, got {size!r}"
 
 
-def test_more_or_less_binary_data_than_declared_is_rejected(binary_request: Binary) -> None:
-    body, length = binary_request(PIXELS)
+@pytest.mark.parametrize("size", [23, 25])
+def test_more_or_less_binary_data_than_the_shape_says_is_rejected(request_object: Request, size: int) -> None:
+    text = json.dumps(request_object(PIXELS, {"data": ..., "parameters": {"binary_data_size": size}})).encode()
 
-    assert "expected 24 bytes after the JSON, as binary_data_size says, got '25 bytes'" in refusal(body + b"0", length)
-    assert "got '23 bytes'" in refusal(body[:-1], length)
+    message = refusal(text + b"0" * size, str(len(text)))
+
+    assert message == f"the binary data: expected 24 bytes, of shape [2, 3, 4, 1] and UINT8, got '{size} bytes'"
+
+
+def files_request(request_object: Request, content: bytes, **tensor: Any) -> tuple[bytes, str]:
+    fields = {"datatype": "BYTES", "data": ..., "parameters": {"binary_data_size": len(content)}, **tensor}
+    text = json.dumps(request_object(PIXELS, fields)).encode()
+    return text + content, str(len(text))
+
+
+@pytest.mark.parametrize("shape", [[2], [2, 1]])
+def test_encoded_images_are_read_from_binary_data(request_object: Request, shape: list[int]) -> None:
+    content = b"\x03\0\0\0png\x04\0\0\0jpeg"
+
+    assert parse(*files_request(request_object, content, shape=shape)).images == [b"png", b"jpeg"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x03\0\0\0png", b"\x03\0\0\0png\x04\0\0", b"\x03\0\0\0png\x05\0\0\0jpeg", b"\x03\0\0\0png" * 3],
+)
+def test_encoded_images_that_do_not_fill_the_binary_data_are_rejected(request_object: Request, content: bytes) -> None:
+    assert "expected 2 images, each after its length" in refusal(*files_request(request_object, content, shape=[2]))
+
+
+@pytest.mark.parametrize("shape", [[0], [5], [2, 2], [], [2, 3, 4, 1]])
+def test_encoded_images_of_another_shape_are_rejected(request_object: Request, shape: list[int]) -> None:
+    message = refusal(*files_request(request_object, b"\0\0\0\0" * 2, shape=shape))
+
+    assert message == f"the shape of 'image': expected [N] with N from 1 to 4, got {shape}"
+
+
+def test_encoded_images_in_json_are_rejected(request_object: Request) -> None:
+    assert "as binary data" in refusal(request_object(PIXELS, {"datatype": "BYTES", "shape": [1], "data": ["png"]}))
 
 
 def test_binary_data_beside_json_data_or_without_its_size_is_rejected(request_object: Request) -> None:
@@ -345,7 +380,7 @@ def test_any_json_is_parsed_or_rejected(request: dict[str, Any], rest: bytes, ha
     text = json.dumps(request).encode()
     with suppress(ApiError):
         parsed = parse_request(text + rest, str(len(text)) if has_length else None, SPEC, MAX_IMAGES)
-        assert parsed.pixels.shape == (1, 3, 4, 1)
+        assert parsed.images.shape == (1, 3, 4, 1)
 
 
 @settings(max_examples=300, deadline=None)

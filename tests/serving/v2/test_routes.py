@@ -55,6 +55,19 @@ def test_server_describes_itself(client: TestClient, path: str) -> None:
     }
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"ready": true}'])
+def test_repository_index_lists_the_served_versions(client: TestClient, body: bytes) -> None:
+    assert client.post("/v2/repository/index", content=body).json() == [
+        {"name": "tiny-grey", "version": "1", "state": "READY", "reason": ""},
+        {"name": "tiny-rgb", "version": "1", "state": "READY", "reason": ""},
+    ]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": "often"}'])
+def test_repository_index_refuses_another_body(client: TestClient, body: bytes) -> None:
+    assert client.post("/v2/repository/index", content=body).status_code == 400
+
+
 def test_server_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
@@ -188,7 +201,7 @@ def test_large_json_request_gets_the_same_response_as_a_small_one(
         ("GET", "/v2/nowhere", 404, "Not Found"),
         ("GET", "/v2/models", 404, "Not Found"),
         ("GET", "/v2/health/live/", 404, "Not Found"),
-        ("POST", "/v2/repository/index", 404, "Not Found"),
+        ("POST", "/v2/repository/models/tiny-grey/load", 404, "Not Found"),
         ("GET", INFER, 405, "Method Not Allowed"),
         ("POST", "/v2", 405, "Method Not Allowed"),
         ("GET", "/v2/models/digits", 404, "no model 'digits' is served, only: tiny-grey, tiny-rgb"),
@@ -299,7 +312,7 @@ def test_openapi_document_describes_every_route_and_its_errors(client: TestClien
         for version in ("", "/versions/{version}")
         for end in ("", "/ready", "/config", "/infer")
     ]
-    assert set(found) == {"/v2", "/v2/health/live", "/v2/health/ready", *model_paths}
+    assert set(found) == {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", *model_paths}
     for path, operation in found.items():
         assert operation["summary"]
         assert {parameter["name"] for parameter in operation.get("parameters", [])} == {

@@ -161,7 +161,7 @@ def wrong_name() -> InferInput:
             [image_input(np.zeros((1, 8, 8, 1), np.float32), datatype="FP32")],
             {},
             "400",
-            "the datatype of 'image': expected UINT8, got 'FP32'",
+            "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'",
         ),
         (
             [image_input(np.zeros((1, 9, 8, 1), np.uint8))],
@@ -196,6 +196,27 @@ def test_errors_reach_the_client_with_their_status_and_text(
         triton.infer("tiny-grey", tensors, **options)
 
     assert (caught.value.status(), caught.value.message()) == (status, message)
+
+
+def test_encoded_images_are_classified_and_a_broken_one_fails_the_request(
+    triton: InferenceServerClient, tiny_probabilities: Probabilities, png: Callable[[np.ndarray], bytes]
+) -> None:
+    pixels = images("tiny-rgb", 3)
+    files = np.array([png(image) for image in pixels], object)
+
+    found = triton.infer("tiny-rgb", [image_input(files, datatype="BYTES")]).as_numpy("probabilities")
+
+    np.testing.assert_allclose(found, tiny_probabilities(RGB_PRESET, pixels), rtol=0, atol=1e-6)
+    files[1] = b"GIF89a"
+    with pytest.raises(InferenceServerException, match="image 2: ") as caught:
+        triton.infer("tiny-rgb", [image_input(files, datatype="BYTES")])
+    assert caught.value.status() == "422"
+
+
+def test_repository_index_lists_the_served_models(triton: InferenceServerClient) -> None:
+    found = [(model["name"], model["version"], model["state"]) for model in triton.get_model_repository_index()]
+
+    assert found == [("tiny-grey", "1", "READY"), ("tiny-rgb", "1", "READY")]
 
 
 def test_unknown_model_and_unsupported_extension_are_404(triton: InferenceServerClient) -> None:
