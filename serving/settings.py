@@ -111,6 +111,13 @@ class Settings(BaseSettings):
     config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port to answer the Open Inference Protocol over gRPC on, on the same address; 0 takes a free one; "
+        "none: no gRPC; needs pdeinfer[grpc]",
+    )
     workers: int = Field(
         default=1,
         ge=1,

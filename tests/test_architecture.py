@@ -31,7 +31,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"errors", "settings", "telemetry"},
         {"engine"},
         {"http"},
-        {"middleware"},
+        {"middleware", "grpc"},
         {"app"},
         {"__init__"},
         {"process"},

@@ -31,14 +31,21 @@ def run(settings: Settings) -> int:
     for name in ("SIGUSR1", "SIGUSR2"):  # elsewhere they mean "reopen the logs"; by default they would end the process
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    port = settings.port
     try:
-        reserved = reserve(settings.host, settings.port)
+        reserved = reserve(settings.host, port)
+        if settings.grpc_port is not None:
+            port = settings.grpc_port
+            reserved_for_grpc = reserve(settings.host, port)
+            settings = settings.model_copy(update={"grpc_port": reserved_for_grpc.getsockname()[1]})
     except OSError as error:
-        print(f"pdeinfer serve: {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        print(f"pdeinfer serve: {settings.host}:{port}: {error.strerror}", file=sys.stderr)
         return 1
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     async def started() -> None:
+        if settings.grpc_port is not None:
+            logger.info("answering gRPC on %s:%d", host, settings.grpc_port)
         logger.info("running on http://%s:%d", host, reserved.getsockname()[1])
 
     if settings.workers > 1:

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from types import FrameType
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ import PIL.Image
 import uvicorn
 from starlette.concurrency import run_in_threadpool
 
-from pdeinfer import PdeinferError
+from pdeinfer import MissingDependencyError, PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
@@ -150,7 +150,8 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             server = Server(config, models, connections, settings, started, return_freed_memory)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
                 signal.signal(number, server.handle_exit)
-            await server.serve([listening])
+            async with grpc_beside(models, settings, lambda: server.should_exit):
+                await server.serve([listening])
             return 0
 
     try:
@@ -159,6 +160,23 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     except PdeinferError as error:
         print(f"pdeinfer serve: {error}", file=sys.stderr)
         return CANNOT_START
+
+
+def grpc_beside(
+    models: Models, settings: Settings, is_stopping: Callable[[], bool]
+) -> AbstractAsyncContextManager[None]:
+    """Return a context in which gRPC is answered beside HTTP, if the settings say so.
+
+    Raises:
+        MissingDependencyError: gRPC is not installed.
+    """
+    if settings.grpc_port is None:
+        return nullcontext()
+    try:
+        from serving.grpc.server import serve_grpc
+    except ImportError as error:
+        raise MissingDependencyError("gRPC", "grpc", "--grpc-port") from error
+    return serve_grpc(models, settings, is_stopping)
 
 
 def log_models(models: Models, settings: Settings) -> None:

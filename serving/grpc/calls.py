@@ -1,0 +1,130 @@
+"""What every call goes through: its key, its id, its errors, and the records of it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn, cast
+from urllib.parse import unquote
+
+import grpc.aio
+
+from serving.errors import NotReadyError, OverloadedError, ServingError
+from serving.http.errors import STATUSES, ApiError
+from serving.http.keys import NEEDS_KEY, Keys
+from serving.http.pace import Pace
+from serving.http.request_id import request_id_for
+from serving.telemetry import metrics
+from serving.telemetry.logs import request_id
+
+access_logger = logging.getLogger("serving.access")
+logger = logging.getLogger(__name__)
+
+_MAX_DETAILS = 1024  # characters: gRPC sends them in a header
+
+# The status of an error, by its status over HTTP.
+_STATUSES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Calls:
+    """Admits, observes and ends calls.
+
+    Args:
+        keys: the accepted keys, by prefix of the method's path.
+        access_log: whether every call is logged.
+    """
+
+    def __init__(self, keys: Keys, access_log: bool) -> None:
+        self._keys = keys
+        self._access_log = access_log
+        self._pace = Pace()
+        self._endless: set[asyncio.Task[Any]] = set()
+        self._is_ending = False
+
+    def end(self) -> None:
+        """End the calls that would go on until their clients end them, now and from now on."""
+        self._is_ending = True
+        for task in self._endless:
+            task.cancel()
+
+    @asynccontextmanager
+    async def observe(self, method: str, context: Any, *, is_endless: bool = False) -> AsyncIterator[None]:
+        """Refuse a call without a key; give a call that fails its status; count, time and log it.
+
+        Args:
+            method: its path.
+            context: as `grpc.aio` makes it.
+            is_endless: whether the call goes on until its client or `end` ends it.
+        """
+        started = time.perf_counter()
+        client = _host(context.peer())
+        metadata = dict(context.invocation_metadata())
+        current_id = request_id_for(str(metadata.get("x-request-id", "")))
+        request_id.set(current_id)
+        context.set_trailing_metadata((("x-request-id", current_id),))
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        if is_endless:
+            self._endless.add(task)
+        outcome = "CANCELLED"
+        error: ServingError | None = None
+        try:
+            try:
+                if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
+                    raise ApiError("unauthorized", NEEDS_KEY)
+                yield
+                outcome = "OK"
+            except grpc.aio.AbortError:
+                raise
+            except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
+                if not (is_endless and self._is_ending):
+                    raise
+                error = NotReadyError("the server is stopping")
+            except ServingError as caught:
+                error = caught
+                error.__traceback__ = None  # its frames hold the message
+            except Exception:
+                logger.exception("the server failed to answer a call")
+                error = ApiError("internal_error", "the server failed to answer; its log has the details")
+            if error is not None:
+                await self._abort(context, error)
+        finally:
+            self._endless.discard(task)
+            code = context.code()
+            self._record(method, client, code.name if code else outcome, time.perf_counter() - started)
+
+    async def _abort(self, context: Any, error: ServingError) -> NoReturn:
+        metrics.REJECTED.labels(error.code).inc()
+        if isinstance(error, OverloadedError):
+            context.set_trailing_metadata((*context.trailing_metadata(), ("grpc-retry-pushback-ms", "1000")))
+            await asyncio.sleep(self._pace.delay())
+        details = f"{error.code}: {error}"
+        await context.abort(_STATUSES[STATUSES[error.code]], details[:_MAX_DETAILS])
+        raise AssertionError  # `abort` raises
+
+    def _record(self, method: str, client: str, outcome: str, seconds: float) -> None:
+        metrics.REQUESTS.labels(method, outcome).inc()
+        metrics.REQUEST_SECONDS.labels(method).observe(seconds)
+        if self._access_log:
+            fields = {"method": "gRPC", "path": method, "status": outcome, "client": client}
+            access_logger.info("request", extra={"fields": {**fields, "seconds": round(seconds, 6)}})
+
+
+def _key(metadata: Mapping[str, Any], name: str) -> bytes:
+    return str(metadata.get(name, "")).encode("utf-8", "surrogateescape")
+
+
+def _host(peer: str) -> str:
+    """Return the address of a peer: of "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

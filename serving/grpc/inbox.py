@@ -1,0 +1,119 @@
+"""Receives messages within limits on their bytes and on time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from serving.engine.memory_budget import MemoryBudget
+from serving.errors import OverloadedError
+from serving.grpc.messages import parse
+from serving.http.errors import ApiError
+from serving.http.v2.tensors import refusal
+
+Receive: TypeAlias = Callable[[Any, float], Awaitable[bytes | None]]
+
+MAX_SMALL_BYTES = 64 * 2**10
+
+PATIENCE = 1.0  # seconds that a message may take to arrive while others wait for its room
+
+
+class Inbox:
+    """Receives the messages of all calls, on one event loop.
+
+    gRPC tells the size of a message only when all of it has arrived. Room for the largest one is reserved until then:
+    later calls wait, and the messages of all calls together never take more than the total.
+
+    Args:
+        max_bytes: of one message, to which the gRPC server limits them.
+        total_bytes: of all messages, from their arrival until their calls are answered; at least `max_bytes`.
+        timeout: seconds that a message may take to arrive.
+    """
+
+    def __init__(self, max_bytes: int, total_bytes: int, timeout: float) -> None:
+        self.max_bytes = max_bytes
+        self._timeout = timeout
+        self._budget = MemoryBudget(total_bytes)
+        self._waiting = 0
+        self._arriving: dict[asyncio.Timeout, float] = {}  # since when
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Receive]:
+        """Yield a function that receives the next message of a call; its bytes count until the next one or the end.
+
+        The function takes the call's context, as `grpc.aio` makes it, and when to give up waiting for room, on the
+        event loop's clock. It returns None after the last message. It raises OverloadedError if there was no room in
+        time, and ApiError, `body_timeout`, if the message took too long.
+        """
+        held = 0
+
+        async def receive(context: Any, deadline: float) -> bytes | None:
+            nonlocal held
+            self._budget.release(held)
+            held = 0
+            await self._reserve(deadline)
+            held = self.max_bytes
+            message = await self._arrival(context)
+            size = 0 if message is None else len(message)
+            self._budget.release(held - size)
+            held = size
+            return message
+
+        try:
+            yield receive
+        finally:
+            self._budget.release(held)
+
+    async def receive_small(self, kind: Any, context: Any, deadline: float) -> Any:
+        """Return the next message of a call, of a class that holds no images, or None after the last.
+
+        Raises:
+            OverloadedError: there was no room in time.
+            ApiError: `body_timeout`, or `invalid_request` for another or a larger message.
+        """
+        async with self.lease() as receive:
+            message = await receive(context, deadline)
+        if message is None:
+            return None
+        if len(message) > MAX_SMALL_BYTES:
+            raise refusal("the message", f"at most {MAX_SMALL_BYTES} bytes", f"{len(message)} bytes")
+        return parse(kind, message)
+
+    def no_message(self) -> ApiError:
+        """Return the error for a call without a message: gRPC hands over none if it is too large."""
+        return ApiError("body_too_large", f"expected a message of at most {self.max_bytes} bytes")
+
+    async def _reserve(self, deadline: float) -> None:
+        """Wait for room for the largest message."""
+        if not self._budget.has_room(self.max_bytes):
+            self._hurry()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._budget.acquire(self.max_bytes)
+        except TimeoutError:
+            raise OverloadedError from None
+        finally:
+            self._waiting -= 1
+
+    def _hurry(self) -> None:
+        """Give the messages that are arriving PATIENCE seconds: slow clients must not keep others out."""
+        now = asyncio.get_running_loop().time()
+        for timeout, since in self._arriving.items():
+            if not timeout.expired():
+                timeout.reschedule(max(now, since + PATIENCE))
+
+    async def _arrival(self, context: Any) -> bytes | None:
+        now = asyncio.get_running_loop().time()
+        timeout = asyncio.timeout_at(now + (PATIENCE if self._waiting else self._timeout))
+        self._arriving[timeout] = now
+        try:
+            async with timeout:
+                message = await context.read()
+        except TimeoutError:
+            raise ApiError("body_timeout", "the message took too long to arrive") from None
+        finally:
+            del self._arriving[timeout]
+        return None if message is grpc.aio.EOF else message

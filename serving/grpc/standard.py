@@ -1,0 +1,110 @@
+"""gRPC's own services: health checks and reflection."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from serving.grpc.calls import Calls
+from serving.grpc.inbox import Inbox
+from serving.grpc.messages import POOL, SERVICE
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+for _descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+    POOL.AddSerializedFile(_descriptor.serialized_pb)
+
+
+class Health:
+    """The service grpc.health.v1.Health, for the server and for the protocol's service.
+
+    Args:
+        calls: admits and observes calls.
+        inbox: receives their messages.
+        timeout: seconds that a call may wait to be received.
+    """
+
+    def __init__(self, calls: Calls, inbox: Inbox, timeout: float) -> None:
+        self._calls = calls
+        self._inbox = inbox
+        self._timeout = timeout
+        self._servicer = health.aio.HealthServicer()
+        self._is_serving: bool | None = None
+
+    async def set(self, is_serving: bool) -> None:
+        """Answer from now on whether requests should come here."""
+        if is_serving is self._is_serving:
+            return
+        self._is_serving = is_serving
+        for name in (health.OVERALL_HEALTH, SERVICE):
+            await self._servicer.set(name, _SERVING if is_serving else _NOT_SERVING)
+
+    def handler(self) -> Any:
+        """Return the handler of the service, for `grpc.aio.server`."""
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        handlers = {
+            "Check": grpc.stream_unary_rpc_method_handler(self._check, response_serializer=serialize),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._watch, response_serializer=serialize),
+        }
+        return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
+
+    async def _check(self, _: object, context: Any) -> Any:
+        async with self._calls.observe(f"/{health.SERVICE_NAME}/Check", context):
+            return await self._servicer.Check(await self._receive(context), context)
+
+    async def _watch(self, _: object, context: Any) -> None:
+        async with self._calls.observe(f"/{health.SERVICE_NAME}/Watch", context, is_endless=True):
+            await self._servicer.Watch(await self._receive(context), context)
+
+    async def _receive(self, context: Any) -> Any:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        request = await self._inbox.receive_small(health_pb2.HealthCheckRequest, context, deadline)
+        if request is None:
+            raise self._inbox.no_message()
+        return request
+
+
+class Reflection:
+    """The service grpc.reflection.v1alpha.ServerReflection, which describes all services.
+
+    Args:
+        calls: admits and observes calls.
+        inbox: receives their messages.
+        timeout: seconds that a call may wait for its messages to be received.
+    """
+
+    def __init__(self, calls: Calls, inbox: Inbox, timeout: float) -> None:
+        self._calls = calls
+        self._inbox = inbox
+        self._timeout = timeout
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        self._servicer = reflection.aio.ReflectionServicer(names, pool=POOL)
+
+    def handler(self) -> Any:
+        """Return the handler of the service, for `grpc.aio.server`."""
+        serialize = reflection_pb2.ServerReflectionResponse.SerializeToString
+        info = grpc.stream_stream_rpc_method_handler(self._info, response_serializer=serialize)
+        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": info})
+
+    async def _info(self, _: object, context: Any) -> None:
+        method = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+        async with (
+            self._calls.observe(method, context, is_endless=True),
+            aclosing(self._requests(context)) as requests,
+            aclosing(self._servicer.ServerReflectionInfo(requests, context)) as responses,
+        ):
+            async for response in responses:
+                await context.write(response)
+
+    async def _requests(self, context: Any) -> AsyncGenerator[Any, None]:
+        while True:
+            deadline = asyncio.get_running_loop().time() + self._timeout
+            request = await self._inbox.receive_small(reflection_pb2.ServerReflectionRequest, context, deadline)
+            if request is None:
+                return
+            yield request
