@@ -42,9 +42,9 @@ test-all: test ## run the slow tests as well: every preset, the installed wheel,
 test-lowest: $(INSTALLED) ## test prediction and serving with the oldest dependencies that pyproject.toml allows
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	@$(BIN)/uv pip compile --quiet --python $(LOWEST) --resolution lowest-direct --only-binary :all: \
-		--extra cpu --extra serve --extra otel --output-file $(LOWEST)/requirements.txt pyproject.toml
+		--extra cpu --extra serve --extra grpc --extra otel --output-file $(LOWEST)/requirements.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(LOWEST) --requirements $(LOWEST)/requirements.txt \
-		httpx2 hypothesis onnx pytest pytest-xdist scikit-learn 'tritonclient[http]'
+		httpx2 hypothesis onnx pytest pytest-xdist scikit-learn 'tritonclient[http]' python-rapidjson packaging
 	@$(BIN)/uv pip install --quiet --python $(LOWEST) --no-deps .
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default \
 		--ignore tests/serving/test_attacks_openapi.py $(LOWEST_TESTS)
@@ -98,7 +98,7 @@ $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
-		--constraint requirements/constraints.txt --editable '.[cpu,serve,train,dev,docs]'
+		--constraint requirements/constraints.txt --editable '.[cpu,serve,grpc,train,dev,docs]'
 	@test -e pdeinfer/kernels/libpdeinfer.so || echo "Without the fused kernel, for which '$(BIN)/python -m pip install" \
 		"--verbose --no-deps --editable .' names the reason: everything works, PDE layers more slowly"
 	@touch $@

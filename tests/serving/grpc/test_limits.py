@@ -1,0 +1,401 @@
+"""What calls may cost: keys, limits, deadlines, errors, and what a call leaves behind."""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client import REGISTRY
+
+from serving.engine.served_model import ServedModel
+from serving.grpc import inbox, messages
+from serving.grpc.service import PARSED_AT_ONCE
+from tests.serving.grpc.conftest import METHOD, Client, infer_request, new_channel, serving
+from tests.serving.test_overload import Brake, wait_until
+
+GREY = np.random.default_rng(7).integers(0, 256, (1, 8, 8, 1), np.uint8)
+INFER = infer_request(GREY).SerializeToString()
+HEALTH = "/grpc.health.v1.Health/"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+def admitted(client: Client) -> int:
+    (model,) = client.models
+    return model._admitted
+
+
+@pytest.mark.parametrize("size", [300_000, 10_000_000])
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
+def test_a_message_over_the_limit_is_refused_also_if_it_is_compressed(
+    package_folder: Path, size: int, compression: grpc.Compression | None
+) -> None:
+    async def test() -> None:
+        async with serving(package_folder, max_body_bytes=200_000) as client:
+            for method in ("ModelInfer", "ModelReady", HEALTH + "Check"):
+                status, _ = await client.refusal(method, b"0" * size, compression=compression)
+                assert status == "RESOURCE_EXHAUSTED"
+            await client.call("ModelInfer", INFER)
+
+    asyncio.run(test())
+
+
+def test_messages_without_images_are_small(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            name = messages.ModelReadyRequest(name="x" * 2**17).SerializeToString()
+            assert await client.refusal("ModelReady", name) == ("INVALID_ARGUMENT", "invalid_request")
+            assert await client.refusal(HEALTH + "Check", name) == ("INVALID_ARGUMENT", "invalid_request")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x2a\x00" * 5000, b"\x0b", b"\x0a\x02\xff\xff"])
+def test_malformed_messages_are_refused(package_folder: Path, message: bytes) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            assert await client.refusal("ModelInfer", message) == ("INVALID_ARGUMENT", "invalid_request")
+            await client.call("ModelInfer", INFER)
+
+    asyncio.run(test())
+
+
+def test_a_large_message_is_parsed_in_a_thread_and_answered_alike(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder, max_images=2000, max_queue=2000) as client:
+            pixels = np.repeat(GREY, 2 * PARSED_AT_ONCE // 64 - 100, axis=0)
+            answer = await client.call("ModelInfer", infer_request(pixels).SerializeToString())
+            one = await client.call("ModelInfer", INFER)
+
+        rows = np.frombuffer(messages.ModelInferResponse.FromString(answer).raw_output_contents[0], "<f4")
+        row = np.frombuffer(messages.ModelInferResponse.FromString(one).raw_output_contents[0], "<f4")
+        np.testing.assert_allclose(rows.reshape(len(pixels), -1), np.tile(row, (len(pixels), 1)), atol=1e-6)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [("authorization", "Bearer client")],
+        [("authorization", "bearer  client ")],
+        [("x-api-key", "client")],
+        [("authorization", "Basic abc"), ("x-api-key", "client")],
+        [("authorization", "Bearer admin")],
+    ],
+)
+def test_a_key_opens_every_method(package_folder: Path, metadata: list[tuple[str, str]]) -> None:
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client", admin_keys="admin") as client:
+            for method in ("ServerMetadata", "RepositoryIndex"):
+                await client.call(method, metadata=metadata)
+            await client.call("ModelInfer", INFER, metadata=metadata)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        [("authorization", "Bearer other")],
+        [("authorization", "client")],
+        [("x-api-key", "")],
+        [("x-api-key", "é")],
+    ],
+)
+def test_without_a_key_only_probes_and_the_description_are_open(
+    package_folder: Path, metadata: list[tuple[str, str]] | None
+) -> None:
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client") as client:
+            closed = ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex")
+            for method in closed if metadata is None or metadata[0][1].isascii() else ():
+                refused = await client.refusal(method, INFER, metadata=metadata)
+                assert refused == ("UNAUTHENTICATED", "unauthorized")
+            for method in ("ServerLive", "ServerReady", HEALTH + "Check"):
+                assert await client.call(method)
+            assert await described(client)
+
+    asyncio.run(test())
+
+
+def test_probes_need_a_key_if_the_settings_say_so(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client", probes_need_key=True) as client:
+            for method in ("ServerLive", "ServerReady", HEALTH + "Check", HEALTH + "Watch"):
+                assert await client.refusal(method) == ("UNAUTHENTICATED", "unauthorized")
+
+    asyncio.run(test())
+
+
+async def described(client: Client) -> list[str]:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    response = await client.channel.stream_unary(REFLECTION)([request.SerializeToString()])
+    services = reflection_pb2.ServerReflectionResponse.FromString(response).list_services_response.service
+    return [service.name for service in services]
+
+
+def test_reflection_describes_every_service(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            names = await described(client)
+            for name in names:
+                request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)
+                stream = client.channel.stream_stream(REFLECTION)([request.SerializeToString()])
+                (answer,) = [reflection_pb2.ServerReflectionResponse.FromString(answer) async for answer in stream]
+                assert answer.file_descriptor_response.file_descriptor_proto
+        assert names == ["grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", messages.SERVICE]
+
+    asyncio.run(test())
+
+
+def test_a_full_queue_is_unavailable_and_says_when_to_try_again(package_folder: Path, brake: Brake) -> None:
+    async def test() -> None:
+        async with serving(package_folder, max_queue=4) as client:
+            brake.on()
+            calls = [asyncio.ensure_future(client.call("ModelInfer", INFER)) for _ in range(4)]
+            await wait_until(lambda: admitted(client) == 4)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call("ModelInfer", INFER)
+            brake.released.set()
+            await asyncio.gather(*calls)
+
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert str(caught.value.details()).startswith("overloaded: ")
+            assert dict(caught.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "1000"
+            await client.call("ModelInfer", INFER)
+
+    asyncio.run(test())
+
+
+def test_a_call_beyond_the_servers_deadline_leaves_the_queue(package_folder: Path, brake: Brake) -> None:
+    async def test() -> None:
+        async with serving(package_folder, request_timeout=0.5) as client:
+            brake.on()
+            calls = [client.refusal("ModelInfer", INFER) for _ in range(3)]
+            assert await asyncio.gather(*calls) == [("DEADLINE_EXCEEDED", "deadline_exceeded")] * 3
+            assert admitted(client) == 0
+            brake.released.set()
+            await client.call("ModelInfer", INFER)
+            assert brake.batches == [1, 1]  # the one in progress and the last call
+
+    asyncio.run(test())
+
+
+def test_a_call_beyond_its_clients_deadline_leaves_the_queue(package_folder: Path, brake: Brake) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            brake.on()
+            calls = [client.refusal("ModelInfer", INFER, timeout=0.3) for _ in range(3)]
+            assert {status for status, _ in await asyncio.gather(*calls)} == {"DEADLINE_EXCEEDED"}
+            await wait_until(lambda: admitted(client) == 0)
+            brake.released.set()
+            await client.call("ModelInfer", INFER)
+            assert brake.batches == [1, 1]
+
+    asyncio.run(test())
+
+
+def test_a_cancelled_call_leaves_the_queue(package_folder: Path, brake: Brake) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            brake.on()
+            first = asyncio.ensure_future(client.call("ModelInfer", INFER))
+            await wait_until(lambda: brake.batches == [1])
+            calls = [client.call("ModelInfer", INFER) for _ in range(20)]
+            await wait_until(lambda: admitted(client) == 21)
+            for call in calls:
+                call.cancel()
+            await wait_until(lambda: admitted(client) == 1)
+            brake.released.set()
+            await first
+            assert brake.batches == [1]
+
+    asyncio.run(test())
+
+
+async def slow_message() -> AsyncIterator[bytes]:
+    await asyncio.sleep(60)
+    yield INFER
+
+
+def test_a_message_that_takes_too_long_ends_its_call(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder, body_timeout=0.3) as client:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.channel.stream_unary(METHOD + "ModelInfer")(slow_message())
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert str(caught.value.details()).startswith("body_timeout: ")
+
+    asyncio.run(test())
+
+
+def test_slow_messages_leave_room_for_others(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "PATIENCE", 0.3)
+
+    async def slow(client: Client) -> str:
+        try:
+            await client.channel.stream_unary(METHOD + "ModelInfer")(slow_message())
+        except grpc.aio.AioRpcError as error:
+            return str(error.details())
+        return "answered"
+
+    async def test() -> None:
+        async with serving(package_folder, max_body_bytes=100_000, max_total_bytes=300_000) as client:
+            calls = [asyncio.ensure_future(slow(client)) for _ in range(9)]
+            await asyncio.sleep(0.5)  # nobody else waits for their room
+            async with asyncio.timeout(10):
+                await client.call("ModelInfer", INFER)
+                assert all("body_timeout" in details for details in await asyncio.gather(*calls))
+
+    asyncio.run(test())
+
+
+def test_messages_together_take_no_more_than_the_total(package_folder: Path, brake: Brake) -> None:
+    message = infer_request(np.zeros((100, 8, 8, 1), np.uint8)).SerializeToString()
+
+    async def test() -> None:
+        limits = {"max_body_bytes": 7000, "max_total_bytes": 20_000, "max_images": 100, "max_queue": 1000}
+        async with serving(package_folder, **limits, request_timeout=1) as client:
+            brake.on()
+            calls = [asyncio.ensure_future(client.refusal("ModelInfer", message)) for _ in range(6)]
+            await wait_until(lambda: admitted(client) == 200)
+            await asyncio.sleep(0.2)
+            assert admitted(client) == 200  # a third message might not fit
+            found = await asyncio.gather(*calls)
+            brake.released.set()
+            await client.call("ModelInfer", INFER)
+        assert {code for _, code in found} <= {"deadline_exceeded", "overloaded"}
+
+    asyncio.run(test())
+
+
+def test_metadata_over_the_limit_is_refused(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder, max_head_bytes=2048) as client:
+            status, _ = await client.refusal("ServerLive", metadata=[("x-padding", "0" * 4096)])
+            assert status == "RESOURCE_EXHAUSTED"
+            await client.call("ServerLive")
+
+    asyncio.run(test())
+
+
+def test_connections_and_calls_over_the_limit_are_refused(package_folder: Path, brake: Brake) -> None:
+    async def test() -> None:
+        async with serving(package_folder, max_connections=2) as client:
+            async with new_channel(client.address) as second, new_channel(client.address) as third:
+                brake.on()
+                calls = [client.call("ModelInfer", INFER), second.unary_unary(METHOD + "ModelInfer")(INFER)]
+                await wait_until(lambda: admitted(client) == 2)
+                assert (await client.refusal("ServerLive"))[0] == "RESOURCE_EXHAUSTED"
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await third.unary_unary(METHOD + "ServerLive")(b"")
+                assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+                brake.released.set()
+                await asyncio.gather(*calls)
+            await client.call("ServerLive")
+
+    asyncio.run(test())
+
+
+def test_an_unexpected_error_is_logged_and_not_told(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError(f"secret of {package_folder}")
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            monkeypatch.setattr(ServedModel, "infer", fail)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call("ModelInfer", INFER)
+            assert caught.value.code() == grpc.StatusCode.INTERNAL
+            assert caught.value.details() == "internal_error: the server failed to answer; its log has the details"
+
+    asyncio.run(test())
+    assert "secret of" in caplog.text
+
+
+def count(route: str, status: str) -> float:
+    return REGISTRY.get_sample_value("pdeinfer_requests_total", {"route": route, "status": status}) or 0
+
+
+def test_calls_are_counted_logged_and_have_ids(package_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "serving.access")
+    monitored = ((METHOD + "ModelInfer", "OK"), (METHOD + "ModelInfer", "NOT_FOUND"), (HEALTH + "Check", "OK"))
+    before = [count(*entry) for entry in monitored]
+
+    async def test() -> None:
+        async with serving(package_folder, access_log=True) as client:
+            call = client.call("ModelInfer", INFER, metadata=[("x-request-id", "my-id-1")])
+            await call
+            assert dict(await call.trailing_metadata())["x-request-id"] == "my-id-1"
+            unknown = infer_request(GREY, model="no").SerializeToString()
+            assert await client.refusal("ModelInfer", unknown) == ("NOT_FOUND", "model_not_found")
+            await client.call(HEALTH + "Check")
+
+    asyncio.run(test())
+    assert [count(*entry) for entry in monitored] == [value + 1 for value in before]
+    logged = [record.fields for record in caplog.records if record.name == "serving.access"]  # type: ignore[attr-defined]
+    assert [(fields["path"], fields["status"]) for fields in logged] == list(monitored)
+    assert {fields["client"] for fields in logged} == {"127.0.0.1"}
+
+
+def test_a_stopping_server_is_alive_but_not_ready(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            watch = client.channel.unary_stream(HEALTH + "Watch")(b"")
+            states = [health_pb2.HealthCheckResponse.FromString(await watch.read()).status]
+            client.models.draining = True
+            states.append(health_pb2.HealthCheckResponse.FromString(await watch.read()).status)
+            assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+            assert not messages.ServerReadyResponse.FromString(await client.call("ServerReady")).ready
+            assert messages.ServerLiveResponse.FromString(await client.call("ServerLive")).live
+
+    asyncio.run(test())
+
+
+def test_health_of_an_unknown_service_is_not_found(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            request = health_pb2.HealthCheckRequest(service="other").SerializeToString()
+            assert (await client.refusal(HEALTH + "Check", request))[0] == "NOT_FOUND"
+
+    asyncio.run(test())
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
+
+
+def test_a_method_that_is_not_text_does_not_end_the_server(package_folder: Path) -> None:
+    headers = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": b"/inference/\xff\xfe",
+        b":authority": b"x",
+        b"te": b"trailers",
+        b"content-type": b"application/grpc",
+    }
+    block = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in headers.items())
+    attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 5, 1, block)
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            host, port = client.address.split(":")
+            for _ in range(3):
+                with socket.create_connection((host, int(port))) as connection:
+                    connection.sendall(attack)
+                    await asyncio.sleep(0.3)
+            async with asyncio.timeout(10):
+                await client.call("ModelInfer", INFER, wait_for_ready=True)
+
+    asyncio.run(test())

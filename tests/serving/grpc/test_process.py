@@ -1,0 +1,129 @@
+"""gRPC beside HTTP in real server processes: the port, workers, signals."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import httpx2
+import numpy as np
+import pytest
+
+from serving.grpc import messages
+from tests.servers import PATIENCE, ROOT, Server, children, running_server
+from tests.serving.grpc.conftest import METHOD, grpc_port, infer_request
+
+INFER = infer_request(np.zeros((1, 8, 8, 1), np.uint8)).SerializeToString()
+
+
+def infer(channel: grpc.Channel, message: bytes = INFER) -> None:
+    channel.unary_unary(METHOD + "ModelInfer")(message, timeout=PATIENCE, wait_for_ready=True)
+
+
+def new_channel(port: int) -> grpc.Channel:
+    return grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def test_http_and_grpc_count_together(server: Server) -> None:
+    with new_channel(grpc_port(server)) as channel:
+        infer(channel)
+    metrics = httpx2.get(f"http://127.0.0.1:{server.port}/metrics").text
+
+    assert re.search(r'pdeinfer_requests_total\{route="/inference\.GRPC\w+/ModelInfer",status="OK"\} \d', metrics)
+
+
+def test_grpc_listens_on_the_same_address_alone(server: Server) -> None:
+    for address, is_open in (("127.0.0.1", True), ("127.0.0.2", False)):
+        with socket.socket() as connection:
+            assert (connection.connect_ex((address, grpc_port(server))) == 0) is is_open
+
+
+def test_every_worker_answers(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(
+        tmp_path / "log", str(package_folder), "--grpc-port", "0", "--workers", "2", "--access-log"
+    ) as server:
+        port = grpc_port(server)
+        workers = set(children(server.process.pid))
+        deadline = time.monotonic() + PATIENCE
+        seen: set[int] = set()
+        while seen != workers:  # the kernel spreads connections by chance
+            assert time.monotonic() < deadline
+            with new_channel(port) as channel:
+                infer(channel)
+            found = re.findall(r'"process": (\d+)[^\n]*ModelInfer', server.log.read_text())
+            seen = {int(process) for process in found}
+
+
+def test_a_port_in_use_is_refused(server: Server, package_folder: Path) -> None:
+    port = grpc_port(server)
+    command = [sys.executable, "-m", "pdeinfer", "serve", str(package_folder), "--port", "0", "--grpc-port", str(port)]
+
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(f"pdeinfer serve: 127.0.0.1:{port}: Address already in use\n")
+
+
+def test_without_grpc_the_error_names_what_to_install(package_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "grpc.py").write_text("raise ImportError")
+    command = [sys.executable, "-m", "pdeinfer", "serve", str(package_folder), "--port", "0", "--grpc-port", "0"]
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert "pip install 'pdeinfer[grpc]'" in ended.stderr.splitlines()[-1]
+
+
+def test_grpc_is_off_by_default(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(tmp_path / "log", str(package_folder)) as server:
+        loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
+
+        assert "gRPC" not in server.log.read_text()
+    assert "cygrpc" not in loaded
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_drains_calls_and_ends_watches(
+    tmp_path: Path, package_folder: Path, png: Callable[[np.ndarray], bytes], workers: int
+) -> None:
+    large = png(np.zeros((2000, 2000, 1), np.uint8))
+    request = messages.ModelInferRequest(
+        model_name="tiny-grey", raw_input_contents=[len(large).to_bytes(4, "little") + large]
+    )
+    request.inputs.add(name="image", datatype="BYTES", shape=(1,))
+    arguments = (str(package_folder), "--grpc-port", "0", "--workers", str(workers), "--shutdown-timeout", "60")
+    with running_server(tmp_path / "log", *arguments) as server, ThreadPoolExecutor() as pool:
+        with new_channel(grpc_port(server)) as channel:
+            watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+            assert next(watch) == b"\x08\x01"  # SERVING
+            calls = [pool.submit(infer, channel, request.SerializeToString()) for _ in range(10)]
+            time.sleep(0.1)
+            stopped = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+
+            assert next(watch) == b"\x08\x02"  # NOT_SERVING
+            with pytest.raises(grpc.RpcError) as caught:
+                next(watch)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            for call in calls:
+                call.result()
+            assert server.process.wait(PATIENCE) == 0
+            assert time.monotonic() - stopped < 50
+        with socket.socket() as connection:
+            assert connection.connect_ex(("127.0.0.1", grpc_port(server))) != 0
