@@ -38,8 +38,8 @@ _MAX_NAME = 200
 class Service:
     """Answers the calls of the protocol.
 
-    All of them are read as streams, in which gRPC sends single messages too: the call is admitted before its message is
-    received, and answered without it where it says nothing.
+    On the wire a single message is a stream of one. Calls are handled as streams: a call is admitted before its message
+    is received, and those whose messages are empty are answered without.
 
     Args:
         models: the served models.

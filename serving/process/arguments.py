@@ -35,7 +35,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     """
     parser = argparse.ArgumentParser(
         prog=_PROG,
-        description="Classify images over HTTP.",
+        description="Classify images over HTTP and gRPC.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

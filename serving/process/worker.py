@@ -113,7 +113,8 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
     return_freed_memory = freed_memory.configure()
-    _allow_open_files(2 * settings.max_connections)  # as many again for those that are refused
+    # As many again for those that are refused, and for those of gRPC.
+    _allow_open_files((2 if settings.grpc_port is None else 3) * settings.max_connections)
     sys.setswitchinterval(0.001)  # the event loop waits this long for a thread that parses, several times per request
     configure_tracing()
     if membership is None:

@@ -113,7 +113,8 @@ async def run_inference(
     try:
         return await served.infer(inference.images, [output.name for output in inference.outputs], deadline)
     except ImageError as error:
-        raise ApiError(code_of(error), str(error)) from None  # its traceback would hold the images
+        error.__traceback__ = None  # its frames hold the images and, through them, the error itself
+        raise ApiError(code_of(error), str(error)) from None
 
 
 async def infer(request: Request, hold: Hold) -> Response:

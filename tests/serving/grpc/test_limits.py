@@ -263,17 +263,15 @@ def test_messages_together_take_no_more_than_the_total(package_folder: Path, bra
     message = infer_request(np.zeros((100, 8, 8, 1), np.uint8)).SerializeToString()
 
     async def test() -> None:
-        limits = {"max_body_bytes": 7000, "max_total_bytes": 20_000, "max_images": 100, "max_queue": 1000}
-        async with serving(package_folder, **limits, request_timeout=1) as client:
+        limits = {"max_body_bytes": 7000, "max_total_bytes": 15_000, "max_images": 100, "max_queue": 1000}
+        async with serving(package_folder, **limits) as client:
             brake.on()
-            calls = [asyncio.ensure_future(client.refusal("ModelInfer", message)) for _ in range(6)]
+            calls = [asyncio.ensure_future(client.call("ModelInfer", message)) for _ in range(6)]
             await wait_until(lambda: admitted(client) == 200)
             await asyncio.sleep(0.2)
             assert admitted(client) == 200  # a third message might not fit
-            found = await asyncio.gather(*calls)
             brake.released.set()
-            await client.call("ModelInfer", INFER)
-        assert {code for _, code in found} <= {"deadline_exceeded", "overloaded"}
+            await asyncio.gather(*calls)
 
     asyncio.run(test())
 

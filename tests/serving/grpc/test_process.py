@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from serving.grpc import messages
-from tests.servers import PATIENCE, ROOT, Server, children, running_server
+from tests.documents import ROOT, code_blocks
+from tests.servers import PATIENCE, Server, children, running_server
 from tests.serving.grpc.conftest import METHOD, grpc_port, infer_request
 
 INFER = infer_request(np.zeros((1, 8, 8, 1), np.uint8)).SerializeToString()
@@ -43,6 +44,17 @@ def test_grpc_listens_on_the_same_address_alone(server: Server) -> None:
     for address, is_open in (("127.0.0.1", True), ("127.0.0.2", False)):
         with socket.socket() as connection:
             assert (connection.connect_ex((address, grpc_port(server))) == 0) is is_open
+
+
+def test_the_documents_example_classifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = (
+        text for language, text in code_blocks(ROOT / "docs/open-inference-protocol.md") if language == "python"
+    )
+    assert "127.0.0.1:8001" in example
+    with running_server(tmp_path / "log", "digits-pde", "--grpc-port", "0") as server:
+        exec(example.replace("8001", str(grpc_port(server))).replace("examples/", f"{ROOT}/examples/"), {})  # noqa: S102
+
+    assert re.findall(r"b'0\.\d+:(\d):\d'", capsys.readouterr().out) == ["7", "3"]
 
 
 def test_every_worker_answers(package_folder: Path, tmp_path: Path) -> None:
