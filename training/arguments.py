@@ -1,6 +1,8 @@
-"""The arguments of `pdeinfer train [PRESET]`, the same as `python -m training.run [PRESET]`."""
+"""The arguments of `pdeinfer train [SOURCE]`, the same as `python -m training.run [SOURCE]`."""
 
 import argparse
+import math
+import re
 import shlex
 from pathlib import Path
 
@@ -11,78 +13,129 @@ from training.own_images import own_name
 EXAMPLES = """examples:
   pdeinfer train
       train digits-pde on scikit-learn's bundled digits (a minute on two CPU cores)
-  pdeinfer train mnist-pde --data-dir data
-      train on the MNIST files in data/ (or one level down)
+  pdeinfer train photos
+      train on your own photos, photos/CLASS/*.jpg, with settings that fit their number and size
+  pdeinfer train photos --image-size 96 --epochs 60 --balance --patience 20
   pdeinfer train cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
+      train on the CIFAR-10 files in data/ (or one level down)
   pdeinfer train cifar10-global --data-dir data --resume
       resume after an interruption, exactly where it stopped
-  pdeinfer train cifar10-global --data-dir photos --image-size 64 --init build/cifar10-global
-      train the network of cifar10-global on your own images, starting from the weights of a model
+  pdeinfer train cifar10-resnet20 --data-dir photos --image-size 64
+      train another network on your own photos
 
-your own images:
-  With --image-size, --data-dir holds one folder of images per class: DIR/CLASS/*.jpg, or DIR/train/CLASS/*.jpg with
-  DIR/val and DIR/test beside it. Without DIR/test, a fifth of each class is held out for testing; without DIR/val, a
-  tenth of the rest for validation. The choice is random but always the same. The training is named after the folder and
-  the network, "photos-global". Images are decoded once and held in memory, two to three times HEIGHT x WIDTH x CHANNELS
-  bytes each: 10,000 images of 64x64 take about 0.4 GB. docs/your-own-images.md is a step-by-step tutorial.
+your own photos:
+  The folder holds one folder of images per class: photos/CLASS/*.jpg, or photos/train/CLASS/*.jpg with photos/val and
+  photos/test beside it. Without photos/test, a fifth of each class is held out for testing; without photos/val, a tenth
+  of the rest for validation. The choice is random but always the same. The network is that of cifar10-global, and
+  starts from its weights; a preset with --data-dir and --image-size, or --preset-file, chooses another. The training is
+  named after the folder and the network, "photos-global". docs/your-own-images.md is a step-by-step tutorial.
 """
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments; a wrong one ends the process with exit code 2."""
+    """Parse the arguments; a wrong one ends the process with exit code 2.
+
+    Returns:
+        The options and, from SOURCE, `preset` (a preset's name or None) and `photos` (a folder or None).
+    """
     parser = argparse.ArgumentParser(
         prog="pdeinfer train",
-        description="Train a network. The preset's recipe (training/recipes.py) gives the values of omitted options.",
+        description="Train a network. A preset's recipe (training/recipes.py) gives the values of omitted options; "
+        "for a folder of photos they follow from the number and the size of its images.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("preset", nargs="?", default="digits-pde", choices=PRESETS, metavar="PRESET",
-                        help=f"one of {', '.join(PRESETS)} (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, metavar="DIR",
-                        help="folder with the data set's standard files (default: download them), "
-                        "or with --image-size your own images")  # fmt: skip
-    parser.add_argument("--image-size", type=_image_size, metavar="N|HxW",
-                        help="train on your own images, resized to this height and width in pixels")  # fmt: skip
-    parser.add_argument("--isolate", action="store_true",
-                        help="decode each of your own images in a process with limits of memory and CPU time, "
-                        "if they come from elsewhere")  # fmt: skip
-    parser.add_argument("--epochs", type=positive_int, metavar="N")
-    parser.add_argument("--batch-size", type=positive_int, metavar="N")
-    parser.add_argument("--mixup", type=_mixup, metavar="ALPHA",
+    parser.add_argument("source", nargs="?", metavar="SOURCE",
+                        help="a folder of photos, with a folder for each class, or a preset: "
+                        f"{', '.join(PRESETS)} (default: digits-pde)")  # fmt: skip
+    data = parser.add_argument_group("data and network")
+    data.add_argument("--data-dir", type=Path, metavar="DIR",
+                      help="for a preset: folder with the data set's standard files (default: download them), "
+                      "or with --image-size your own photos")  # fmt: skip
+    data.add_argument("--image-size", type=_image_size, metavar="N|HxW",
+                      help="resize your own photos to this height and width in pixels")  # fmt: skip
+    data.add_argument("--isolate", action="store_true",
+                      help="decode each photo in a process with limits of memory and CPU time, if they come from "
+                      "elsewhere")  # fmt: skip
+    data.add_argument("--preset-file", type=Path, metavar="FILE",
+                      help="train the network that this JSON file describes (docs/train.md)")  # fmt: skip
+    data.add_argument("--name", type=_name, help="name of the model (default: the preset's, or FOLDER-NETWORK)")
+    data.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--epochs", type=positive_int, metavar="N")
+    recipe.add_argument("--batch-size", type=positive_int, metavar="N")
+    recipe.add_argument("--lr", type=_rate, metavar="RATE", dest="learning_rate", help="the peak of the learning rate")
+    recipe.add_argument("--no-flip", action="store_false", default=None, dest="flip", help="mirror no images")
+    recipe.add_argument("--crop-padding", type=_natural, metavar="PIXELS",
+                        help="shift images by up to this many pixels at random; 0: not at all")  # fmt: skip
+    recipe.add_argument("--mixup", type=_mixup, metavar="ALPHA",
                         help="mixup: mix images and labels at ratios from Beta(ALPHA, ALPHA); 0: none")  # fmt: skip
-    parser.add_argument("--teacher", metavar="MODEL",
+    recipe.add_argument("--balance", action="store_true", default=None,
+                        help="weigh images so that all classes count alike")  # fmt: skip
+    recipe.add_argument("--patience", type=positive_int, metavar="N",
+                        help="stop when the best validation accuracy is N epochs old")  # fmt: skip
+    recipe.add_argument("--teacher", metavar="MODEL",
                         help="also distil this model: a bundled model, a package folder or a .keras "
                         "file with the same labels and image size")  # fmt: skip
-    parser.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
-    start = parser.add_mutually_exclusive_group()
+    recipe.add_argument("--seed", type=_seed, metavar="N", help="of weights, shuffling, augmentation (default: 0)")
+    start = recipe.add_mutually_exclusive_group()
     start.add_argument("--init", metavar="MODEL",
                        help="start from those weights of this bundled model or package folder whose shapes "
-                       "fit; it needs the same kind of network")  # fmt: skip
+                       "fit; it needs the same kind of network. none: random weights")  # fmt: skip
     start.add_argument("--resume", action="store_true", help="continue the training in the folder")
-    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
-    parser.add_argument("--data-parallel", action="store_true",
-                        help="divide each batch among all devices (TensorFlow or JAX)")  # fmt: skip
-    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"),
-                        help="of the computation; the weights stay float32 (default: float32)")  # fmt: skip
+    how = parser.add_argument_group("how it runs")
+    how.add_argument("--device", type=_device, metavar="DEVICE",
+                     help="cpu, gpu or gpu:N (default: a GPU if there is one)")  # fmt: skip
+    how.add_argument("--data-parallel", action="store_true",
+                     help="divide each batch among all devices (TensorFlow or JAX)")  # fmt: skip
+    how.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"),
+                     help="of the computation; the weights stay float32 (default: float32)")  # fmt: skip
+    how.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
+    how.add_argument("--callback", type=_callback, action="append", default=[], metavar="MODULE:NAME",
+                     help="call NAME() in MODULE for a Keras callback, e.g. of MLflow or W&B; repeatable")  # fmt: skip
     arguments = parser.parse_args(argv)
-    if arguments.image_size and not arguments.data_dir:
-        parser.error("--image-size needs --data-dir, the folder of your own images")
-    if arguments.isolate and not (arguments.image_size or arguments.resume):
-        parser.error("--isolate is for your own images: it needs --image-size")
-    name = own_name(arguments.preset, arguments.data_dir) if arguments.image_size else arguments.preset
-    arguments.out = arguments.out or Path("runs") / name
+    _interpret_source(arguments, parser)
     return arguments
+
+
+def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Set `preset`, `photos` and the default of `out`; reject options that do not fit together."""
+    source = arguments.source
+    arguments.preset, arguments.photos = None, None
+    if source in PRESETS:
+        arguments.preset = source
+    elif source is not None:
+        if not Path(source).is_dir():
+            parser.error(f"SOURCE {source!r}: expected a folder of photos, or a preset: {', '.join(PRESETS)}")
+        if arguments.data_dir:
+            parser.error("--data-dir belongs to a preset: SOURCE is the folder of photos already")
+        arguments.photos = Path(source)
+    elif not arguments.resume and not arguments.preset_file:
+        arguments.preset = "digits-pde"
+    if arguments.preset_file and (arguments.preset or arguments.resume):
+        parser.error("--preset-file takes the place of a preset, and --resume needs neither")
+    if arguments.image_size and arguments.photos is None:
+        if not arguments.data_dir:
+            parser.error("--image-size is for your own photos: name their folder as SOURCE, or by --data-dir")
+        arguments.photos = arguments.data_dir
+    if arguments.isolate and not (arguments.photos or arguments.resume):
+        parser.error("--isolate is for your own photos")
+    model = arguments.init if arguments.init not in (None, "none") else "cifar10-global"
+    network = arguments.preset or (arguments.preset_file.stem if arguments.preset_file else Path(model).name)
+    name = own_name(network, arguments.photos) if arguments.photos else network
+    arguments.out = arguments.out or Path("runs") / (arguments.name or name)
 
 
 def resume_command(arguments: argparse.Namespace) -> str:
     """Return the command that resumes the training; its folder records the other arguments."""
-    command = ["pdeinfer", "train", arguments.preset, "--out", str(arguments.out), "--resume"]
+    source = [] if arguments.source is None else [arguments.source]
+    command = ["pdeinfer", "train", *source, "--out", str(arguments.out), "--resume"]
     command += [
         f"--{name}"
         for name in ("isolate", "tensorboard", "data-parallel")
         if getattr(arguments, name.replace("-", "_"))
     ]
+    command += [part for reference in arguments.callback for part in ("--callback", reference)]
     return shlex.join(command)
 
 
@@ -109,3 +162,39 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected an integer from 0 to {2**32 - 1}, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return rate
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 0 or a positive integer, got {text!r}")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"expected letters, digits, '.', '_' and '-', a letter or digit first, got {text!r}"
+        )
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu, gpu or gpu:N, got {text!r}")
+    return text
+
+
+def _callback(text: str) -> str:
+    if not re.fullmatch(r"[\w.]+:[\w.]+", text):
+        raise argparse.ArgumentTypeError(f"expected MODULE:NAME, got {text!r}")
+    return text

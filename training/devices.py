@@ -18,6 +18,12 @@ def list_devices() -> list[str]:
     return devices
 
 
+def check_device(name: str | None) -> None:
+    """Raise TrainingError if a GPU is asked for and there is none; see `training.accelerators`."""
+    if (name or "").startswith("gpu") and not list_devices()[0].startswith("gpu"):
+        raise TrainingError(f"--device {name}: {keras.backend.backend()} finds no such GPU")
+
+
 def device_name(devices: list[str]) -> str:
     """Return a short name of the devices: "cpu", "gpu:0", "2 x gpu"."""
     kind = devices[0].partition(":")[0]

@@ -4,21 +4,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 import numpy as np
 
 from pdeinfer.datasets import Dataset, Split, hold_out
 from pdeinfer.errors import TrainingError
-from training.batches import Augmentation, Batches
+from training.batches import Augmentation, Batches, EvaluationBatches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
 from training.distillation import DistillationLoss, Teacher, accuracy
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
+from training.stopping import StopEarly
 
-_EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500
 
 
 def fit(
@@ -55,16 +55,16 @@ def fit(
     if rows:
         folder.keep_if_best(rows)  # an interruption may have come just before
     classes = model.output_shape[-1]
-    validated: dict[str, Any] = {}
-    if len(validation):
-        images, labels, evaluation_batch = evaluation_data(validation, classes)
-        validated = {"validation_data": (images, labels), "validation_batch_size": evaluation_batch}
+    stop_early = StopEarly(rows, recipe.patience)
+    if stop_early.is_due():
+        return
     batches = Batches(
         train,
         classes=classes,
         batch_size=recipe.batch_size,
         seed=seed,
         augmentation=Augmentation(recipe.crop_padding, recipe.flip, recipe.mixup),
+        balance=recipe.balance,
         teacher=teacher,
     )
     with interrupted_between_batches() as stop:
@@ -73,9 +73,9 @@ def fit(
             epochs=recipe.epochs,
             initial_epoch=len(rows),
             shuffle=False,  # Batches shuffles
-            **validated,
-            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), *callbacks],
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar for people, a line an epoch for logs
+            validation_data=evaluation_batches(validation, classes) if len(validation) else None,
+            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), stop_early, *callbacks],
+            verbose=0 if sys.stdout.isatty() else 2,  # people see `Progress`, logs have a line an epoch
         )
 
 
@@ -98,8 +98,8 @@ def _create_variables(model: keras.Model) -> None:
     model.reset_metrics()
 
 
-def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return images, one-hot labels and a batch size to evaluate with.
+def evaluation_batches(split: Split, classes: int) -> EvaluationBatches:
+    """Return batches to evaluate with.
 
     With several devices, the last few images may be left out: Keras can only evaluate what divides evenly.
 
@@ -110,8 +110,8 @@ def evaluation_data(split: Split, classes: int) -> tuple[np.ndarray, np.ndarray,
     if len(split) < replicas:
         raise TrainingError(f"expected at least {replicas} validation images, one per device, got {len(split)}")
     chosen = slice(len(split) // replicas * replicas)
-    labels = np.eye(classes, dtype=np.float32)[split.labels[chosen]]
-    return split.images[chosen], labels, _EVALUATION_BATCH // replicas * replicas
+    batch_size = EVALUATION_BATCH // replicas * replicas
+    return EvaluationBatches(Split(split.images[chosen], split.labels[chosen]), classes=classes, batch_size=batch_size)
 
 
 def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
@@ -130,8 +130,12 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
         train, validation = hold_out(dataset.train, recipe.validation_fraction)
     if len(validation) == 0 and recipe.validation_fraction > 0:
         raise TrainingError("expected a class with two training images, to hold one out for validation")
+    if recipe.patience is not None and not len(validation):
+        raise TrainingError("--patience needs validation images, and this recipe trains on all images")
     if len(train) < recipe.batch_size:
-        raise TrainingError(f"a batch of {recipe.batch_size} is larger than the {len(train)} training images")
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} is larger than the {len(train)} training images: lower --batch-size"
+        )
     return train, validation
 
 

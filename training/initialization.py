@@ -8,7 +8,7 @@ from pdeinfer.datasets import Split
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import Preset
 from training.batches import Batches
-from training.fit import compile_model, evaluation_data
+from training.fit import compile_model, evaluation_batches
 from training.recipes import Recipe
 
 
@@ -34,12 +34,12 @@ def initialize(
     initial_weights = [candidate.get_weights() for candidate in candidates]
     train, validation = splits
     batches = Batches(train, classes=len(preset.labels), batch_size=recipe.batch_size, seed=seed)
-    images, labels, batch_size = evaluation_data(validation, len(preset.labels))
+    validation_batches = evaluation_batches(validation, len(preset.labels))
     losses = []
     for candidate in candidates:
         compile_model(candidate, replace(recipe, epochs=1), len(batches))
         candidate.fit(batches, shuffle=False, verbose=0)
-        loss, _accuracy = candidate.evaluate(images, labels, batch_size=batch_size, verbose=0)
+        loss, _accuracy = candidate.evaluate(validation_batches, verbose=0)
         losses.append(loss)
     model.set_weights(initial_weights[int(np.nan_to_num(losses, nan=np.inf).argmin())])
     return model, losses

@@ -14,6 +14,7 @@ import pdeinfer
 from pdeinfer.datasets import Dataset, Split
 from pdeinfer.nn import count_parameters, count_zero_fields
 from pdeinfer.spec.training_record import Outcome
+from training.batches import EvaluationBatches
 from training.checkpoints import RunFolder
 from training.history import best_epoch, read_history
 
@@ -56,9 +57,9 @@ def classify_test_images(model: keras.Model, test: Split) -> tuple[np.ndarray, f
         The confusion matrix, int (classes, classes), with true classes as rows and predicted ones as columns, and the
         mean cross-entropy.
     """
+    classes = model.output_shape[-1]
     with _without_tf32():
-        logits = model.predict(test.images, batch_size=_BATCH, verbose=0)
-    classes = logits.shape[1]
+        logits = model.predict(EvaluationBatches(test, classes=classes, batch_size=_BATCH), verbose=0)
     confusion = np.zeros((classes, classes), dtype=int)
     np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
     loss = keras.losses.sparse_categorical_crossentropy(test.labels, logits, from_logits=True)

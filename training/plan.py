@@ -2,25 +2,30 @@
 
 import argparse
 import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from pdeinfer.datasets import Dataset, DatasetName, ImageFolder, StandardName, find_images, load_dataset
+from pdeinfer.datasets import Dataset, DatasetName, StandardName, find_images, load_dataset
 from pdeinfer.errors import DatasetError, TrainingError
-from pdeinfer.images.files import describe_left_out
-from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
-from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import ModelReference, TrainingRecord
+from training.automatic import choose_recipe, choose_side, describe_recipe
 from training.distillation import Teacher, load_teacher
-from training.own_images import VALIDATION_FRACTION, own_name, own_preset
-from training.recipes import DISTILLATION_WEIGHT, RECIPES, Recipe
+from training.own_images import VALIDATION_FRACTION, own_name, own_preset, read_images, sample_sizes, summarize
+from training.preset_file import read_preset
+from training.recipes import DISTILLATION_WEIGHT, Recipe, recipe_for, standard_dataset
 from training.weight_transfer import WeightTransfer, check_transferable, transfer_weights
+
+_PHOTO_MODEL = "cifar10-global"  # the bundled model that a training on photos starts from
+_NO_INIT = "none"
+_RECIPE_OPTIONS = (
+    "epochs", "batch_size", "learning_rate", "flip", "crop_padding", "mixup", "patience", "balance",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +81,49 @@ def begin(arguments: argparse.Namespace) -> Plan:
         TrainingError: the arguments do not fit together, or the network cannot start from the weights asked for.
         DatasetError: the data set is missing or damaged.
         ModelNotFoundError, ModelPackageError, ExportError: the model to start from, or the teacher, cannot be loaded.
-        PresetError: the network cannot take images of this size.
+        PresetError: the file of the preset is damaged, or the network cannot take images of this size.
     """
-    preset, images, init = PRESETS[arguments.preset], None, None
-    package = None if arguments.init is None else zoo.load(arguments.init)
+    asked, package = _choose_network(arguments)
+    preset, images = asked, None
+    init = None
+    given = {name: value for name in _RECIPE_OPTIONS if (value := getattr(arguments, name)) is not None}
+    fixed: dict[str, Any] = {}
     if package is not None:
-        check_transferable(preset, package)
         init = ModelReference(package.card.preset.name, package.card.files[KERAS_FILE].sha256)
-    names = ("epochs", "batch_size", "mixup")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if package is not None:
-        given["initializations"] = 1  # the weights are given
+        fixed["initializations"] = 1  # the weights are given
     if arguments.teacher is not None:
-        given["distillation_weight"] = DISTILLATION_WEIGHT
-    recipe = replace(RECIPES[arguments.preset], **given)
-    if arguments.image_size is None:
+        fixed["distillation_weight"] = DISTILLATION_WEIGHT
+    recipe = recipe_for(asked)
+    if arguments.photos is None:
+        recipe = replace(recipe, dataset=standard_dataset(asked), **given, **fixed)
         dataset = _read_standard(recipe.dataset, arguments.data_dir)
+        if arguments.name is not None:
+            preset = replace(preset, name=arguments.name)
     else:
-        recipe = replace(recipe, dataset="folder", validation_fraction=VALIDATION_FRACTION)
-        height, width = arguments.image_size
+        folder = find_images(arguments.photos, VALIDATION_FRACTION)
+        sizes = sample_sizes(folder, preset.input)
+        height, width = arguments.image_size or _choose_size(asked, arguments, sizes)
         spec = replace(preset.input, height=height, width=width)
-        folder = find_images(arguments.data_dir)
-        dataset, unreadable = _read_folder(folder, spec, arguments.isolate)
-        name = own_name(arguments.preset, arguments.data_dir)
+        train = len(folder.files["train"])
+        recipe = replace(choose_recipe(recipe, train, min(height, width)), dataset="folder",
+                         validation_fraction=VALIDATION_FRACTION, **given, **fixed)  # fmt: skip
+        start = "random weights" if package is None else f"the weights of {package.card.preset.name}"
+        print(*summarize(folder, sizes), sep="\n")
+        print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
+        print(*describe_recipe(recipe, train, given), sep="\n")
+        dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
+        name = arguments.name or own_name(asked.name, arguments.photos)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = replace(folder.record(), unreadable=unreadable)
     teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset)[1]
+    data_dir = arguments.photos or arguments.data_dir
     record = TrainingRecord(
-        preset=arguments.preset,
+        preset=asked.name,
         classifier=preset,
         recipe=asdict(recipe),
         seed=arguments.seed or 0,
         precision=arguments.precision or "float32",
-        data_dir=arguments.data_dir and str(arguments.data_dir.resolve()),
+        data_dir=data_dir and str(data_dir.resolve()),
         images=images,
         init=init,
         init_dir=None if package is None else str(package.path.resolve()),
@@ -117,6 +132,36 @@ def begin(arguments: argparse.Namespace) -> Plan:
         teacher_source=arguments.teacher and _absolute(arguments.teacher),
     )
     return Plan(record, preset, recipe, dataset)
+
+
+def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage | None]:
+    """Return the preset whose network is trained, and the package whose weights it starts from.
+
+    A folder of photos without a preset gets the network and the weights of a bundled model, or of the one that
+    `--init` names.
+    """
+    if arguments.preset_file is not None:
+        asked: Preset | None = read_preset(arguments.preset_file)
+    elif arguments.preset is not None:
+        asked = PRESETS[arguments.preset]
+    else:
+        asked = None
+    source = arguments.init or (_PHOTO_MODEL if asked is None else _NO_INIT)
+    if source == _NO_INIT:
+        return asked or PRESETS[_PHOTO_MODEL], None
+    package = zoo.load(source)
+    if asked is None:
+        asked = package.card.preset
+    check_transferable(asked, package)
+    return asked, package
+
+
+def _choose_size(asked: Preset, arguments: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width that the file of a preset names, or else one that fits the images' sizes."""
+    if arguments.preset_file is not None:
+        return asked.input.height, asked.input.width
+    side = choose_side(sizes)
+    return side, side
 
 
 def _absolute(model: str) -> str:
@@ -131,14 +176,13 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
         TrainingError: the arguments contradict the record, or the folder of images has changed.
         DatasetError: the data set is missing or damaged.
     """
-    if record.preset != arguments.preset:
+    if arguments.preset not in (None, record.preset):
         raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.preset}")
     preset, recipe = _network_and_recipe(record, arguments.out)
     spec = preset.input
     started = {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "mixup": recipe.mixup,
+        **{name: getattr(recipe, name) for name in _RECIPE_OPTIONS},
+        "name": preset.name,
         "teacher": record.teacher_source,
         "seed": record.seed,
         "precision": record.precision,
@@ -152,15 +196,15 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
             raise TrainingError(
                 f"{arguments.out} was started with {name} {started[name]}, and cannot resume with {value}"
             )
-    data_dir = arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
+    data_dir = arguments.photos or arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
     if record.images is None:
         return Plan(record, preset, recipe, _read_standard(recipe.dataset, data_dir))
     if data_dir is None:
         raise TrainingError(f"{arguments.out} was started on a folder of images: --data-dir must name it")
-    folder = find_images(data_dir)
+    folder = find_images(data_dir, record.images.validation_fraction)
     if folder.labels != preset.labels or folder.record().splits != record.images.splits:
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
-    dataset, unreadable = _read_folder(folder, spec, arguments.isolate)
+    dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
     if unreadable != record.images.unreadable:
         raise TrainingError(
             f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
@@ -186,26 +230,6 @@ def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:
         return load_dataset(cast(StandardName, name), data_dir)
     except DatasetError as error:
         raise DatasetError(f"{error}; {hint}" if data_dir is not None else str(error)) from error
-
-
-def _read_folder(folder: ImageFolder, spec: InputSpec, is_isolated: bool) -> tuple[Dataset, int]:
-    """Return the images of a folder and how many of them cannot be read; name these on stderr."""
-    size = f"{spec.height}x{spec.width}x{spec.channels}"
-    print(f"{folder.path}: {len(folder):,} images of {len(folder.labels)} classes, read as {size}")
-    with IsolatedDecoders() as decoders:
-        decode = decoders.to_array if is_isolated else decoders.to_array_where_needed
-        dataset, errors = folder.read(spec, decode)
-    for error in errors:
-        _warn(f"left out: {error}")
-    if errors:
-        _warn(f"{len(errors):,} of {len(folder):,} images cannot be read and are left out")
-    for line in describe_left_out(folder.left_out):
-        _warn(line)
-    return dataset, len(errors)
-
-
-def _warn(message: str) -> None:
-    print(f"training: {message}", file=sys.stderr)
 
 
 def _git_commit() -> str | None:

@@ -1,12 +1,14 @@
 """The recipes: how each network is trained."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import keras
 
-from pdeinfer.datasets import DatasetName
-from pdeinfer.spec.presets import PRESETS
+from pdeinfer.datasets import DatasetName, StandardName
+from pdeinfer.errors import TrainingError
+from pdeinfer.spec.networks import SingleChannelNetwork
+from pdeinfer.spec.presets import PRESETS, Preset
 from training.muon import ConvMuon
 
 
@@ -29,6 +31,8 @@ class Recipe:
         distillation_weight, temperature: as in `training.distillation.DistillationLoss`; only with a teacher.
         validation_fraction: the part of the training images held out to choose the best epoch; 0: train on all images
             and keep the last epoch.
+        patience: end the training when the best validation accuracy is this many epochs old; None: never.
+        balance: whether images of rare classes count for more (`training.batches.Batches`).
         initializations: random initial weights that are tried for an epoch each; see `training.initialization`.
     """
 
@@ -45,6 +49,8 @@ class Recipe:
     validation_fraction: float = 0.1
     initializations: int = 1
     mixup: float = 0.0
+    patience: int | None = None
+    balance: bool = False
     distillation_weight: float = 0.0
     temperature: float = 4.0
 
@@ -94,3 +100,28 @@ RECIPES: dict[str, Recipe] = {
     "mnist-pde-k10": _MNIST,
     **{name: _CIFAR10 for name in PRESETS if name.startswith("cifar10-")},
 }
+
+
+def recipe_for(preset: Preset) -> Recipe:
+    """Return the recipe of a preset by its name; of an unknown name, that for networks of its kind and channels."""
+    if preset.name in RECIPES:
+        return RECIPES[preset.name]
+    if isinstance(preset.network, SingleChannelNetwork):
+        return _MNIST
+    return RECIPES["digits-pde"] if preset.input.channels == 1 else _CIFAR10
+
+
+def standard_dataset(preset: Preset) -> StandardName:
+    """Return the standard data set that has the preset's image size and labels.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    shape = preset.input.height, preset.input.width, preset.input.channels
+    for other in PRESETS.values():
+        if other.labels == preset.labels and shape == (other.input.height, other.input.width, other.input.channels):
+            return cast(StandardName, RECIPES[other.name].dataset)
+    raise TrainingError(
+        f"{preset.name}: no standard data set has images of shape {shape} and these {len(preset.labels)} labels; "
+        "name a folder of photos as SOURCE"
+    )

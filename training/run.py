@@ -1,14 +1,16 @@
-"""Runs a training: `pdeinfer train [PRESET]`, or `python -m training.run [PRESET]`."""
+"""Runs a training: `pdeinfer train [SOURCE]`, or `python -m training.run [SOURCE]`."""
 
 import argparse
 import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.training_record import Outcome
+from training.accelerators import select_device
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn
 
@@ -32,18 +34,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     prefer_onednn()
+    select_device(arguments.device)
     import_keras()
     import keras
 
     from training import plots
+    from training.callbacks import make_callbacks
     from training.checkpoints import RunFolder
-    from training.devices import data_parallel, device_name, list_devices
+    from training.devices import check_device, data_parallel, device_name, list_devices
     from training.fit import fit, precision, training_splits
     from training.history import read_history
     from training.initialization import initialize
     from training.outcome import measure
     from training.plan import begin, resume
 
+    check_device(arguments.device)
+    callbacks = make_callbacks(arguments)
     folder = RunFolder(arguments.out)
     if arguments.resume:
         plan = resume(arguments, folder.record())
@@ -54,7 +60,6 @@ def _train(arguments: argparse.Namespace) -> int:
     splits = training_splits(plan.dataset, recipe)
     scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
     device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
-    callbacks = [keras.callbacks.TensorBoard(folder.path / "tensorboard")] if arguments.tensorboard else []
     with precision(record.precision), scope:
         if not arguments.resume:
             folder.start(record)
@@ -76,11 +81,19 @@ def _train(arguments: argparse.Namespace) -> int:
     folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
     accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
-    plots.plot_learning_curves(read_history(folder.history), title, folder.path / "learning-curves.png")
+    rows = read_history(folder.history)
+    plots.plot_learning_curves(rows, title, folder.path / "learning-curves.png")
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
-    _print_outcome(outcome, accuracy, recipe.epochs)
-    print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder.path), '--output', f'build/{preset.name}'])}")
+    _print_outcome(outcome, accuracy, len(rows))
+    _print_next_steps(folder.path, f"build/{preset.name}", arguments.photos)
     return 0
+
+
+def _print_next_steps(folder: Path, package: str, photos: Path | None) -> None:
+    print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder), '--output', package])}")
+    if photos is not None:
+        report = shlex.join(["pdeinfer", "evaluate", package, "--data-dir", str(photos), "--report", "report"])
+        print(f"Then: {report}  # what it gets right and wrong, as one page\n      pdeinfer serve {package}")
 
 
 def _print_outcome(outcome: Outcome, accuracy: str, epochs: int) -> None:

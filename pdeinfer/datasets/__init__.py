@@ -1,6 +1,6 @@
 """Data sets: the standard ones, and folders of images."""
 
-from pdeinfer.datasets.image_folder import ImageFolder, find_images
+from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
 from pdeinfer.datasets.recorded import (
     find_recorded_folder,
@@ -13,6 +13,7 @@ from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
 
 __all__ = [
+    "Allocate",
     "Array",
     "Dataset",
     "DatasetName",

@@ -21,10 +21,15 @@ from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 Decode: TypeAlias = Callable[[Path, InputSpec], NDArray[np.uint8]]
+Allocate: TypeAlias = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class ImageFolder:
     Attributes:
         path: the folder.
         labels: the names of the classes' folders, sorted.
-        files: the files of "train", of "test" and, if the folder has it, of "val".
+        files: the files of "train", of "test" and, if the folder has it or it was held out, of "val".
         is_test_held_out: whether "test" was held out of the training images, at random.
+        validation_fraction: the part of each class that was held out as "val", at random; None if none was.
         left_out: everything else in the folder, hidden names excepted, with the reasons.
     """
 
@@ -43,6 +49,7 @@ class ImageFolder:
     labels: tuple[str, ...]
     files: Mapping[str, list[LabelledFile]]
     is_test_held_out: bool
+    validation_fraction: float | None = None
     left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
@@ -64,36 +71,42 @@ class ImageFolder:
             )
             for split, files in self.files.items()
         }
-        if self.is_test_held_out:
-            return ImagesRecord(splits, TEST_FRACTION, SPLIT_SEED)
-        return ImagesRecord(splits)
+        return ImagesRecord(
+            splits,
+            test_fraction=TEST_FRACTION if self.is_test_held_out else None,
+            validation_fraction=self.validation_fraction,
+            split_seed=SPLIT_SEED if self.is_test_held_out or self.validation_fraction else None,
+        )
 
-    def read(self, spec: InputSpec, decode: Decode = to_array) -> tuple[Dataset, list[ImageError]]:
+    def read(
+        self, spec: InputSpec, decode: Decode = to_array, allocate: Allocate = _allocate
+    ) -> tuple[Dataset, list[ImageError]]:
         """Decode every split with `read_split`."""
         splits, errors = {}, []
         for name in self.files:
-            splits[name], unreadable = self.read_split(name, spec, decode)
+            splits[name], unreadable = self.read_split(name, spec, decode, allocate)
             errors += unreadable
         return Dataset(splits["train"], splits["test"], splits.get("val")), errors
 
-    def read_split(self, name: str, spec: InputSpec, decode: Decode = to_array) -> tuple[Split, list[ImageError]]:
+    def read_split(
+        self, name: str, spec: InputSpec, decode: Decode = to_array, allocate: Allocate = _allocate
+    ) -> tuple[Split, list[ImageError]]:
         """Decode the images of a split, by default as prediction does.
-
-        All of them are held in memory, height x width x channels bytes each.
 
         Args:
             name: a key of `files`.
             spec: the images wanted.
             decode: `pdeinfer.images.convert.to_array`, or `to_array` of `pdeinfer.images.isolation.IsolatedDecoders`.
+            allocate: returns a uint8 array of the shape (N, height, width, channels); by default in memory.
 
         Returns:
             The images that can be read, in the order of the files, and the errors of the others.
 
         Raises:
-            DatasetError: no image of a class can be read.
+            DatasetError: no image of a class can be read; of a "val" that was held out, no image at all.
         """
         files = self.files[name]
-        images = np.empty((len(files), spec.height, spec.width, spec.channels), np.uint8)
+        images = allocate((len(files), spec.height, spec.width, spec.channels))
         labels = np.array([label for _, label in files], np.int64)
 
         def decode_file(index: int) -> ImageError | None:
@@ -107,16 +120,21 @@ class ImageFolder:
             outcomes = list(pool.map(decode_file, range(len(files))))
         errors = [error for error in outcomes if error is not None]
         if errors:
-            is_readable = np.array([error is None for error in outcomes])
-            images, labels = images[is_readable], labels[is_readable]
-        for index, label in enumerate(self.labels):
-            if index not in labels:
-                first = next(error for error, file in zip(outcomes, files, strict=True) if file[1] == index)
-                raise DatasetError(f"{self.path}: no image of class {label!r} in {name!r} can be read: {first}")
+            readable = [index for index, error in enumerate(outcomes) if error is None]
+            for place, index in enumerate(readable):  # in place: there may be no memory for a second array
+                images[place] = images[index]
+            images, labels = images[: len(readable)], labels[readable]
+        for index in sorted({label for _, label in files} - set(labels.tolist())):
+            if name == "val" and self.validation_fraction is not None and len(labels):
+                continue  # the other classes can still choose the epoch
+            first = next(error for error, file in zip(outcomes, files, strict=True) if file[1] == index)
+            raise DatasetError(
+                f"{self.path}: no image of class {self.labels[index]!r} in {name!r} can be read: {first}"
+            )
         return Split(images, labels), errors
 
 
-def find_images(folder: Path) -> ImageFolder:
+def find_images(folder: Path, validation_fraction: float | None = None) -> ImageFolder:
     """Find the images of a folder, with their classes and splits.
 
     One layout is `folder/CLASS/*`. The other is `folder/train/CLASS/*` with `folder/test/CLASS/*` and
@@ -125,6 +143,10 @@ def find_images(folder: Path) -> ImageFolder:
     `pdeinfer.images.files.find_image_files` takes; everything else is in `left_out`.
 
     Without `folder/test`, a fifth of each class is held out for it at random, the same at every call.
+
+    Args:
+        folder: its path.
+        validation_fraction: hold out this part of each class's training images as "val", unless there is `folder/val`.
 
     Raises:
         DatasetError: there is no such folder, it has another layout or fewer than two classes, or a class has too few
@@ -153,19 +175,32 @@ def find_images(folder: Path) -> ImageFolder:
                 f"{root}: expected the folders of {roots['train']} ({', '.join(labels)}), "
                 f"got {', '.join(_subfolders(root)) or 'none'}"
             )
-        left_out += _strays(root)
-        files[split] = []
-        for index, label in enumerate(labels):
-            found = scan_folder(root / label)
-            left_out += found.left_out
-            if not found.images:
-                got = ", ".join(sorted({each.path.suffix or each.reason for each in found.left_out})) or "no file"
-                raise DatasetError(f"{root / label}: expected images ({' '.join(SUFFIXES)}), got {got}")
-            files[split] += [(image, index) for image in found.images]
+        files[split], others = _find_labelled(root, labels)
+        left_out += others
     is_test_held_out = "test" not in files
     if is_test_held_out:
-        files["train"], files["test"] = _hold_out_test(files["train"], labels)
-    return ImageFolder(folder, tuple(labels), files, is_test_held_out, tuple(left_out))
+        for label, count in zip(labels, np.bincount([index for _, index in files["train"]]), strict=True):
+            if count < 2:
+                raise DatasetError(f"{folder / label}: expected at least 2 images, one to test, got 1")
+        files["train"], files["test"] = _hold_out(files["train"], TEST_FRACTION)
+    fraction = None if "val" in files else validation_fraction
+    if fraction is not None:
+        files["train"], files["val"] = _hold_out(files["train"], fraction)
+    return ImageFolder(folder, tuple(labels), files, is_test_held_out, fraction, tuple(left_out))
+
+
+def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], list[LeftOut]]:
+    """Return the images in the folders of the classes, and everything else in `root`."""
+    files: list[LabelledFile] = []
+    left_out = _strays(root)
+    for index, label in enumerate(labels):
+        found = scan_folder(root / label)
+        left_out += found.left_out
+        if not found.images:
+            got = ", ".join(sorted({each.path.suffix or each.reason for each in found.left_out})) or "no file"
+            raise DatasetError(f"{root / label}: expected images ({' '.join(SUFFIXES)}), got {got}")
+        files += [(image, index) for image in found.images]
+    return files, left_out
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -178,11 +213,7 @@ def _strays(folder: Path) -> list[LeftOut]:
     return [LeftOut(path, why_no_image(path) or reason) for path in visible(folder) if not path.is_dir()]
 
 
-def _hold_out_test(files: list[LabelledFile], labels: list[str]) -> tuple[list[LabelledFile], list[LabelledFile]]:
-    indices = np.array([index for _, index in files])
-    for label, count in zip(labels, np.bincount(indices), strict=True):
-        if count < 2:
-            raise DatasetError(f"{files[0][0].parent.parent / label}: expected at least 2 images, one to test, got 1")
-    is_test = stratified_choice(indices, TEST_FRACTION, SPLIT_SEED)
-    train = [file for file, chosen in zip(files, is_test, strict=True) if not chosen]
-    return train, [file for file, chosen in zip(files, is_test, strict=True) if chosen]
+def _hold_out(files: list[LabelledFile], fraction: float) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    is_held_out = stratified_choice(np.array([index for _, index in files]), fraction, SPLIT_SEED)
+    rest = [file for file, chosen in zip(files, is_held_out, strict=True) if not chosen]
+    return rest, [file for file, chosen in zip(files, is_held_out, strict=True) if chosen]

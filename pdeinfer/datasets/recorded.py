@@ -44,7 +44,7 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     """
     record, folder = _locate(record, preset, data_dir)
     dataset = record.dataset
-    if dataset == "folder" and "val" in find_images(folder).files:
+    if dataset == "folder" and "val" in _find(record, folder).files:
         return _read_folder(record, preset, folder, "val")
     fraction = record.recipe.get("validation_fraction")
     if not fraction:
@@ -59,7 +59,7 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
 def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder | None:
     """Find the images of the folder that a network was trained on; return None if `folder` has other test images."""
     try:
-        found = find_images(folder)
+        found = _find(record, folder)
     except DatasetError:
         return None
     return found if _is_recorded(found, record, preset) else None
@@ -125,7 +125,7 @@ def _check(split: Split, preset: Preset) -> Split:
 
 
 def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
-    folder = find_images(data_dir)
+    folder = _find(record, data_dir)
     # With other test images, some of them might be images that the network was trained on.
     if not _is_recorded(folder, record, preset):
         expected = None if record.images is None else record.images.splits.get("test")
@@ -135,6 +135,10 @@ def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: s
         )
     split, _ = folder.read_split(name, preset.input)
     return split
+
+
+def _find(record: TrainingRecord, folder: Path) -> ImageFolder:
+    return find_images(folder, None if record.images is None else record.images.validation_fraction)
 
 
 def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset) -> bool:

@@ -30,12 +30,15 @@ class ImagesRecord:
 
     Attributes:
         splits: by name: "train", "test" and perhaps "val".
-        test_fraction, split_seed: how "test" was drawn; None where the folder has a test split of its own.
+        test_fraction, validation_fraction: the part of each class that was drawn at random as "test" and "val"; None
+            where the folder has such a split of its own, and for "val" where the array of images was divided.
+        split_seed: of the draw.
         unreadable: images that could not be read and were left out; None if not recorded.
     """
 
     splits: Mapping[str, SplitRecord]
     test_fraction: float | None = None
+    validation_fraction: float | None = None
     split_seed: int | None = None
     unreadable: int | None = None
 

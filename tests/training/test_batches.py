@@ -1,10 +1,12 @@
 """Batches depend on seed and epoch alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pdeinfer.datasets import Split
-from training.batches import Augmentation, Batches
+from training.batches import Augmentation, Batches, EvaluationBatches
 
 COUNT = 50
 
@@ -18,7 +20,7 @@ def split() -> Split:
 
 def make(split: Split, **kwargs: object) -> Batches:
     """Return batches of 8 with seed 3 unless `kwargs` say otherwise; the rest of `kwargs` is the augmentation."""
-    options = {name: kwargs.pop(name) for name in ("batch_size", "seed", "teacher") if name in kwargs}
+    options = {name: kwargs.pop(name) for name in ("batch_size", "seed", "teacher", "balance") if name in kwargs}
     return Batches(split, **{"classes": 7, "batch_size": 8, "seed": 3, **options}, augmentation=Augmentation(**kwargs))
 
 
@@ -94,3 +96,32 @@ def test_the_teacher_s_logits_of_the_augmented_images_follow_the_labels(split: S
     images, targets = make(split, crop_padding=1, flip=True, mixup=0.3, teacher=teacher)[0]
     labels = make(split, crop_padding=1, flip=True, mixup=0.3)[0][1]
     assert np.array_equal(targets, np.concatenate([labels, teacher(images)], axis=1))
+
+
+def test_balanced_classes_have_equal_weight_in_an_epoch() -> None:
+    labels = np.array([0] * 30 + [1] * 10 + [2] * 10)
+    split = Split(np.zeros((50, 4, 4, 1), np.uint8), labels)
+    batches = Batches(split, classes=3, batch_size=50, seed=0, balance=True)
+    _, one_hot, weights = batches[0]
+    np.testing.assert_allclose(weights @ one_hot, [50 / 3] * 3, rtol=1e-6)
+    assert weights.mean() == pytest.approx(1)
+    mixed = Batches(split, classes=3, batch_size=50, seed=0, balance=True, augmentation=Augmentation(mixup=1.0))
+    _, shares, mixed_weights = mixed[0]
+    np.testing.assert_allclose(mixed_weights, shares @ [50 / 90, 50 / 30, 50 / 30], rtol=1e-6)
+
+
+def test_evaluation_batches_are_all_images_in_their_order(split: Split) -> None:
+    batches = EvaluationBatches(split, classes=7, batch_size=8)
+    assert len(batches) == 7
+    assert np.array_equal(np.concatenate([batches[index][0] for index in range(7)]), split.images)
+    labels = np.concatenate([batches[index][1] for index in range(7)])
+    assert np.array_equal(labels, np.eye(7, dtype=np.float32)[split.labels])
+
+
+def test_images_in_a_file_give_the_same_batches(split: Split, tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "images", np.uint8, "w+", shape=split.images.shape)
+    mapped[:] = split.images
+    images, labels = make(Split(mapped, split.labels), crop_padding=2, flip=True)[1]
+    expected = make(split, crop_padding=2, flip=True)[1]
+    assert np.array_equal(images, expected[0])
+    assert np.array_equal(labels, expected[1])

@@ -1,8 +1,10 @@
 """Training on a folder of images: what it records, how it resumes and exports, what it refuses."""
 
+import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,14 @@ import pytest
 
 from pdeinfer.checks.evaluation import evaluate
 from pdeinfer.cli import main as cli
-from pdeinfer.datasets import find_images
+from pdeinfer.datasets import find_images, load_validation_split
+from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
 from pdeinfer.predictor import Predictor
+from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.presets import PRESETS, Preset
-from training import run
+from pdeinfer.spec.training_record import TrainingRecord
+from training import run, storage
 from training.own_images import channel_statistics, own_name
 
 Captured = pytest.CaptureFixture[str]
@@ -183,3 +188,109 @@ def test_channel_statistics_cover_all_pixels() -> None:
     mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, images.mean(axis=(0, 1, 2)) / 255, atol=5e-5)
     np.testing.assert_allclose(std, images.std(axis=(0, 1, 2)) / 255, atol=5e-5)
+
+
+@pytest.fixture(scope="module")
+def small_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a preset whose network is quickly traced, for grey images of 8x8 pixels."""
+    file = tmp_path_factory.mktemp("presets") / "small.json"
+    preset = replace(PRESETS["digits-pde"], name="small-net", network=SingleChannelNetwork("conv"))
+    file.write_text(json.dumps(preset.to_dict()))
+    return file
+
+
+def test_a_folder_as_source_needs_no_option(
+    photos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main([str(photos), "--epochs", "1"]) == 0  # the one option only saves time
+    output = capsys.readouterr().out
+    assert f"{photos}: 31 images of 2 classes, 14x8 to 14x22 pixels" in output
+    assert re.search(r"^  dark +12 +1 +3$", output, re.MULTILINE)
+    assert re.search(r"^  --epochs +1 +as given$", output, re.MULTILINE)
+    assert re.search(r"^copied \d+,\d+ of \d+,\d+ weights from cifar10-global; random: logits$", output, re.MULTILINE)
+    folder = Path("runs/My-photos-global")
+    assert f"pdeinfer export {folder} --output build/My-photos-global" in output
+    record = json.loads((folder / "run.json").read_text())
+    trained = ModelPackage.read(zoo.load("cifar10-global").path).card.preset
+    preset = Preset.from_dict(record["classifier"])
+    assert preset.network == trained.network
+    assert (preset.input.height, preset.input.width) == (32, 32)
+    assert {name: record["recipe"][name] for name in ("batch_size", "epochs", "crop_padding", "flip", "balance")} == {
+        "batch_size": 8,
+        "epochs": 1,
+        "crop_padding": 4,
+        "flip": True,
+        "balance": False,
+    }
+    assert record["images"]["splits"].keys() == {"train", "val", "test"}
+    validation = load_validation_split(TrainingRecord.from_dict(record), preset, photos)
+    assert validation.labels.tolist() == [0, 1]
+    (folder / "metrics.json").unlink()
+    assert run.main(["--out", str(folder), "--resume"]) == 0
+    assert (folder / "metrics.json").exists()
+
+
+def test_options_override_the_choices_and_resuming_compares_them(
+    photos: Path, small_preset: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "run"
+    options = ["--lr", "0.02", "--no-flip", "--crop-padding", "0", "--mixup", "0.1", "--balance", "--patience", "2"]
+    start = [str(photos), "--preset-file", str(small_preset), "--epochs", "30", "--name", "mine", "--out", str(folder)]
+    assert run.main([*start, "--batch-size", "4", *options]) == 0
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["preset"] == "small-net"
+    assert record["classifier"]["name"] == "mine"
+    expected = {"learning_rate": 0.02, "flip": False, "crop_padding": 0, "mixup": 0.1, "balance": True, "patience": 2}
+    assert {name: record["recipe"][name] for name in expected} == expected
+    rows = (folder / "history.csv").read_text().splitlines()[1:]
+    assert len(rows) < 30  # two kinds of images are told apart at once: the accuracy cannot rise for long
+    before = (folder / "history.csv").read_bytes()
+    (folder / "metrics.json").unlink()
+    assert run.main(["--out", str(folder), "--resume", "--patience", "2"]) == 0
+    assert (folder / "history.csv").read_bytes() == before  # it had stopped
+    capsys.readouterr()
+    assert run.main(["--out", str(folder), "--resume", "--lr", "0.01"]) == 2
+    assert "was started with learning_rate 0.02, and cannot resume with 0.01" in capsys.readouterr().err
+
+
+def test_a_file_describes_the_network_for_a_standard_data_set(small_preset: Path, tmp_path: Path) -> None:
+    assert run.main(["--preset-file", str(small_preset), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["recipe"]["dataset"] == "digits"
+    assert metrics["test_images"] == 359
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-folder"],
+        ["digits-pde", "--preset-file", "net.json"],
+        [".", "--data-dir", "."],
+        ["--device", "tpu"],
+        ["--callback", "nothing"],
+        ["--lr", "0"],
+        ["--name", "a/b"],
+    ],
+)
+def test_arguments_that_make_no_sense_end_with_exit_code_2(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run.main(arguments)
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_images_that_would_fill_the_memory_are_trained_on_from_a_file(
+    photos: Path, small_preset: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = []
+    for name, memory in (("memory", 10**9), ("file", 1_000)):
+        monkeypatch.setattr(storage, "memory_bytes", lambda memory=memory: memory)
+        folder = tmp_path / name
+        arguments = [str(photos), "--preset-file", str(small_preset), "--epochs", "2", "--out", str(folder)]
+        assert run.main(arguments) == 0
+        assert ("go to a file" in capsys.readouterr().out) == (name == "file")
+        rows = csv.DictReader((folder / "history.csv").open(newline=""))
+        histories.append([(row["loss"], row["val_accuracy"]) for row in rows])
+    assert histories[0] == histories[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "memory"]

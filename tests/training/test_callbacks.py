@@ -1,0 +1,24 @@
+"""`--callback MODULE:NAME`."""
+
+from pathlib import Path
+
+import keras
+import pytest
+
+from pdeinfer.errors import TrainingError
+from training.callbacks import load_callback
+
+
+def test_a_callback_of_a_module_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tracking_of_this_test.py").write_text(
+        "import keras\n\n\ndef make():\n    return keras.callbacks.LambdaCallback()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(load_callback("tracking_of_this_test:make"), keras.callbacks.Callback)
+    assert isinstance(load_callback("keras:callbacks.History"), keras.callbacks.History)
+
+
+@pytest.mark.parametrize("reference", ["no_such_module_at_all:x", "keras:no_such_name", "collections:Counter"])
+def test_what_is_no_callback_is_named(reference: str) -> None:
+    with pytest.raises(TrainingError, match=reference):
+        load_callback(reference)

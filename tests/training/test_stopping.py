@@ -1,0 +1,31 @@
+"""Early stopping, from the history alone."""
+
+import math
+
+import pytest
+
+from training.history import Row
+from training.stopping import StopEarly
+
+
+def history(*accuracies: float) -> list[Row]:
+    return [{"epoch": epoch, "val_accuracy": value} for epoch, value in enumerate(accuracies, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "due"),
+    [
+        ((), False),
+        ((0.5, 0.6, 0.6), False),  # one epoch without an improvement
+        ((0.5, 0.6, 0.6, 0.6), True),
+        ((0.5, 0.6, 0.5, 0.7), False),
+        ((0.9, 0.1, 0.2), True),
+    ],
+)
+def test_a_training_stops_when_the_best_epoch_is_two_epochs_old(accuracies: tuple[float, ...], *, due: bool) -> None:
+    assert StopEarly(history(*accuracies), patience=2).is_due() is due
+
+
+def test_without_patience_a_training_never_stops() -> None:
+    assert StopEarly(history(0.9, *[0.1] * 50), patience=None).is_due() is False
+    assert StopEarly(history(math.nan, math.nan), patience=None).is_due() is False

@@ -1,0 +1,51 @@
+"""The callbacks that options ask for."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import keras
+
+from pdeinfer.errors import TrainingError
+from training.progress import Progress
+
+
+def make_callbacks(arguments: argparse.Namespace) -> list[keras.callbacks.Callback]:
+    """Return the callbacks of `--callback` and `--tensorboard`, and the progress for a terminal.
+
+    Raises:
+        TrainingError: a callback cannot be loaded.
+    """
+    callbacks = [load_callback(reference) for reference in arguments.callback]
+    if arguments.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(arguments.out / "tensorboard"))
+    if sys.stdout.isatty():
+        callbacks.append(Progress())
+    return callbacks
+
+
+def load_callback(reference: str) -> keras.callbacks.Callback:
+    """Return the Keras callback that `reference`, "module:name", makes when it is called without arguments.
+
+    The module is found as Python finds modules, also in the working directory.
+
+    Raises:
+        TrainingError: there is no such module or name, or what it makes is no callback.
+    """
+    module, _, name = reference.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = importlib.import_module(module)
+        for part in name.split("."):
+            make = getattr(make, part)
+    except (ImportError, AttributeError) as error:
+        raise TrainingError(f"--callback {reference}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    callback = make()  # type: ignore[operator]  # the user's
+    if not isinstance(callback, keras.callbacks.Callback):
+        raise TrainingError(
+            f"--callback {reference}: expected a keras.callbacks.Callback, got {type(callback).__name__}"
+        )
+    return callback
