@@ -21,7 +21,7 @@ from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import TrainingRecord
 from training import run, storage
-from training.own_images import channel_statistics, own_name
+from training.own_images import VALIDATION_FRACTION, channel_statistics, own_name
 
 Captured = pytest.CaptureFixture[str]
 
@@ -70,12 +70,12 @@ def test_the_run_records_its_preset_and_its_images(finished: Path, photos: Path)
     assert preset.labels == ("bright", "dark")
     assert preset.network == PRESETS["digits-pde"].network
     assert (preset.input.height, preset.input.width, preset.input.channels) == (8, 10, 1)
-    dataset, _ = find_images(photos).read(preset.input)
+    dataset, _ = find_images(photos, VALIDATION_FRACTION).read(preset.input)
     assert preset.input.mean[0] == pytest.approx(dataset.train.images.mean() / 255, abs=1e-4)
     assert preset.input.std[0] == pytest.approx(dataset.train.images.std() / 255, abs=1e-4)
     assert record["recipe"]["dataset"] == "folder"
     assert record["images"]["unreadable"] == 1
-    assert record["images"]["splits"]["train"]["files"] + record["images"]["splits"]["test"]["files"] == 31
+    assert sum(split["files"] for split in record["images"]["splits"].values()) == 31
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["test_images"] == np.sum(metrics["confusion"]) == 6
     assert len(metrics["confusion"]) == 2
@@ -108,7 +108,7 @@ def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_pat
     assert second == "training: 1 of 31 images cannot be read and are left out"
     assert third.startswith(f"training: left out: {photos}")
     assert fourth == "training: files left out in all: 1"
-    assert last == "training: error: a batch of 1000 is larger than the 22 training images"
+    assert last.startswith("training: error: a batch of 1000 is larger than the 22 training images")
 
 
 def test_a_changed_folder_or_size_is_not_resumed(
@@ -290,7 +290,7 @@ def test_images_that_would_fill_the_memory_are_trained_on_from_a_file(
         arguments = [str(photos), "--preset-file", str(small_preset), "--epochs", "2", "--out", str(folder)]
         assert run.main(arguments) == 0
         assert ("go to a file" in capsys.readouterr().out) == (name == "file")
-        rows = csv.DictReader((folder / "history.csv").open(newline=""))
+        rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
         histories.append([(row["loss"], row["val_accuracy"]) for row in rows])
     assert histories[0] == histories[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "memory"]
