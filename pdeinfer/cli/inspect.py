@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pdeinfer.errors import PdeinferError
-from pdeinfer.images.convert import to_array
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
 from pdeinfer.inspection.report import report_html
@@ -16,7 +16,8 @@ def run(options: argparse.Namespace) -> int:
     """Print a summary of each PDE layer; write its picture, or all layers as one HTML file."""
     package = zoo.load(options.model)
     preset = package.card.preset
-    image = to_array(options.image, preset.input)
+    with IsolatedDecoders() as decoders:
+        image = decoders.to_array_where_needed(options.image, preset.input)
     layers = inspect(image, package)
     for layer in layers:
         print(f"{preset.name}, {layer.name}: " + "\n  ".join(layer.summary))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from pdeinfer.datasets.splits import Dataset, Split, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
-from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import LeftOut, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
@@ -79,7 +80,7 @@ class ImageFolder:
         )
 
     def read(
-        self, spec: InputSpec, decode: Decode = to_array, allocate: Allocate = _allocate
+        self, spec: InputSpec, decode: Decode | None = None, allocate: Allocate = _allocate
     ) -> tuple[Dataset, list[ImageError]]:
         """Decode every split with `read_split`."""
         splits, errors = {}, []
@@ -89,14 +90,14 @@ class ImageFolder:
         return Dataset(splits["train"], splits["test"], splits.get("val")), errors
 
     def read_split(
-        self, name: str, spec: InputSpec, decode: Decode = to_array, allocate: Allocate = _allocate
+        self, name: str, spec: InputSpec, decode: Decode | None = None, allocate: Allocate = _allocate
     ) -> tuple[Split, list[ImageError]]:
-        """Decode the images of a split, by default as prediction does.
+        """Decode the images of a split.
 
         Args:
             name: a key of `files`.
             spec: the images wanted.
-            decode: `pdeinfer.images.convert.to_array`, or `to_array` of `pdeinfer.images.isolation.IsolatedDecoders`.
+            decode: a method of `pdeinfer.images.isolation.IsolatedDecoders`; by default `to_array_where_needed`.
             allocate: returns a uint8 array of the shape (N, height, width, channels); by default in memory.
 
         Returns:
@@ -109,15 +110,16 @@ class ImageFolder:
         images = allocate((len(files), spec.height, spec.width, spec.channels))
         labels = np.array([label for _, label in files], np.int64)
 
-        def decode_file(index: int) -> ImageError | None:
+        def decode_file(decode: Decode, index: int) -> ImageError | None:
             try:
                 images[index] = decode(files[index][0], spec)
             except ImageError as error:
                 return error
             return None
 
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            outcomes = list(pool.map(decode_file, range(len(files))))
+        with IsolatedDecoders() as decoders, ThreadPoolExecutor(available_cpus()) as pool:
+            decode_each = partial(decode_file, decode or decoders.to_array_where_needed)
+            outcomes = list(pool.map(decode_each, range(len(files))))
         errors = [error for error in outcomes if error is not None]
         if errors:
             readable = [index for index, error in enumerate(outcomes) if error is None]

@@ -8,9 +8,9 @@ from pdeinfer.datasets.image_folder import ImageFolder, find_images
 from pdeinfer.datasets.splits import Array, Split, hold_out
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
-from pdeinfer.images.convert import to_array
 from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import TrainingRecord
 
@@ -92,7 +92,8 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
         return _check(load_dataset(dataset, folder).train, preset).images
     found = scan_folder(folder)
     if found.images:
-        return np.stack([to_array(file, preset.input) for file in found.images])
+        with IsolatedDecoders() as decoders:
+            return np.stack([decoders.to_array_where_needed(file, preset.input) for file in found.images])
     if dataset in ("mnist", "cifar10"):
         return _check(load_dataset(dataset, folder).train, preset).images
     if not any(each.path.is_dir() for each in found.left_out):

@@ -221,7 +221,7 @@ def _open_encoded(
         case _ if kind in formats.ISOLATED and limits.heif_bytes == 0:
             raise ImageError(
                 f"{name}: AVIF and HEIC images are decoded only in a process with limits, by the server and by "
-                "predict, evaluate and train: convert it to JPEG or PNG, or pass the image that Pillow opens"
+                "the commands of pdeinfer: convert it to JPEG or PNG, or pass the image that Pillow opens"
             )
         case "TIFF":
             kind_in_words = tiff.check_tags(file, name, limits.tiff_values)

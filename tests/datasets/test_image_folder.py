@@ -24,7 +24,7 @@ from pdeinfer.images.convert import to_array
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import ImagesRecord, TrainingRecord
-from tests.images.image_makers import gif_of_comments
+from tests.images.image_makers import gif_of_comments, heic
 
 PRESET = PRESETS["digits-pde"]
 SPEC = PRESET.input
@@ -70,6 +70,22 @@ def test_isolated_decoding_reads_the_same_images(flat: Path) -> None:
     assert [type(error) for error in errors] == [ImageTooCostlyError]
     np.testing.assert_array_equal(isolated.train.images, expected.train.images)
     np.testing.assert_array_equal(isolated.test.images, expected.test.images)
+
+
+def test_heic_photos_are_read_as_the_isolated_decoder_reads_them(flat: Path) -> None:
+    for number, path in enumerate(sorted((flat / "cat").iterdir())):
+        path.unlink()
+        path.with_suffix(".heic").write_bytes(heic(PIL.Image.new("RGB", (64, 64), (50 * number, 10, 200))))
+    folder = find_images(flat)
+    with IsolatedDecoders() as decoders:
+        expected, _ = folder.read(SPEC, decoders.to_array)
+
+    read, errors = folder.read(SPEC)
+
+    assert errors == []
+    np.testing.assert_array_equal(read.train.images, expected.train.images)
+    calibrating = load_training_images(None, PRESET, flat / "cat")
+    assert calibrating.shape[0] == 5
 
 
 def preset_of(labels: tuple[str, ...]) -> Preset:
