@@ -14,6 +14,7 @@
     ├── ParityError             RuntimeError  an exported model differs from its original
     ├── DatasetError            ValueError    a data set's file is missing or damaged
     ├── TrainingError           ValueError    a training cannot start or resume as asked
+    ├── ClassifyError           ValueError    many images cannot be classified into a file as asked
     └── MissingDependencyError  ImportError   an optional dependency is missing or broken
 
 Each leaf also subclasses the builtin that a caller would catch. Messages say what was expected and what was received.
@@ -82,6 +83,10 @@ class DatasetError(PdeinferError, ValueError):
 
 class TrainingError(PdeinferError, ValueError):
     """A training cannot start or resume as asked."""
+
+
+class ClassifyError(PdeinferError, ValueError):
+    """Many images cannot be classified into a file as asked, or their classification cannot be resumed."""
 
 
 class MissingDependencyError(PdeinferError, ImportError):

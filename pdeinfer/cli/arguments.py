@@ -30,6 +30,17 @@ empty in a table. While the output goes to a file, a terminal shows the progress
 An image that cannot be read is reported on stderr; the others are classified, and the exit code is 1.
 """
 
+_CLASSIFY_EXAMPLES = """examples:
+  pdeinfer classify photos/ --out photos.parquet
+  pdeinfer classify 'shards/*.tar' --out labels.csv --model ./my-package
+  pdeinfer classify train-00000.parquet --out labels.jsonl --workers 8
+  pdeinfer classify /mnt/photos --out /mnt/labels.parquet --engine ray
+
+A row of the file has the columns source, label, score, top_labels, top_scores, error_code and error, in the order of
+the sources. An image that cannot be read is a row with an error, and the exit code is 1. If the command is stopped, the
+same command goes on: until the file is complete, its parts are in the folder FILE.parts beside it.
+"""
+
 _VERIFY_EXAMPLES = """examples:
   pdeinfer verify digits-pde
   pdeinfer verify build/mnist-pde --allow-skipped
@@ -99,20 +110,12 @@ def make_parser() -> argparse.ArgumentParser:
     predict = add_command("predict", "classify images", _PREDICT_EXAMPLES)
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of image files")
     predict.add_argument("--recursive", action="store_true", help="also take the images in subfolders")
-    predict.add_argument(
-        "--isolate",
-        action="store_true",
-        help="decode images from elsewhere in a process with limits of memory and time",
-    )
-    _add_model(predict, "--model", default=zoo.DEFAULT_MODEL)
-    predict.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="classes to print (%(default)s)")
-    _add_precision(predict)
-    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    predict.add_argument("--threshold", type=_share, default=0.0, metavar="P",
-                         help="an answer below this probability, 0 to 1, has no label (0)")  # fmt: skip
+    _add_prediction(predict)
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object per line")
     form.add_argument("--csv", action="store_true", help="print a table with the best class of each image")
+
+    _add_classify(add_command("classify", "classify many images into a file", _CLASSIFY_EXAMPLES))
 
     inspect = add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES)
     inspect.add_argument("image", metavar="IMAGE", help="image file")
@@ -155,6 +158,35 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="classify images over HTTP")
     commands.add_parser("train", help="train a network")
     return parser
+
+
+def _add_classify(classify: argparse.ArgumentParser) -> None:
+    classify.add_argument("sources", nargs="+", metavar="SOURCE",
+                          help="image file, folder (with those below it), .tar file in WebDataset's layout, .parquet "
+                          "file with a column of images, or pattern of these in quotes")  # fmt: skip
+    classify.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
+                          help="the file to write: .parquet, .csv or .jsonl")  # fmt: skip
+    _add_prediction(classify)
+    classify.add_argument("--batch-size", type=positive_int, metavar="N",
+                          help="most images in one run of the network (32 on a CPU, 256 on a GPU)")  # fmt: skip
+    classify.add_argument("--engine", choices=("local", "ray"), default="local",
+                          help="processes on this machine, or actors on a Ray cluster (%(default)s)")  # fmt: skip
+    classify.add_argument("--workers", type=positive_int, metavar="N",
+                          help="processes or actors, each with its own copy of the model (one for each CPU)"
+                          )  # fmt: skip
+
+
+def _add_prediction(command: argparse.ArgumentParser) -> None:
+    """Add the options of `predict` and `classify`."""
+    command.add_argument("--isolate", action="store_true",
+                         help="decode images from elsewhere in a process with limits of memory and time")  # fmt: skip
+    _add_model(command, "--model", default=zoo.DEFAULT_MODEL)
+    command.add_argument("--top-k", "--top", type=positive_int, default=5, metavar="K",
+                         help="the most probable classes of each image (%(default)s)")  # fmt: skip
+    _add_precision(command)
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    command.add_argument("--threshold", type=_share, default=0.0, metavar="P",
+                         help="an answer below this probability, 0 to 1, has no label (0)")  # fmt: skip
 
 
 def _add_model(command: argparse.ArgumentParser, name: str, default: str | None = None) -> None:

@@ -3,7 +3,8 @@
 import sys
 import time
 
-_SECONDS = 0.1  # between two lines of progress
+_SECONDS = 0.1  # between two lines of progress in a terminal, each in the place of the one before
+_LOG_SECONDS = 30.0  # between two lines elsewhere
 
 
 def print_error(error: Exception) -> None:
@@ -12,33 +13,42 @@ def print_error(error: Exception) -> None:
 
 
 class Progress:
-    """A line on stderr that counts what is done, shown if it is a terminal and the results go elsewhere.
+    """A line on stderr that counts what is done, with the rate and the time left.
+
+    It is shown if stderr is a terminal and the results go elsewhere.
 
     Args:
         total: how many there are.
         unit: what they are.
+        done: how many were done before.
+        is_for_file: the results go to a file. Then the line is shown in any terminal, and logged now and then if stderr
+            is none.
     """
 
-    def __init__(self, total: int, unit: str) -> None:
+    def __init__(self, total: int, unit: str, done: int = 0, *, is_for_file: bool = False) -> None:
         self._total = total
         self._unit = unit
-        self._done = 0
+        self._done = self._done_before = done
         self._start = self._shown = time.monotonic()
-        self._is_shown = sys.stderr.isatty() and not sys.stdout.isatty()
+        self._is_terminal = sys.stderr.isatty()
+        self._is_shown = is_for_file or (self._is_terminal and not sys.stdout.isatty())
 
-    def advance(self) -> None:
-        """Count one more."""
-        self._done += 1
+    def advance(self, count: int = 1) -> None:
+        """Count one or several more."""
+        self._done += count
         now = time.monotonic()
-        if self._is_shown and now - self._shown >= _SECONDS:
+        if self._is_shown and now - self._shown >= (_SECONDS if self._is_terminal else _LOG_SECONDS):
             self._shown = now
-            seconds = round((now - self._start) / self._done * (self._total - self._done))
-            left = f"{seconds // 60}:{seconds % 60:02} left"
-            sys.stderr.write(f"\r{self._done:,} of {self._total:,} {self._unit}, {left}\x1b[K")
+            rate = (self._done - self._done_before) / (now - self._start)
+            seconds = round((self._total - self._done) / rate)
+            hours = f"{seconds // 3600}:" if seconds >= 3600 else ""
+            left = f"{hours}{seconds // 60 % 60:{'02' if hours else ''}}:{seconds % 60:02}"
+            line = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left} left"
+            sys.stderr.write(f"\r{line}\x1b[K" if self._is_terminal else f"pdeinfer: {line}\n")
             sys.stderr.flush()
 
     def clear(self) -> None:
         """Remove the line, before something else is printed on stderr and at the end."""
-        if self._is_shown:
+        if self._is_shown and self._is_terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -5,10 +5,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images.damage import PATH_ERRORS, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
+from pdeinfer.images.sorting import sorted_names
 
 _MAX_NAMED = 10
 
@@ -68,23 +70,47 @@ def scan_folder(folder: Path, *, recursive: bool = False) -> FoundFiles:
     """
     images: list[Path] = []
     left_out: list[LeftOut] = []
-    for path in visible(folder):
-        if path.is_dir():
-            if not recursive or path.is_symlink():
-                left_out.append(_leave_folder(path))
-                continue
-            try:
-                below = scan_folder(path, recursive=True)
-            except PermissionError as error:
-                left_out.append(LeftOut(path, f"cannot be read: {error.strerror}"))
-            else:
-                images += below.images
-                left_out += below.left_out
-        elif reason := why_no_image(path):
-            left_out.append(LeftOut(path, reason))
+    for found in walk_folder(folder, recursive=recursive):
+        if isinstance(found, LeftOut):
+            left_out.append(found)
         else:
-            images.append(path)
+            images.append(Path(found.path))
     return FoundFiles(tuple(images), tuple(left_out))
+
+
+class ImageFile(NamedTuple):
+    """An image file in a folder: its path, its size in bytes, and when it was last changed, in ns."""
+
+    path: str
+    bytes: int
+    changed_ns: int
+
+
+def walk_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> Iterator[ImageFile | LeftOut]:
+    """Yield what `scan_folder` finds, in order, in memory that does not grow with the number of files.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted_names(entry.name for entry in entries if not entry.name.startswith("."))
+        for path in (os.path.join(folder, name) for name in names):  # noqa: PTH118  # Path is slower
+            try:
+                found = os.stat(path)  # noqa: PTH116
+            except OSError:
+                found = None
+            if found and stat.S_ISDIR(found.st_mode):
+                if not recursive or os.path.islink(path):  # noqa: PTH114
+                    yield _leave_folder(Path(path))
+                    continue
+                try:
+                    yield from walk_folder(path, recursive=True)
+                except PermissionError as error:
+                    yield LeftOut(Path(path), f"cannot be read: {error.strerror}")
+            elif reason := why_no_image(Path(path), found):
+                yield LeftOut(Path(path), reason)
+            elif found:
+                yield ImageFile(path, found.st_size, found.st_mtime_ns)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -92,10 +118,10 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def why_no_image(path: Path) -> str | None:
-    """Return why a file is not taken as an image, or None if it is."""
+def why_no_image(path: Path, status: os.stat_result | None = None) -> str | None:
+    """Return why a file is not taken as an image, or None if it is; status: what `path.stat()` returned."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG((status or path.stat()).st_mode):
             return "not a regular file"
         if path.suffix.lower() in SUFFIXES:
             return None

@@ -1,0 +1,139 @@
+"""Classifies the images of a chunk: what every process of every engine does."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError, ModelPackageError
+from pdeinfer.images.convert import to_array
+from pdeinfer.images.isolation import IsolatedDecoders
+from pdeinfer.offline.chunks import Chunk, NamedImage
+from pdeinfer.package import zoo
+from pdeinfer.package.package import Precision
+from pdeinfer.prediction import Prediction
+from pdeinfer.predictor import Predictor
+
+# The codes of errors are those of the server.
+_CODES: dict[type[ImageError], str] = {
+    ImageTooLargeError: "image_too_large",
+    ImageTooCostlyError: "image_too_costly",
+}
+_INVALID, _FAILED = "invalid_image", "inference_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How images are classified.
+
+    Attributes:
+        model: a bundled model's name, or a package's folder.
+        digest: of the package that is meant, as `ModelPackage.digest`.
+        precision, device, batch_size, threshold: as the Predictor takes them.
+        top_k: the number of classes in a row.
+        isolate: whether images are decoded in processes with limits.
+    """
+
+    model: str
+    digest: str
+    precision: Precision = "float32"
+    device: str = "auto"
+    top_k: int = 5
+    threshold: float = 0.0
+    batch_size: int | None = None
+    isolate: bool = False
+
+
+class Classifier:
+    """Classifies chunks, on one thread, in a process that does nothing else.
+
+    Raises:
+        ModelPackageError: the package is not the one that is meant, or is damaged.
+        DeviceError: the device cannot be used.
+    """
+
+    def __init__(self, options: Options) -> None:
+        # Pillow warns above its own limit; ours is lower and raises an error.
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        package = zoo.load(options.model)
+        if package.digest != options.digest:
+            raise ModelPackageError(f"{options.model} has changed since the start: restore it, or start again")
+        self._options = options
+        self._predictor = Predictor(
+            package,
+            precision=options.precision,
+            device=options.device,
+            threads=1,
+            batch_size=options.batch_size,
+            threshold=options.threshold,
+        )
+        self._batch_size = self._predictor.info().batch_size
+        self._stack = ExitStack()
+        decoders = self._stack.enter_context(IsolatedDecoders()) if options.isolate else None
+        self._decode = partial(decoders.to_array if decoders else to_array, spec=self._predictor.info().input)
+
+    def classify(self, chunk: Chunk) -> bytes:
+        """Return a line of JSON for each image of a chunk.
+
+        Raises:
+            ClassifyError: a file of images has changed since it was listed.
+            OSError: the system failed.
+        """
+        images, lines = chunk.read(), []
+        while batch := list(islice(images, self._batch_size)):
+            lines += [json.dumps(row, allow_nan=False) + "\n" for row in self._rows(batch)]
+        return "".join(lines).encode("ascii")
+
+    def close(self) -> None:
+        """End the processes that decode images."""
+        self._stack.close()
+
+    def _rows(self, images: list[NamedImage]) -> Iterator[dict[str, Any]]:
+        decoded = [self._to_array(name, image) for name, image in images]
+        pixels = [image for image in decoded if not isinstance(image, ImageError)]
+        scores: Iterator[NDArray[np.float32]] = iter(self._predictor.predict_proba(np.stack(pixels)) if pixels else ())
+        for (name, _), image in zip(images, decoded, strict=True):
+            if isinstance(image, ImageError):
+                yield _failed(name, _CODES.get(type(image), _INVALID), str(image))
+            elif np.isfinite(own := next(scores)).all():
+                yield _classified(name, self._predictor.rank(own, self._options.top_k))
+            else:
+                yield _failed(name, _FAILED, f"{name}: the network computed NaN or infinity")
+
+    def _to_array(self, name: str, image: str | bytes | ImageError) -> NDArray[np.uint8] | ImageError:
+        if isinstance(image, ImageError):
+            return image
+        try:
+            return self._decode(image, name=name if isinstance(image, bytes) else None)
+        except ImageError as error:
+            return error
+
+
+def _classified(name: str, prediction: Prediction) -> dict[str, Any]:
+    return {
+        "source": _printable(name),
+        "label": prediction.label,
+        "score": prediction.score,
+        "top_labels": [entry.label for entry in prediction.top],
+        "top_scores": [entry.score for entry in prediction.top],
+        "error_code": None,
+        "error": None,
+    }
+
+
+def _failed(name: str, code: str, message: str) -> dict[str, Any]:
+    empty = dict.fromkeys(("label", "score", "top_labels", "top_scores"))
+    return {"source": _printable(name), **empty, "error_code": code, "error": _printable(message)}
+
+
+def _printable(text: str) -> str:
+    """Return text that is valid Unicode: a byte of a name that is not UTF-8 becomes an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,227 @@
+"""The folder beside a result in which it grows: what is to be done, and the parts that are done.
+
+A part appears whole, by renaming, or not at all: a run that is stopped at any moment can go on.
+
+    photos.parquet.parts/
+        job.json          the model, the options and the sources
+        plan.jsonl        a chunk of images per line
+        00000000.jsonl    the rows of the first chunk
+        ...
+        lock              held by the process that works
+        finished          there from just before the result appears until the folder is removed
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self, TypeVar
+
+from pdeinfer.errors import ClassifyError
+from pdeinfer.offline.chunks import Chunk, FileChunk, from_line, to_line
+
+T = TypeVar("T")
+
+
+class Todo(NamedTuple):
+    """A chunk that is to be classified: its number, where its line begins in the plan, and how many images it has."""
+
+    number: int
+    offset: int
+    images: int
+
+
+class Parts:
+    """The parts of a result, for one process at a time, as a context manager.
+
+    Args:
+        result: the file that will be written.
+
+    Attributes:
+        plan: the file that lists the chunks.
+        images: how many images there are; known after `make_plan`.
+        done: how many of them were classified before.
+    """
+
+    def __init__(self, result: Path) -> None:
+        self._result = result
+        self._folder = result.with_name(f"{result.name}.parts")
+        self._job = self._folder / "job.json"
+        self._finished = self._folder / "finished"
+        self._lock: IO[bytes] | None = None
+        self._chunks = 0
+        self.plan = self._folder / "plan.jsonl"
+        self.images = self.done = 0
+
+    def __enter__(self) -> Self:
+        """Make the folder and lock it; raise ClassifyError if another process holds it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._folder / "lock").open("wb")
+        with suppress(ImportError):  # on Windows nothing keeps two processes apart
+            import fcntl
+
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._lock.close()
+                raise ClassifyError(f"{self._folder}: another process works there: wait for it") from error
+        if not self._has_parts:
+            self._job.unlink(missing_ok=True)
+            self.plan.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unlock the folder, and remove it if it holds nothing to go on from."""
+        try:
+            if self._folder.exists() and not self._has_parts:
+                self.remove()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result is complete and only the folder was not removed."""
+        if not self._result.exists():
+            return False
+        return self._finished.exists() or (self._folder.exists() and not any(self._folder.iterdir()))
+
+    @property
+    def _has_parts(self) -> bool:
+        return any(self._folder.glob(f"{'[0-9]' * 8}.jsonl"))
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a path is in the folder, which may be in a folder that is classified."""
+        return self._folder.resolve() in path.resolve().parents
+
+    def check_job(self, job: dict[str, Any]) -> None:
+        """Note what is to be done, as JSON values by name.
+
+        Raises:
+            ClassifyError: the parts are those of another job; the message names what differs.
+        """
+        if not self._job.exists():
+            with _appearing(self._job) as file:
+                file.write(json.dumps(job, indent=1).encode())
+            return
+        begun = json.loads(self._job.read_bytes())
+        changes = [f"{name} {begun.get(name)!r}, now {new!r}" for name, new in job.items() if begun.get(name) != new]
+        if changes:
+            raise self._changed(", ".join(changes))
+
+    def make_plan(self, chunks: Iterable[Chunk]) -> None:
+        """Write the chunks down or, when the work is resumed, compare them with those written down.
+
+        Raises:
+            ClassifyError: there are no images, or they differ; the message names the first that does.
+        """
+        if self.plan.exists():
+            with self.plan.open(encoding="ascii") as lines:
+                for line, chunk in zip_longest(lines, chunks):
+                    if line is None or chunk is None or line != to_line(chunk):
+                        raise self._changed(_difference(from_line(line) if line else None, chunk))
+                    self._count(chunk)
+            return
+        with _appearing(self.plan) as file:
+            for chunk in chunks:
+                file.write(to_line(chunk).encode("ascii"))
+                self._count(chunk)
+            if self.images == 0:
+                raise ClassifyError("expected sources with images, found none")
+
+    def todo(self) -> Iterator[Todo]:
+        """Yield the chunks of which there is no part yet."""
+        offset = 0
+        with self.plan.open("rb") as lines:
+            for number, line in enumerate(lines):
+                if not self._part(number).exists():
+                    yield Todo(number, offset, from_line(line.decode("ascii")).images)
+                offset += len(line)
+
+    def write(self, number: int, rows: bytes) -> None:
+        """Write the part of a chunk."""
+        with _appearing(self._part(number)) as file:
+            file.write(rows)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the parts in order."""
+        return (self._part(number).read_bytes() for number in range(self._chunks))
+
+    def finish(self, write: Callable[[Path], T]) -> T:
+        """Make the result appear, and remove the folder.
+
+        Args:
+            write: writes the result to a path beside it.
+
+        Raises:
+            ClassifyError: the result exists by now.
+        """
+        joined = self._folder / "joined"
+        written = write(joined)
+        if self._result.exists():
+            raise exists(self._result)
+        self._finished.touch()
+        joined.replace(self._result)
+        self.remove()
+        return written
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        for path in self._folder.iterdir():
+            if path != self._finished:
+                path.unlink()
+        self._finished.unlink(missing_ok=True)  # the last one: it tells what remains to be done
+        with suppress(OSError):  # another process has come
+            self._folder.rmdir()
+
+    def _count(self, chunk: Chunk) -> None:
+        if self._part(self._chunks).exists():
+            self.done += chunk.images
+        self.images += chunk.images
+        self._chunks += 1
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f"{number:08}.jsonl"
+
+    def _changed(self, what: str) -> ClassifyError:
+        return ClassifyError(f"{self._folder} was begun with {what}: restore that, or remove the folder to start again")
+
+
+def exists(result: Path) -> ClassifyError:
+    """Return the error for a result that exists already."""
+    return ClassifyError(f"{result} exists: remove it, or name another file")
+
+
+def read_chunk(plan: Path, offset: int) -> Chunk:
+    """Return the chunk whose line begins at a place of the plan."""
+    with plan.open("rb") as file:
+        file.seek(offset)
+        return from_line(file.readline().decode("ascii"))
+
+
+def _difference(before: Chunk | None, now: Chunk | None) -> str:
+    """Describe the first difference between a chunk and what the sources hold in its place."""
+    pairs = zip_longest(before.names() if before else (), now.names() if now else ())
+    for old, new in pairs:
+        if old != new:
+            return f"{old or 'no further image'} where the sources have {new or 'none'}"
+    if isinstance(before, FileChunk) and isinstance(now, FileChunk):
+        return f"another {next(old[0] for old, new in zip(before.files, now.files, strict=True) if (*old,) != new)}"
+    return f"another {getattr(before, 'path', 'order of images')}"
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside a path, which takes its place once it is complete."""
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

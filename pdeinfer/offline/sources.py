@@ -1,0 +1,120 @@
+"""Lists what the sources hold, as chunks of work, in memory that does not grow with them."""
+
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pdeinfer.errors import ClassifyError, ImageError
+from pdeinfer.images.files import ImageFile, LeftOut, walk_folder
+from pdeinfer.images.formats import SUFFIXES
+from pdeinfer.images.sorting import sorted_names
+from pdeinfer.offline.chunks import Chunk, DamagedChunk, FileChunk, ParquetChunk, TarChunk, stamp
+from pdeinfer.offline.parquet import list_rows
+from pdeinfer.offline.tar import TarMember, list_images
+
+# Small enough that progress is steady and little is done twice, and large enough that a part costs little.
+CHUNK_IMAGES = 256
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+def list_chunks(sources: Sequence[str], leave_out: Callable[[LeftOut], None]) -> Iterator[Chunk]:
+    """Yield the images of the sources in chunks, in the order of the sources and, within each, of the names.
+
+    Args:
+        sources: files, folders, which are searched with those below them, tar files, Parquet files, and patterns of
+            them as `glob` has them.
+        leave_out: is told what is found in folders and is no image.
+
+    Raises:
+        ClassifyError: a source does not exist, is a folder without images, or a compressed tar file.
+        MissingDependencyError: a source is a Parquet file, and pyarrow is missing.
+        OSError: a source cannot be read.
+    """
+    files: list[ImageFile] = []
+    for found in (found for source in sources for found in _find(source, leave_out)):
+        if isinstance(found, ImageFile):
+            files.append(found)
+        if files and (len(files) == CHUNK_IMAGES or not isinstance(found, ImageFile)):
+            yield FileChunk(files)
+            files = []
+        if not isinstance(found, ImageFile):
+            yield found
+    if files:
+        yield FileChunk(files)
+
+
+def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile | Chunk]:
+    """Yield the image files of a source, and the chunks of its tar and Parquet files."""
+    is_pattern = glob.has_magic(source) and not os.path.lexists(source)
+    path = None
+    matches = glob.iglob(source, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+    for path in sorted_names(matches) if is_pattern else (source,):
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError) as error:  # ValueError: a null character
+            raise ClassifyError(f"{path}: expected a file, a folder or a pattern: {error}") from error
+        suffixes = path.lower()
+        if stat.S_ISDIR(status.st_mode):
+            yield from _find_in_folder(path, leave_out)
+        elif suffixes.endswith(".tar"):
+            yield from _unless_damaged(path, _tar_chunks(path), leave_out)
+        elif suffixes.endswith(".parquet"):
+            yield from _unless_damaged(path, _parquet_chunks(path), leave_out)
+        elif suffixes.endswith(_COMPRESSED):
+            raise ClassifyError(f"{path}: expected an uncompressed tar file: decompress it")
+        else:
+            yield ImageFile(path, status.st_size, status.st_mtime_ns)
+    if path is None:
+        raise ClassifyError(f"{source}: expected a pattern that fits a file, found none")
+
+
+def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile]:
+    is_empty = True
+    for found in walk_folder(folder, recursive=True):
+        if isinstance(found, LeftOut):
+            leave_out(found)
+        else:
+            is_empty = False
+            yield found
+    if is_empty:
+        raise ClassifyError(f"{folder}: expected a folder of images ({' '.join(SUFFIXES)}), found none")
+
+
+def _unless_damaged(path: str, chunks: Iterator[Chunk], leave_out: Callable[[LeftOut], None]) -> Iterator[Chunk]:
+    """Yield the chunks of a file, and one for the error if it is damaged."""
+    is_empty = True
+    try:
+        for chunk in chunks:
+            is_empty = False
+            yield chunk
+    except ImageError as error:
+        yield DamagedChunk(path, str(error))
+    else:
+        if is_empty:
+            leave_out(LeftOut(Path(path), "it holds no images"))
+
+
+def _tar_chunks(path: str) -> Iterator[Chunk]:
+    current = stamp(path)
+    members: list[TarMember] = []
+    problem = None
+    try:
+        for member in list_images(path):
+            members.append(member)
+            if len(members) == CHUNK_IMAGES:
+                yield TarChunk(path, current, members)
+                members = []
+    except ImageError as error:
+        problem = error
+    if members:  # those before the damage
+        yield TarChunk(path, current, members)
+    if problem:
+        raise problem
+
+
+def _parquet_chunks(path: str) -> Iterator[Chunk]:
+    current = stamp(path)
+    return (ParquetChunk(path, current, rows) for rows in list_rows(path))

@@ -1,0 +1,282 @@
+"""`pdeinfer classify`: rows, formats, refusals, errors."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdeinfer.cli import main as cli
+from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageError
+from pdeinfer.offline.chunks import FileChunk
+from pdeinfer.offline.classifier import Classifier
+from pdeinfer.offline.parts import Parts
+from pdeinfer.offline.results import COLUMNS
+from pdeinfer.offline.run import classify
+from pdeinfer.predictor import Predictor
+from tests.images.image_makers import gif_of_comments
+from tests.offline.makers import Row, options, picture, read_rows, write_pictures, write_tar
+from tests.offline.test_sources import write_parquet
+
+Captured = pytest.CaptureFixture[str]
+
+
+def expected_rows(package: Path, images: dict[str, bytes], top_k: int = 5, threshold: float = 0.0) -> list[Row]:
+    """Return the rows for images by name, each classified alone."""
+    rows = []
+    with Predictor(package, threshold=threshold) as predictor:
+        for name, content in images.items():
+            found = predictor.predict(content, top_k)
+            rows.append(
+                {
+                    "source": name,
+                    "label": found.label,
+                    "score": pytest.approx(found.score, rel=1e-5),
+                    "top_labels": [entry.label for entry in found.top],
+                    "top_scores": pytest.approx([entry.score for entry in found.top], rel=1e-5),
+                    "error_code": None,
+                    "error": None,
+                }
+            )
+    return rows
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_every_source_gives_rows_in_order_in_every_format(suffix: str, tmp_path: Path, package_folder: Path) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    files = write_pictures(tmp_path / "photos", 3)
+    shard = write_tar(tmp_path / "shard.tar", [("b.png", picture(10)), ("a.png", picture(11)), ("a.cls", b"1")])
+    images = {str(path): path.read_bytes() for path in files}
+    images |= {f"{shard}/b.png": picture(10), f"{shard}/a.png": picture(11)}
+    sources = [tmp_path / "photos", shard]
+    if suffix == ".parquet":
+        table = write_parquet(tmp_path / "table.parquet", [picture(12)])
+        sources.append(table)
+        images[f"{table}/0"] = picture(12)
+    result = tmp_path / "new" / f"result{suffix}"
+
+    arguments = [
+        "--out",
+        str(result),
+        "--model",
+        str(package_folder),
+        "--top",
+        "2",
+        "--workers",
+        "2",
+        "--batch-size",
+        "2",
+    ]
+    assert cli.main(["classify", *map(str, sources), *arguments]) == 0
+
+    assert read_rows(result) == expected_rows(package_folder, images, top_k=2)
+    assert list(result.parent.iterdir()) == [result]
+
+
+def test_parquet_has_the_documented_types(tmp_path: Path, package_folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    write_pictures(tmp_path / "photos", 1)
+    classify([str(tmp_path / "photos")], tmp_path / "a.parquet", options(package_folder), workers=1)
+
+    schema = pyarrow.parquet.read_schema(tmp_path / "a.parquet")
+    kinds = ["string", "string", "float", "list<element: string>", "list<element: float>", "string", "string"]
+    assert [(field.name, str(field.type)) for field in schema] == list(zip(COLUMNS, kinds, strict=True))
+
+
+def test_images_that_cannot_be_read_are_rows_with_errors(
+    tmp_path: Path, package_folder: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "photos"
+    good, cut, *_ = write_pictures(folder, 2)
+    cut.write_bytes(cut.read_bytes()[:60])
+    (folder / "large.ppm").write_bytes(b"P6 20000 20000 255\n" + bytes(100))
+    named = tmp_path / "notes.txt"
+    named.write_text("no image")
+    shard = write_tar(tmp_path / "shard.tar", [("a.png", b"no image")])
+    result = tmp_path / "a.csv"
+
+    code = cli.main(
+        ["classify", *map(str, (folder, named, shard)), "--out", str(result), "--model", str(package_folder)]
+    )
+
+    assert code == 1
+    rows = {Path(row["source"]).name: row for row in read_rows(result)}
+    assert {name: row["error_code"] for name, row in rows.items()} == {
+        good.name: None,
+        cut.name: "invalid_image",
+        "large.ppm": "image_too_large",
+        "notes.txt": "invalid_image",
+        "a.png": "invalid_image",
+    }
+    assert rows["a.png"]["error"].startswith(f"{shard}/a.png: ")
+    assert rows["a.png"]["label"] is rows["a.png"]["score"] is rows["a.png"]["top_labels"] is None
+    assert "5 images, 4 with errors" in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf_8_and_hold_line_breaks_are_one_row_each(tmp_path: Path, package_folder: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"\xff.png", b'two\nlines "quoted", error_code": ".png', b"\xe2\x80\xa8.png"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(picture(0))
+
+    for suffix in (".jsonl", ".csv"):
+        count = classify([str(folder)], tmp_path / f"a{suffix}", options(package_folder), workers=1)
+        assert count == (3, 0)
+        names = [Path(row["source"]).name for row in read_rows(tmp_path / f"a{suffix}")]
+        assert names == ['two\nlines "quoted", error_code": ".png', "\u2028.png", "\\udcff.png"]
+
+
+def test_an_answer_below_the_threshold_has_no_label(tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    classify([str(tmp_path / "photos")], tmp_path / "a.jsonl", options(package_folder, threshold=1.0), workers=1)
+
+    (row,) = read_rows(tmp_path / "a.jsonl")
+    assert row["label"] is row["error_code"] is None
+    assert row["score"] == row["top_scores"][0]
+
+
+def test_isolated_decoding_refuses_costly_images(tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "costly.gif").write_bytes(gif_of_comments(10**8))
+    classify([str(tmp_path / "photos")], tmp_path / "a.jsonl", options(package_folder, isolate=True), workers=1)
+
+    good, costly = read_rows(tmp_path / "a.jsonl")
+    assert good["error_code"] is None
+    assert costly["error_code"] == "image_too_costly"
+
+
+def test_each_kind_of_error_has_its_code(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(options(package_folder))
+    monkeypatch.setattr(classifier, "_decode", lambda *_, **__: (_ for _ in ()).throw(ImageTooCostlyError("slow")))
+    assert b'"error_code": "image_too_costly"' in classifier.classify(FileChunk([("a.png", 1, 1)]))
+
+    monkeypatch.setattr(classifier, "_decode", lambda *_, **__: np.zeros((8, 8, 1), np.uint8))
+    monkeypatch.setattr(Predictor, "predict_proba", lambda *_: np.full((1, 10), np.nan, np.float32))
+    assert b'"error_code": "inference_failed"' in classifier.classify(FileChunk([("a.png", 1, 1)]))
+
+
+def test_a_process_refuses_another_package_than_the_one_meant(package_folder: Path) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(ModelPackageError):
+        Classifier(replace(options(package_folder), digest="0" * 64))
+
+
+def test_an_existing_result_is_refused_and_kept(tmp_path: Path, package_folder: Path, capsys: Captured) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    result = tmp_path / "a.csv"
+    result.write_text("precious")
+
+    assert cli.main(["classify", str(tmp_path / "photos"), "--out", str(result), "--model", str(package_folder)]) == 2
+
+    assert str(result) in capsys.readouterr().err
+    assert result.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "photos"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["none.png", "--out", "a.csv"],
+        ["photos", "--out", "a.txt"],
+        ["photos", "--out", "a.csv", "--model", "none"],
+        ["photos", "--out", "a.csv", "--precision", "int8"],
+        ["photos", "--out", "a.csv", "--device", "cuda:9"],
+    ],
+)
+def test_what_cannot_start_leaves_nothing(
+    arguments: list[str], tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+
+    assert cli.main(["classify", "--model", str(package_folder), *arguments]) == 2
+
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("pyarrow", ["--out", "a.parquet"]), ("ray", ["--out", "a.csv", "--engine", "ray"])]
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    module: str,
+    arguments: list[str],
+    tmp_path: Path,
+    package_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+
+    assert cli.main(["classify", "photos", *arguments, "--model", str(package_folder)]) == 2
+
+    assert "pip install 'pdeinfer[" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_what_a_folder_holds_besides_images_is_named_and_counted(
+    tmp_path: Path, package_folder: Path, capsys: Captured
+) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    for number in range(12):
+        (tmp_path / "photos" / f"{number:02}.txt").write_text("no image")
+    arguments = ["--out", str(tmp_path / "a.csv"), "--model", str(package_folder), "--workers", "1"]
+
+    assert cli.main(["classify", str(tmp_path / "photos"), *arguments]) == 0
+
+    *named, total = capsys.readouterr().err.splitlines()
+    assert len(named) == 10
+    assert "00.txt: a file of no known image format" in named[0]
+    assert total.endswith(": 12")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_has_the_rate_and_the_time_left(is_terminal: bool, tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    program = "import sys; from pdeinfer.cli import main, output; output._SECONDS = output._LOG_SECONDS = 0; "
+    program += "sys.exit(main.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "classify", str(tmp_path / "photos"), "--model", str(package_folder)]
+    parent, child = os.openpty()
+
+    found = subprocess.run(
+        [*command, "--out", str(tmp_path / "a.csv")], check=True, stderr=child if is_terminal else subprocess.PIPE
+    )
+
+    os.close(child)
+    shown = os.read(parent, 100_000).decode() if is_terminal else found.stderr.decode()
+    os.close(parent)
+    assert re.search(r"2 of 2 images, [\d,]+/s, 0:00 left", shown)
+    assert ("\x1b" in shown) is is_terminal
+
+
+def test_one_process_at_a_time_writes_a_result(tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    result = tmp_path / "a.csv"
+
+    with Parts(result), pytest.raises(ClassifyError):
+        classify([str(tmp_path / "photos")], result, options(package_folder), workers=1)
+
+    assert classify([str(tmp_path / "photos")], result, options(package_folder), workers=1) == (1, 0)
+
+
+def test_a_result_in_a_folder_that_is_classified_is_no_source(tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    result = tmp_path / "photos" / "a.csv"
+    left_out: list[object] = []
+
+    classify([str(tmp_path / "photos")], result, options(package_folder), workers=1, leave_out=left_out.append)
+
+    assert len(read_rows(result)) == 2
+    assert left_out == []

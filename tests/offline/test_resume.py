@@ -1,0 +1,292 @@
+"""`pdeinfer classify` is stopped, killed, or finds a full disk, and goes on without losing or repeating a row."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdeinfer.errors import ClassifyError
+from pdeinfer.offline.classifier import Options
+from pdeinfer.offline.run import classify
+from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.offline.makers import options, picture, read_rows, write_pictures, write_tar
+from tests.offline.test_sources import write_parquet
+
+CHUNK = 256
+REPEATS = 6  # chunks
+
+needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images that take a while to decode, one of them damaged; together they fill a chunk."""
+    folder = tmp_path_factory.mktemp("sources") / "photos"
+    paths = write_pictures(folder, 1, side=300)
+    for number in range(1, CHUNK):
+        shutil.copyfile(paths[0], folder / f"{number:05}.png")
+    (folder / "00007.png").write_bytes(picture(7)[:50])
+    return folder
+
+
+def command(photos: Path, package: Path, result: Path) -> list[str]:
+    base = [sys.executable, "-m", "pdeinfer", "classify", *[str(photos)] * REPEATS]
+    return [*base, "--out", str(result), "--model", str(package), "--workers", "2", "--device", "cpu"]
+
+
+def parts_of(result: Path) -> list[Path]:
+    return sorted(result.with_name(f"{result.name}.parts").glob("0*.jsonl"))
+
+
+def start_until(arguments: Sequence[str], is_reached: Callable[[], bool]) -> subprocess.Popen[bytes]:
+    """Start a command and return once a state is reached."""
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not is_reached() and process.poll() is None:
+        time.sleep(0.001)
+    return process
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def assert_complete(result: Path, photos: Path) -> None:
+    rows = read_rows(result)
+    assert [row["source"] for row in rows] == [str(path) for path in sorted(photos.iterdir())] * REPEATS
+    assert [row["error_code"] for row in rows].count("invalid_image") == REPEATS
+    assert len({(row["label"], row["score"]) for row in rows}) == 2  # of the image, and of the damaged one
+    assert [path.name for path in result.parent.iterdir()] == [result.name]
+
+
+@needs_kill
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_killed_again_and_again_it_loses_and_repeats_no_row(
+    suffix: str, photos: Path, package_folder: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / f"a{suffix}"
+    arguments = command(photos, package_folder, result)
+    for wanted in (1, 3):
+        process = start_until(arguments, lambda wanted=wanted: len(parts_of(result)) >= wanted)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not result.exists()
+    before = {path: path.stat().st_mtime_ns for path in parts_of(result)}
+
+    process = start_until(arguments, lambda: len(parts_of(result)) > len(before))
+    kept = {path: path.stat().st_mtime_ns for path in before}
+    _, shown = process.communicate()
+
+    assert process.returncode == 1  # for the damaged images
+    assert kept == before
+    assert f"{len(before) * CHUNK:,} of {REPEATS * CHUNK:,} images were classified before" in shown.decode()
+    assert_complete(result, photos)
+
+
+@needs_kill
+def test_no_process_outlives_one_that_is_killed(photos: Path, package_folder: Path, tmp_path: Path) -> None:
+    result = tmp_path / "a.jsonl"
+    process = start_until(command(photos, package_folder, result), lambda: bool(parts_of(result)))
+    children = children_of(process.pid)
+    process.kill()
+    process.communicate()
+
+    assert len(children) >= 2
+    deadline = time.monotonic() + 60
+    while any(is_alive(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_alive(child) for child in children)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@needs_kill
+def test_a_process_that_dies_is_an_error_and_the_same_command_goes_on(
+    photos: Path, package_folder: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "a.jsonl"
+    arguments = command(photos, package_folder, result)
+    process = start_until(arguments, lambda: bool(parts_of(result)))
+    worker = next(
+        child for child in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    os.kill(worker, signal.SIGKILL)
+
+    _, shown = process.communicate()
+    assert process.returncode == 2
+    assert b"SIGKILL" in shown
+    assert b"Traceback" not in shown
+
+    assert subprocess.run(arguments, check=False, capture_output=True).returncode == 1
+    assert_complete(result, photos)
+
+
+@needs_kill
+def test_ctrl_c_stops_it_without_a_traceback(photos: Path, package_folder: Path, tmp_path: Path) -> None:
+    result = tmp_path / "a.jsonl"
+    arguments = command(photos, package_folder, result)
+    process = start_until(arguments, lambda: bool(parts_of(result)))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+
+    _, shown = process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in shown
+    assert parts_of(result)
+
+
+@needs_kill
+@pytest.mark.parametrize("kibibytes", [8, 40, 200])  # too few for the plan, for a part, for the result
+def test_a_full_disk_is_an_error_that_leaves_nothing_half_written(
+    kibibytes: int, photos: Path, package_folder: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "a.csv"
+    arguments = command(photos, package_folder, result)
+
+    limited = ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", *arguments]
+    full = subprocess.run(limited, check=False, capture_output=True)
+
+    assert full.returncode == 2
+    assert b"Traceback" not in full.stderr
+    assert not result.exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert subprocess.run(arguments, check=False, capture_output=True).returncode == 1
+    assert_complete(result, photos)
+
+
+@pytest.fixture
+def begun(package: Path, tmp_path: Path) -> tuple[list[str], Path, Options]:
+    """Sources, a result of which a part is there, and the options."""
+    folder = tmp_path / "photos"
+    first, *_ = write_pictures(folder, 2)
+    for number in range(2, CHUNK + 1):  # one more than a chunk
+        shutil.copyfile(first, folder / f"{number:05}.png")
+    shard = write_tar(tmp_path / "shard.tar", [("a.png", picture(0))])
+    result, how = tmp_path / "a.jsonl", options(package)
+    sources = [str(folder), str(shard)]
+    with pytest.raises(InterruptedError):
+        classify(sources, result, how, workers=1, report=stop_after_the_first)
+    assert len(parts_of(result)) == 1
+    return sources, result, how
+
+
+def stop_after_the_first(done: int, _: int) -> None:
+    if done:
+        raise InterruptedError
+
+
+def test_what_was_begun_is_finished(begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+
+    assert classify(sources, result, how, workers=1) == (CHUNK + 2, 0)
+
+    assert len({row["source"] for row in read_rows(result)}) == CHUNK + 2
+    assert not result.with_name("a.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "changed", "shard"])
+def test_a_changed_source_is_refused_by_name(change: str, begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+    folder, shard = map(Path, sources)
+    name = {"added": "00010-copy.png", "removed": "00003.png", "changed": "00004.png", "shard": "shard.tar"}[change]
+    match change:
+        case "added" | "changed":
+            (folder / name).write_bytes(picture(5))
+        case "removed":
+            (folder / name).unlink()
+        case "shard":
+            write_tar(shard, [("a.png", picture(1))])
+            os.utime(shard, (1, 1))
+
+    with pytest.raises(ClassifyError, match=name):
+        classify(sources, result, how, workers=1)
+
+    assert len(parts_of(result)) == 1
+
+
+def test_other_sources_and_options_are_refused_by_name(begun: tuple[list[str], Path, Options], tmp_path: Path) -> None:
+    sources, result, how = begun
+    other = write_tiny_package(tmp_path / "other", replace(GREY_PRESET, labels=tuple("abcdefghij")))
+
+    for names, changed, match in (
+        (sources[:1], how, "sources"),
+        (sources, replace(how, top_k=2), "top_k 5, now 2"),
+        (sources, replace(how, threshold=0.5), "threshold"),
+        (sources, options(other), "model .*digest"),
+    ):
+        with pytest.raises(ClassifyError, match=match):
+            classify(names, result, changed, workers=1)
+
+    assert classify(sources, result, replace(how, batch_size=3), workers=2) == (CHUNK + 2, 0)
+
+
+def test_a_package_that_is_replaced_in_its_place_is_refused(begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+    shutil.rmtree(how.model)
+    write_tiny_package(Path(how.model), replace(GREY_PRESET, labels=tuple("abcdefghij")))
+
+    with pytest.raises(ClassifyError, match="digest"):
+        classify(sources, result, options(Path(how.model)), workers=1)
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "cleaning"])
+def test_killed_around_the_moment_when_the_result_appears(
+    moment: str, begun: tuple[list[str], Path, Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, result, how = begun
+    killed = {"before": "replace", "after": "iterdir", "cleaning": "rmdir"}[moment]
+    original = getattr(Path, killed)
+
+    def kill(path: Path, *rest: object) -> object:
+        if killed == "replace" and path.name != "joined":
+            return original(path, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, killed, kill)
+    with pytest.raises(KeyboardInterrupt):
+        classify(sources, result, how, workers=1)
+    monkeypatch.undo()
+    assert result.exists() is (moment != "before")
+
+    count = classify(sources, result, how, workers=1)
+
+    assert count == ((CHUNK + 2, 0) if moment == "before" else None)
+    assert len(read_rows(result)) == CHUNK + 2
+    assert not result.with_name("a.jsonl.parts").exists()
+
+
+def test_a_result_that_appears_meanwhile_is_kept(begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+
+    def write(done: int, total: int) -> None:
+        if done == total:
+            result.write_text("precious")
+
+    with pytest.raises(ClassifyError, match=result.name):
+        classify(sources, result, how, workers=1, report=write)
+
+    assert result.read_text() == "precious"
+    result.unlink()
+    assert classify(sources, result, how, workers=1) == (CHUNK + 2, 0)
+
+
+def test_a_large_row_group_is_finished_in_parts(tmp_path: Path, package_folder: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [picture(number % 5) for number in range(2500)])
+    result, how = tmp_path / "a.jsonl", options(package_folder)
+
+    with pytest.raises(InterruptedError):
+        classify([str(path)], result, how, workers=1, report=stop_after_the_first)
+    assert classify([str(path)], result, how, workers=2) == (2500, 0)
+
+    assert [row["source"] for row in read_rows(result)] == [f"{path}/{number}" for number in range(2500)]
