@@ -30,8 +30,8 @@ def app(arguments: dict[str, Any]) -> Application:
     """Return the application: the server's own, with all its routes, in each replica.
 
     Args:
-        arguments: of `RaySettings`, as flags have them; the environment and a file give others, as for `pdeinfer serve`.
-            Paths must be absolute, and the same on every node.
+        arguments: of `RaySettings`, by name; others come from the environment and a file, as for `pdeinfer serve`. Paths
+            must be absolute, and the same on every node.
 
     Raises:
         ValidationError: an argument is unknown or has an impossible value.

@@ -1,16 +1,15 @@
-"""On a real Ray cluster of two nodes: `pdeinfer classify --engine ray` loses one of them, and the server runs in Serve."""
+"""A real Ray cluster: `pdeinfer classify --engine ray` loses one of two nodes, and the server runs in Ray Serve."""
 
 import concurrent.futures
-import json
 import shutil
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import PIL.Image
 import pytest
 
 from pdeinfer.errors import ClassifyError
@@ -18,6 +17,7 @@ from pdeinfer.offline import ray_cluster
 from pdeinfer.offline.run import classify
 from pdeinfer.predictor import Predictor
 from tests.documents import ROOT
+from tests.images.image_makers import encode
 from tests.offline.makers import options, picture, write_pictures
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
@@ -105,32 +105,26 @@ def address(cluster: Any, package_folder: Path) -> Iterator[str]:  # noqa: ARG00
         serve.shutdown()
 
 
-def post(url: str, image: bytes) -> tuple[int, Any]:
-    request = urllib.request.Request(url, image, {"Content-Type": "image/png"})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
+def post(address: str, image: bytes) -> httpx2.Response:
+    return httpx2.post(f"{address}/classify", content=image, headers={"Content-Type": "image/png"}, timeout=60)
 
 
 def test_serve_answers_as_the_predictor(address: str, package_folder: Path) -> None:
-    status, answer = post(f"{address}/classify", picture(0))
+    answer = post(address, picture(0))
 
     with Predictor(package_folder) as predictor:
         expected = predictor.predict(picture(0))
-    assert status == 200
-    assert answer["results"][0]["label"] == expected.label
-    assert answer["results"][0]["score"] == pytest.approx(expected.score)
-    assert post(f"{address}/classify", b"no image")[0] == 422
-    with urllib.request.urlopen(f"{address}/readyz") as ready:
-        assert ready.status == 200
+    assert answer.status_code == 200
+    (result,) = answer.json()["results"]
+    assert result["label"] == expected.label
+    assert result["score"] == pytest.approx(expected.score)
+    assert post(address, b"no image").status_code == 422
+    assert httpx2.get(f"{address}/readyz").status_code == 200
 
 
 def test_serve_refuses_what_its_queue_has_no_room_for(address: str) -> None:
-    image = picture(0, side=3000)  # a second or so
+    image = encode(PIL.Image.new("L", (4000, 4000)), "PNG")  # takes a while to decode
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        statuses = [status for status, _ in threads.map(lambda _: post(f"{address}/classify", image), range(8))]
+        answers = list(threads.map(lambda _: post(address, image), range(8)))
 
-    assert set(statuses) == {200, 503}
+    assert {answer.status_code for answer in answers} == {200, 503}

@@ -107,7 +107,9 @@ def walk_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> I
                     yield from walk_folder(path, recursive=True)
                 except PermissionError as error:
                     yield LeftOut(Path(path), f"cannot be read: {error.strerror}")
-            elif reason := why_no_image(Path(path), found):
+            elif found and stat.S_ISREG(found.st_mode) and os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
+                yield ImageFile(path, found.st_size, found.st_mtime_ns)
+            elif reason := why_no_image(Path(path)):
                 yield LeftOut(Path(path), reason)
             elif found:
                 yield ImageFile(path, found.st_size, found.st_mtime_ns)
@@ -118,10 +120,10 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def why_no_image(path: Path, status: os.stat_result | None = None) -> str | None:
-    """Return why a file is not taken as an image, or None if it is; status: what `path.stat()` returned."""
+def why_no_image(path: Path) -> str | None:
+    """Return why a file is not taken as an image, or None if it is."""
     try:
-        if not stat.S_ISREG((status or path.stat()).st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             return "not a regular file"
         if path.suffix.lower() in SUFFIXES:
             return None
