@@ -41,9 +41,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
     rounds = parser.parse_args().rounds
     print("\n".join(describe()))
-    print(
-        f"\nimages/s, median of {rounds} turns\n{'source':28}{'images':>9}{'alone':>9}{'command':>9}{'share':>8}  verdict"
-    )
+    print(f"\nimages/s, median of {rounds} turns")
+    print(f"{'source':28}{'images':>9}{'alone':>9}{'command':>9}{'share':>8}  verdict")
     missed = False
     with tempfile.TemporaryDirectory() as folder:
         for kind, (size, file_format, repeats) in KINDS.items():

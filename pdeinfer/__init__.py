@@ -2,6 +2,7 @@
 
 from pdeinfer.errors import (
     BackendError,
+    ClassifyError,
     DatasetError,
     DeviceError,
     ExportError,
@@ -38,6 +39,7 @@ __all__ = [
     "PRESETS",
     "BackendError",
     "ClassScore",
+    "ClassifyError",
     "DatasetError",
     "DepthwiseConvolution",
     "DepthwiseSum",

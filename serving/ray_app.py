@@ -30,8 +30,8 @@ def app(arguments: dict[str, Any]) -> Application:
     """Return the application: the server's own, with all its routes, in each replica.
 
     Args:
-        arguments: of `RaySettings`, by name; others come from the environment and a file, as for `pdeinfer serve`. Paths
-            must be absolute, and the same on every node.
+        arguments: of `RaySettings`, by name; the others come from the environment and a file, as for `pdeinfer serve`.
+            Paths must be absolute, and the same on every node.
 
     Raises:
         ValidationError: an argument is unknown or has an impossible value.
@@ -42,11 +42,11 @@ def app(arguments: dict[str, Any]) -> Application:
         return create_app(settings)
 
     deployment = serve.deployment(
-        serve.ingress(build)(),
         name="pdeinfer",
         num_replicas=settings.replicas,
         max_ongoing_requests=settings.max_queue,
         max_queued_requests=settings.max_queued_requests,
         ray_actor_options={"num_cpus": settings.threads},
     )
-    return deployment.bind()
+    application: Application = deployment(serve.ingress(build)()).bind()
+    return application
