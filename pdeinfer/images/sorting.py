@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
-from tempfile import TemporaryFile
 
 _NAMES_IN_MEMORY = 100_000
 
@@ -17,6 +16,8 @@ def sorted_names(names: Iterable[str]) -> Iterator[str]:
     if len(run) < _NAMES_IN_MEMORY:
         yield from run
         return
+    from tempfile import TemporaryFile
+
     with ExitStack() as stack:
         runs = []
         while run:
