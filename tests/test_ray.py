@@ -3,7 +3,9 @@
 import concurrent.futures
 import shutil
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,9 +102,21 @@ def address(cluster: Any, package_folder: Path) -> Iterator[str]:  # noqa: ARG00
     arguments = {"models": f"{package_folder},digits-pde", "max_images": "1", "max_queue": "1"}
     serve.run(app({**arguments, "max_queued_requests": "1"}))
     try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz")
         yield f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait for the proxy, which Serve starts again where a busy machine takes long to start it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(httpx2.TransportError):
+            if httpx2.get(url).status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"{url} is not ready")
 
 
 def post(address: str, image: bytes) -> httpx2.Response:

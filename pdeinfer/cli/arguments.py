@@ -181,7 +181,7 @@ def _add_prediction(command: argparse.ArgumentParser) -> None:
     command.add_argument("--isolate", action="store_true",
                          help="decode images from elsewhere in a process with limits of memory and time")  # fmt: skip
     _add_model(command, "--model", default=zoo.DEFAULT_MODEL)
-    command.add_argument("--top-k", "--top", type=positive_int, default=5, metavar="K",
+    command.add_argument("--top-k", type=positive_int, default=5, metavar="K",
                          help="the most probable classes of each image (%(default)s)")  # fmt: skip
     _add_precision(command)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
