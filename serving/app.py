@@ -115,12 +115,15 @@ def create_app(
 
 
 def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
+    # Routes are tried in this order: those first that many requests are for.
+    app.router.routes[:0] = [
+        ImageRoute(classify.PATH, classify.classify, budget),
+        *(ImageRoute(path, infer.infer, budget) for path in infer.PATHS),
+        ImageRoute(embed.PATH, embed.embed, budget),
+        ImageRoute(inspect.PATH, inspect.inspect, budget),
+    ]
     add_page(app)
     add_inspect_page(app)
-    app.router.routes.append(ImageRoute(classify.PATH, classify.classify, budget))
-    app.router.routes.append(ImageRoute(embed.PATH, embed.embed, budget))
-    app.router.routes.append(ImageRoute(inspect.PATH, inspect.inspect, budget))
-    app.router.routes.extend(ImageRoute(path, infer.infer, budget) for path in infer.PATHS)
     for router in (models.router, health.router, *V2_ROUTERS):
         app.include_router(router)
     if settings.keys_of_admins():

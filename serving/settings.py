@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,7 @@ from pdeinfer.runtime.cpus import available_cpus
 
 MIN_DECODING_BYTES = 16 * 2**20
 FIRST_DECODING_BYTES = 8 * 2**20  # the memory that an image is first given in a decoding process
+MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
 
 # An origin as browsers write it in the header Origin. A setting in another spelling would never match.
@@ -72,6 +73,17 @@ def _read_lines(value: object) -> object:
     return lines
 
 
+def _read_workers(value: object) -> object:
+    try:
+        count = int(value) if isinstance(value, str) and value != "auto" else value
+    except ValueError:
+        count = 0
+    if count != "auto" and not (isinstance(count, int) and 1 <= count <= MAX_WORKERS):
+        raise ValueError(f"expected auto or a number from 1 to {MAX_WORKERS}")
+    return count
+
+
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_read_workers)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 Key = Annotated[SecretStr, Field(min_length=1)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
@@ -118,11 +130,10 @@ class Settings(BaseSettings):
         description="port to answer the Open Inference Protocol over gRPC on, on the same address; 0 takes a free one; "
         "none: no gRPC; needs pdeinfer[grpc]",
     )
-    workers: int = Field(
-        default=1,
-        ge=1,
-        le=1024,
-        description="processes on the port; one that dies is replaced; each needs its own context and models on a GPU",
+    workers: Workers = Field(
+        default="auto",
+        description="processes on the port, or auto: one for each CPU, one on a GPU; one that dies is replaced; each "
+        "needs its own context and models on a GPU",
     )
     device: str = Field(
         default="auto",
@@ -234,7 +245,12 @@ class Settings(BaseSettings):
     @property
     def worker_threads(self) -> int:
         """The threads of one process."""
-        return self.threads or max(1, available_cpus() // self.workers)
+        return self.threads or max(1, available_cpus() // self.num_workers)
+
+    @property
+    def num_workers(self) -> int:
+        """The processes; "auto" is one, as in an application that runs in another server."""
+        return 1 if self.workers == "auto" else self.workers
 
     @property
     def decoding_bytes(self) -> int:

@@ -42,7 +42,9 @@ class Server:
 
 @contextmanager
 def running_server(log: Path, *arguments: str, program: tuple[str, ...] = ("-m", "pdeinfer")) -> Iterator[Server]:
-    command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu", *arguments]
+    """Start a server, of one worker unless the arguments say otherwise, and stop it at the end."""
+    workers = () if "--workers" in arguments else ("--workers", "1")
+    command = [sys.executable, *program, "serve", "--port", "0", "--device", "cpu", *workers, *arguments]
     with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
         try:
             port = wait_for_log(process, log, r"running on http://127\.0\.0\.1:(\d+)")[1]

@@ -1,6 +1,7 @@
 """Opens ONNX Runtime sessions on CUDA, or says why it cannot."""
 
 import contextlib
+import ctypes
 import functools
 import io
 import logging
@@ -57,6 +58,16 @@ class CudaOptions:
 def has_cuda(onnxruntime: Any) -> bool:
     """Return whether this build of ONNX Runtime supports CUDA at all."""
     return CUDA in onnxruntime.get_available_providers()
+
+
+def has_cuda_device() -> bool:
+    """Return whether the driver offers a CUDA device; no context is created."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 def open_on_cuda(

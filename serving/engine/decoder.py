@@ -1,4 +1,4 @@
-"""Decodes the images of concurrent requests: cheap ones in batches, the others in processes of their own."""
+"""Decodes the images of concurrent requests: tiny ones at once, cheap ones in threads, the others in processes."""
 
 import asyncio
 import logging
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
+
+# Handing a smaller image to a thread takes longer than decoding it.
+TINY_FILE_BYTES = 4 * 2**10  # of all images of a request
+TINY_BYTES = 64 * 2**10  # of memory, for each
 
 CHEAP_FILE_BYTES = 256 * 2**10
 CHEAP_BYTES = 4 * 2**20  # of memory
@@ -56,8 +60,10 @@ class Decoder:
         self._spec = spec
         self._isolation = isolation.share()
         self._seconds = metrics.decode_seconds
+        self._queue_seconds = metrics.decode_queue_seconds
+        self._cheap = CheapImages(spec, max_pixels, metrics)
         self._batcher = Batcher(
-            CheapImages(spec, max_pixels, metrics).decode,
+            self._cheap.decode,
             threads,
             metrics.decode_queue_seconds,
             max_batch_size=DECODED_TOGETHER,
@@ -72,10 +78,25 @@ class Decoder:
         Args:
             files: at least one.
         """
+        if (tiny := self._decode_tiny(files)) is not None:
+            return tiny
         results = await self._batcher.run(files)
         costly = (self._decode_isolated(result) for result in results if isinstance(result, _Costly))
         decoded = iter(await asyncio.gather(*costly))
         return [next(decoded) if isinstance(result, _Costly) else result for result in results]
+
+    def _decode_tiny(self, files: Sequence[NamedFile]) -> list[Decoded] | None:
+        """Return the images, decoded at once, or None if one of them may take long."""
+        if sum(len(content) for _, content in files if isinstance(content, bytes)) > TINY_FILE_BYTES:
+            return None
+        decoded: list[Decoded] = []
+        for file in files:
+            image = self._cheap.decode_one(*file, TINY_BYTES)
+            if isinstance(image, _Costly):
+                return None
+            decoded.append(image)
+        self._queue_seconds.observe(0)
+        return decoded
 
     async def _decode_isolated(self, image: _Costly) -> Decoded:
         try:
@@ -98,9 +119,10 @@ class CheapImages:
 
     def decode(self, files: list[NamedFile]) -> list[Decoded | _Costly]:
         """Return every image decoded, its error, or as costly, in order."""
-        return [self._decode(*file) for file in files]
+        return [self.decode_one(*file) for file in files]
 
-    def _decode(self, name: str, content: bytes | ImageError) -> Decoded | _Costly:
+    def decode_one(self, name: str, content: bytes | ImageError, max_bytes: int = CHEAP_BYTES) -> Decoded | _Costly:
+        """Return an image decoded, its error, or as costly if it takes more than `max_bytes` of memory."""
         if isinstance(content, ImageError):
             return content
         if len(content) > CHEAP_FILE_BYTES or not is_plain(content):
@@ -108,7 +130,7 @@ class CheapImages:
         started = time.perf_counter()
         try:
             with open_image(content, self._spec, name, max_pixels=self._max_pixels) as opened:
-                if opened.estimate().bytes > CHEAP_BYTES:
+                if opened.estimate().bytes > max_bytes:
                     return _Costly(name, content)
                 decoded: Decoded = opened.to_array()
         except Exception as error:  # noqa: BLE001

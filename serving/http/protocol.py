@@ -40,6 +40,7 @@ class Connections(ServerState):
         max_connections: the most at a time.
         max_head_bytes: of the head of one request.
         admission: refuses requests by their heads.
+        closed: called when a connection has been closed.
 
     Attributes:
         pipelined: the number of requests that wait for earlier ones of their connections.
@@ -47,8 +48,15 @@ class Connections(ServerState):
         draining: whether connections close after their next answers.
     """
 
-    def __init__(self, max_connections: int, max_head_bytes: int, admission: Admission = lambda *_: None) -> None:
+    def __init__(
+        self,
+        max_connections: int,
+        max_head_bytes: int,
+        admission: Admission = lambda *_: None,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self.closed = closed
         self.max_connections = max_connections
         self.max_head_bytes = max_head_bytes
         self.admission = admission
@@ -118,6 +126,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_timer = self._send_timer = self._end_timer = None
         self.parser.close()  # type: ignore[attr-defined]
         self.server_state.idle.pop(self, None)
+        self.server_state.closed()
         super().connection_lost(exc)
         # What waits here refers back to the connection. Only the garbage collector would free them, much later.
         self.pipeline.clear()

@@ -29,11 +29,9 @@ async def accept_waiting(listening: list[socket.socket]) -> None:
     """Let the event loop accept the connections that wait on sockets which are about to be closed.
 
     Closing a socket resets the connections that it has not accepted, although their clients may have sent requests.
-    Clients that connect from now on try again, and are refused once the socket is closed.
     """
     poll = select.poll()
     for waiting in listening:
-        _stop_connecting(waiting)
         poll.register(waiting.fileno(), select.POLLIN)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _MAX_SECONDS
@@ -44,7 +42,8 @@ async def accept_waiting(listening: list[socket.socket]) -> None:
         await asyncio.sleep(_QUIET_SECONDS / 20)
 
 
-def _stop_connecting(listening: socket.socket) -> None:
+def stop_connecting(listening: socket.socket) -> None:
+    """Let clients that connect from now on try again; they are refused once every process has closed the socket."""
     listening.listen(0)
     if sys.platform.startswith("linux"):  # where one more connection would still be made
         program = ctypes.create_string_buffer(_DROP_SYN)

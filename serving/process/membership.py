@@ -4,11 +4,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 from serving.engine.models import Action, Expected, Models, PreparedChange
 from serving.errors import NotReadyError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
+from serving.process.turns import Share
 from serving.telemetry.metrics import Snapshot, snapshot
 
 METRICS_SECONDS = 5.0
@@ -20,10 +22,12 @@ class Membership:
     Args:
         end: of a socket pair to the supervisor.
         expected: the models to serve at first, as `Models.load` takes them.
+        share: its share of the connections.
     """
 
-    def __init__(self, end: socket.socket, expected: Expected | None) -> None:
+    def __init__(self, end: socket.socket, expected: Expected | None, share: Share) -> None:
         self.expected = expected
+        self.share = share
         self._end = end
         self._prepared: PreparedChange | None = None
         self._metrics: Latest[Snapshot] = Latest(lambda: self._channel.call("metrics"))
@@ -47,6 +51,11 @@ class Membership:
     async def report_start(self) -> None:
         """Say that requests are accepted."""
         await self._channel.call("started")
+
+    async def report_failure(self, message: str) -> None:
+        """Say why no requests will be accepted."""
+        with suppress(PeerLostError):
+            await self._channel.call("failed", message)
 
     async def change(self, name: str, action: Action) -> tuple[str, ...]:
         """Load, reload or unload a model in all workers, and return the versions that they serve then.

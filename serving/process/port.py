@@ -1,4 +1,4 @@
-"""Takes the server's port for one server alone, and gives each of its processes a socket on it."""
+"""Takes the server's port for one server alone."""
 
 import errno
 import socket
@@ -7,7 +7,7 @@ import socket
 def reserve(host: str, port: int) -> socket.socket:
     """Return a bound socket that keeps all other servers from the address, and does not listen itself.
 
-    `open_socket` opens those that listen.
+    `open_socket` opens the one that listens.
 
     Raises:
         OSError: the address is in use or is none of this machine's, or `host` is not a host name.
@@ -30,10 +30,7 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def open_socket(reserved: socket.socket) -> socket.socket:
-    """Return another socket on a reserved address; the kernel spreads connections over those that listen.
-
-    On a socket that all processes share, the one that wakes up first would accept a whole burst of connections.
-    """
+    """Return another socket on a reserved address."""
     opened = socket.socket(reserved.family, reserved.type, reserved.proto)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -5,6 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from pdeinfer.runtime.cpus import available_cpus
+from pdeinfer.runtime.cuda import has_cuda, has_cuda_device
+from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 from serving.process.arguments import parse_settings
 from serving.process.port import open_socket, reserve
 from serving.process.supervisor import Supervisor
@@ -41,13 +44,35 @@ def run(settings: Settings) -> int:
     except OSError as error:
         print(f"pdeinfer serve: {settings.host}:{port}: {error.strerror}", file=sys.stderr)
         return 1
+    listening = open_socket(reserved)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    settings, reason = count_workers(settings)
 
     async def started() -> None:
+        logger.info("workers: %d, %s", settings.num_workers, reason)
         if settings.grpc_port is not None:
             logger.info("answering gRPC on %s:%d", host, settings.grpc_port)
         logger.info("running on http://%s:%d", host, reserved.getsockname()[1])
 
-    if settings.workers > 1:
-        return Supervisor(settings, reserved, started).run()
-    return serve(settings, open_socket(reserved), started)
+    if settings.num_workers > 1:
+        return Supervisor(settings, listening, started).run()
+    return serve(settings, listening, started)
+
+
+def count_workers(settings: Settings) -> tuple[Settings, str]:
+    """Return the settings with a number in place of workers "auto", and the reason for it."""
+    if settings.workers != "auto":
+        return settings, "as set"
+    if _is_on_gpu(settings.device):
+        count, reason = 1, "one on a GPU"
+    else:
+        threads = settings.threads or 1
+        count = max(1, available_cpus() // threads)
+        reason = "one for each CPU" if threads == 1 else f"one for every {threads} CPUs, as each has {threads} threads"
+    return settings.model_copy(update={"workers": count}), reason
+
+
+def _is_on_gpu(device: str) -> bool:
+    if device != "auto":
+        return device.startswith("cuda")
+    return has_cuda_device() and has_cuda(import_onnxruntime())

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -13,7 +14,9 @@ from serving.engine.models import Expected
 from serving.errors import ModelLoadError, ServingError
 from serving.process.channel import Functions, PeerLostError
 from serving.process.latest import Latest
-from serving.process.worker import CANNOT_START, Started, seconds_to_stop, stop_signals
+from serving.process.listening import stop_connecting
+from serving.process.turns import Share, shares
+from serving.process.worker import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 from serving.telemetry.metrics import Snapshot, counted, merge
@@ -36,7 +39,7 @@ KILL_SECONDS = 0.9  # a worker ends itself this long after its last request shou
 
 
 class Supervisor:
-    """Run `settings.workers` workers until a signal stops them.
+    """Run `settings.num_workers` workers until a signal stops them.
 
     Models change in all workers or in none, one change at a time: every worker prepares the change, and when all have
     prepared the same, every worker applies it. A worker joins the others once it has loaded the packages that they
@@ -44,15 +47,15 @@ class Supervisor:
     started again.
 
     Args:
-        reserved: a socket that reserves the address. Each worker listens on its own once its models are loaded.
+        listening: a bound socket, on which the workers listen once their models are loaded.
         started: called once all of the first workers accept requests.
     """
 
-    def __init__(self, settings: Settings, reserved: socket.socket, started: Started) -> None:
+    def __init__(self, settings: Settings, listening: socket.socket, started: Started) -> None:
         self._settings = settings
-        self._reserved = reserved
+        self._listening = listening
         self._started = started
-        self._has_started = False
+        self._has_started = self._has_failed = False
         self._stop_signal: int | None = None
         self._workers: list[WorkerProcess] = []
         self._served: Digests = {}  # what the workers serve, once the first of them has joined
@@ -71,33 +74,37 @@ class Supervisor:
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         collecting = asyncio.create_task(self._collect_regularly())
-        exit_codes = await asyncio.gather(*(self._keep_worker() for _ in range(self._settings.workers)))
+        exit_codes = await asyncio.gather(*(self._keep_worker(share) for share in shares(self._settings.num_workers)))
         collecting.cancel()
         return max(exit_codes)
 
-    async def _keep_worker(self) -> int:
+    async def _keep_worker(self, share: Share) -> int:
         """Start a worker, and again whenever it has ended, until the server stops."""
         restart_seconds = RESTART_SECONDS
         while self._stop_signal is None:
             functions: Functions = {
                 "join": self._join,
                 "started": self._note_start,
+                "failed": self._print_failure,
                 "change": self._change,
                 "metrics": self._read_metrics,
             }
             expected = self._expected()
-            worker = await WorkerProcess.start(self._settings, self._reserved, expected, self._changes, functions)
+            worker = await WorkerProcess.start(
+                self._settings, self._listening, expected, share, self._changes, functions
+            )
             self._workers.append(worker)
             if self._stop_signal is not None:  # it came meanwhile
                 worker.stop(self._stop_signal)
             watching = asyncio.create_task(self._watch(worker))
             exit_code = await worker.ended
+            share.leave()
             watching.cancel()
             self._workers.remove(worker)
             self._ended = merge((self._ended, counted(worker.snapshot)))
             if self._stop_signal is not None or worker.is_outdated:
                 continue
-            if exit_code != CANNOT_START:  # with that code, it has printed the reason itself
+            if exit_code != CANNOT_START:  # with that code, it has told the reason
                 logger.error("worker %s died with exit code %s", worker.process.pid, exit_code)
             if not self._has_started:
                 self._stop(signal.SIGTERM)
@@ -132,9 +139,15 @@ class Supervisor:
     async def _note_start(self, worker: WorkerProcess) -> None:
         worker.has_started = True
         started = sum(worker.has_started for worker in self._workers)
-        if not self._has_started and started == self._settings.workers:
+        if not self._has_started and started == self._settings.num_workers:
             self._has_started = True
             await self._started()
+
+    async def _print_failure(self, _: WorkerProcess, message: str) -> None:
+        """Print why a worker cannot start; of the first workers, which all have the same reason, only for one."""
+        if self._has_started or not self._has_failed:
+            print(message, file=sys.stderr, flush=True)
+        self._has_failed = True
 
     async def _change(self, asked: WorkerProcess, name: str, action: str) -> list[str]:
         """Change a model in all workers, and return the versions that they serve then."""
@@ -201,7 +214,15 @@ class Supervisor:
         self._wake_restarts()
         for worker in self._workers:
             worker.stop(number)
-        asyncio.get_running_loop().call_later(seconds_to_stop(number, self._settings) + KILL_SECONDS, self._kill)
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds_to_drain(number, self._settings), self._stop_listening)
+        loop.call_later(seconds_to_stop(number, self._settings) + KILL_SECONDS, self._kill)
+
+    def _stop_listening(self) -> None:
+        """Refuse new connections once the workers have accepted those that wait and have closed the socket too."""
+        if self._listening.fileno() >= 0:  # otherwise there was a signal before
+            stop_connecting(self._listening)
+            self._listening.close()
 
     def _kill(self) -> None:
         """Kill the workers that have not ended in time, as those do that cannot run Python."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from functools import partial
 from types import FrameType
 from typing import TypeAlias
 
@@ -24,8 +25,9 @@ from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
 from serving.process import freed_memory
 from serving.process.ending import Ending
-from serving.process.listening import accept_waiting
+from serving.process.listening import accept_waiting, stop_connecting
 from serving.process.membership import Membership
+from serving.process.turns import Acceptor, Share
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
 
@@ -52,8 +54,11 @@ class Server(uvicorn.Server):
         settings: Settings,
         started: Started,
         return_freed_memory: Callable[[], object],
+        share: Share | None,
     ) -> None:
         super().__init__(config)
+        self._share = share
+        self._acceptor: Acceptor | None = None
         self.server_state: Connections = connections
         self._models = models
         self._settings = settings
@@ -63,14 +68,21 @@ class Server(uvicorn.Server):
         self._stop_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._share is None or not sockets:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._acceptor = Acceptor(sockets[0], self._share, self._make_protocol)
         await self._started()
+
+    def _make_protocol(self) -> LimitedProtocol:
+        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
         self._ending.end_within(seconds_to_stop(sig, self._settings) + LEEWAY_SECONDS)
         self.server_state.drain()
-        if sig == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
+        if sig == signal.SIGINT:
             super().handle_exit(sig, frame)
         else:
             self._stop_at = self._stop_at or time.monotonic() + self._settings.drain_seconds
@@ -83,13 +95,26 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await accept_waiting(sockets or [])
+        sockets = sockets or []
+        if self._acceptor is None:  # otherwise other workers may go on, or the supervisor does it
+            for listening in sockets:
+                stop_connecting(listening)
+        await accept_waiting(sockets)
+        if self._acceptor is not None:
+            await self._acceptor.close()
         await super().shutdown(sockets)
+
+
+def seconds_to_drain(number: int, settings: Settings) -> float:
+    """Return how long after a signal new connections are accepted."""
+    if number == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
+        return 0
+    return settings.drain_seconds
 
 
 def seconds_to_stop(number: int, settings: Settings) -> float:
     """Return how long after a signal the requests in flight may take."""
-    return settings.shutdown_timeout + (0 if number == signal.SIGINT else settings.drain_seconds)
+    return settings.shutdown_timeout + seconds_to_drain(number, settings)
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -136,6 +161,18 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     async def run() -> int:
         if membership is not None:
             await membership.open()
+        try:
+            await serve_models()
+        except PdeinferError as error:
+            message = f"pdeinfer serve: {error}"
+            if membership is not None:
+                await membership.report_failure(message)
+            else:
+                print(message, file=sys.stderr)
+            return CANNOT_START
+        return 0
+
+    async def serve_models() -> None:
         await run_in_threadpool(_import_what_requests_need)
         async with app.router.lifespan_context(app):
             models: Models = app.state.models
@@ -143,24 +180,26 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             models.start_decoding()
             if membership is not None:
                 await membership.join(models)
+            listening.setblocking(False)
             listening.listen(config.backlog)
             # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
-            connections = Connections(settings.max_connections, settings.max_head_bytes, app.state.admission)
-            server = Server(config, models, connections, settings, started, return_freed_memory)
+            share = None if membership is None else membership.share
+            connections = Connections(
+                settings.max_connections,
+                settings.max_head_bytes,
+                app.state.admission,
+                closed=(lambda: None) if share is None else partial(share.add, -1),
+            )
+            server = Server(config, models, connections, settings, started, return_freed_memory, share)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
                 signal.signal(number, server.handle_exit)
             async with grpc_beside(models, settings, lambda: server.should_exit):
                 await server.serve([listening])
-            return 0
 
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            return runner.run(run())
-    except PdeinferError as error:
-        print(f"pdeinfer serve: {error}", file=sys.stderr)
-        return CANNOT_START
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(run())
 
 
 def grpc_beside(
@@ -184,9 +223,10 @@ def log_models(models: Models, settings: Settings) -> None:
     """Log what is served and what computes it, and what several workers cost on a GPU."""
     served = [f"{model.name} {model.version} ({model.execution})" for model in models]
     logger.info("models are loaded", extra={"fields": {"models": served, "threads": settings.worker_threads}})
-    if settings.workers > 1 and any(model.info.device != "cpu" for model in models):
+    if settings.num_workers > 1 and any(model.info.device != "cpu" for model in models):
         logger.warning(
-            "each of the %d workers has a CUDA context and a copy of every model in the GPU's memory", settings.workers
+            "each of the %d workers has a CUDA context and a copy of every model in the GPU's memory",
+            settings.num_workers,
         )
 
 

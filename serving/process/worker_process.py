@@ -15,7 +15,7 @@ from serving.errors import ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
 from serving.process.membership import Membership
-from serving.process.port import open_socket
+from serving.process.turns import Share
 from serving.process.worker import serve
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
@@ -40,14 +40,20 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None, changes: int
+        self,
+        settings: Settings,
+        listening: socket.socket,
+        end: socket.socket,
+        expected: Expected | None,
+        share: Share,
+        changes: int,
     ) -> None:
         self.changes = changes
         self.has_joined = self.has_started = self.is_outdated = False
         self.snapshot: Snapshot = []
         self.channel: Channel
         self.started_at = time.monotonic()
-        self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected))
+        self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected, share))
         self.process.start()
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | None] = loop.create_future()
@@ -57,19 +63,21 @@ class WorkerProcess:
     async def start(
         cls,
         settings: Settings,
-        reserved: socket.socket,
+        listening: socket.socket,
         expected: Expected | None,
+        share: Share,
         changes: int,
         functions: Functions,
     ) -> Self:
-        """Start a worker on a socket of its own.
+        """Start a worker.
 
         Args:
+            listening: shared by all workers.
             functions: what it may call, each with the worker as the first argument.
         """
         end, other_end = socket.socketpair()
-        with open_socket(reserved) as listening, other_end:
-            worker = cls(settings, listening, other_end, expected, changes)
+        with other_end:
+            worker = cls(settings, listening, other_end, expected, share, changes)
         own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
         worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
         asyncio.get_running_loop().add_reader(worker.process.sentinel, worker._end)
@@ -106,9 +114,11 @@ class WorkerProcess:
         self.ended.set_result(self.process.exitcode)
 
 
-def _work(settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None) -> None:
+def _work(
+    settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None, share: Share
+) -> None:
     end_with_parent()
     os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
     configure_logging()
-    membership = Membership(end, expected)
+    membership = Membership(end, expected, share)
     raise SystemExit(serve(settings, listening, membership.report_start, membership))

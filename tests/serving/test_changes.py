@@ -104,7 +104,7 @@ def test_workers_that_load_different_cards_prepare_different_states(package: Pat
     async def state() -> dict[str, Any]:
         models = Models(Settings(models=(str(package),), device="cpu", threads=1))
         await models.load()
-        membership = Membership(None, None)  # type: ignore[arg-type]
+        membership = Membership(None, None, None)  # type: ignore[arg-type]
         membership._models = models
         return await membership._prepare("tiny-grey", "reload")
 
@@ -339,8 +339,8 @@ def await_workers(server: Server, count: int) -> None:
 
 
 def listening_workers(server: Server) -> int:
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(int(fields[1].split(":")[1], 16) == server.port and fields[3] == "0A" for fields in lines)
+    log = server.log.read_text()
+    return sum(f"Started server process [{worker}]" in log for worker in children(server.process.pid))
 
 
 def test_reloading_a_damaged_package_changes_no_worker(server: Server, repository: Path) -> None:

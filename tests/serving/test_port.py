@@ -1,11 +1,10 @@
-"""The server's port: taken by one server alone, and shared by its processes."""
+"""The server's port: taken by one server alone."""
 
 import errno
 import os
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from threading import Barrier
 
 import pytest
@@ -26,7 +25,7 @@ def test_of_two_servers_that_take_a_port_at_once_one_gets_it(hosts: tuple[str, s
             sockets.append(reserve(host, port))
         except OSError as error:
             return errno.errorcode[error.errno or 0]
-        sockets.extend(open_socket(sockets[-1]) for _ in range(2))
+        sockets.append(open_socket(sockets[-1]))
         return "reserved"
 
     outcomes: Counter[tuple[str, ...]] = Counter()
@@ -50,31 +49,6 @@ def test_no_other_program_can_listen_on_a_reserved_port(reuses: bool) -> None:
 def test_a_port_that_another_program_listens_on_cannot_be_reserved() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
         reserve(*other.getsockname())
-
-
-def test_connections_go_to_the_sockets_that_listen_in_equal_parts() -> None:
-    with ExitStack() as stack:
-        reserved = stack.enter_context(reserve("127.0.0.1", 0))
-        listening = [stack.enter_context(open_socket(reserved)) for _ in range(2)]
-        late = stack.enter_context(open_socket(reserved))
-        for each in listening:
-            each.listen(200)
-            each.setblocking(False)
-        for _ in range(100):
-            stack.enter_context(socket.create_connection(reserved.getsockname(), timeout=10))
-        shares = []
-        for each in listening:
-            shares.append(0)
-            while True:
-                try:
-                    stack.enter_context(each.accept()[0])
-                except BlockingIOError:
-                    break
-                shares[-1] += 1
-
-        late.listen()  # as a worker that replaces another does
-        assert sum(shares) == 100
-        assert min(shares) >= 20  # by chance fewer than once in 10**9
 
 
 def test_a_restart_can_listen_while_closed_connections_of_former_processes_linger() -> None:

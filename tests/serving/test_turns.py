@@ -1,0 +1,138 @@
+"""Workers share connections evenly, also few of them, and none waits for a worker that hangs or has died."""
+
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.servers import PATIENCE, Server, children, running_server
+
+pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("turns") / "log"
+    with running_server(log, str(package_folder), "--workers", "2") as running:
+        yield running
+
+
+def owners(server: Server) -> dict[int, int]:
+    """Return the worker that has accepted each connection, by the client's port."""
+    found = {}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    for worker in children(server.process.pid):
+        sockets = set()
+        for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                sockets.add(str(descriptor.readlink()))
+        for line in lines:
+            if line[1].endswith(f":{server.port:04X}") and line[3] == "01" and f"socket:[{line[9]}]" in sockets:
+                found[int(line[2].split(":")[1], 16)] = worker
+    return found
+
+
+def await_owners(server: Server, total: int) -> dict[int, int]:
+    deadline = time.monotonic() + PATIENCE
+    while len(found := owners(server)) != total:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.005)
+    return found
+
+
+def shares(server: Server, total: int) -> list[int]:
+    """Return how many of so many connections each of two workers has, the fewest first."""
+    counts = Counter(await_owners(server, total).values())
+    return sorted(counts[worker] for worker in children(server.process.pid))
+
+
+def is_answered(connection: socket.socket) -> bool:
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    return connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@contextmanager
+def stopped(worker: int) -> Iterator[None]:
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def test_four_connections_are_spread_over_two_workers(server: Server) -> None:
+    found = []
+    for _ in range(50):
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(server.connect())
+            found.append(shares(server, 4))
+        await_owners(server, 0)
+
+    assert [0, 4] not in found
+    assert found.count([2, 2]) >= 40  # a worker that has to wait for a CPU may get one fewer
+
+
+def test_a_hundred_connections_are_spread_over_two_workers(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(server.connect())
+        assert shares(server, 100)[0] >= 45
+    await_owners(server, 0)
+
+
+def test_the_worker_whose_connections_have_closed_gets_the_next_ones(server: Server) -> None:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(8)]
+        owner = await_owners(server, 8)
+        first = owner[connections[0].getsockname()[1]]
+        kept = [connection for connection in connections if owner[connection.getsockname()[1]] != first]
+        for connection in connections:
+            if connection not in kept:
+                connection.close()
+        await_owners(server, len(kept))
+        for _ in range(len(connections) - len(kept)):
+            stack.enter_context(server.connect())
+
+        assert shares(server, 8)[0] >= 3
+    await_owners(server, 0)
+
+
+def test_no_connection_waits_for_a_worker_that_hangs(server: Server) -> None:
+    hangs, works = children(server.process.pid)
+    with ExitStack() as stack:
+        with stopped(hangs):
+            started_at = time.monotonic()
+            for _ in range(20):
+                assert is_answered(stack.enter_context(server.connect()))
+            seconds = time.monotonic() - started_at
+            assert set(await_owners(server, 20).values()) == {works}
+
+        assert seconds < 2
+    await_owners(server, 0)
+
+
+def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: Server) -> None:
+    killed, _ = children(server.process.pid)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(server.connect())
+        await_owners(server, 4)
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for_log(f"worker {killed} died")
+        for _ in range(4):
+            assert is_answered(stack.enter_context(server.connect()))
+        deadline = time.monotonic() + PATIENCE
+        while server.log.read_text().count("Started server process") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(4):
+            stack.enter_context(server.connect())
+
+        assert shares(server, 10)[0] >= 4
