@@ -1,7 +1,7 @@
 """Builds the ASGI application: routes, OpenAPI document and middleware."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -12,7 +12,7 @@ from pdeinfer import __version__
 from serving.engine.models import Expected, Models
 from serving.http import admin, classify, embed, health, inspect, models
 from serving.http.admission import Admission
-from serving.http.body import ImageRoute
+from serving.http.body import ImageRoute, ImageRoutes
 from serving.http.byte_budget import ByteBudget
 from serving.http.errors import add_error_handlers
 from serving.http.inspect_page import FILES, add_inspect_page
@@ -83,7 +83,13 @@ def create_app(
     budget = ByteBudget(settings.max_total_bytes)
     pace = Pace()
     add_error_handlers(app, pace)
-    _add_routes(app, settings, budget)
+    image_routes = [
+        ImageRoute(classify.PATH, classify.classify, budget),
+        *(ImageRoute(path, infer.infer, budget) for path in infer.PATHS),
+        ImageRoute(embed.PATH, embed.embed, budget),
+        ImageRoute(inspect.PATH, inspect.inspect, budget),
+    ]
+    _add_routes(app, settings, image_routes)
     operations = {
         classify.PATH: classify.OPERATION,
         embed.PATH: embed.OPERATION,
@@ -93,6 +99,7 @@ def create_app(
     complete_document(app, operations, (*classify.SCHEMAS, *embed.SCHEMAS, *inspect.SCHEMAS, *infer.SCHEMAS), keys)
 
     # The last one added sees a request first.
+    app.add_middleware(ImageRoutes, routes=image_routes, pace=pace)
     app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
@@ -114,16 +121,10 @@ def create_app(
     return app
 
 
-def _add_routes(app: FastAPI, settings: Settings, budget: ByteBudget) -> None:
-    # Routes are tried in this order: those first that many requests are for.
-    app.router.routes[:0] = [
-        ImageRoute(classify.PATH, classify.classify, budget),
-        *(ImageRoute(path, infer.infer, budget) for path in infer.PATHS),
-        ImageRoute(embed.PATH, embed.embed, budget),
-        ImageRoute(inspect.PATH, inspect.inspect, budget),
-    ]
+def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRoute]) -> None:
     add_page(app)
     add_inspect_page(app)
+    app.router.routes.extend(image_routes)
     for router in (models.router, health.router, *V2_ROUTERS):
         app.include_router(router)
     if settings.keys_of_admins():

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import ImageError, InputSpec
-from pdeinfer.images.convert import open_image
+from pdeinfer.images.convert import OpenedImage, open_image
 from pdeinfer.images.cost import is_plain
 from serving.engine.batching import Batcher
 from serving.engine.isolation import Isolation
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 # A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
 
-# Handing a smaller image to a thread takes longer than decoding it.
+# Handing a smaller image to a thread takes longer than decoding it. Several are faster in a thread, one after the other.
 TINY_FILE_BYTES = 4 * 2**10  # of all images of a request
-TINY_BYTES = 64 * 2**10  # of memory, for each
+TINY_PIXELS = 2**14  # of each
 
 CHEAP_FILE_BYTES = 256 * 2**10
 CHEAP_BYTES = 4 * 2**20  # of memory
@@ -70,15 +70,16 @@ class Decoder:
             max_batches=threads.count,
         )
 
-    async def run(self, files: Sequence[NamedFile]) -> list[Decoded]:
+    async def run(self, files: Sequence[NamedFile], *, alone: bool = False) -> list[Decoded]:
         """Return every image as uint8 (H, W, C), or its error, in order.
 
         If cancelled, images that are still waiting are not decoded.
 
         Args:
             files: at least one.
+            alone: whether the server has no other images.
         """
-        if (tiny := self._decode_tiny(files)) is not None:
+        if alone and (tiny := self._decode_tiny(files)) is not None:
             return tiny
         results = await self._batcher.run(files)
         costly = (self._decode_isolated(result) for result in results if isinstance(result, _Costly))
@@ -91,7 +92,7 @@ class Decoder:
             return None
         decoded: list[Decoded] = []
         for file in files:
-            image = self._cheap.decode_one(*file, TINY_BYTES)
+            image = self._cheap.decode_one(*file, _is_tiny)
             if isinstance(image, _Costly):
                 return None
             decoded.append(image)
@@ -119,10 +120,12 @@ class CheapImages:
 
     def decode(self, files: list[NamedFile]) -> list[Decoded | _Costly]:
         """Return every image decoded, its error, or as costly, in order."""
-        return [self.decode_one(*file) for file in files]
+        return [self.decode_one(*file, _is_cheap) for file in files]
 
-    def decode_one(self, name: str, content: bytes | ImageError, max_bytes: int = CHEAP_BYTES) -> Decoded | _Costly:
-        """Return an image decoded, its error, or as costly if it takes more than `max_bytes` of memory."""
+    def decode_one(
+        self, name: str, content: bytes | ImageError, may_decode: Callable[[OpenedImage], bool]
+    ) -> Decoded | _Costly:
+        """Return an image decoded, its error, or as costly if it is so by its header or may not be decoded."""
         if isinstance(content, ImageError):
             return content
         if len(content) > CHEAP_FILE_BYTES or not is_plain(content):
@@ -130,13 +133,22 @@ class CheapImages:
         started = time.perf_counter()
         try:
             with open_image(content, self._spec, name, max_pixels=self._max_pixels) as opened:
-                if opened.estimate().bytes > max_bytes:
+                if not may_decode(opened):
                     return _Costly(name, content)
                 decoded: Decoded = opened.to_array()
         except Exception as error:  # noqa: BLE001
             decoded = _outcome(name, error)
         self._seconds.observe(time.perf_counter() - started)
         return decoded
+
+
+def _is_tiny(opened: OpenedImage) -> bool:
+    width, height = opened.whole_size
+    return width * height <= TINY_PIXELS
+
+
+def _is_cheap(opened: OpenedImage) -> bool:
+    return opened.estimate().bytes <= CHEAP_BYTES
 
 
 def _outcome(name: str, error: Exception) -> ImageError | InferenceError:

@@ -264,7 +264,7 @@ class ServedModel:
     ) -> list[NDArray[np.float32] | ImageError | InferenceError]:
         """Decode images and return what the network computes of each, or its error."""
         with span("decode"):
-            decoded = await self._decoder.run(files)
+            decoded = await self._decoder.run(files, alone=self._admitted == len(files))
         arrays = [image for image in decoded if isinstance(image, np.ndarray)]
         with span("compute", {"model": self.name, "images": len(arrays)}):
             computed = iter(await network.run(arrays) if arrays else ())

@@ -1,18 +1,21 @@
 """Request bodies of the operations that take images: read, inflated and parsed within the limits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.engine.deadline import until
 from serving.engine.threads import Threads
+from serving.errors import ServingError
 from serving.http.byte_budget import ByteBudget, Hold
 from serving.http.compression import inflate
+from serving.http.errors import answer_error
+from serving.http.pace import Pace
 from serving.http.state import models_of, settings_of
 
 T = TypeVar("T")
@@ -25,8 +28,6 @@ Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
 
 class ImageRoute(Route):
     """POST to an operation that takes images.
-
-    It is a plain Starlette route, since FastAPI's parsing of parameters takes as long as some networks.
 
     Args:
         path: with the names of its parameters in braces.
@@ -52,6 +53,39 @@ class _ImageOperation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._budget.lease() as hold:
             response = await self._answer(Request(scope, receive), hold)
+            await response(scope, receive, send)
+
+
+class ImageRoutes:
+    """ASGI middleware that passes requests to the operations that take images by FastAPI's layers.
+
+    These, and trying all other routes first, take as long as some networks. The application has the routes too: it
+    answers other methods, and all requests that are traced.
+
+    Args:
+        pace: of the refusals.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[ImageRoute], pace: Pace) -> None:
+        self.app = app
+        self._routes = routes
+        self._pace = pace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "fastapi.telemetry" not in scope:
+            for route in self._routes:
+                match, child_scope = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(child_scope)
+                    await self._answer(route, scope, receive, send)
+                    return
+        await self.app(scope, receive, send)
+
+    async def _answer(self, route: ImageRoute, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await route.app(scope, receive, send)
+        except (ServingError, ClientDisconnect) as error:
+            response = await answer_error(scope, error, self._pace)
             await response(scope, receive, send)
 
 

@@ -23,6 +23,7 @@ from serving.http.uploads import read_uploads
 PATH = "/classify"
 NDJSON = "application/x-ndjson"
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _TOP_K = 5
 _MAX_MODEL_NAME = 200
 
@@ -227,4 +228,4 @@ def _result(name: str | None, outcome: Outcome) -> dict[str, Any]:
 
 def to_json(value: object) -> str:
     """Return JSON without spaces; a number that is not finite raises ValueError."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return _encode(value)

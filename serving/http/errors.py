@@ -114,12 +114,7 @@ def add_error_handlers(app: FastAPI, pace: Pace) -> None:
 
     @app.exception_handler(ServingError)
     async def serving_error(request: Request, error: ServingError) -> Response:
-        # The frames of its traceback hold the body, and in the end the error itself: only the garbage collector would
-        # free them. (Starlette does the same from 1.10.)
-        error.__traceback__ = None
-        if isinstance(error, OverloadedError):
-            await asyncio.sleep(pace.delay())
-        return error_response(request.scope, error.code, str(error))
+        return await answer_error(request.scope, error, pace)
 
     @app.exception_handler(HTTPException)
     async def routing_error(request: Request, error: HTTPException) -> Response:
@@ -130,8 +125,18 @@ def add_error_handlers(app: FastAPI, pace: Pace) -> None:
         return shaped_response(request.scope, error.status_code, code, error.detail, headers)
 
     @app.exception_handler(ClientDisconnect)
-    async def client_disconnected(request: Request, __: ClientDisconnect) -> Response:
+    async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
+        return await answer_error(request.scope, error, pace)
+
+
+async def answer_error(scope: Scope, error: ServingError | ClientDisconnect, pace: Pace) -> Response:
+    """Return the response for an expected error, at the pace of the refusals."""
+    # The frames of its traceback hold the body, and in the end the error itself: only the garbage collector would free
+    # them.
+    error.__traceback__ = None
+    if isinstance(error, ClientDisconnect):
         # Nobody reads this response. Without it, the log would report a client that leaves as a fault of the server.
-        return error_response(
-            request.scope, "client_disconnected", "the connection was closed before the body was complete"
-        )
+        return error_response(scope, "client_disconnected", "the connection was closed before the body was complete")
+    if isinstance(error, OverloadedError):
+        await asyncio.sleep(pace.delay())
+    return error_response(scope, error.code, str(error))

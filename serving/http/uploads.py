@@ -63,9 +63,12 @@ async def read_uploads(request: Request, hold: Hold, max_images: int) -> Uploads
     """
     content_type = media_type(request)  # before the body is read
     body, deadline = await read_body(request, hold)
-    parsing = parse_uploads(body, content_type, max_images, models_of(request).threads)
-    del body  # a form's or JSON's is free once it is parsed
-    found = await until(deadline, parsing)
+    if content_type.name in (FORM, JSON):
+        parsing = parse_uploads(body, content_type, max_images, models_of(request).threads)
+        del body  # is free once it is parsed
+        found = await until(deadline, parsing)
+    else:
+        found = [(None, body)]
     files = [(name or f"image {number}", content) for number, (name, content) in enumerate(found, 1)]
     return Uploads([name for name, _ in found], files, deadline)
 
@@ -90,7 +93,7 @@ def media_type(request: Request) -> MediaType:
 async def parse_uploads(
     body: bytes, content_type: MediaType, max_images: int, threads: Threads
 ) -> list[tuple[str | None, bytes | ImageError]]:
-    """Return the filename of every image with its bytes, or with the reason why it has none; at least one image.
+    """Return the filename of every image of a form or JSON with its bytes, or with the reason why it has none.
 
     Raises:
         ApiError: the body is malformed, or holds no image or too many.
@@ -98,6 +101,4 @@ async def parse_uploads(
     if content_type.name == FORM:
         found = await parse(threads, partial(parse_form, boundary=content_type.boundary, max_images=max_images), body)
         return [*found]
-    if content_type.name == JSON:
-        return await parse(threads, partial(parse_json_images, max_images=max_images), body)
-    return [(None, body)]
+    return await parse(threads, partial(parse_json_images, max_images=max_images), body)
