@@ -26,7 +26,7 @@ def main() -> int:
     if unknown := set(names) - PEERS.keys():
         parser.error(f"expected peers among {', '.join(PEERS)}, got {', '.join(sorted(unknown))}")
 
-    servers: dict[Peer, Path] = {peer: Path(sys.executable) for peer in OURS}
+    servers: dict[Peer, Path] = {OURS: Path(sys.executable)}
     left_out = []
     for name in names:
         try:

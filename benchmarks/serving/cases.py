@@ -36,8 +36,9 @@ class Case:
         return f"{kind}{self.images} image{'s' * (self.images > 1)}, {self.connections} conn."
 
 
+SINGLE = tuple(Case("PNG", 1, connections) for connections in (1, 8, 32, 128))
 CASES = (
-    *(Case("PNG", 1, connections) for connections in (1, 8, 32, 128)),
+    *SINGLE,
     Case("PNG", MANY, 4),
     Case("V2, JSON", 1, 32),
     Case("V2, binary", 1, 32),

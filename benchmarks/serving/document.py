@@ -15,10 +15,11 @@ Every server classifies the same images with the same `pdeinfer.Predictor` and i
 the comparison is of the serving alone. Images are random PNG files of the network's size; the answer is the top label
 and the probabilities of all classes. Before timing, every server answers every request with the Predictor's label and
 its probabilities within 1e-5; while timing, every status and about fifty answers are checked. The servers take turns in
-a rotating order and restart every round. Batches hold at most 32 requests or images. Access logs are off.
+a rotating order and restart every round; a Predictor alone in a process is timed on the same files after each turn.
+Batches hold at most 32 requests or images. Access logs are off.
 
-- `pdeinfer` is `pdeinfer serve`, one process with two threads. `pdeinfer --workers` is `pdeinfer serve --workers 2`.
-  One image is the request's body; 32 are a form.
+- `pdeinfer` is `pdeinfer serve` with its defaults: a worker for each CPU. One image is the request's body; 32 are a
+  form.
 - LitServe (`peers/litserve_app.py`) has two workers, two HTTP processes and ZeroMQ (`fast_queue`), and takes JSON with
   base64. It waits 1 ms for a batch: with 0, its idle workers spin.
 - BentoML (`peers/bentoml_app.py`) has two workers and adaptive batching, and takes JSON with base64.

@@ -1,12 +1,17 @@
-"""Prints the tables: medians over the rounds."""
+"""Prints the verdicts and the tables: medians over the rounds."""
 
 import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.markdown import table
-from benchmarks.serving.cases import MANY, Case
+from benchmarks.serving.cases import MANY, SINGLE, Case
 from benchmarks.serving.rounds import Figures, Results
-from benchmarks.serving.servers import REFERENCE, Peer
+from benchmarks.serving.servers import OURS, Peer
+
+# The bars. Shares are of the Predictor's larger rate, that of many images at a time.
+SHARE, SHARE_GOAL = 0.65, 0.75
+RATIO = 2
+LATENCY_FACTOR, LATENCY_SECONDS = 2, 0.00015
 
 
 def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]) -> None:
@@ -16,14 +21,16 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
         return [[peer.name, *(_cell(results, peer, case, cell) for case in cases)] for peer in of]
 
     def ratio(_: Peer, case: Case, figures: Figures) -> str:
-        reference = results.median(REFERENCE, case)
+        reference = results.median(OURS.name, case)
         return f"{reference.rate / figures.rate:.2f}" if reference else ""
 
+    print("Verdicts, on single images:\n")
+    print(table(["", "wanted", "measured", ""], verdicts(results, peers)))
     header = ["server", *(case.title for case in cases)]
     print("Images per second:\n")
     print(table(header, rows(lambda _, __, figures: f"{figures.rate:,.0f}")))
-    others = [peer for peer in peers if peer.name != REFERENCE]
-    print(f"Throughput of `{REFERENCE}` relative to each:\n")
+    others = [peer for peer in peers if peer is not OURS]
+    print(f"Throughput of `{OURS.name}` relative to each:\n")
     print(table(header, rows(ratio, others)))
     print("Milliseconds until an answer, p50 / p99:\n")
     print(table(header, rows(lambda _, __, figures: f"{1000 * figures.p50:.1f} / {1000 * figures.p99:.1f}")))
@@ -41,6 +48,39 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     print("CPU use of the load generator:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.client:.0f} %")))
     print(f"A server that only answers gives it {results.ceiling:,.0f} answers per second.")
+
+
+def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
+    """Return a row for each bar: what it is on, what is wanted, what was measured, and whether it is met."""
+    others = [peer.name for peer in peers if peer is not OURS]
+    alone = max(map(statistics.median, results.alone.values()))
+    rows = []
+    for case in SINGLE:
+        ours = results.median(OURS.name, case)
+        theirs = [(figures, name) for name in others if (figures := results.median(name, case)) is not None]
+        if ours is None:
+            continue
+        on = f"{case.connections} connection{'s' * (case.connections > 1)}"
+        if case.connections >= MANY:
+            share = ours.rate / alone
+            wanted = f"{SHARE:.0%} of the Predictor, goal {SHARE_GOAL:.0%}"
+            rows.append([on, wanted, f"{share:.0%}", _word(share >= SHARE, share >= SHARE_GOAL)])
+        if theirs:
+            best, name = max(theirs, key=lambda entry: entry[0].rate)
+            ratio = ours.rate / best.rate
+            rows.append([on, f"{RATIO} times the best peer", f"{ratio:.2f} ({name})", _word(ratio >= RATIO)])
+            least, name = min(theirs, key=lambda entry: entry[0].p99)
+            found = f"{1000 * ours.p99:.1f} ms against {1000 * least.p99:.1f} ms ({name})"
+            rows.append([on, "a lower p99 than any peer", found, _word(ours.p99 < least.p99)])
+        if case.connections == 1:
+            bound = LATENCY_FACTOR / statistics.median(results.alone[1]) + LATENCY_SECONDS
+            wanted = f"p50 of at most {1000 * bound:.2f} ms: {LATENCY_FACTOR} times in process and 0.15 ms"
+            rows.append([on, wanted, f"{1000 * ours.p50:.2f} ms", _word(ours.p50 <= bound)])
+    return rows
+
+
+def _word(is_met: bool, is_goal_met: bool = False) -> str:
+    return "met, and the goal" if is_goal_met else "met" if is_met else "**not met**"
 
 
 def _cell(results: Results, peer: Peer, case: Case, cell: Callable[[Peer, Case, Figures], str]) -> str:

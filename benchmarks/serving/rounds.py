@@ -86,8 +86,8 @@ def measure(
                         runner.run(_turn(server, peer, case, sample, seconds, results))
                 results.ready.setdefault(peer.name, []).append(server.seconds_to_ready)
                 results.peak.setdefault(peer.name, []).append(server.peak_megabytes())
-        for images in (1, MANY):
-            results.alone.setdefault(images, []).append(_in_new_process(sample, images, seconds))
+            for images in (1, MANY):  # after each server, as the machine's speed changes
+                results.alone.setdefault(images, []).append(_in_new_process(sample, images, seconds))
     results.ceiling = _ceiling(requests_of(turns[0], cases[0], sample) or [], seconds)
     return results
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.serving.load import files_request, pixels_request, post
-from pdeinfer.runtime.cpus import available_cpus
 
 FOLDER = Path(__file__).parent / "peers"
 MAX_BATCH_SIZE = 32
@@ -90,20 +89,15 @@ def _read_v2(body: bytes, _: Sequence[str]) -> tuple[list[str] | None, Probabili
     return None, np.array(output["data"]).reshape(output["shape"])
 
 
-def _ours(name: str, *options: str) -> Peer:
-    return Peer(
-        name,
-        ["-m", "pdeinfer", "serve", "{model}", "--port", "{port}", "--max-batch-size", f"{MAX_BATCH_SIZE}", *options],
-        one=_png("/classify?top_k=100"),
-        many=lambda _, images: files_request(images, "/classify?top_k=100"),
-        read=_read_ours,
-        is_ready="/readyz",
-        from_pixels={"V2, JSON": _v2_pixels, "V2, binary": pixels_request},
-    )
-
-
-OURS = (_ours("pdeinfer"), _ours("pdeinfer --workers", "--workers", f"{available_cpus()}"))
-REFERENCE = OURS[1].name
+OURS = Peer(
+    "pdeinfer",
+    ["-m", "pdeinfer", "serve", "{model}", "--port", "{port}"],  # everything else by default
+    one=_png("/classify?top_k=100"),
+    many=lambda _, images: files_request(images, "/classify?top_k=100"),
+    read=_read_ours,
+    is_ready="/readyz",
+    from_pixels={"V2, JSON": _v2_pixels, "V2, binary": pixels_request},
+)
 PEERS = {
     peer.name: peer
     for peer in (

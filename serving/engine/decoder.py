@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
 
-# Handing a smaller image to a thread takes longer than decoding it. Several are faster in a thread, one after the other.
+# Handing a smaller image to a thread takes longer than decoding it. Several are faster there, one after the other.
 TINY_FILE_BYTES = 4 * 2**10  # of all images of a request
 TINY_PIXELS = 2**14  # of each
 

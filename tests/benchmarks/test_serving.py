@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serving import __main__ as command
-from benchmarks.serving import cases, environments, rounds, servers
+from benchmarks.serving import cases, environments, report, rounds, servers
 from benchmarks.serving.cases import CASES, Case, Sample
 from benchmarks.serving.load import LOST, Answer, closed_loop
+from benchmarks.serving.rounds import Figures, Results
 from pdeinfer.package import zoo
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
@@ -36,16 +37,18 @@ def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, c
     text = capsys.readouterr().out
     tables = re.findall(r"\| server .*?\n\n", text, re.DOTALL)
     assert len(tables) == 6
+    assert "| 32 connections" in text
+    assert "65% of the Predictor, goal 75%" in text
     for rows in (tables[0], tables[2]):
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.strip().splitlines()]
         assert lines[0] == ["server", *(case.title for case in CASES)]
-        assert [line[0] for line in lines[2:]] == [peer.name for peer in servers.OURS]
+        assert [line[0] for line in lines[2:]] == [servers.OURS.name]
         assert all(re.match(r"[\d.,]*[1-9]", cell) for line in lines[2:] for cell in line[1:])
     assert re.search(r"Predictor .*\n[\d,]*[1-9][\d,]* images per second", text)
 
 
 def test_requests_are_the_same_images_for_every_peer(sample: Sample) -> None:
-    for peer in (*servers.OURS, *servers.PEERS.values()):
+    for peer in (servers.OURS, *servers.PEERS.values()):
         assert len(cases.requests_of(peer, Case("PNG", 32, 4), sample) or []) == cases.IMAGES / 32
         assert len(set(cases.requests_of(peer, Case("PNG", 1, 1), sample) or [])) == cases.IMAGES
     assert cases.requests_of(servers.PEERS["ray"], Case("V2, JSON", 1, 1), sample) is None
@@ -79,6 +82,44 @@ def test_a_wrong_answer_is_an_error(
             check()
 
 
+def figures(rate: float, p50: float, p99: float) -> list[Figures]:
+    return [Figures(rate, p50, p99, 0.1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "p50", "p99", "words"),
+    [
+        (3000, 0.00055, 0.004, ["met", "met", "met", "met, and the goal", "met", "met"]),
+        (2700, 0.00055, 0.004, ["met", "met", "met", "met", "met", "met"]),
+        (2500, 0.00080, 0.006, ["**not met**"] * 6),
+    ],
+)
+def test_the_verdicts_tell_which_bars_are_met(rate: float, p50: float, p99: float, words: list[str]) -> None:
+    ours, ray, bentoml = servers.OURS, servers.PEERS["ray"], servers.PEERS["bentoml"]
+    results = Results(alone={1: [4000.0], 32: [4000.0, 4000.0, 100.0]})  # 0.25 ms in process
+    one, many = (Case("PNG", 1, connections) for connections in (1, 32))
+    for case in (one, many):
+        results.figures[ours.name, case] = figures(rate, p50, p99)
+        results.figures[ray.name, case] = figures(1300, 0.002, 0.005)
+        results.figures[bentoml.name, case] = figures(900, 0.001, 0.009)
+
+    rows = report.verdicts(results, [ours, bentoml, ray])
+
+    assert [row[0] for row in rows] == ["1 connection"] * 3 + ["32 connections"] * 3
+    assert [row[3] for row in rows] == words
+    assert "(ray)" in rows[0][2]
+    assert "0.65 ms" in rows[2][1]
+
+
+def test_without_peers_there_are_verdicts_on_our_server_alone() -> None:
+    results = Results(alone={1: [4000.0]})
+    results.figures[servers.OURS.name, Case("PNG", 1, 128)] = figures(3000, 0.01, 0.02)
+
+    (row,) = report.verdicts(results, [servers.OURS])
+
+    assert row[2:] == ["75%", "met, and the goal"]
+
+
 def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.serving.load.PATIENCE", 0.05)
 
@@ -91,7 +132,7 @@ def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_server_that_fails_to_start_reports_why(sample: Sample) -> None:
-    broken = replace(servers.OURS[0], command=["-c", "raise SystemExit('no such thing')"])
+    broken = replace(servers.OURS, command=["-c", "raise SystemExit('no such thing')"])
 
     with pytest.raises(RuntimeError, match=r"pdeinfer does not start:\nno such thing"):
         rounds.measure({broken: Path(sys.executable)}, CASES, sample, rounds=1, seconds=0.01)

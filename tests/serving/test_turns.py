@@ -76,7 +76,7 @@ def test_four_connections_are_spread_over_two_workers(server: Server) -> None:
         await_owners(server, 0)
 
     assert [0, 4] not in found
-    assert found.count([2, 2]) >= 40  # a worker that has to wait for a CPU may get one fewer
+    assert found.count([2, 2]) >= 25  # a worker that has to wait for a CPU, or still closes former ones, gets one fewer
 
 
 def test_a_hundred_connections_are_spread_over_two_workers(server: Server) -> None:
@@ -123,7 +123,7 @@ def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: S
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(server.connect())
-        await_owners(server, 4)
+        lost = list(await_owners(server, 4).values()).count(killed)
         os.kill(killed, signal.SIGKILL)
         server.wait_for_log(f"worker {killed} died")
         for _ in range(4):
@@ -135,4 +135,4 @@ def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: S
         for _ in range(4):
             stack.enter_context(server.connect())
 
-        assert shares(server, 10)[0] >= 4
+        assert shares(server, 12 - lost)[0] >= 3
