@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from pdeinfer import PdeinferError
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import has_cuda, has_cuda_device
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
@@ -75,4 +76,7 @@ def count_workers(settings: Settings) -> tuple[Settings, str]:
 def _is_on_gpu(device: str) -> bool:
     if device != "auto":
         return device.startswith("cuda")
-    return has_cuda_device() and has_cuda(import_onnxruntime())
+    try:
+        return has_cuda_device() and has_cuda(import_onnxruntime())
+    except PdeinferError:  # the worker says what is missing
+        return False

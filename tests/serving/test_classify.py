@@ -342,13 +342,13 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
-    decode = CheapImages._decode
+    decode = CheapImages.decode_one
 
     def recording(self: CheapImages, *args: Any) -> Any:
         threads.add(threading.current_thread().name)
         return decode(self, *args)
 
-    monkeypatch.setattr(CheapImages, "_decode", recording)
+    monkeypatch.setattr(CheapImages, "decode_one", recording)
 
     with ThreadPoolExecutor(8) as pool:
         image = png(pixels[0])

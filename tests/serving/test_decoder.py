@@ -97,15 +97,48 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Decoding
 
 def test_only_images_that_may_be_costly_are_given_to_other_processes(decoding: Callable[..., Decoding]) -> None:
     made = decoding()
-    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 600), np.uint8))
-    file = BytesIO()
-    noise.save(file, "PNG")
 
-    for image, tries in ((CHEAP, 0), (MEDIUM, 1), (LARGE, 2), (WEBP, 1), (PPM, 1), (("noise", file.getvalue()), 1)):
+    for image, tries in ((CHEAP, 0), (MEDIUM, 1), (LARGE, 2), (WEBP, 1), (PPM, 1), (random_png(600), 1)):
         made.calls.clear()
         (result,) = asyncio.run(made.decoder.run([image]))
         assert isinstance(result, np.ndarray)
         assert len(made.calls) == tries
+
+
+def random_png(side: int) -> NamedFile:
+    file = BytesIO()
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)).save(file, "PNG")
+    return "noise", file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "alone", "needs_thread"),
+    [
+        (image_file(128), True, False),
+        (("text", b"text"), True, False),
+        (image_file(128), False, True),
+        (image_file(129), True, True),  # of too many pixels
+        (random_png(65), True, True),  # of too many bytes
+    ],
+)
+def test_only_a_tiny_image_that_is_alone_is_decoded_without_a_thread(
+    decoding: Callable[..., Decoding], file: NamedFile, alone: bool, needs_thread: bool
+) -> None:
+    made = decoding()
+
+    async def needs() -> bool:
+        for _ in range(made.threads.count):  # none is free
+            await made.threads.acquire()
+        running = asyncio.create_task(made.decoder.run([file], alone=alone))
+        await asyncio.wait([running], timeout=0.05)
+        waits = not running.done()
+        for _ in range(made.threads.count):
+            made.threads.release()
+        (result,) = await running
+        assert isinstance(result, ImageError if file[0] == "text" else np.ndarray)
+        return waits
+
+    assert asyncio.run(needs()) == needs_thread
 
 
 def test_images_and_errors_come_back_in_order(decoding: Callable[..., Decoding]) -> None:

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
+from pdeinfer.runtime.cuda import has_cuda_device
 from serving.process.arguments import parse_settings
 from serving.process.run import count_workers
 from serving.settings import Settings
@@ -346,3 +348,34 @@ def test_white_space_around_a_key_of_a_list_does_not_count() -> None:
     assert Settings(api_keys=(" first\t", "second"), admin_keys=[" admin "]).keys() == ["first", "second"]
     with pytest.raises(ValidationError, match="api_keys"):
         Settings(api_keys=("first", " "))
+
+
+class Driver:
+    """A stand-in for CUDA's driver."""
+
+    def __init__(self, result: int, devices: int) -> None:
+        self._result = result
+        self._devices = devices
+
+    def cuInit(self, _: int) -> int:  # noqa: N802  # the driver's name
+        return self._result
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self._devices
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "has_device"), [(Driver(0, 2), True), (Driver(0, 0), False), (Driver(100, 1), False), (None, False)]
+)
+def test_a_gpu_is_one_that_the_driver_offers(
+    driver: Driver | None, has_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: str) -> Driver:
+        if driver is None:
+            raise OSError("no such library")
+        return driver
+
+    monkeypatch.setattr("pdeinfer.runtime.cuda.ctypes.CDLL", load)
+
+    assert has_cuda_device() == has_device
