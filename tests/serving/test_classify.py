@@ -339,7 +339,7 @@ def test_fault_of_the_server_is_500_without_details(
 
 
 def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
-    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, png: Png, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
     decode = CheapImages.decode_one
@@ -351,7 +351,7 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     monkeypatch.setattr(CheapImages, "decode_one", recording)
 
     with ThreadPoolExecutor(8) as pool:
-        image = png(pixels[0])
+        image = png(np.random.default_rng(0).integers(0, 256, (80, 80, 1), np.uint8))  # not a tiny one
         statuses = [r.status_code for r in pool.map(lambda _: post_files(client, ("a.png", image)), range(24))]
 
     assert statuses == [200] * 24
