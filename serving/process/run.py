@@ -12,7 +12,6 @@ from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 from serving.process.arguments import parse_settings
 from serving.process.port import open_socket, reserve
 from serving.process.supervisor import Supervisor
-from serving.process.worker import serve
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 
@@ -57,6 +56,8 @@ def run(settings: Settings) -> int:
 
     if settings.num_workers > 1:
         return Supervisor(settings, listening, started).run()
+    from serving.process.worker import serve
+
     return serve(settings, listening, started)
 
 

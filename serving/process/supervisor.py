@@ -8,18 +8,20 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from serving.engine.models import Expected
 from serving.errors import ModelLoadError, ServingError
 from serving.process.channel import Functions, PeerLostError
 from serving.process.latest import Latest
+from serving.process.lifecycle import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.listening import stop_connecting
 from serving.process.turns import Share, shares
-from serving.process.worker import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 from serving.telemetry.metrics import Snapshot, counted, merge
+
+if TYPE_CHECKING:  # the supervisor starts sooner without what serves
+    from serving.engine.models import Expected
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ class Supervisor:
                     await self._retry.wait()
         return 0
 
-    def _expected(self) -> Expected | None:
+    def _expected(self) -> "Expected | None":
         """Return what a new worker must serve: the same as the others, or the same models if there are no others."""
         if self._joined():
             return self._served

@@ -9,11 +9,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from types import FrameType
-from typing import TypeAlias
 
 import PIL.Image
 import uvicorn
@@ -25,6 +24,7 @@ from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
 from serving.process import freed_memory
 from serving.process.ending import Ending
+from serving.process.lifecycle import CANNOT_START, Started, seconds_to_stop, stop_signals
 from serving.process.listening import accept_waiting, stop_connecting
 from serving.process.membership import Membership
 from serving.process.turns import Acceptor, Share
@@ -33,14 +33,10 @@ from serving.telemetry.tracing import configure_tracing
 
 logger = logging.getLogger(__name__)
 
-CANNOT_START = 2
-
 # uvicorn cancels the requests that are not answered in time; then a worker has this long until it ends.
 LEEWAY_SECONDS = 0.4
 
 _TICKS_TO_TRIM = 30  # of a tenth of a second
-
-Started: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Server(uvicorn.Server):
@@ -103,26 +99,6 @@ class Server(uvicorn.Server):
         if self._acceptor is not None:
             await self._acceptor.close()
         await super().shutdown(sockets)
-
-
-def seconds_to_drain(number: int, settings: Settings) -> float:
-    """Return how long after a signal new connections are accepted."""
-    if number == signal.SIGINT:  # Ctrl-C: there is no load balancer to wait for
-        return 0
-    return settings.drain_seconds
-
-
-def seconds_to_stop(number: int, settings: Settings) -> float:
-    """Return how long after a signal the requests in flight may take."""
-    return settings.shutdown_timeout + seconds_to_drain(number, settings)
-
-
-def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop the server: SIGHUP among them, unless the server was started by nohup."""
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    return signals
 
 
 def serve(settings: Settings, listening: socket.socket, started: Started, membership: Membership | None = None) -> int:

@@ -8,18 +8,18 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from serving.engine.models import Expected
 from serving.errors import ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
-from serving.process.membership import Membership
 from serving.process.turns import Share
-from serving.process.worker import serve
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 from serving.telemetry.metrics import Snapshot
+
+if TYPE_CHECKING:  # the supervisor starts sooner without what serves
+    from serving.engine.models import Expected
 
 SNAPSHOT_SECONDS = 1.0  # a worker that takes longer to tell what it has counted is represented by what it told before
 
@@ -44,7 +44,7 @@ class WorkerProcess:
         settings: Settings,
         listening: socket.socket,
         end: socket.socket,
-        expected: Expected | None,
+        expected: "Expected | None",
         share: Share,
         changes: int,
     ) -> None:
@@ -64,7 +64,7 @@ class WorkerProcess:
         cls,
         settings: Settings,
         listening: socket.socket,
-        expected: Expected | None,
+        expected: "Expected | None",
         share: Share,
         changes: int,
         functions: Functions,
@@ -115,10 +115,13 @@ class WorkerProcess:
 
 
 def _work(
-    settings: Settings, listening: socket.socket, end: socket.socket, expected: Expected | None, share: Share
+    settings: Settings, listening: socket.socket, end: socket.socket, expected: "Expected | None", share: Share
 ) -> None:
     end_with_parent()
     os.setsid()  # a terminal's Ctrl-C reaches only the supervisor, which passes it on
+    from serving.process.membership import Membership
+    from serving.process.worker import serve
+
     configure_logging()
     membership = Membership(end, expected, share)
     raise SystemExit(serve(settings, listening, membership.report_start, membership))

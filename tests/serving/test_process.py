@@ -23,7 +23,7 @@ import pytest
 
 from serving.middleware.body_limit import LINGER_SECONDS
 from serving.process import freed_memory
-from serving.process.worker import stop_signals
+from serving.process.lifecycle import stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
