@@ -33,7 +33,8 @@ def owners(server: Server) -> dict[int, int]:
             with suppress(OSError):  # closed meanwhile
                 sockets.add(str(descriptor.readlink()))
         for line in lines:
-            if line[1].endswith(f":{server.port:04X}") and line[3] == "01" and f"socket:[{line[9]}]" in sockets:
+            # Those that the client has closed count until the worker has closed them too.
+            if line[1].endswith(f":{server.port:04X}") and line[3] != "0A" and f"socket:[{line[9]}]" in sockets:
                 found[int(line[2].split(":")[1], 16)] = worker
     return found
 
