@@ -15,13 +15,9 @@ class MemoryBudget:
         self.total = self._free = total
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def has_room(self, size: int) -> bool:
-        """Return whether `acquire` would not wait."""
-        return not self._waiting and size <= self._free
-
     async def acquire(self, size: int) -> None:
         """Wait until `size` bytes, at most the total, are free; `release` gives them back."""
-        if self.has_room(size):
+        if not self._waiting and size <= self._free:
             self._free -= size
             return
         turn = asyncio.get_running_loop().create_future()

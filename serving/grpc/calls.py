@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, NoReturn, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc.aio
@@ -20,6 +19,8 @@ from serving.telemetry.logs import request_id
 
 access_logger = logging.getLogger("serving.access")
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_DETAILS = 1024  # characters: gRPC sends them in a header
 
@@ -59,13 +60,15 @@ class Calls:
         for task in self._endless:
             task.cancel()
 
-    @asynccontextmanager
-    async def observe(self, method: str, context: Any, *, is_endless: bool = False) -> AsyncIterator[None]:
-        """Refuse a call without a key; give a call that fails its status; count, time and log it.
+    async def run(
+        self, method: str, context: Any, answer: Callable[[], Awaitable[T]], *, is_endless: bool = False
+    ) -> T:
+        """Return the answer to a call that has a key; give a call that fails its status; count, time and log it.
 
         Args:
             method: its path.
             context: as `grpc.aio` makes it.
+            answer: computes the answer; an error of it must not be kept, as its frames hold the call's message.
             is_endless: whether the call goes on until its client or `end` ends it.
         """
         started = time.perf_counter()
@@ -78,27 +81,26 @@ class Calls:
         if is_endless:
             self._endless.add(task)
         outcome = "CANCELLED"
-        error: ServingError | None = None
         try:
             try:
                 if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
                     raise ApiError("unauthorized", NEEDS_KEY)
-                yield
+                result = await answer()
                 outcome = "OK"
+                return result
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
                 if not (is_endless and self._is_ending):
                     raise
-                error = NotReadyError("the server is stopping")
+                error: ServingError = NotReadyError("the server is stopping")
             except ServingError as caught:
                 error = caught
-                error.__traceback__ = None  # its frames hold the message
+                error.__traceback__ = None
             except Exception:
                 logger.exception("the server failed to answer a call")
                 error = ApiError("internal_error", "the server failed to answer; its log has the details")
-            if error is not None:
-                await self._abort(context, error)
+            await self._abort(context, error)
         finally:
             self._endless.discard(task)
             code = context.code()

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from serving.engine.memory_budget import MemoryBudget
 from serving.errors import OverloadedError
 from serving.grpc.messages import parse
 from serving.http.errors import ApiError
@@ -17,14 +16,15 @@ Receive: TypeAlias = Callable[[Any, float], Awaitable[bytes | None]]
 
 MAX_SMALL_BYTES = 64 * 2**10
 
-PATIENCE = 1.0  # seconds that a message may take to arrive while others wait for its room
+PATIENCE = 2.0  # seconds that a message may take to arrive while others wait for its room
 
 
 class Inbox:
     """Receives the messages of all calls, on one event loop.
 
-    gRPC tells the size of a message only when all of it has arrived. Room for the largest one is reserved until then:
-    later calls wait, and the messages of all calls together never take more than the total.
+    gRPC tells the size of a message only when all of it has arrived. Room for the largest one is reserved until then,
+    and the messages of all calls together never take more than the total. Of the calls that wait for room, the latest
+    is next: those whose clients send nothing cannot keep the others waiting.
 
     Args:
         max_bytes: of one message, to which the gRPC server limits them.
@@ -35,8 +35,8 @@ class Inbox:
     def __init__(self, max_bytes: int, total_bytes: int, timeout: float) -> None:
         self.max_bytes = max_bytes
         self._timeout = timeout
-        self._budget = MemoryBudget(total_bytes)
-        self._waiting = 0
+        self._free = total_bytes
+        self._waiting: list[asyncio.Future[None]] = []
         self._arriving: dict[asyncio.Timeout, float] = {}  # since when
 
     @asynccontextmanager
@@ -51,20 +51,20 @@ class Inbox:
 
         async def receive(context: Any, deadline: float) -> bytes | None:
             nonlocal held
-            self._budget.release(held)
+            self._release(held)
             held = 0
             await self._reserve(deadline)
             held = self.max_bytes
             message = await self._arrival(context)
             size = 0 if message is None else len(message)
-            self._budget.release(held - size)
+            self._release(held - size)
             held = size
             return message
 
         try:
             yield receive
         finally:
-            self._budget.release(held)
+            self._release(held)
 
     async def receive_small(self, kind: Any, context: Any, deadline: float) -> Any:
         """Return the next message of a call, of a class that holds no images, or None after the last.
@@ -87,16 +87,35 @@ class Inbox:
 
     async def _reserve(self, deadline: float) -> None:
         """Wait for room for the largest message."""
-        if not self._budget.has_room(self.max_bytes):
-            self._hurry()
-        self._waiting += 1
+        if self._free >= self.max_bytes:
+            self._free -= self.max_bytes
+            return
+        self._hurry()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._budget.acquire(self.max_bytes)
+                await turn
         except TimeoutError:
+            self._give_up(turn)
             raise OverloadedError from None
-        finally:
-            self._waiting -= 1
+        except asyncio.CancelledError:
+            self._give_up(turn)
+            raise
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+        elif not turn.cancelled():  # it was granted just now
+            self._release(self.max_bytes)
+
+    def _release(self, size: int) -> None:
+        self._free += size
+        while self._waiting and self._free >= self.max_bytes:
+            turn = self._waiting.pop()
+            if not turn.done():  # otherwise it was cancelled
+                self._free -= self.max_bytes
+                turn.set_result(None)
 
     def _hurry(self) -> None:
         """Give the messages that are arriving PATIENCE seconds: slow clients must not keep others out."""

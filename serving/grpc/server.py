@@ -129,6 +129,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", _MAX_STREAMS),
+        ("grpc.http2.bdp_probe", 0),  # it would let connections send megabytes that no call has asked for
         ("grpc.max_connection_idle_ms", milliseconds(settings.keep_alive_timeout)),
         ("grpc.max_connection_age_ms", milliseconds(_MAX_AGE_SECONDS)),
         ("grpc.max_connection_age_grace_ms", milliseconds(settings.body_timeout + settings.request_timeout)),

@@ -73,8 +73,7 @@ class Service:
         method = f"/{messages.SERVICE}/{name}"
 
         async def answer(_: object, context: Any) -> bytes:
-            async with self._calls.observe(method, context):
-                return await operation(context)
+            return await self._calls.run(method, context, lambda: operation(context))
 
         return grpc.stream_unary_rpc_method_handler(answer)
 

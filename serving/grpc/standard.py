@@ -54,12 +54,16 @@ class Health:
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
 
     async def _check(self, _: object, context: Any) -> Any:
-        async with self._calls.observe(f"/{health.SERVICE_NAME}/Check", context):
+        async def answer() -> Any:
             return await self._servicer.Check(await self._receive(context), context)
 
+        return await self._calls.run(f"/{health.SERVICE_NAME}/Check", context, answer)
+
     async def _watch(self, _: object, context: Any) -> None:
-        async with self._calls.observe(f"/{health.SERVICE_NAME}/Watch", context, is_endless=True):
+        async def answer() -> None:
             await self._servicer.Watch(await self._receive(context), context)
+
+        await self._calls.run(f"/{health.SERVICE_NAME}/Watch", context, answer, is_endless=True)
 
     async def _receive(self, context: Any) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -92,14 +96,15 @@ class Reflection:
         return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": info})
 
     async def _info(self, _: object, context: Any) -> None:
-        method = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
-        async with (
-            self._calls.observe(method, context, is_endless=True),
-            aclosing(self._requests(context)) as requests,
-            aclosing(self._servicer.ServerReflectionInfo(requests, context)) as responses,
-        ):
-            async for response in responses:
-                await context.write(response)
+        async def answer() -> None:
+            async with (
+                aclosing(self._requests(context)) as requests,
+                aclosing(self._servicer.ServerReflectionInfo(requests, context)) as responses,
+            ):
+                async for response in responses:
+                    await context.write(response)
+
+        await self._calls.run(f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", context, answer, is_endless=True)
 
     async def _requests(self, context: Any) -> AsyncGenerator[Any, None]:
         while True:

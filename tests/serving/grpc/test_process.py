@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -55,6 +56,29 @@ def test_the_documents_example_classifies(tmp_path: Path, capsys: pytest.Capture
         exec(example.replace("8001", str(grpc_port(server))).replace("examples/", f"{ROOT}/examples/"), {})  # noqa: S102
 
     assert re.findall(r"b'0\.\d+:(\d):\d'", capsys.readouterr().out) == ["7", "3"]
+
+
+def test_large_messages_take_no_more_memory_than_their_limit(package_folder: Path, tmp_path: Path) -> None:
+    message = infer_request(np.zeros((7 * 2**14, 8, 8, 1), np.uint8)).SerializeToString()  # 7 MiB
+    limits = ("--max-body-bytes", str(8 * 2**20), "--max-total-bytes", str(16 * 2**20))
+
+    def send(channel: grpc.Channel) -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(channel, message)
+        return caught.value.code()
+
+    def peak(process: int) -> int:
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[0]) // 1024
+
+    with running_server(tmp_path / "log", str(package_folder), "--grpc-port", "0", *limits) as server:
+        before = peak(server.process.pid)
+        with ExitStack() as stack, ThreadPoolExecutor(40) as pool:
+            channels = [stack.enter_context(new_channel(grpc_port(server))) for _ in range(10)]
+            codes = set(pool.map(send, channels * 6))
+        taken = peak(server.process.pid) - before
+
+    assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert taken < 120  # MiB; the messages have 420, 280 at a time
 
 
 def test_every_worker_answers(package_folder: Path, tmp_path: Path) -> None:
