@@ -88,8 +88,8 @@ class Calls:
                 result = await answer()
                 outcome = "OK"
                 return result
-            except grpc.aio.AbortError:
-                raise
+            except (grpc.aio.AbortError, grpc.aio.InternalError):
+                raise  # the call has its status, or its client has gone
             except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
                 if not (is_endless and self._is_ending):
                     raise

@@ -64,7 +64,7 @@ class _Server:
         reflection = Reflection(self._calls, inbox, settings.request_timeout)
         service = Service(models, settings, self._calls, inbox)
         self._handlers = [service.handler(), self._health.handler(), reflection.handler()]
-        self._former: list[asyncio.Task[None]] = []  # servers that failed, while they answer their last calls
+        self._former: set[asyncio.Task[None]] = set()  # servers that failed, while they answer their last calls
 
     async def start(self) -> None:
         """Accept calls."""
@@ -83,13 +83,13 @@ class _Server:
             await self._health.set(self._models.ready)
             try:
                 has_ended = not await self._server.wait_for_termination(_TICK_SECONDS)
-            except Exception:
-                # grpc.aio ends when a call names its method in bytes that are not UTF-8.
-                logger.exception("the gRPC server failed, and is started again")
+            except Exception as error:  # noqa: BLE001  # from 1.84 on, for a method whose name is not UTF-8
+                logger.error("the gRPC server failed, and is started again: %s", error)
                 has_ended = True
             if has_ended:
-                grace = self._settings.shutdown_timeout
-                self._former.append(asyncio.create_task(self._server.stop(grace)))
+                stopping = asyncio.create_task(self._server.stop(self._settings.shutdown_timeout))
+                self._former.add(stopping)
+                stopping.add_done_callback(self._former.discard)
                 await self.start()
         await self._health.set(False)
         self._calls.end()

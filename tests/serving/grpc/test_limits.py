@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -369,26 +371,84 @@ def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
     return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
 
 
-def test_a_method_that_is_not_text_does_not_end_the_server(package_folder: Path) -> None:
-    headers = {
+def headers(path: bytes, **more: bytes) -> bytes:
+    """Return the headers of a call, encoded without compression."""
+    fields = {
         b":method": b"POST",
         b":scheme": b"http",
-        b":path": b"/inference/\xff\xfe",
+        b":path": path,
         b":authority": b"x",
         b"te": b"trailers",
         b"content-type": b"application/grpc",
+        **{name.replace("_", "-").encode(): value for name, value in more.items()},
     }
-    block = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in headers.items())
-    attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 5, 1, block)
+    return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items())
 
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+
+
+def send(client: Client, content: bytes) -> None:
+    host, port = client.address.split(":")
+    with suppress(OSError), socket.create_connection((host, int(port))) as connection:
+        connection.sendall(content)
+
+
+def test_a_method_that_is_not_text_does_not_end_the_server(package_folder: Path) -> None:
     async def test() -> None:
         async with serving(package_folder) as client:
-            host, port = client.address.split(":")
             for _ in range(3):
-                with socket.create_connection((host, int(port))) as connection:
-                    connection.sendall(attack)
-                    await asyncio.sleep(0.3)
+                send(client, PREFACE + frame(1, 5, 1, headers(b"/inference/\xff\xfe")))
+                await asyncio.sleep(0.3)
             async with asyncio.timeout(10):
                 await client.call("ModelInfer", INFER, wait_for_ready=True)
 
     asyncio.run(test())
+
+
+def test_metadata_is_not_logged(package_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client", access_log=True) as client:
+            secrets = {"authorization": b"Bearer secret\xff", "x_api_key": b"secret\xff", "grpc_timeout": b"secret"}
+            for name, secret in secrets.items():
+                send(client, PREFACE + frame(1, 5, 1, headers(METHOD.encode() + b"ModelInfer", **{name: secret})))
+            await asyncio.sleep(0.3)
+            assert await client.refusal("ModelInfer", INFER) == ("UNAUTHENTICATED", "unauthorized")
+
+    asyncio.run(test())
+    assert "secret" not in caplog.text
+
+
+def test_malformed_connections_leave_the_server_as_it_was(
+    package_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(1)  # noqa: S311
+    paths = (METHOD + "ModelInfer", METHOD + "ModelReady", HEALTH + "Check", HEALTH + "Watch", REFLECTION, "/x")
+
+    def attack() -> bytes:
+        content = PREFACE
+        for stream in range(1, 2 * chance.randint(1, 10), 2):
+            body = chance.choice([INFER, chance.randbytes(chance.randrange(200)), b""])
+            size = chance.choice([len(body), len(body), len(body) + 5, 2**31])
+            content += frame(1, chance.choice([4, 5]), stream, headers(chance.choice(paths).encode()))
+            content += frame(
+                0, chance.choice([0, 1]), stream, struct.pack(">BI", chance.choice([0, 0, 1, 7]), size) + body
+            )
+            if chance.random() < 0.3:
+                content += frame(3, 0, stream, b"\0\0\0\x08")
+        changed = bytearray(content)
+        for _ in range(chance.choice([0, 0, 1, 3])):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        return bytes(changed)
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            for _ in range(300):
+                await asyncio.to_thread(send, client, attack())
+            await asyncio.sleep(0.5)  # one of them may have ended the server, which is then started again
+            async with asyncio.timeout(20):
+                await client.call("ModelInfer", INFER, wait_for_ready=True)
+            await wait_until(lambda: admitted(client) == 0)
+
+    asyncio.run(test())
+    assert [record for record in caplog.records if record.name == "serving.grpc.calls"] == []
