@@ -213,10 +213,10 @@ def test_an_avif_with_more_pixels_than_its_header_says_is_too_costly(pool: Isola
 
 
 def test_a_heic_with_more_pixels_than_its_header_says_is_refused(pool: IsolatedDecoders) -> None:
-    content = with_sides_of_16(heic(PIL.Image.new("RGB", (600, 600))))
+    content = with_sides_of_16(heic(PIL.Image.new("RGB", (3000, 3000))))
 
-    with pytest.raises(ImageError, match="maximum image size"):
-        pool.to_array(content, SPEC, "x")
+    with pytest.raises(ImageError):  # older libheif fail for want of memory, newer ones compare the sizes
+        pool.to_array(content, SPEC, "x", replace(LIMITS, bytes=8 * 2**20))
 
 
 @avif_or_heic

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pdeinfer import __version__
 from serving.app import create_app
+from serving.engine.sources import split_name
 from serving.http.errors import STATUSES
 from serving.settings import Settings
 from tests.servers import ROOT, running_server
@@ -40,7 +41,9 @@ DASHBOARD = json.loads((DEPLOY / "compose/grafana/dashboards/pdeinfer.json").rea
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 POD = DEPLOYMENT["spec"]["template"]["spec"]
+PREDICTOR = read("kserve/inference-service.yaml")["spec"]["predictor"]
 RUNTIME_POD = {
+    "terminationGracePeriodSeconds": PREDICTOR["terminationGracePeriodSeconds"],
     "containers": RUNTIME["spec"]["containers"],
     "volumes": RUNTIME["spec"]["volumes"],
     "securityContext": {},
@@ -107,12 +110,16 @@ class TestKServe:
         kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
 
     def test_the_inference_service_asks_for_what_the_runtime_serves(self) -> None:
-        model = read("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
+        model = PREDICTOR["model"]
         (model_format,) = RUNTIME["spec"]["supportedModelFormats"]
 
         assert model["runtime"] == RUNTIME["metadata"]["name"]
         assert model["modelFormat"]["name"] == model_format["name"]
         assert [model["protocolVersion"]] == RUNTIME["spec"]["protocolVersions"] == ["v2"]
+
+    def test_the_model_has_the_name_of_the_inference_service(self) -> None:
+        source = RUNTIME["spec"]["containers"][0]["args"][0].replace("{{.Name}}", "first")
+        assert split_name(source) == ("first", "/mnt/models")  # where KServe mounts storageUri
 
     def test_the_metrics_are_where_the_annotations_say(self) -> None:
         assert RUNTIME["spec"]["annotations"] == {
@@ -125,9 +132,7 @@ class TestKServe:
 class TestPods:
     def test_there_is_time_to_drain(self, pod: dict[str, Any]) -> None:
         settings = settings_of(pod["containers"][0])
-        # KServe's Deployments keep Kubernetes' 30 s or Knative's timeout: only the Deployment names its own.
-        if "terminationGracePeriodSeconds" in pod:
-            assert pod["terminationGracePeriodSeconds"] > settings.drain_seconds + settings.shutdown_timeout
+        assert pod["terminationGracePeriodSeconds"] > settings.drain_seconds + settings.shutdown_timeout
         probe = pod["containers"][0]["readinessProbe"]
         assert settings.drain_seconds > probe["periodSeconds"] * probe.get("failureThreshold", 3)
 
