@@ -18,7 +18,9 @@ _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
 _WEBP = 17  # libwebp keeps two canvases, and Pillow two copies
 _WEBP_HEAD = 30
 _AVIF = 24  # the decoder's frame, libavif's planes of up to 16 bits and its RGBA, and Pillow's copies
-_HEIF = 24  # likewise, by libheif: planes of 16 bits, their RGBA, copies that are turned or of 8 bits
+_HEIF = 9  # libheif's planes and RGB, and Pillow's copies, for grey and for colour at half the resolution
+_HEIF_FULL = 14  # the same with colour at full resolution or transparency
+_HEIF_DEEP = 10  # in addition: planes and RGB of more than 8 bits
 _PNG_COMPRESSED = (b"zTXt", b"iTXt")  # only those that may hold the orientation are read
 _PNG_ORIENTATION = (b"eXIf", b"tEXt", *_PNG_COMPRESSED)
 _TURNED = 4  # a copy in the other orientation
@@ -90,7 +92,8 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
     elif picture.format == "AVIF":
         per_pixel = _AVIF
     elif picture.format == "HEIF":
-        per_pixel = _HEIF
+        is_full = picture.has_transparency_data or (len(picture.getbands()) > 1 and picture.info.get("chroma") != 420)
+        per_pixel = (_HEIF_FULL if is_full else _HEIF) + (_HEIF_DEEP if picture.info["bit_depth"] > 8 else 0)
     elif picture.mode in ("1", "L", "RGB") and not picture.has_transparency_data:
         per_pixel = _OPAQUE
     else:

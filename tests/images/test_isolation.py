@@ -21,6 +21,7 @@ from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate, estimate_webp, is_plain
 from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
+from serving.settings import Settings
 from tests.images.image_makers import avif, encode, gif_of_comments, grey, heic, padded_jpeg, random_pixels, rgb
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory, as Linux can")
@@ -190,12 +191,21 @@ def test_an_avif_or_heic_is_decoded_within_its_estimate(
     assert_decodes_within_its_estimate(decoder, encoder(random_picture(mode, side)))
 
 
+def test_a_phone_s_heic_of_24_megapixels_fits_into_the_default_of_the_server(decoder: IsolatedDecoder) -> None:
+    content = heic(PIL.Image.new("RGB", (571, 428)), tile_size=256)
+    estimate = decoder.decode(content, SPEC, "x", DecodingLimits(bytes=0))
+
+    assert isinstance(estimate, Estimate)
+    assert 100 * estimate.bytes < Settings().decoding_bytes
+
+
 @pytest.mark.parametrize("side", [16, 1600])
 def test_heic_files_of_10_bits_and_of_tiles_are_decoded_within_their_estimate(
     decoder: IsolatedDecoder, side: int
 ) -> None:
     contents = [ten_bits("RGB", side), ten_bits("RGBA", side), heic(random_picture("I;16", side))]
-    for content in [*contents, heic(random_picture("RGB", side), tile_size=512, chroma=444)]:
+    tiled = [heic(random_picture("RGB", side), tile_size=512, chroma=chroma) for chroma in (420, 422, 444)]
+    for content in [*contents, *tiled]:
         assert_decodes_within_its_estimate(decoder, content)
 
 
