@@ -35,7 +35,7 @@ def imported_modules(package: str) -> set[str]:
 def test_every_imported_distribution_is_declared() -> None:
     groups = (
         PROJECT["project"]["dependencies"],
-        *(EXTRAS[name] for name in ("cpu", "heic", "serve", "otel", "train", "litert")),
+        *(EXTRAS[name] for name in ("cpu", "heic", "serve", "grpc", "otel", "train", "litert", "parquet", "ray")),
     )
     declared = {canonicalize_name(Requirement(line).name) for line in chain(*groups)}
     distributions = packages_distributions()
