@@ -1,5 +1,6 @@
 """`pdeinfer serve`: from the command line to an exit code."""
 
+import importlib.util
 import logging
 import signal
 import sys
@@ -16,6 +17,11 @@ from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)
+
+_WORKER_LIBRARIES = (
+    "fastapi", "fastapi_offline", "httptools", "opentelemetry", "prometheus_client", "python_multipart", "starlette",
+    "uvicorn",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,10 +61,18 @@ def run(settings: Settings) -> int:
         logger.info("running on http://%s:%d", host, reserved.getsockname()[1])
 
     if settings.num_workers > 1:
+        require_libraries()
         return Supervisor(settings, listening, started).run()
     from serving.process.worker import serve
 
     return serve(settings, listening, started)
+
+
+def require_libraries() -> None:
+    """Raise ModuleNotFoundError unless the libraries that only the workers import are installed."""
+    for name in _WORKER_LIBRARIES:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def count_workers(settings: Settings) -> tuple[Settings, str]:
