@@ -289,7 +289,7 @@ def test_ctrl_c_prints_how_to_resume_without_a_traceback(tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"pdeinfer train digits-pde --out {folder} --resume --tensorboard\n" in error
+    assert f"pdeinfer train --out {folder} --resume --tensorboard\n" in error
     assert "Traceback" not in error
     (checkpoint,) = folder.glob("last-*.keras")
     assert checkpoint.with_name("history.csv").read_text().splitlines()[-1].startswith(checkpoint.stem[5:] + ",")

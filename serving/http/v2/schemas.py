@@ -41,7 +41,9 @@ class ServerReady(_Schema):
 class RepositoryIndexRequest(_Schema):
     """Which models to list."""
 
-    ready: bool = Field(default=False, description="list only models that are ready, as all served ones are")
+    ready: bool = Field(
+        default=False, strict=True, description="list only models that are ready, as all served ones are"
+    )
 
 
 class IndexedModel(_Schema):

@@ -63,7 +63,7 @@ def test_repository_index_lists_the_served_versions(client: TestClient, body: by
     ]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": "often"}'])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": "often"}', b'{"ready": 0}', b'{"ready": null}'])
 def test_repository_index_refuses_another_body(client: TestClient, body: bytes) -> None:
     assert client.post("/v2/repository/index", content=body).status_code == 400
 
