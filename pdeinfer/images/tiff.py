@@ -13,6 +13,7 @@ _SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_V
 _ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _OFFSETS = (273, 324)  # of strips and tiles
+_TILE_SIZE = (322, 323)
 _FIRST_PRIVATE = 32_768  # from here on Pillow reads only the profile and the pointers
 
 _LAYOUT = {
@@ -23,6 +24,10 @@ _LAYOUT = {
     _PLANAR: "planar configuration",
     _SAMPLE_FORMAT: "sample format",
 }
+
+# Tags whose values are compared as numbers, here, in `limits` or in Pillow.
+_NUMBERS = (*_LAYOUT, *_TILE_SIZE, _FILL_ORDER, _COLOUR_MAP, _INK_SET, _SUBSAMPLING, _SUB_FILE_TYPE)
+_INTEGER_KINDS = (3, 4, 6, 8, 9, 13, 16)
 
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
 _BIG_STARTS = (b"II+\0", b"MM\0+")
@@ -45,6 +50,8 @@ class _Tag(NamedTuple):
 def check_tags(file: BinaryIO, name: str, max_values: int) -> str:
     """Raise ImageError if the tags of the first image, or of its EXIF, would take Pillow much time or memory.
 
+    Also if a tag that is a number is of another type, such as text.
+
     Args:
         file: a TIFF; its position is changed.
         name: the image's name in errors.
@@ -64,6 +71,9 @@ def check_tags(file: BinaryIO, name: str, max_values: int) -> str:
     pointers = {tag.number: tag.value for tag in reversed(first) if tag.number in _POINTERS}
     below = [tag for place in pointers.values() for tag in _read_directory(file, place, order, is_big)]
     read = [tag for tag in first if tag.number < _FIRST_PRIVATE or tag.number in (*_POINTERS, _ICC_PROFILE)]
+    for tag in first:
+        if tag.number in _NUMBERS and tag.kind not in _INTEGER_KINDS:
+            raise ImageError(f"{name}: expected integers as tag {tag.number} of a TIFF, got values of type {tag.kind}")
     for tag in (*read, *below):
         stays_together = tag.kind in _BYTE_KINDS and tag.number not in _OFFSETS
         if not stays_together and tag.length > max_values:

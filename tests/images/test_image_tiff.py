@@ -178,6 +178,21 @@ class TestLargeFiles:
             to_array(b"II*\0" + struct.pack("<LH", 8, 65_535) + entries, grey(HEIGHT, WIDTH))
         assert time.monotonic() - started < 5
 
+    @pytest.mark.parametrize("kind", [1, 2, 5, 7, 11, 12])
+    @pytest.mark.parametrize("tag", [254, 256, 257, 258, 259, 262, 266, 277, 284, 320, 322, 323, 332, 339, 530])
+    def test_a_number_of_another_type_is_refused(self, tag: int, kind: int) -> None:
+        layout = TiffLayout(tile=(16, 16), colour_map=(0, 1), more_tags=((254, (0,)), (332, (1,)), (530, (1, 1))))
+        content = bytearray(tiff(random_samples(8, 1), layout))
+        directory = int.from_bytes(content[4:8], "little")
+        (entry,) = (
+            place
+            for place in range(directory + 2, len(content) - 12, 12)
+            if content[place : place + 4] in (struct.pack("<HH", tag, 3), struct.pack("<HH", tag, 4))
+        )
+        content[entry + 2] = kind
+        with pytest.raises(ImageError):
+            to_array(bytes(content), grey(HEIGHT, WIDTH))
+
     def test_tags_that_share_their_values_are_refused(self) -> None:
         content = bytearray(
             tiff(random_samples(8, 1), TiffLayout(more_tags=((50_000, (7,) * 5000), (50_001, (7,) * 5000))))
