@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pdeinfer import PdeinferError
+from pdeinfer.errors import MissingDependencyError
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import has_cuda, has_cuda_device
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
@@ -22,6 +23,7 @@ _WORKER_LIBRARIES = (
     "fastapi", "fastapi_offline", "httptools", "opentelemetry", "prometheus_client", "python_multipart", "starlette",
     "uvicorn",
 )  # fmt: skip
+_GRPC_LIBRARIES = ("grpc", "grpc_health", "grpc_reflection")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +39,8 @@ def run(settings: Settings) -> int:
         device cannot be used.
     """
     configure_logging()
+    if settings.grpc_port is not None and any(importlib.util.find_spec(name) is None for name in _GRPC_LIBRARIES):
+        raise MissingDependencyError("gRPC", "grpc", "--grpc-port")
     for name in ("SIGUSR1", "SIGUSR2"):  # elsewhere they mean "reopen the logs"; by default they would end the process
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

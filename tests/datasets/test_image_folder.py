@@ -198,7 +198,7 @@ def single_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (empty_class, r"cat: expected images \(.avif .bmp .*\), got .txt$"),
+        (empty_class, r"cat: expected images \(.*.bmp .*\), got .txt$"),
         (single_image, r"cat: expected at least 2 images, one to test, got 1$"),
         (single_class, r"photos: expected a folder for each of at least two classes, got dog$"),
         (lambda folder: folder.rename(folder.with_name("other")), r"photos: expected a folder of images"),
@@ -363,7 +363,7 @@ class TestTrainingImages:
 
     def test_a_folder_without_images_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("")
-        with pytest.raises(DatasetError, match=r"expected images \(.avif .bmp .*\), or a folder of them"):
+        with pytest.raises(DatasetError, match=r"expected images \(.*.bmp .*\), or a folder of them"):
             load_training_images(None, PRESET, tmp_path)
         with pytest.raises(DatasetError, match=r"none: expected a folder of images$"):
             load_training_images(None, PRESET, tmp_path / "none")
