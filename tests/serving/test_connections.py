@@ -262,7 +262,7 @@ def test_a_refused_request_reaches_neither_the_application_nor_the_memory() -> N
             server.exchange(head % 3 + b"abc" + GET), server.exchange(head % 10**9 + bytes(200_000))
         )
         assert statuses(whole) == statuses(part) == [503]
-        assert asyncio.get_running_loop().time() - started >= 0.1
+        assert asyncio.get_running_loop().time() - started > 0.09  # uvloop counts milliseconds
         assert statuses(await server.exchange(GET, end=True)) == [200]
         assert seen[0] == (b"POST", "/full", b"a=b", b"x")
 
