@@ -189,8 +189,12 @@ class TestLargeFiles:
             for place in range(directory + 2, len(content) - 12, 12)
             if content[place : place + 4] in (struct.pack("<HH", tag, 3), struct.pack("<HH", tag, 4))
         )
+        to_array(bytes(content), grey(HEIGHT, WIDTH))
         content[entry + 2] = kind
-        with pytest.raises(ImageError):
+        message = (
+            "expected" if tag in (256, 257) else f"expected integers as tag {tag} of a TIFF, got values of type {kind}$"
+        )
+        with pytest.raises(ImageError, match=message):
             to_array(bytes(content), grey(HEIGHT, WIDTH))
 
     def test_tags_that_share_their_values_are_refused(self) -> None:

@@ -1,5 +1,5 @@
-// Solves one PDE layer without ONNX Runtime, for machines that have none: reads it from standard input, writes the result
-// to standard output. tests/kernels/test_aarch64.py writes the input.
+// Solves one PDE layer without ONNX Runtime, for machines that have none: reads it from standard input, writes the
+// result to standard output. tests/kernels/test_aarch64.py writes the input.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
