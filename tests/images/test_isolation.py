@@ -52,14 +52,14 @@ def decoder(pool: IsolatedDecoders) -> Iterator[IsolatedDecoder]:
 def processes() -> set[int]:
     """Return the ids of all decoding processes and their hosts that descend from this process."""
     parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            text = stat.read_text()
+            command, stat = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        state, parent = text.rpartition(")")[2].split()[:2]
-        if state not in "ZX":
-            parents[int(text.split()[0])] = int(parent)
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        if state not in "ZX" and b"pdeinfer.images.decoding_process" in command:
+            parents[int(folder.name)] = int(parent)
     found, new = set(), {os.getpid()}
     while new:
         new = {pid for pid, parent in parents.items() if parent in new}
