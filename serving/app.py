@@ -102,7 +102,8 @@ def create_app(
     app.add_middleware(ImageRoutes, routes=image_routes, pace=pace)
     app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
+    if any(keys.values()):
+        app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, budget=budget, timeout=settings.body_timeout)
     if settings.cors_origins:
         app.add_middleware(

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # A thread decodes this many images, of one or several requests, before the next batch gets its turn.
 DECODED_TOGETHER = 8
 
-# Handing a smaller image to a thread takes longer than decoding it. Several are faster there, one after the other.
+# Handing smaller images to a thread takes longer than decoding them.
 TINY_FILE_BYTES = 4 * 2**10  # of all images of a request
 TINY_PIXELS = 2**14  # of each
 
@@ -70,16 +70,15 @@ class Decoder:
             max_batches=threads.count,
         )
 
-    async def run(self, files: Sequence[NamedFile], *, alone: bool = False) -> list[Decoded]:
+    async def run(self, files: Sequence[NamedFile]) -> list[Decoded]:
         """Return every image as uint8 (H, W, C), or its error, in order.
 
         If cancelled, images that are still waiting are not decoded.
 
         Args:
             files: at least one.
-            alone: whether the server has no other images.
         """
-        if alone and (tiny := self._decode_tiny(files)) is not None:
+        if (tiny := self._decode_tiny(files)) is not None:
             return tiny
         results = await self._batcher.run(files)
         costly = (self._decode_isolated(result) for result in results if isinstance(result, _Costly))

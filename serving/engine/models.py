@@ -130,6 +130,11 @@ class Models:
         """The name of the first model, which answers requests that name none; None if all were unloaded."""
         return next(iter(self._models), None)
 
+    @property
+    def any_is_full(self) -> bool:
+        """Whether the queue of one of the models has no room for another image."""
+        return any(model.is_full for versions in self._models.values() for model in versions.values())
+
     def __iter__(self) -> Iterator[ServedModel]:
         """Every version of every model, the highest version of each first."""
         for name in self._models:

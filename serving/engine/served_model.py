@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 # are decoded.
 DECODING_WEIGHT = 0.25
 
+# The longest that a batch may hold up the event loop, where there is one thread beside it.
+MAX_INLINE_SECONDS = 0.03
+
 # The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 # The features of an image, or why there are none.
@@ -102,6 +105,7 @@ class ServedModel:
                 max_batch_size=self._max_batch_size,
                 max_batches=threads.count if is_on_cpu else 1,
                 max_delay=max_delay_ms / 1000,
+                max_inline=MAX_INLINE_SECONDS if is_on_cpu and threads.count == 1 else 0.0,
             )
             for output in (OUTPUT_NAME, FEATURES_NAME)
         )
@@ -213,8 +217,8 @@ class ServedModel:
                 task.cancel()
 
     async def inspect(
-        self, file: NamedFile, change: Change, encode: Callable[[Inspected], str], deadline: float
-    ) -> str:
+        self, file: NamedFile, change: Change, encode: Callable[[Inspected], bytes], deadline: float
+    ) -> bytes:
         """Classify an image, find what the PDE layers do with it, as they are or changed, and return it encoded.
 
         Args:
@@ -230,7 +234,7 @@ class ServedModel:
         with self._admit(1):
             return await until(deadline, self._inspect(file, change, encode))
 
-    async def _inspect(self, file: NamedFile, change: Change, encode: Callable[[Inspected], str]) -> str:
+    async def _inspect(self, file: NamedFile, change: Change, encode: Callable[[Inspected], bytes]) -> bytes:
         started = time.perf_counter()
         with span("decode"):
             (pixels,) = await self._decoder.run([file])
@@ -238,7 +242,7 @@ class ServedModel:
             raise pixels
         decoded = time.perf_counter()
 
-        def compute() -> str:
+        def compute() -> bytes:
             computing = time.perf_counter()
             inspected = self._inspector.run(pixels, change)
             inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
@@ -264,7 +268,7 @@ class ServedModel:
     ) -> list[NDArray[np.float32] | ImageError | InferenceError]:
         """Decode images and return what the network computes of each, or its error."""
         with span("decode"):
-            decoded = await self._decoder.run(files, alone=self._admitted == len(files))
+            decoded = await self._decoder.run(files)
         arrays = [image for image in decoded if isinstance(image, np.ndarray)]
         with span("compute", {"model": self.name, "images": len(arrays)}):
             computed = iter(await network.run(arrays) if arrays else ())

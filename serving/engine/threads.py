@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ class Threads:
         return await self.run_acquired(function, *args)
 
     async def acquire(self) -> None:
-        """Wait for a free thread: `run_acquired` uses and frees it, `release` frees it unused."""
+        """Wait for a free thread: `run_acquired` and `run_inline` use and free it, `release` frees it unused."""
         # A share saves no turns while it is idle.
         if not self._waiting:
             self._used = max(self._used, self._pool.clock)
@@ -109,6 +110,14 @@ class Threads:
         # A running function cannot be stopped: its thread is busy until it ends, even if nobody waits for the result.
         job.add_done_callback(end)
         return await asyncio.shield(job)
+
+    def run_inline(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a function in the event loop while the thread that was acquired stays idle, and return its result."""
+        started = time.monotonic()  # uvloop's clock stands still meanwhile
+        try:
+            return function(*args)
+        finally:
+            self.release(time.monotonic() - started)
 
     def release(self, seconds: float = 0.0) -> None:
         """Give an acquired thread, which this share has used for so long, to whoever waits next."""

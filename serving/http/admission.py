@@ -40,7 +40,7 @@ class Admission:
             path: percent-encoded.
             headers: their names in lower case.
         """
-        if method != b"POST" or (found := self._find(unquote(path), query)) is None:
+        if method != b"POST" or not self._models.any_is_full or (found := self._find(unquote(path), query)) is None:
             return None
         route, model = found
         if not model.is_full:

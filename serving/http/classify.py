@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import pydantic_core
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -23,7 +24,6 @@ from serving.http.uploads import read_uploads
 PATH = "/classify"
 NDJSON = "application/x-ndjson"
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _TOP_K = 5
 _MAX_MODEL_NAME = 200
 
@@ -211,11 +211,11 @@ def find_model(models: Models, name: str | None) -> ServedModel:
 
 async def _lines(
     names: Sequence[str | None], first: list[Outcome], parts: AsyncIterator[list[Outcome]]
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     remaining = iter(names)
     outcomes: list[Outcome] | None = first
     while outcomes is not None:
-        yield "".join(to_json(_result(next(remaining), outcome)) + "\n" for outcome in outcomes)
+        yield b"".join(to_json(_result(next(remaining), outcome)) + b"\n" for outcome in outcomes)
         outcomes = await anext(parts, None)
 
 
@@ -226,6 +226,9 @@ def _result(name: str | None, outcome: Outcome) -> dict[str, Any]:
     return {"filename": name, "error": {"code": code_of(outcome), "message": str(outcome)}}
 
 
-def to_json(value: object) -> str:
-    """Return JSON without spaces; a number that is not finite raises ValueError."""
-    return _encode(value)
+def to_json(value: object) -> bytes:
+    """Return JSON without spaces; its numbers must be finite."""
+    try:
+        return pydantic_core.to_json(value)
+    except pydantic_core.PydanticSerializationError:  # a label with half a surrogate pair, which UTF-8 lacks
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

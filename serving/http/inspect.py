@@ -138,7 +138,7 @@ def _boolean(query: dict[str, str], name: str) -> bool:
     return text == "true"
 
 
-def _answer(served: ServedModel, name: str | None, layer: int | None, inspected: Inspected) -> str:
+def _answer(served: ServedModel, name: str | None, layer: int | None, inspected: Inspected) -> bytes:
     if layer is not None and inspected.layers and layer > len(inspected.layers):
         raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
     content = {

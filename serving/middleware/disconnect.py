@@ -5,11 +5,15 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# Most requests are answered sooner. Watching their connections would take longer than what it may save.
+WATCHED_AFTER = 0.05
+
 
 class CancelOnDisconnect:
     """ASGI middleware that cancels the application when the client closes the connection after it sent its body.
 
-    While the body is being read, the application sees a disconnect itself. Afterwards it no longer looks.
+    While the body is being read, the application sees a disconnect itself. Afterwards it no longer looks: the
+    connection is watched from WATCHED_AFTER seconds after the body until the answer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -21,6 +25,7 @@ class CancelOnDisconnect:
             return
         application = cast(asyncio.Task[None], asyncio.current_task())
         watcher: asyncio.Task[Message] | None = None
+        timer: asyncio.TimerHandle | None = None
         is_answered = is_gone = False
 
         async def watch() -> Message:
@@ -31,13 +36,18 @@ class CancelOnDisconnect:
                 application.cancel()
             return message
 
-        async def watched_receive() -> Message:
+        def start_watching() -> asyncio.Task[Message]:
             nonlocal watcher
-            if watcher is not None:
-                return await asyncio.shield(watcher)
+            watcher = watcher or asyncio.create_task(watch())
+            return watcher
+
+        async def watched_receive() -> Message:
+            nonlocal timer
+            if timer is not None:
+                return await asyncio.shield(start_watching())
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                watcher = asyncio.create_task(watch())
+                timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, start_watching)
             return message
 
         async def watched_send(message: Message) -> None:
@@ -52,5 +62,7 @@ class CancelOnDisconnect:
                 raise
             application.uncancel()
         finally:
+            if timer is not None:
+                timer.cancel()
             if watcher is not None:
                 watcher.cancel()

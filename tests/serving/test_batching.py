@@ -44,6 +44,7 @@ def batched(
     threads: int = 1,
     max_batch_size: int = 4,
     max_delay: float = 0.0,
+    max_inline: float = 0.0,
 ) -> None:
     """Run a test with a batcher, in its own event loop."""
 
@@ -51,7 +52,13 @@ def batched(
         pool = Threads(threads)
         queue_seconds = ModelMetrics("test", "1").compute_queue_seconds
         batcher = Batcher(
-            work, pool, queue_seconds, max_batch_size=max_batch_size, max_batches=threads, max_delay=max_delay
+            work,
+            pool,
+            queue_seconds,
+            max_batch_size=max_batch_size,
+            max_batches=threads,
+            max_delay=max_delay,
+            max_inline=max_inline,
         )
         try:
             await test(batcher)
@@ -323,6 +330,49 @@ def test_a_thread_stays_busy_while_it_runs_abandoned_work() -> None:
         assert not next_one.done()
         go_on.set()
         await next_one
+        assert threads.free == 1
+        threads.close()
+
+    asyncio.run(test())
+
+
+def test_short_batches_run_in_the_event_loop_and_long_ones_in_a_thread() -> None:
+    used: list[threading.Thread] = []
+    seconds = [0.0, 0.0, 0.1, 0.1, 0.0, 0.0]  # of each batch
+
+    def work(numbers: list[int]) -> list[int]:
+        used.append(threading.current_thread())
+        time.sleep(seconds[len(used) - 1])
+        return numbers.copy()
+
+    async def test(batcher: Numbers) -> None:
+        for number in range(len(seconds)):
+            assert await batcher.run([number]) == [number]
+
+    batched(work, test, max_batch_size=1, max_inline=0.05)
+
+    # The first is not known to be short, and each later one is expected to take as long as the one before.
+    main = threading.main_thread()
+    assert [thread is main for thread in used] == [False, True, True, False, False, True]
+
+
+def test_requests_that_arrive_meanwhile_are_the_next_batch_also_in_the_event_loop(work: Work) -> None:
+    async def test(batcher: Numbers) -> None:
+        await batcher.run([0])
+        results = await asyncio.gather(*(batcher.run([number]) for number in range(1, 8)))
+
+        assert results == [[number] for number in range(1, 8)]
+        assert work.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+    batched(work, test, max_inline=60)
+
+
+def test_an_error_in_the_event_loop_frees_the_thread() -> None:
+    async def test() -> None:
+        threads = Threads(1)
+        await threads.acquire()
+        with pytest.raises(ZeroDivisionError):
+            threads.run_inline(divmod, 1, 0)
         assert threads.free == 1
         threads.close()
 

@@ -16,6 +16,7 @@ from pdeinfer import Predictor, Preset
 from pdeinfer.images.isolation import IsolatedDecoders
 from serving.app import create_app
 from serving.engine.decoder import CheapImages
+from serving.http.classify import to_json
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.images.image_makers import avif, heic
@@ -356,3 +357,8 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
 
     assert statuses == [200] * 24
     assert threads <= {"classify_0", "classify_1"}
+
+
+def test_a_label_that_utf_8_lacks_is_escaped() -> None:
+    assert to_json({"label": "\ud800", "score": 0.5}) == b'{"label":"\\ud800","score":0.5}'
+    assert to_json({"label": "Käfer", "score": 0.5}) == '{"label":"Käfer","score":0.5}'.encode()

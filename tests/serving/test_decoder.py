@@ -112,24 +112,23 @@ def random_png(side: int) -> NamedFile:
 
 
 @pytest.mark.parametrize(
-    ("file", "alone", "needs_thread"),
+    ("file", "needs_thread"),
     [
-        (image_file(128), True, False),
-        (("text", b"text"), True, False),
-        (image_file(128), False, True),
-        (image_file(129), True, True),  # of too many pixels
-        (random_png(65), True, True),  # of too many bytes
+        (image_file(128), False),
+        (("text", b"text"), False),
+        (image_file(129), True),  # of too many pixels
+        (random_png(65), True),  # of too many bytes
     ],
 )
-def test_only_a_tiny_image_that_is_alone_is_decoded_without_a_thread(
-    decoding: Callable[..., Decoding], file: NamedFile, alone: bool, needs_thread: bool
+def test_a_tiny_image_is_decoded_without_a_thread(
+    decoding: Callable[..., Decoding], file: NamedFile, needs_thread: bool
 ) -> None:
     made = decoding()
 
     async def needs() -> bool:
         for _ in range(made.threads.count):  # none is free
             await made.threads.acquire()
-        running = asyncio.create_task(made.decoder.run([file], alone=alone))
+        running = asyncio.create_task(made.decoder.run([file]))
         await asyncio.wait([running], timeout=0.05)
         waits = not running.done()
         for _ in range(made.threads.count):
