@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS), help="separated by commas; empty: none (%(default)s)")
     parser.add_argument("--model", default="cifar10-global", help="a bundled model (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each case in each round (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each case in each round (%(default)s)")
     arguments = parser.parse_args()
     names = [name for name in arguments.peers.split(",") if name]
     if unknown := set(names) - PEERS.keys():

@@ -1,5 +1,6 @@
 """Workers share connections evenly, also few of them, and none waits for a worker that hangs or has died."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.process import turns
 from tests.servers import PATIENCE, Server, children, running_server
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
@@ -138,3 +140,37 @@ def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: S
             stack.enter_context(server.connect())
 
         assert shares(server, 12 - lost)[0] >= 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "excess"), [([3, 3], 0), ([4, 3], 1), ([7, 3], 4), ([3, 7], 0), ([72, 64], 0), ([73, 64], 9)]
+)
+def test_an_eighth_more_connections_are_no_excess(counts: list[int], excess: int) -> None:
+    of_workers = turns.shares(2)
+    for share, count in zip(of_workers, counts, strict=True):
+        share.join()
+        share.add(count)
+
+    assert of_workers[0].excess == excess
+
+
+def test_a_busy_event_loop_accepts_connections_and_one_that_hangs_only_a_few() -> None:
+    (share,) = turns.shares(1)
+
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listening, ExitStack() as stack:
+            listening.setblocking(False)
+            acceptor = turns.Acceptor(listening, share, asyncio.Protocol)
+            for _ in range(40):
+                stack.enter_context(socket.create_connection(listening.getsockname()))
+            deadline = time.monotonic() + PATIENCE
+            while share._counts[0] < turns.MAX_UNSTARTED and time.monotonic() < deadline:
+                time.sleep(0.001)  # the event loop stands still
+            time.sleep(0.1)
+            assert turns.MAX_UNSTARTED <= share._counts[0] <= turns.MAX_UNSTARTED + 1
+            while share._counts[0] < 40 and time.monotonic() < deadline:
+                await asyncio.sleep(0.001)
+            assert share._counts[0] == 40
+            await acceptor.close()
+
+    asyncio.run(test())
