@@ -116,6 +116,10 @@ class Batcher(Generic[T, R]):
                 # Spread a large request on an idle server over its threads.
                 free = min(1 + self._threads.free, self._max_batches - len(self._batches))
                 parts = self._take(min(math.ceil(self._waiting / free), self._largest_batch()))
+                if self._is_inline:
+                    await self._run_batch(parts)
+                    await asyncio.sleep(0)  # whatever else is due
+                    continue
                 batch = asyncio.create_task(self._run_batch(parts))
                 self._batches.add(batch)
                 batch.add_done_callback(self._batches.discard)
