@@ -8,7 +8,7 @@ from benchmarks.serving.cases import MANY, SINGLE, Case
 from benchmarks.serving.rounds import Figures, Results
 from benchmarks.serving.servers import OURS, Peer
 
-# The bars. Shares are of the Predictor's larger rate, that of many images at a time.
+# The bars. Shares are of the Predictor's rate with many images at a time.
 SHARE, SHARE_GOAL = 0.65, 0.75
 RATIO = 2
 LATENCY_FACTOR, LATENCY_SECONDS = 2, 0.00015
@@ -40,11 +40,11 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     ]
     print(table(["server", "seconds", "MiB"], [[name, f"{ready:.1f}", f"{peak:.0f}"] for name, ready, peak in medians]))
 
-    alone = {images: statistics.median(rates) for images, rates in results.alone.items()}
     print("A Predictor alone in a process, given the same PNG files, without server and load generator:")
-    print(f"{alone[MANY]:,.0f} images per second, {MANY} at a time; {alone[1]:,.0f}, one at a time.")
-    print("The share of the larger figure that each server reaches:\n")
-    print(table(header, rows(lambda _, __, figures: f"{100 * figures.rate / max(alone.values()):.0f} %")))
+    many, one = results.alone_rate(MANY), results.alone_rate(1)
+    print(f"{many:,.0f} images per second, {MANY} at a time; {one:,.0f}, one at a time.")
+    print("The share of the larger figure, measured just before, that each server reaches:\n")
+    print(table(header, rows(lambda peer, case, _: f"{results.share(peer.name, case):.0%}")))
     print("CPU use of the load generator:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.client:.0f} %")))
     print(f"A server that only answers gives it {results.ceiling:,.0f} answers per second.")
@@ -53,7 +53,6 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
 def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
     """Return a row for each bar: what it is on, what is wanted, what was measured, and whether it is met."""
     others = [peer.name for peer in peers if peer is not OURS]
-    alone = max(map(statistics.median, results.alone.values()))
     rows = []
     for case in SINGLE:
         ours = results.median(OURS.name, case)
@@ -62,7 +61,7 @@ def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
             continue
         on = f"{case.connections} connection{'s' * (case.connections > 1)}"
         if case.connections >= MANY:
-            share = ours.rate / alone
+            share = results.share(OURS.name, case) or 0.0
             wanted = f"{SHARE:.0%} of the Predictor, goal {SHARE_GOAL:.0%}"
             rows.append([on, wanted, f"{share:.0%}", _word(share >= SHARE, share >= SHARE_GOAL)])
         if theirs:
@@ -73,7 +72,7 @@ def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
             found = f"{1000 * ours.p99:.1f} ms against {1000 * least.p99:.1f} ms ({name})"
             rows.append([on, "a lower p99 than any peer", found, _word(ours.p99 < least.p99)])
         if case.connections == 1:
-            bound = LATENCY_FACTOR / statistics.median(results.alone[1]) + LATENCY_SECONDS
+            bound = LATENCY_FACTOR / statistics.median(results.alone[OURS.name, 1]) + LATENCY_SECONDS
             wanted = f"p50 of at most {1000 * bound:.2f} ms: {LATENCY_FACTOR} times in process and 0.15 ms"
             rows.append([on, wanted, f"{1000 * ours.p50:.2f} ms", _word(ours.p50 <= bound)])
     return rows

@@ -48,14 +48,15 @@ class Results:
     Attributes:
         figures: by server and case.
         ready: seconds from the start until it answers, by server. peak: MiB.
-        alone: images per second of the Predictor in a process, by how many images it is given at a time.
+        alone: images per second of the Predictor in a process before each turn of a server, by the server and by how
+            many images it is given at a time.
         ceiling: answers per second that the load generator gets of a server that does nothing else.
     """
 
     figures: dict[tuple[str, Case], list[Figures]] = field(default_factory=dict)
     ready: dict[str, list[float]] = field(default_factory=dict)
     peak: dict[str, list[float]] = field(default_factory=dict)
-    alone: dict[int, list[float]] = field(default_factory=dict)
+    alone: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     ceiling: float = 0.0
 
     def median(self, peer: str, case: Case) -> Figures | None:
@@ -64,6 +65,19 @@ class Results:
             return None
         columns = zip(*((turn.rate, turn.p50, turn.p99, turn.client, turn.lost) for turn in turns), strict=True)
         return Figures(*map(statistics.median, columns))
+
+    def share(self, peer: str, case: Case) -> float | None:
+        """Return the median share of the Predictor's rate, 32 images at a time, that a server reaches in a turn."""
+        if (turns := self.figures.get((peer, case))) is None:
+            return None
+        pairs = zip(turns, self.alone[peer, MANY], strict=True)
+        return statistics.median(turn.rate / alone for turn, alone in pairs)
+
+    def alone_rate(self, images: int) -> float:
+        """Return the median rate of the Predictor over all turns."""
+        return statistics.median(
+            rate for (_, number), rates in self.alone.items() if number == images for rate in rates
+        )
 
 
 def measure(
@@ -80,14 +94,15 @@ def measure(
         first = number % len(turns)
         for peer in turns[first:] + turns[:first]:
             print(f"benchmark: round {number + 1} of {rounds}, {peer.name}", file=sys.stderr, flush=True)
+            for images in (1, MANY):  # before each server, as the machine's speed changes
+                rates_alone = results.alone.setdefault((peer.name, images), [])
+                rates_alone.append(_in_new_process(sample, images, seconds))
             with running(peer, peers[peer], sample.model) as server:
                 with _runner() as runner:
                     for case in cases:
                         runner.run(_turn(server, peer, case, sample, seconds, results))
                 results.ready.setdefault(peer.name, []).append(server.seconds_to_ready)
                 results.peak.setdefault(peer.name, []).append(server.peak_megabytes())
-            for images in (1, MANY):  # after each server, as the machine's speed changes
-                results.alone.setdefault(images, []).append(_in_new_process(sample, images, seconds))
     results.ceiling = _ceiling(requests_of(turns[0], cases[0], sample) or [], seconds)
     return results
 
