@@ -43,7 +43,7 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     print("A Predictor alone in a process, given the same PNG files, without server and load generator:")
     many, one = results.alone_rate(MANY), results.alone_rate(1)
     print(f"{many:,.0f} images per second, {MANY} at a time; {one:,.0f}, one at a time.")
-    print("The share of the larger figure, measured just before, that each server reaches:\n")
+    print(f"The share of the rate with {MANY} at a time, before and after its turn, that each server reaches:\n")
     print(table(header, rows(lambda peer, case, _: f"{results.share(peer.name, case):.0%}")))
     print("CPU use of the load generator:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.client:.0f} %")))
@@ -61,7 +61,8 @@ def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
             continue
         on = f"{case.connections} connection{'s' * (case.connections > 1)}"
         if case.connections >= MANY:
-            share = results.share(OURS.name, case) or 0.0
+            share = results.share(OURS.name, case)
+            assert share is not None
             wanted = f"{SHARE:.0%} of the Predictor, goal {SHARE_GOAL:.0%}"
             rows.append([on, wanted, f"{share:.0%}", _word(share >= SHARE, share >= SHARE_GOAL)])
         if theirs:

@@ -48,8 +48,8 @@ class Results:
     Attributes:
         figures: by server and case.
         ready: seconds from the start until it answers, by server. peak: MiB.
-        alone: images per second of the Predictor in a process before each turn of a server, by the server and by how
-            many images it is given at a time.
+        alone: images per second of the Predictor in a process, the mean of before and after each turn of a server, by
+            the server and by how many images it is given at a time.
         ceiling: answers per second that the load generator gets of a server that does nothing else.
     """
 
@@ -90,19 +90,21 @@ def measure(
     """
     results = Results()
     turns = list(peers)
+    before = _alone(sample, seconds)  # again after each server, as the machine's speed changes
     for number in range(rounds):
         first = number % len(turns)
         for peer in turns[first:] + turns[:first]:
             print(f"benchmark: round {number + 1} of {rounds}, {peer.name}", file=sys.stderr, flush=True)
-            for images in (1, MANY):  # before each server, as the machine's speed changes
-                rates_alone = results.alone.setdefault((peer.name, images), [])
-                rates_alone.append(_in_new_process(sample, images, seconds))
             with running(peer, peers[peer], sample.model) as server:
                 with _runner() as runner:
                     for case in cases:
                         runner.run(_turn(server, peer, case, sample, seconds, results))
                 results.ready.setdefault(peer.name, []).append(server.seconds_to_ready)
                 results.peak.setdefault(peer.name, []).append(server.peak_megabytes())
+            after = _alone(sample, seconds)
+            for images, rate in after.items():
+                results.alone.setdefault((peer.name, images), []).append((before[images] + rate) / 2)
+            before = after
     results.ceiling = _ceiling(requests_of(turns[0], cases[0], sample) or [], seconds)
     return results
 
@@ -139,6 +141,10 @@ async def _turn(server: Running, peer: Peer, case: Case, sample: Sample, seconds
         len(answers) - len(answered),
     )
     results.figures.setdefault((peer.name, case), []).append(figures)
+
+
+def _alone(sample: Sample, seconds: float) -> dict[int, float]:
+    return {images: _in_new_process(sample, images, seconds) for images in (1, MANY)}
 
 
 def _in_new_process(sample: Sample, images: int, seconds: float) -> float:

@@ -47,13 +47,13 @@ class Batcher(Generic[T, R]):
     left out.
 
     Args:
-        work: maps the items of a batch to their results, in order; runs in `threads` and must not raise.
+        work: maps the items of a batch to their results, in order, in one of the threads or in the event loop.
         queue_seconds: records how long each request waited for its first batch.
         max_batch_size: the most items of one batch.
         max_batches: the most batches at a time.
         max_delay: seconds that the first item of a batch waits for others; 0 takes only those already waiting.
-        max_inline: batches run in the event loop while the largest would take at most this many seconds, by the time
-            of the last one; 0: never. With one thread and one CPU, handing a batch over takes longer than it saves.
+        max_inline: a batch runs in the event loop if it should take at most this many seconds, by the time that the
+            last one took for an item; 0: never. At most one does so in a turn of the event loop.
     """
 
     def __init__(
@@ -74,10 +74,9 @@ class Batcher(Generic[T, R]):
         self._max_batches = max_batches
         self._max_delay = max_delay
         self._max_inline = max_inline
-        self._is_inline = False
         self._requests: deque[_Request[T, R]] = deque()
         self._waiting = 0  # items that no batch has taken
-        self._seconds_per_item = 0.0  # of the last batch
+        self._seconds_per_item: float | None = None  # of the last batch
         self._full = asyncio.Event()  # set while a whole batch waits
         self._dispatcher: asyncio.Task[None] | None = None
         self._batches: set[asyncio.Task[None]] = set()
@@ -99,7 +98,7 @@ class Batcher(Generic[T, R]):
             self._dispatcher = asyncio.create_task(self._dispatch(), context=Context())
         try:
             return await request.done
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or a batch with some of its items failed
             self._waiting -= len(items) - request.taken
             if request in self._requests:
                 self._requests.remove(request)
@@ -116,8 +115,8 @@ class Batcher(Generic[T, R]):
                 # Spread a large request on an idle server over its threads.
                 free = min(1 + self._threads.free, self._max_batches - len(self._batches))
                 parts = self._take(min(math.ceil(self._waiting / free), self._largest_batch()))
-                if self._is_inline:
-                    await self._run_batch(parts)
+                if self._is_short(parts) and self._threads.may_run_inline:
+                    await self._run_batch(parts, inline=True)
                     await asyncio.sleep(0)  # whatever else is due
                     continue
                 batch = asyncio.create_task(self._run_batch(parts))
@@ -127,9 +126,14 @@ class Batcher(Generic[T, R]):
             self._dispatcher = None
 
     def _largest_batch(self) -> int:
-        if self._seconds_per_item * self._max_batch_size <= MAX_BATCH_SECONDS:
+        if self._seconds_per_item is None or self._seconds_per_item * self._max_batch_size <= MAX_BATCH_SECONDS:
             return self._max_batch_size
         return max(1, int(MAX_BATCH_SECONDS / self._seconds_per_item))
+
+    def _is_short(self, parts: list[tuple[_Request[T, R], range]]) -> bool:
+        """Return whether a batch should take at most `max_inline` seconds; the first one is not known to."""
+        items = sum(len(part) for _, part in parts)
+        return self._seconds_per_item is not None and self._seconds_per_item * items <= self._max_inline
 
     async def _wait_for_more(self) -> None:
         delay = self._requests[0].arrived + self._max_delay - asyncio.get_running_loop().time()
@@ -153,8 +157,8 @@ class Batcher(Generic[T, R]):
                 parts.append((request, part))
         return parts
 
-    async def _run_batch(self, parts: list[tuple[_Request[T, R], range]]) -> None:
-        """Process a batch on the acquired thread, and resolve the requests that are complete."""
+    async def _run_batch(self, parts: list[tuple[_Request[T, R], range]], *, inline: bool = False) -> None:
+        """Process a batch on the acquired thread or in the event loop, and resolve the requests that are complete."""
         if not parts:  # everything that waited was cancelled
             self._threads.release()
             return
@@ -163,13 +167,18 @@ class Batcher(Generic[T, R]):
             if part.start == 0:
                 self._queue_seconds.observe(now - request.arrived)
         items = [request.items[index] for request, part in parts for index in part]
-        began = time.monotonic()
-        if self._is_inline:
-            results = iter(self._threads.run_inline(self._work, items))
-        else:
-            results = iter(await self._threads.run_acquired(self._work, items))
-        self._seconds_per_item = (time.monotonic() - began) / len(items)
-        self._is_inline = self._seconds_per_item * self._max_batch_size <= self._max_inline
+        started = time.monotonic()
+        try:
+            if inline:
+                results = iter(self._threads.run_inline(self._work, items))
+            else:
+                results = iter(await self._threads.run_acquired(self._work, items))
+        except Exception as error:  # noqa: BLE001  # it is raised where the results are awaited
+            for request, _ in parts:
+                if not request.done.done():
+                    request.done.set_exception(error)
+            return
+        self._seconds_per_item = (time.monotonic() - started) / len(items)
         for request, part in parts:
             request.results.update((index, next(results)) for index in part)
             if len(request.results) == len(request.items) and not request.done.done():

@@ -26,7 +26,7 @@ DECODED_TOGETHER = 8
 
 # Handing smaller images to a thread takes longer than decoding them.
 TINY_FILE_BYTES = 4 * 2**10  # of all images of a request
-TINY_PIXELS = 2**14  # of each
+TINY_PIXELS = 2**14  # of each, and of what the network takes
 
 CHEAP_FILE_BYTES = 256 * 2**10
 CHEAP_BYTES = 4 * 2**20  # of memory
@@ -87,6 +87,8 @@ class Decoder:
 
     def _decode_tiny(self, files: Sequence[NamedFile]) -> list[Decoded] | None:
         """Return the images, decoded at once, or None if one of them may take long."""
+        if self._spec.height * self._spec.width > TINY_PIXELS:
+            return None
         if sum(len(content) for _, content in files if isinstance(content, bytes)) > TINY_FILE_BYTES:
             return None
         decoded: list[Decoded] = []

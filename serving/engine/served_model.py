@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pdeinfer import ImageError, PdeinferError, Prediction, Predictor
 from pdeinfer.package.package import FEATURES_NAME, OUTPUT_NAME, ModelPackage
+from pdeinfer.runtime.cpus import available_cpus
 from serving.engine.batching import Batcher
 from serving.engine.deadline import until
 from serving.engine.decoder import Decoder, NamedFile
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 # are decoded.
 DECODING_WEIGHT = 0.25
 
-# The longest that a batch may hold up the event loop, where there is one thread beside it.
-MAX_INLINE_SECONDS = 0.03
+# The longest batch that the event loop computes itself, if the workers have a thread for each CPU, one each.
+MAX_INLINE_SECONDS = 0.02
 
 # The result for an image: its classes, or why there are none.
 Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
@@ -105,7 +106,7 @@ class ServedModel:
                 max_batch_size=self._max_batch_size,
                 max_batches=threads.count if is_on_cpu else 1,
                 max_delay=max_delay_ms / 1000,
-                max_inline=MAX_INLINE_SECONDS if is_on_cpu and threads.count == 1 else 0.0,
+                max_inline=MAX_INLINE_SECONDS if is_on_cpu and _has_no_cpu_beside(threads, settings) else 0.0,
             )
             for output in (OUTPUT_NAME, FEATURES_NAME)
         )
@@ -299,6 +300,11 @@ def _succeeded(result: NDArray[Any] | Exception) -> NDArray[Any]:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def _has_no_cpu_beside(threads: Threads, settings: Settings) -> bool:
+    """Return whether the thread of each worker shares its CPU with the event loop."""
+    return threads.count == 1 and settings.num_workers >= available_cpus()
 
 
 class _Network:

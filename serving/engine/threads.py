@@ -22,6 +22,7 @@ class _Pool:
         waiting: the shares that have work and no thread for it.
         clock: the weighted seconds that count as used for a share which was idle: what the share that was given the
             last thread had used.
+        may_run_inline: whether nothing has run in the event loop during this turn of it.
     """
 
     def __init__(self, count: int) -> None:
@@ -29,6 +30,10 @@ class _Pool:
         self.executor = ThreadPoolExecutor(count, "classify")
         self.waiting: list[Threads] = []
         self.clock = 0.0
+        self.may_run_inline = True
+
+    def allow_inline(self) -> None:
+        self.may_run_inline = True
 
 
 class Threads:
@@ -111,9 +116,16 @@ class Threads:
         job.add_done_callback(end)
         return await asyncio.shield(job)
 
+    @property
+    def may_run_inline(self) -> bool:
+        """Whether `run_inline` would hold up this turn of the event loop for the first time."""
+        return self._pool.may_run_inline
+
     def run_inline(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a function in the event loop while the thread that was acquired stays idle, and return its result."""
-        started = time.monotonic()  # uvloop's clock stands still meanwhile
+        self._pool.may_run_inline = False
+        asyncio.get_running_loop().call_soon(self._pool.allow_inline)
+        started = time.monotonic()
         try:
             return function(*args)
         finally:

@@ -6,14 +6,14 @@ from typing import cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Most requests are answered sooner. Watching their connections would take longer than what it may save.
-WATCHED_AFTER = 0.05
+WATCHED_AFTER_SECONDS = 0.05
 
 
 class CancelOnDisconnect:
     """ASGI middleware that cancels the application when the client closes the connection after it sent its body.
 
-    While the body is being read, the application sees a disconnect itself. Afterwards it no longer looks: the
-    connection is watched from WATCHED_AFTER seconds after the body until the answer.
+    While the body is being read, the application sees a disconnect itself. Afterwards it no longer looks:
+    the middleware watches the connection from WATCHED_AFTER_SECONDS after the body until the answer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,7 +47,7 @@ class CancelOnDisconnect:
                 return await asyncio.shield(start_watching())
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, start_watching)
+                timer = asyncio.get_running_loop().call_later(WATCHED_AFTER_SECONDS, start_watching)
             return message
 
         async def watched_send(message: Message) -> None:

@@ -26,7 +26,7 @@ _DROP_SYN = b"".join(
 
 
 async def accept_waiting(listening: list[socket.socket]) -> None:
-    """Let the event loop accept the connections that wait on sockets which are about to be closed.
+    """Give the server time to accept the connections that wait on sockets which are about to be closed.
 
     Closing a socket resets the connections that it has not accepted, although their clients may have sent requests.
     """

@@ -6,6 +6,7 @@ import multiprocessing
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 from ctypes import Array, c_long
 from typing import TypeAlias
@@ -21,7 +22,10 @@ HOLD_SECONDS = 0.002
 MAX_HOLD_SECONDS = 0.008
 _NO_FILES_SECONDS = 1.0  # until accepting is tried again when the process may open no more files
 
-MAX_UNSTARTED = 16  # connections that an event loop is given before it has started the first: it may hang
+MAX_UNSTARTED = 8  # connections that the event loop has been given and has not started
+_BEAT_SECONDS = 0.1
+HANGS_SECONDS = 0.3  # without a beat of the event loop; then connections are left to other workers
+_AN_EIGHTH = 8  # more connections than another worker's are few enough to accept the next at once
 
 _ABSENT = 2**30  # more connections than any worker has
 
@@ -42,24 +46,27 @@ class Share:
 
     def join(self) -> None:
         """Count from now on."""
-        self._counts[self._worker] = 0
+        with self._lock:
+            self._counts[self._worker] = 0
 
     def leave(self) -> None:
         """Leave new connections to the others."""
-        self._counts[self._worker] = _ABSENT
+        with self._lock:
+            self._counts[self._worker] = _ABSENT
 
     def add(self, connections: int) -> None:
         """Count more connections, or fewer."""
         with self._lock:
-            self._counts[self._worker] += connections
+            if self._counts[self._worker] < _ABSENT:
+                self._counts[self._worker] += connections
 
     @property
-    def excess(self) -> int:
-        """How many more connections the worker has than the one with the fewest; 0 for at most an eighth more."""
+    def excess_to_yield(self) -> int:
+        """How many more connections the worker has than the one with the fewest; 0 if that is at most an eighth."""
         counts: list[int] = self._counts[:]
         fewest = min(counts)
         excess = counts[self._worker] - fewest
-        return excess if excess > fewest // 8 else 0
+        return excess if excess > fewest // _AN_EIGHTH else 0
 
 
 def shares(workers: int) -> list[Share]:
@@ -72,8 +79,8 @@ class Acceptor:
     """Accepts a worker's share of the connections on a socket that all workers share, for the running event loop.
 
     A connection wakes every worker. The one with the fewest connections accepts it at once. It takes one at a time: the
-    others may have fewer by then. A thread does this: a busy event loop, which gets to each of its tasks every few
-    hundredths of a second, would let new connections wait for one another.
+    others may have fewer by then. A thread does this: an event loop that is busy with images would let new connections
+    wait for one another. While the event loop hangs, the thread leaves connections to the other workers.
 
     Args:
         listening: does not block.
@@ -86,11 +93,12 @@ class Acceptor:
         self._share = share
         self._make_protocol = make_protocol
         self._loop = asyncio.get_running_loop()
-        self._room = threading.Semaphore(MAX_UNSTARTED)
+        self._unstarted = threading.Semaphore(MAX_UNSTARTED)
         self._connecting: set[asyncio.Task[None]] = set()
         self._closing = threading.Event()
-        self._wake, self._woken = socket.socketpair()
+        self._close_sender, self._close_receiver = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="accept", daemon=True)
+        self._beat()
         share.join()
         self._thread.start()
 
@@ -98,37 +106,51 @@ class Acceptor:
         """Accept nothing more; the socket stays open."""
         self._share.leave()
         self._closing.set()
-        self._wake.close()
+        self._close_sender.close()
         await asyncio.to_thread(self._thread.join)
-        self._woken.close()
+        self._close_receiver.close()
+        self._next_beat.cancel()
         await asyncio.gather(*self._connecting)
+
+    def _beat(self) -> None:
+        self._beaten_at = time.monotonic()
+        self._next_beat = self._loop.call_later(_BEAT_SECONDS, self._beat)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._listening, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while not self._closing.is_set():
-                selector.select()
-                excess = self._share.excess
-                if not (excess > 0 and self._closing.wait(min(excess * HOLD_SECONDS, MAX_HOLD_SECONDS))):
+            selector.register(self._close_receiver, selectors.EVENT_READ)
+            while selector.select() and not self._closing.is_set():
+                if time.monotonic() > self._beaten_at + HANGS_SECONDS:
+                    self._closing.wait(_BEAT_SECONDS)
+                    continue
+                excess = self._share.excess_to_yield
+                if excess and self._closing.wait(min(excess * HOLD_SECONDS, MAX_HOLD_SECONDS)):
+                    break
+                try:
                     self._accept()
+                except Exception:
+                    logger.exception("a connection cannot be accepted")
+                    self._closing.wait(_NO_FILES_SECONDS)
 
     def _accept(self) -> None:
+        if not self._unstarted.acquire(timeout=_BEAT_SECONDS):
+            return
         try:
             accepted, _ = self._listening.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker has it, or it is gone
         except OSError as error:
-            logger.error("a connection cannot be accepted: %s", error.strerror)
-            self._closing.wait(_NO_FILES_SECONDS)
+            self._unstarted.release()
+            # Otherwise another worker has it, or it is gone.
+            if not isinstance(error, BlockingIOError | InterruptedError | ConnectionAbortedError):
+                logger.error("a connection cannot be accepted: %s", error.strerror)
+                self._closing.wait(_NO_FILES_SECONDS)
             return
         accepted.setblocking(False)
         self._share.add(1)
-        self._room.acquire()
         self._loop.call_soon_threadsafe(self._start, accepted)
 
     def _start(self, accepted: socket.socket) -> None:
-        self._room.release()
+        self._unstarted.release()
         task = self._loop.create_task(self._connect(accepted))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)

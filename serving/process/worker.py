@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 LEEWAY_SECONDS = 0.4
 
 _TICKS_TO_TRIM = 30  # of a tenth of a second
-_NEW_OBJECTS = 10_000  # until the garbage collector looks at them; by default 700, a few dozen requests
+_GC_THRESHOLD = 10_000  # new objects; by default the garbage collector runs every few requests
 
 
 class Server(uvicorn.Server):
@@ -159,10 +159,10 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
                 await membership.join(models)
             listening.setblocking(False)
             listening.listen(config.backlog)
-            # The garbage collector need not traverse the loaded models again and again, nor the requests in flight.
+            # The garbage collector need not traverse the loaded models again and again.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(_NEW_OBJECTS)
+            gc.set_threshold(_GC_THRESHOLD)
             share = None if membership is None else membership.share
             connections = Connections(
                 settings.max_connections,

@@ -336,44 +336,101 @@ def test_a_thread_stays_busy_while_it_runs_abandoned_work() -> None:
     asyncio.run(test())
 
 
-def test_short_batches_run_in_the_event_loop_and_long_ones_in_a_thread() -> None:
-    used: list[threading.Thread] = []
-    seconds = [0.0, 0.0, 0.1, 0.1, 0.0, 0.0]  # of each batch
+class Places:
+    """Returns every number as it is after some seconds, and records the batches and whether the event loop ran them."""
 
-    def work(numbers: list[int]) -> list[int]:
-        used.append(threading.current_thread())
-        time.sleep(seconds[len(used) - 1])
+    def __init__(self, *seconds: float) -> None:
+        self.batches: list[list[int]] = []
+        self.is_inline: list[bool] = []
+        self.during: Callable[[], object] = lambda: None
+        self._seconds = iter(seconds)
+
+    def __call__(self, numbers: list[int]) -> list[int]:
+        self.batches.append(numbers)
+        self.is_inline.append(threading.current_thread() is threading.main_thread())
+        self.during()
+        time.sleep(next(self._seconds, 0))
         return numbers.copy()
 
+
+def test_a_batch_runs_in_the_event_loop_if_the_last_one_was_short() -> None:
+    work = Places(0, 0, 0.6, 0.6, 0, 0)
+
     async def test(batcher: Numbers) -> None:
-        for number in range(len(seconds)):
+        for number in range(6):
             assert await batcher.run([number]) == [number]
 
-    batched(work, test, max_batch_size=1, max_inline=0.05)
+    batched(work, test, max_batch_size=1, max_inline=0.3)
 
-    # The first is not known to be short, and each later one is expected to take as long as the one before.
-    main = threading.main_thread()
-    assert [thread is main for thread in used] == [False, True, True, False, False, True]
+    assert work.is_inline == [False, True, True, False, False, True]
 
 
-def test_requests_that_arrive_meanwhile_are_the_next_batch_also_in_the_event_loop(work: Work) -> None:
+def test_a_small_batch_runs_in_the_event_loop_and_a_large_one_does_not() -> None:
+    work = Places(0.1, 0.1, 0.1)
+
     async def test(batcher: Numbers) -> None:
-        await batcher.run([0])
-        results = await asyncio.gather(*(batcher.run([number]) for number in range(1, 8)))
+        await batcher.run([1])
+        await batcher.run([2])
+        await batcher.run([1, 2, 3, 4])
 
-        assert results == [[number] for number in range(1, 8)]
-        assert work.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+    batched(work, test, max_inline=0.3)
+
+    assert work.is_inline == [False, True, False]
+
+
+def test_requests_that_arrive_while_the_event_loop_computes_are_the_next_batch() -> None:
+    work = Places()
+    later: list[asyncio.Task[list[int]]] = []
+
+    async def test(batcher: Numbers) -> None:
+        def send_three() -> None:
+            if len(work.batches) == 2:
+                later.extend(asyncio.create_task(batcher.run([number])) for number in (3, 4, 5))
+
+        await batcher.run([1])
+        work.during = send_three
+        await batcher.run([2])
+        assert await asyncio.gather(*later) == [[3], [4], [5]]
 
     batched(work, test, max_inline=60)
 
+    assert work.batches == [[1], [2], [3, 4, 5]]
+    assert work.is_inline == [False, True, True]
 
-def test_an_error_in_the_event_loop_frees_the_thread() -> None:
+
+def test_a_turn_of_the_event_loop_computes_for_one_model() -> None:
+    works = Places(), Places()
+
     async def test() -> None:
-        threads = Threads(1)
-        await threads.acquire()
-        with pytest.raises(ZeroDivisionError):
-            threads.run_inline(divmod, 1, 0)
-        assert threads.free == 1
-        threads.close()
+        pool = Threads(1)
+        queue_seconds = ModelMetrics("test", "1").compute_queue_seconds
+        batchers = [
+            Numbers(work, pool.share(), queue_seconds, max_batch_size=4, max_batches=1, max_inline=60) for work in works
+        ]
+        for batcher in batchers:
+            await batcher.run([1])
+        await asyncio.gather(*(batcher.run([2]) for batcher in batchers))
+        await asyncio.to_thread(pool.close)
 
     asyncio.run(test())
+
+    assert [work.is_inline for work in works] == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("max_inline", [0.0, 60.0])
+def test_a_batch_that_fails_fails_its_requests_and_no_others(max_inline: float) -> None:
+    def work(numbers: list[int]) -> list[int]:
+        if 7 in numbers:
+            raise MemoryError
+        return numbers.copy()
+
+    async def test(batcher: Numbers) -> None:
+        await batcher.run([1])
+        sent = [[1, 2], [7, 3, 3, 3, 3], [4, 5, 6]]
+        results = await asyncio.gather(*(batcher.run(numbers) for numbers in sent), return_exceptions=True)
+
+        assert results[0] == [1, 2]
+        assert isinstance(results[1], MemoryError)
+        assert results[2] == [4, 5, 6]
+
+    batched(work, test, max_batch_size=2, max_inline=max_inline)
