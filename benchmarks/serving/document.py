@@ -15,9 +15,8 @@ Every server classifies the same images with the same `pdeinfer.Predictor` and i
 the comparison is of the serving alone. Images are random PNG files of the network's size; the answer is the top label
 and the probabilities of all classes. Before timing, every server answers every request with the Predictor's label and
 its probabilities within 1e-5; while timing, every status and about fifty answers are checked. The servers take turns in
-a rotating order and restart every round; a Predictor alone in a process is timed on the same files before and after
-each turn.
-Batches hold at most 32 requests or images. Access logs are off.
+a rotating order and restart every round. A Predictor alone in a process is timed on the same files before and after
+each turn. Batches hold at most 32 requests or images. Access logs are off.
 
 - `pdeinfer` is `pdeinfer serve` with its defaults: a worker for each CPU. One image is the request's body; 32 are a
   form.

@@ -62,7 +62,6 @@ def verdicts(results: Results, peers: Sequence[Peer]) -> list[list[str]]:
         on = f"{case.connections} connection{'s' * (case.connections > 1)}"
         if case.connections >= MANY:
             share = results.share(OURS.name, case)
-            assert share is not None
             wanted = f"{SHARE:.0%} of the Predictor, goal {SHARE_GOAL:.0%}"
             rows.append([on, wanted, f"{share:.0%}", _word(share >= SHARE, share >= SHARE_GOAL)])
         if theirs:

@@ -66,11 +66,13 @@ class Results:
         columns = zip(*((turn.rate, turn.p50, turn.p99, turn.client, turn.lost) for turn in turns), strict=True)
         return Figures(*map(statistics.median, columns))
 
-    def share(self, peer: str, case: Case) -> float | None:
-        """Return the median share of the Predictor's rate, 32 images at a time, that a server reaches in a turn."""
-        if (turns := self.figures.get((peer, case))) is None:
-            return None
-        pairs = zip(turns, self.alone[peer, MANY], strict=True)
+    def share(self, peer: str, case: Case) -> float:
+        """Return the median share of the Predictor's rate, 32 images at a time, that a server reaches in a turn.
+
+        Raises:
+            KeyError: the server lacks this case.
+        """
+        pairs = zip(self.figures[peer, case], self.alone[peer, MANY], strict=True)
         return statistics.median(turn.rate / alone for turn, alone in pairs)
 
     def alone_rate(self, images: int) -> float:
