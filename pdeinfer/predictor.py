@@ -411,13 +411,8 @@ class Predictor:
 
     def _rank(self, scores: NDArray[np.float32], top_k: int, source: str | None) -> Prediction:
         order = (-scores).argsort(kind="stable")[:top_k]
-        labels = self._labels
-        top = tuple(
-            [
-                ClassScore(labels[index], index, score)
-                for index, score in zip(order.tolist(), scores[order].tolist(), strict=True)
-            ]
-        )
+        best_first = zip(order.tolist(), scores[order].tolist(), strict=True)
+        top = tuple(ClassScore(self._labels[index], index, score) for index, score in best_first)
         best = top[0]
         if best.score < self._threshold:
             return Prediction(None, None, best.score, top, source)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # are decoded.
 DECODING_WEIGHT = 0.25
 
-# The longest batch that the event loop computes itself, if the workers have a thread for each CPU, one each.
+# The longest batch that the event loop computes itself, in a worker that has one CPU.
 MAX_INLINE_SECONDS = 0.02
 
 # The result for an image: its classes, or why there are none.
@@ -106,7 +106,7 @@ class ServedModel:
                 max_batch_size=self._max_batch_size,
                 max_batches=threads.count if is_on_cpu else 1,
                 max_delay=max_delay_ms / 1000,
-                max_inline=MAX_INLINE_SECONDS if is_on_cpu and _has_no_cpu_beside(threads, settings) else 0.0,
+                max_inline=MAX_INLINE_SECONDS if is_on_cpu and _has_one_cpu(threads, settings) else 0.0,
             )
             for output in (OUTPUT_NAME, FEATURES_NAME)
         )
@@ -302,8 +302,8 @@ def _succeeded(result: NDArray[Any] | Exception) -> NDArray[Any]:
     return result
 
 
-def _has_no_cpu_beside(threads: Threads, settings: Settings) -> bool:
-    """Return whether the thread of each worker shares its CPU with the event loop."""
+def _has_one_cpu(threads: Threads, settings: Settings) -> bool:
+    """Return whether a worker has one CPU, for its thread and for its event loop."""
     return threads.count == 1 and settings.num_workers >= available_cpus()
 
 

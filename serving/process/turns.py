@@ -25,7 +25,7 @@ _NO_FILES_SECONDS = 1.0  # until accepting is tried again when the process may o
 MAX_UNSTARTED = 8  # connections that the event loop has been given and has not started
 _BEAT_SECONDS = 0.1
 HANGS_SECONDS = 0.3  # without a beat of the event loop; then connections are left to other workers
-_AN_EIGHTH = 8  # more connections than another worker's are few enough to accept the next at once
+_TOLERANCE = 1 / 8  # a worker with so many more connections than another still accepts the next at once
 
 _ABSENT = 2**30  # more connections than any worker has
 
@@ -66,7 +66,7 @@ class Share:
         counts: list[int] = self._counts[:]
         fewest = min(counts)
         excess = counts[self._worker] - fewest
-        return excess if excess > fewest // _AN_EIGHTH else 0
+        return excess if excess > fewest * _TOLERANCE else 0
 
 
 def shares(workers: int) -> list[Share]:

@@ -312,3 +312,22 @@ def test_an_idle_model_classifies_images_while_others_are_kept_busy(
                 task.cancel()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "cpus", "is_inline"),
+    [(2, 1, 2, True), (1, 1, 1, True), (1, 1, 2, False), (1, 2, 2, False), ("auto", 1, 2, False)],
+)
+def test_only_a_worker_with_one_cpu_computes_in_its_event_loop(
+    workers: int | str, threads: int, cpus: int, is_inline: bool, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_model, "available_cpus", lambda: cpus)
+    settings = Settings(models=(str(package_folder),), device="cpu", workers=workers, threads=threads)
+
+    async def test() -> None:
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            (model,) = app.state.models
+            assert model._network._max_inline == (served_model.MAX_INLINE_SECONDS if is_inline else 0)
+
+    asyncio.run(test())
