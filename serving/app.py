@@ -14,12 +14,12 @@ from serving.http import admin, classify, embed, health, inspect, models
 from serving.http.admission import Admission
 from serving.http.body import ImageRoute, ImageRoutes
 from serving.http.byte_budget import ByteBudget
+from serving.http.docs_page import ASSETS, add_docs_page
 from serving.http.errors import add_error_handlers
-from serving.http.inspect_page import FILES, add_inspect_page
-from serving.http.inspect_page import PATH as PAGE
 from serving.http.openapi import complete_document
 from serving.http.pace import Pace
-from serving.http.page import ASSETS, add_page
+from serving.http.page import FILES, add_page
+from serving.http.page import PATH as PAGE
 from serving.http.state import ChangeModel, ReadMetrics
 from serving.http.v2 import infer
 from serving.http.v2.routes import ROUTERS as V2_ROUTERS
@@ -69,7 +69,7 @@ def create_app(
         version=__version__,
         description="Image classification with compact networks that solve a diffusion-advection equation.",
         servers=[{"url": ".", "description": "relative to this document"}],
-        # Its own pages have inline scripts. `serving.http.page` uses only the files that it serves.
+        # Its own pages have inline scripts. `serving.http.docs_page` uses only the files that it serves.
         docs_url=None,
         redoc_url=None,
         static_url=ASSETS,
@@ -123,8 +123,8 @@ def create_app(
 
 
 def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRoute]) -> None:
+    add_docs_page(app)
     add_page(app)
-    add_inspect_page(app)
     app.router.routes.extend(image_routes)
     for router in (models.router, health.router, *V2_ROUTERS):
         app.include_router(router)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
 from serving.http.errors import ApiError, first_problem
-from serving.http.openapi import error_answer
+from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
 from serving.http.schemas import ModelChange, ServedVersions
 from serving.http.state import change_model_of
@@ -16,15 +16,17 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse
     "/models/{name}",
     summary="Load, reload or unload a model",
     responses={
-        400: error_answer("The body is not JSON", ("invalid_json", "Invalid JSON: expected value at line 1 column 1")),
-        401: error_answer("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
-        404: error_answer("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
-        422: error_answer(
+        400: describe_error(
+            "The body is not JSON", ("invalid_json", "Invalid JSON: expected value at line 1 column 1")
+        ),
+        401: describe_error("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
+        404: describe_error("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
+        422: describe_error(
             "The package is damaged, or the request is wrong",
             ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
             ("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
         ),
-        503: error_answer("The server is stopping", ("not_ready", "the server is stopping")),
+        503: describe_error("The server is stopping", ("not_ready", "the server is stopping")),
     },
     # This function parses the body. FastAPI would answer 400 to a body that is too large or too slow.
     openapi_extra={

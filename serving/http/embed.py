@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
-from serving.engine.served_model import Features
 from serving.errors import NoFeaturesError
 from serving.http.byte_budget import Hold
-from serving.http.classify import IMAGE_ERRORS, MODEL_PARAMETER, find_model, to_json
-from serving.http.classify import OPERATION as CLASSIFY
-from serving.http.errors import ApiError, code_of
-from serving.http.openapi import error_answer, reference
+from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY
+from serving.http.openapi import describe_error, reference
+from serving.http.operations import find_model, results, to_json
 from serving.http.query import parse_query
 from serving.http.schemas import EmbedResponse
 from serving.http.state import models_of, settings_of
@@ -33,14 +32,14 @@ OPERATION: dict[str, Any] = {
     "description": _DESCRIPTION,
     "operationId": "embed_embed_post",
     "parameters": [MODEL_PARAMETER],
-    "requestBody": CLASSIFY["requestBody"],
+    "requestBody": REQUEST_BODY,
     "responses": {
-        **CLASSIFY["responses"],
+        **FAILURES,
         "200": {
             "description": "One result per image, in order; at least one image was read",
             "content": {"application/json": {"schema": reference(EmbedResponse)}},
         },
-        "422": error_answer(
+        "422": describe_error(
             "None of the images could be read, a parameter is wrong, or the model has no features",
             *IMAGE_ERRORS,
             ("invalid_parameter", "unknown query parameter 'top_k': expected only model"),
@@ -57,15 +56,11 @@ async def embed(request: Request, hold: Hold) -> Response:
     served = find_model(models_of(request), query.get("model"))
     uploads = await read_uploads(request, hold, settings_of(request).max_images)
     outcomes = await served.embed(uploads.files, uploads.deadline)
-    if not any(isinstance(outcome, np.ndarray) for outcome in outcomes) and isinstance(outcomes[0], Exception):
-        raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
-    results = [_result(name, outcome) for name, outcome in zip(uploads.names, outcomes, strict=True)]
-    answer = to_json({"model": served.name, "version": served.version, "results": results})
+    found = results(uploads.names, outcomes, _to_dict)
+    answer = to_json({"model": served.name, "version": served.version, "results": found})
     hold(len(answer))  # a client that reads slowly keeps it in memory
     return Response(answer, media_type="application/json")
 
 
-def _result(name: str | None, outcome: Features) -> dict[str, Any]:
-    if isinstance(outcome, np.ndarray):
-        return {"filename": name, "features": outcome.tolist()}
-    return {"filename": name, "error": {"code": code_of(outcome), "message": str(outcome)}}
+def _to_dict(features: NDArray[np.float32]) -> dict[str, Any]:
+    return {"features": features.tolist()}

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from serving.errors import NotReadyError
-from serving.http.openapi import error_answer
+from serving.http.openapi import describe_error
 from serving.http.schemas import Health
 from serving.http.state import models_of, read_metrics
 from serving.telemetry import metrics
@@ -33,7 +33,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Whether models are served and the server is not stopping",
-    responses={503: error_answer("Send requests elsewhere", (NotReadyError.code, str(NotReadyError())))},
+    responses={503: describe_error("Send requests elsewhere", (NotReadyError.code, str(NotReadyError())))},
 )
 async def readyz(request: Request) -> Health:
     if not models_of(request).ready:

@@ -14,10 +14,10 @@ from serving.engine.inspection import Change, Inspected
 from serving.engine.served_model import ServedModel
 from serving.errors import NotInspectableError
 from serving.http.byte_budget import Hold
-from serving.http.classify import IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, find_model, to_json
-from serving.http.classify import OPERATION as CLASSIFY
+from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError, code_of
-from serving.http.openapi import error_answer, reference
+from serving.http.openapi import describe_error, reference
+from serving.http.operations import find_model, to_json
 from serving.http.query import parse_query
 from serving.http.schemas import InspectResponse
 from serving.http.state import models_of
@@ -41,11 +41,6 @@ from step to step. Arrays are numbers in base64:
 `dt`, `num_steps`, `advection` and `diffusion` change the PDE layers of the network. Its later layers and its answer
 are computed from what the changed layers return."""
 
-
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-
-
 OPERATION: dict[str, Any] = {
     "tags": ["images"],
     "summary": "Look inside the PDE layers",
@@ -53,29 +48,31 @@ OPERATION: dict[str, Any] = {
     "operationId": "inspect_inspect_post",
     "parameters": [
         MODEL_PARAMETER,
-        _parameter(
+        query_parameter(
             "layer",
             "the PDE layer to return the arrays of, from 1; 0 for none; by default, all of them",
             {"type": "integer", "minimum": 0, "maximum": _MAX_LAYER},
         ),
-        _parameter("dt", "another time step", {"type": "number", "minimum": _MIN_DT, "maximum": _MAX_DT}),
-        _parameter("num_steps", "another number of steps", {"type": "integer", "minimum": 1, "maximum": _MAX_STEPS}),
-        _parameter("advection", "false: u = v = 0", {"type": "boolean", "default": True}),
-        _parameter("diffusion", "false: Dx = Dy = 0", {"type": "boolean", "default": True}),
+        query_parameter("dt", "another time step", {"type": "number", "minimum": _MIN_DT, "maximum": _MAX_DT}),
+        query_parameter(
+            "num_steps", "another number of steps", {"type": "integer", "minimum": 1, "maximum": _MAX_STEPS}
+        ),
+        query_parameter("advection", "false: u = v = 0", {"type": "boolean", "default": True}),
+        query_parameter("diffusion", "false: Dx = Dy = 0", {"type": "boolean", "default": True}),
     ],
     "requestBody": {**REQUEST_BODY, "description": "One image: as a file of a form, as JSON, or its bytes."},
     "responses": {
-        **CLASSIFY["responses"],
+        **FAILURES,
         "200": {
             "description": "The answer, and the PDE layers in the order of the network",
             "content": {"application/json": {"schema": reference(InspectResponse)}},
         },
-        "413": error_answer(
+        "413": describe_error(
             "The body is too large or holds several images",
             ("body_too_large", "a request body may have at most 33554432 bytes"),
             ("too_many_images", "a request may hold at most 1 images"),
         ),
-        "422": error_answer(
+        "422": describe_error(
             "The image, a parameter or the model does not allow it",
             *IMAGE_ERRORS,
             ("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),

@@ -6,7 +6,7 @@ from pdeinfer import ModelCard
 from pdeinfer.inspection.inspector import pde_spec
 from pdeinfer.inspection.values import spec_values
 from serving.engine.served_model import ServedModel
-from serving.http.openapi import error_answer
+from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
 from serving.http.schemas import ModelInfo, ModelInput, ModelList, PdeValues
 from serving.http.state import models_of
@@ -18,10 +18,10 @@ router = APIRouter(tags=["models"], dependencies=[Depends(refuse_query)])
     "/models",
     summary="The served models",
     responses={
-        422: error_answer(
+        422: describe_error(
             "A query parameter", ("invalid_parameter", "unknown query parameter 'version': expected none")
         ),
-        500: error_answer(
+        500: describe_error(
             "The server failed", ("internal_error", "the server failed to answer; its log has the details")
         ),
     },

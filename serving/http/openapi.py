@@ -22,13 +22,13 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
-def error_answer(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
+def describe_error(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
     """Describe an error response, with examples of (code, message)."""
     values = {code: {"value": {"error": {"code": code, "message": message}}} for code, message in examples}
     return _json_answer(description, ErrorResponse, values)
 
 
-def v2_error_answer(description: str, *messages: str) -> dict[str, Any]:
+def describe_v2_error(description: str, *messages: str) -> dict[str, Any]:
     """Describe an error response under /v2, with examples of its message."""
     values = {f"{number}": {"value": {"error": message}} for number, message in enumerate(messages, 1)}
     return _json_answer(description, V2Error, values)
@@ -57,7 +57,7 @@ def complete_document(
     document = app.openapi()  # FastAPI caches it
     for path, operation in operations.items():
         # A copy, as the keys differ between applications.
-        document["paths"][path] = {"post": {**operation, "responses": dict(operation["responses"])}}
+        document["paths"][path] = {"post": {**operation, "responses": dict(sorted(operation["responses"].items()))}}
     document["paths"] = dict(sorted(document["paths"].items()))
     named = [(model, "serialization") for model in (*models, ErrorResponse, V2Error)]
     _, definitions = models_json_schema(named, ref_template=_REFERENCE)  # type: ignore[arg-type]
@@ -74,6 +74,6 @@ def _add_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> 
             continue
         for operation in operations.values():
             operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
-            answer = v2_error_answer("No key") if path.startswith("/v2") else error_answer("No key")
+            answer = describe_v2_error("No key") if path.startswith("/v2") else describe_error("No key")
             operation["responses"].setdefault("401", answer)
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES

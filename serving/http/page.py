@@ -1,47 +1,69 @@
-"""GET /docs: the interactive reference, Swagger UI, without scripts from other hosts and without inline scripts."""
+"""GET /: the page on which people see the PDE layers at work."""
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, Response
+import hashlib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
-ASSETS = "/docs/assets"  # where fastapi_offline serves Swagger UI
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 
+PATH = "/"
+FILES = "/page/"  # what the page loads
+
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 # What the page loads and asks; `serving.middleware.security` forbids everything elsewhere.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
 )
-# Relative addresses, for servers behind a prefix.
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>pdeinfer</title>
-<link rel="icon" href="docs/assets/favicon.png">
-<link rel="stylesheet" href="docs/assets/swagger-ui.css">
-<div id="page"></div>
-<script src="docs/assets/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</html>
-"""
-_START = """\
-SwaggerUIBundle({
-  url: "openapi.json",
-  dom_id: "#page",
-  validatorUrl: null,
-  tryItOutEnabled: true,
-  defaultModelsExpandDepth: 0,
-});
-"""
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page, for an application that serves Swagger UI's files under `ASSETS`."""
+    """Serve the page and its files from memory. Browsers keep them, and ask each time whether they have changed."""
+    pages = files("serving") / "page"
+    content = {
+        PATH: _content(pages / "index.html"),
+        **{FILES + path: _content(file) for path, file in _find(files("pdeinfer") / "inspection" / "view")},
+        **{FILES + path: _content(file) for path, file in _find(pages)},
+    }
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+    async def answer(request: Request) -> Response:
+        body, headers = content[request.scope["route"].path]
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers={**headers, "Content-Length": "0"})
+        return Response(body, headers=headers)
 
-    @app.get("/docs/start.js", include_in_schema=False)
-    async def start() -> Response:
-        return Response(_START, media_type="text/javascript")
+    for path in content:
+        app.get(path, include_in_schema=False)(answer)
+
+
+def _find(folder: Traversable, prefix: str = "") -> list[tuple[str, Traversable]]:
+    """Return every file below a folder that the page may load, by its relative path."""
+    found = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found += _find(entry, f"{prefix}{entry.name}/")
+        elif _suffix(entry.name) in _TYPES.keys() - {".html"}:
+            found.append((prefix + entry.name, entry))
+    return found
+
+
+def _content(file: Traversable) -> tuple[bytes, dict[str, str]]:
+    body = file.read_bytes()
+    kind = _TYPES[_suffix(file.name)]
+    return body, {
+        "Content-Type": kind if kind == "image/png" else f"{kind}; charset=utf-8",
+        "Content-Security-Policy": _POLICY,
+        "Cache-Control": "no-cache",
+        "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+    }
+
+
+def _suffix(name: str) -> str:
+    return "." + name.rpartition(".")[2]

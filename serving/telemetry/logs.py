@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from contextvars import ContextVar
@@ -48,7 +49,10 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def configure_logging() -> None:
-    """Log to standard error: everything from the server and uvicorn, warnings and errors from the rest."""
+    """Log to standard error: everything from the server and uvicorn, warnings and errors from the rest but gRPC.
+
+    Call it before gRPC is imported.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(handlers=[handler])
@@ -60,3 +64,7 @@ def configure_logging() -> None:
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    # gRPC would log every malformed call, with what it holds: a client could fill the log, and a key could be in it.
+    # Its C library reads the variable when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)

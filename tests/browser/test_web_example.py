@@ -20,8 +20,8 @@ from pdeinfer.images.convert import to_array
 from pdeinfer.package import zoo
 from pdeinfer.spec.networks import InputSpec
 from tests.browser.devtools import Page, open_page
-from tests.browser.test_inspect_page import AXE, faults
-from tests.browser.test_page import BROWSER, IS_SKIPPED
+from tests.browser.test_docs_page import BROWSER, IS_SKIPPED
+from tests.browser.test_page import AXE, faults
 from tests.servers import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(IS_SKIPPED, reason="Chromium is not installed")]

@@ -16,7 +16,7 @@ from pdeinfer import Predictor, Preset
 from pdeinfer.images.isolation import IsolatedDecoders
 from serving.app import create_app
 from serving.engine.decoder import CheapImages
-from serving.http.classify import to_json
+from serving.http.operations import to_json
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.images.image_makers import avif, heic

@@ -13,10 +13,10 @@ from serving.engine.served_model import ServedModel
 from serving.errors import DeadlineError, OverloadedError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
-from serving.http.classify import IMAGE_ERRORS
 from serving.http.compression import accepted_encoding, compress
+from serving.http.descriptions import IMAGE_ERRORS
 from serving.http.errors import ApiError, code_of
-from serving.http.openapi import reference, v2_error_answer
+from serving.http.openapi import describe_v2_error, reference
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
 from serving.http.v2.request import json_length, parse_request
@@ -66,28 +66,28 @@ def operation(path: str) -> dict[str, Any]:
                     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
                 },
             },
-            "400": v2_error_answer(
+            "400": describe_v2_error(
                 "The request is wrong",
                 "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'",
                 "the data of 'image': expected integers from 0 to 255, got 256",
             ),
             "404": NOT_FOUND,
-            "413": v2_error_answer("The body is too large", "a request body may have at most 33554432 bytes"),
-            "415": v2_error_answer(
+            "413": describe_v2_error("The body is too large", "a request body may have at most 33554432 bytes"),
+            "415": describe_v2_error(
                 "Another content encoding", "expected the content encoding gzip or deflate, got 'br'"
             ),
-            "422": v2_error_answer(
+            "422": describe_v2_error(
                 "An image cannot be decoded, or a query parameter",
                 *(message for _, message in IMAGE_ERRORS),
                 "unknown query parameter 'version': expected none",
             ),
-            "500": v2_error_answer(
+            "500": describe_v2_error(
                 "The server or the network failed", "the server failed to answer; its log has the details"
             ),
-            "503": v2_error_answer(
+            "503": describe_v2_error(
                 "The server is at capacity: Retry-After says when to try again", str(OverloadedError())
             ),
-            "504": v2_error_answer("The request ran out of time", str(DeadlineError())),
+            "504": describe_v2_error("The request ran out of time", str(DeadlineError())),
             "default": DEFAULT_ANSWER["default"],
         },
     }

@@ -11,7 +11,7 @@ from pdeinfer.package.package import INPUT_NAME
 from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError
 from serving.http.errors import ApiError, first_problem
-from serving.http.openapi import v2_error_answer
+from serving.http.openapi import describe_v2_error
 from serving.http.query import refuse_query
 from serving.http.state import models_of, settings_of
 from serving.http.v2.schemas import (
@@ -29,8 +29,8 @@ from serving.http.v2.schemas import (
 from serving.http.v2.tensors import NUMBERS, PIXELS
 
 TAG = "Open Inference Protocol (V2)"
-DEFAULT_ANSWER: dict[int | str, dict[str, Any]] = {"default": v2_error_answer("Every other answer")}
-NOT_FOUND = v2_error_answer("No such model or version", "no model 'digits' is served, only: digits-pde, mnist-pde")
+DEFAULT_ANSWER: dict[int | str, dict[str, Any]] = {"default": describe_v2_error("Every other answer")}
+NOT_FOUND = describe_v2_error("No such model or version", "no model 'digits' is served, only: digits-pde, mnist-pde")
 
 Name = Annotated[str, Path(description="a name from /models", examples=["digits-pde"])]
 Version = Annotated[str, Path(description="one of the model's versions", examples=["1"])]
@@ -47,7 +47,7 @@ async def server_live() -> ServerLive:
 @probes.get(
     "/ready",
     summary="Whether models are served and the server is not stopping",
-    responses={503: v2_error_answer("Send requests elsewhere", str(NotReadyError())), **DEFAULT_ANSWER},
+    responses={503: describe_v2_error("Send requests elsewhere", str(NotReadyError())), **DEFAULT_ANSWER},
 )
 async def server_ready(request: Request) -> ServerReady:
     if not models_of(request).ready:
@@ -67,7 +67,7 @@ async def server_metadata() -> ServerMetadata:
 @server.post(
     "/v2/repository/index",
     summary="The versions of the served models",
-    responses={400: v2_error_answer("The body is not JSON", "the body: Invalid JSON"), **DEFAULT_ANSWER},
+    responses={400: describe_v2_error("The body is not JSON", "the body: Invalid JSON"), **DEFAULT_ANSWER},
     # As in `serving.http.admin`, this function parses the body.
     openapi_extra={
         "requestBody": {"content": {"application/json": {"schema": RepositoryIndexRequest.model_json_schema()}}}

@@ -1,0 +1,67 @@
+"""What the operations that take images share: finding the model, the results of the images, JSON."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pydantic_core
+
+from pdeinfer import ImageError
+from serving.engine.models import Models
+from serving.engine.served_model import ServedModel
+from serving.errors import NotReadyError, ServingError
+from serving.http.errors import ApiError, code_of
+
+T = TypeVar("T")
+
+MAX_MODEL_NAME = 200
+
+
+def find_model(models: Models, name: str | None) -> ServedModel:
+    """Return the model that the query parameter `model` names; by default, the first.
+
+    Raises:
+        ModelNotServedError, NotReadyError, ApiError: no such model is served, none at all, or it is not a name.
+    """
+    if name is None:
+        name = models.default
+        if name is None:
+            raise NotReadyError
+    if not 1 <= len(name) <= MAX_MODEL_NAME:
+        message = f"model: expected a name of 1 to {MAX_MODEL_NAME} characters, got {len(name)} characters"
+        raise ApiError("invalid_parameter", message)
+    return models.get(name)
+
+
+def results(
+    names: Sequence[str | None],
+    outcomes: Sequence[T | ImageError | ServingError],
+    to_dict: Callable[[T], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the `result` of every image.
+
+    Raises:
+        ApiError: all images have failed, the first one with this code and message.
+    """
+    if isinstance(outcomes[0], ImageError | ServingError) and all(
+        isinstance(outcome, ImageError | ServingError) for outcome in outcomes
+    ):
+        raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
+    return [result(name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
+
+
+def result(
+    name: str | None, outcome: T | ImageError | ServingError, to_dict: Callable[[T], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the JSON values of one image: building models of pydantic would only cost time."""
+    if isinstance(outcome, ImageError | ServingError):
+        return {"filename": name, "error": {"code": code_of(outcome), "message": str(outcome)}}
+    return {"filename": name, **to_dict(outcome)}
+
+
+def to_json(value: object) -> bytes:
+    """Return JSON without spaces; its numbers must be finite."""
+    try:
+        return pydantic_core.to_json(value)
+    except pydantic_core.PydanticSerializationError:  # a label with half a surrogate pair, which UTF-8 lacks
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
