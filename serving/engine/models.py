@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, TypeVarTuple
@@ -92,7 +93,7 @@ class Models:
             DeviceError: the device cannot be used.
         """
         found = await self._within_deadline(self._find, None if expected is None else list(expected))
-        if not found:
+        if not found and expected is None:
             raise ModelNotFoundError("there are no bundled models: name a package folder to serve")
         unknown = sorted(self._settings.per_model.keys() - found.keys())
         if unknown and expected is None and not self._settings.keys_of_admins():
@@ -224,32 +225,44 @@ class Models:
     def _find(self, wanted: Sequence[str] | None) -> dict[str, dict[str, ModelPackage]]:
         """Return the packages that the sources hold, by name and version.
 
-        A damaged package raises an error, unless all `wanted` models were found without it and none of their versions
-        is in the same folder.
+        A missing source or a damaged package raises an error, unless all `wanted` models were found without it and none
+        of their versions is in the same folder.
         """
         found: dict[str, dict[str, ModelPackage]] = {}
-        damaged: dict[Path, ModelPackageError] = {}
+        unusable: dict[Path, PdeinferError] = {}
+
+        @contextmanager
+        def tolerating(location: str | Path) -> Iterator[None]:
+            try:
+                yield
+            except (ModelNotFoundError, ModelPackageError) as error:
+                if wanted is None:
+                    raise
+                unusable[Path(location)] = error
+
         for source in self._settings.models or zoo.names():
             given_name, place = split_name(source)
-            for version, location in find_packages(place):
-                try:
-                    package = zoo.load(location)
-                except ModelPackageError as error:
-                    if wanted is None:
-                        raise
-                    damaged[Path(location)] = error
-                    continue
+            packages: list[tuple[str, ModelPackage]] = []
+            with tolerating(place):
+                for version, location in find_packages(place):
+                    with tolerating(location):
+                        packages.append((version, zoo.load(location)))
+            for version, package in packages:
                 name = given_name or package.card.preset.name
                 versions = found.setdefault(name, {})
-                if version in versions:
-                    raise ModelPackageError(f"two of the models to serve have the name {name!r} and version {version}")
-                versions[version] = package
-        for path, problem in damaged.items():
+                if version not in versions:
+                    versions[version] = package
+                    continue
+                problem = f"two of the models to serve have the name {name!r} and version {version}"
+                if wanted is None or name in wanted:
+                    raise ModelPackageError(problem)
+                logger.warning(problem)
+        for path, error in unusable.items():
             for name in wanted or ():
                 versions = found.get(name, {})
                 if not versions or any(package.path == path.parent / number for number, package in versions.items()):
-                    raise problem
-            logger.warning("skipped a damaged package: %s", problem)
+                    raise error
+            logger.warning("skipped a package: %s", error)
         return found
 
     def _prepare(self, name: str) -> PreparedChange:

@@ -331,6 +331,25 @@ def test_a_replacement_serves_the_packages_of_its_siblings_or_does_not_start(ser
     assert seen(server) == {("tiny-grey/2", "tiny-grey/1", "tiny-rgb/1")}
 
 
+def test_an_unloaded_model_whose_package_is_gone_stops_neither_reloads_nor_replacements(
+    package_folder: Path, tmp_path: Path
+) -> None:
+    package = shutil.copytree(package_folder, tmp_path / "b")
+    (tmp_path / "keys").write_text("key\n")
+    options = ("--workers", "2", "--admin-keys-file", str(tmp_path / "keys"))
+    with running_server(tmp_path / "log", f"a={package_folder}", f"b={package}", *options) as server:
+        assert change(server, "b", "unload").status_code == 200
+        package.rename(tmp_path / "elsewhere")
+        assert change(server, "a", "reload").json()["versions"] == ["1"]
+        killed, stays = children(server.process.pid)
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for_log(f"worker {killed} died")
+        await_workers(server, 2)
+
+        assert stays in children(server.process.pid)
+        assert seen(server) == {("a/1",)}
+
+
 def await_workers(server: Server, count: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while listening_workers(server) < count:

@@ -263,6 +263,33 @@ def test_a_damaged_package_of_another_model_does_not_matter(
         pass
 
 
+def test_a_missing_source_of_another_model_does_not_matter(repository: Path, tmp_path: Path) -> None:
+    sources = (f"a={repository / 'tiny-grey'}", f"b={repository / 'tiny-rgb'}", str(repository / "empty"))
+    shutil.copytree(repository / "tiny-rgb", repository / "empty" / "c")
+    settings = Settings(models=sources, device="cpu", threads=1, admin_keys="admin")
+    with TestClient(create_app(settings)) as client:
+        assert change(client, "tiny-rgb", "unload").status_code == 200
+        assert change(client, "b", "unload").status_code == 200
+        (repository / "tiny-rgb").rename(tmp_path / "elsewhere")
+        shutil.rmtree(repository / "empty" / "c")
+
+        assert change(client, "a", "reload").json()["versions"] == ["2", "10"]
+        assert change(client, "b", "load").status_code == 422
+        assert served(client) == [("a", "10"), ("a", "2")]
+    for expected in ({"a": None}, {}):
+        with TestClient(create_app(settings, expected)) as replacement:
+            assert {name for name, _ in served(replacement)} == set(expected)
+    with pytest.raises(ModelNotFoundError, match="tiny-rgb"), TestClient(create_app(settings, {"a": None, "b": None})):
+        pass
+
+
+def test_two_packages_under_the_name_of_another_model_do_not_matter(admin: TestClient, repository: Path) -> None:
+    shutil.copytree(repository / "tiny-rgb", repository / "backup")
+
+    assert change(admin, "tiny-grey", "reload").json()["versions"] == ["2", "10"]
+    assert change(admin, "tiny-rgb", "reload").status_code == 422
+
+
 def test_a_reload_beside_a_damaged_package_keeps_the_order(admin: TestClient, repository: Path) -> None:
     for version in ("2", "10"):
         (repository / "tiny-grey" / version / "card.json").write_text("{")
