@@ -72,7 +72,7 @@ class Calls:
             is_endless: whether the call goes on until its client or `end` ends it.
         """
         started = time.perf_counter()
-        client = _host(context.peer())
+        client = host_of(context)
         metadata = dict(context.invocation_metadata())
         current_id = request_id_for(str(metadata.get("x-request-id", "")))
         request_id.set(current_id)
@@ -127,6 +127,6 @@ def _key(metadata: Mapping[str, Any], name: str) -> bytes:
     return str(metadata.get(name, "")).encode("utf-8", "surrogateescape")
 
 
-def _host(peer: str) -> str:
-    """Return the address of a peer: of "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"."""
-    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+def host_of(context: Any) -> str:
+    """Return the address of a call's client, whose peer is "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from serving.errors import OverloadedError
+from serving.grpc.calls import host_of
 from serving.grpc.messages import parse
 from serving.http.errors import ApiError
 from serving.http.v2.tensors import refusal
@@ -16,27 +17,27 @@ Receive: TypeAlias = Callable[[Any, float], Awaitable[bytes | None]]
 
 MAX_SMALL_BYTES = 64 * 2**10
 
-PATIENCE = 2.0  # seconds that a message may take to arrive while others wait for its room
-
 
 class Inbox:
     """Receives the messages of all calls, on one event loop.
 
     gRPC tells the size of a message only when all of it has arrived. Room for the largest one is reserved until then,
-    and the messages of all calls together never take more than the total. Of the calls that wait for room, the latest
-    is next: those whose clients send nothing cannot keep the others waiting.
+    and the messages of all calls together never take more than the total. The hosts whose calls wait for room take
+    turns. Of a host's calls, the latest is next: those that send nothing cannot keep the others waiting.
 
     Args:
         max_bytes: of one message, to which the gRPC server limits them.
         total_bytes: of all messages, from their arrival until their calls are answered; at least `max_bytes`.
         timeout: seconds that a message may take to arrive.
+        patience: the same while others wait for its room.
     """
 
-    def __init__(self, max_bytes: int, total_bytes: int, timeout: float) -> None:
+    def __init__(self, max_bytes: int, total_bytes: int, timeout: float, patience: float) -> None:
         self.max_bytes = max_bytes
         self._timeout = timeout
+        self._patience = patience
         self._free = total_bytes
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by host; the first one is next
         self._arriving: dict[asyncio.Timeout, float] = {}  # since when
 
     @asynccontextmanager
@@ -53,7 +54,7 @@ class Inbox:
             nonlocal held
             self._release(held)
             held = 0
-            await self._reserve(deadline)
+            await self._reserve(host_of(context), deadline)
             held = self.max_bytes
             message = await self._arrival(context)
             size = 0 if message is None else len(message)
@@ -85,48 +86,55 @@ class Inbox:
         """Return the error for a call without a message: gRPC hands over none if it is too large."""
         return ApiError("body_too_large", f"expected a message of at most {self.max_bytes} bytes")
 
-    async def _reserve(self, deadline: float) -> None:
+    async def _reserve(self, host: str, deadline: float) -> None:
         """Wait for room for the largest message."""
         if self._free >= self.max_bytes:
             self._free -= self.max_bytes
             return
         self._hurry()
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.setdefault(host, []).append(turn)
         try:
             async with asyncio.timeout_at(deadline):
                 await turn
         except TimeoutError:
-            self._give_up(turn)
+            self._give_up(host, turn)
             raise OverloadedError from None
         except asyncio.CancelledError:
-            self._give_up(turn)
+            self._give_up(host, turn)
             raise
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
-        if turn in self._waiting:
-            self._waiting.remove(turn)
+    def _give_up(self, host: str, turn: asyncio.Future[None]) -> None:
+        turns = self._waiting.get(host, [])
+        if turn in turns:
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[host]
         elif not turn.cancelled():  # it was granted just now
             self._release(self.max_bytes)
 
     def _release(self, size: int) -> None:
         self._free += size
         while self._waiting and self._free >= self.max_bytes:
-            turn = self._waiting.pop()
+            host = next(iter(self._waiting))
+            turns = self._waiting.pop(host)
+            turn = turns.pop()
+            if turns:
+                self._waiting[host] = turns  # behind all other hosts
             if not turn.done():  # otherwise it was cancelled
                 self._free -= self.max_bytes
                 turn.set_result(None)
 
     def _hurry(self) -> None:
-        """Give the messages that are arriving PATIENCE seconds: slow clients must not keep others out."""
+        """Shorten the time of the messages that are arriving: slow clients must not keep others out."""
         now = asyncio.get_running_loop().time()
         for timeout, since in self._arriving.items():
             if not timeout.expired():
-                timeout.reschedule(max(now, since + PATIENCE))
+                timeout.reschedule(max(now, since + self._patience))
 
     async def _arrival(self, context: Any) -> bytes | None:
         now = asyncio.get_running_loop().time()
-        timeout = asyncio.timeout_at(now + (PATIENCE if self._waiting else self._timeout))
+        timeout = asyncio.timeout_at(now + (self._patience if self._waiting else self._timeout))
         self._arriving[timeout] = now
         try:
             async with timeout:

@@ -20,6 +20,12 @@ from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Seconds that a message may take to arrive while others wait for its room: one that may hold images, and a small one.
+PATIENCE = 2.0
+SHORT_PATIENCE = 0.25
+
+SMALL_SECONDS = 2.0  # for a call with a small message to wait for room: those that wait are among `max_connections`
+
 _TICK_SECONDS = 0.1
 _MAX_STREAMS = 256  # calls of one connection at a time; its client holds back more
 _MAX_AGE_SECONDS = 600.0  # then a connection's client makes a new one, and may reach another worker
@@ -59,9 +65,13 @@ class _Server:
         self._models = models
         self._settings = settings
         self._calls = Calls(_keys(settings), settings.access_log)
-        inbox = Inbox(settings.max_body_bytes, settings.max_total_bytes, settings.body_timeout)
-        self._health = Health(self._calls, inbox, settings.request_timeout)
-        reflection = Reflection(self._calls, inbox, settings.request_timeout)
+        size, timeout = settings.max_body_bytes, settings.body_timeout
+        inbox = Inbox(size, settings.max_total_bytes, timeout, PATIENCE)
+        # Services that may need no key have room of their own: their clients must not keep others out of the large one.
+        small_inbox = Inbox(size, size, timeout, SHORT_PATIENCE)
+        waiting = min(settings.request_timeout, SMALL_SECONDS)
+        self._health = Health(self._calls, small_inbox, waiting)
+        reflection = Reflection(self._calls, small_inbox, waiting)
         service = Service(models, settings, self._calls, inbox)
         self._handlers = [service.handler(), self._health.handler(), reflection.handler()]
         self._former: set[asyncio.Task[None]] = set()  # servers that failed, while they answer their last calls

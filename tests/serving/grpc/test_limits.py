@@ -19,7 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client import REGISTRY
 
 from serving.engine.served_model import ServedModel
-from serving.grpc import inbox, messages
+from serving.grpc import messages
+from serving.grpc import server as grpc_server
+from serving.grpc.inbox import Inbox
 from serving.grpc.service import PARSED_AT_ONCE
 from tests.servers import PATIENCE, running_server
 from tests.serving.grpc.conftest import METHOD, Client, grpc_port, infer_request, new_channel, serving
@@ -245,7 +247,7 @@ def test_a_message_that_takes_too_long_ends_its_call(package_folder: Path) -> No
 
 
 def test_clients_that_send_nothing_leave_room_for_others(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "PATIENCE", 0.5)
+    monkeypatch.setattr(grpc_server, "PATIENCE", 0.5)
 
     async def test() -> None:
         async with serving(package_folder, max_body_bytes=100_000, max_total_bytes=300_000) as client:
@@ -256,6 +258,66 @@ def test_clients_that_send_nothing_leave_room_for_others(package_folder: Path, m
             assert grpc.StatusCode.DEADLINE_EXCEEDED in [await call.code() for call in slow if call.done()]
             for call in slow:
                 call.cancel()
+
+    asyncio.run(test())
+
+
+def test_clients_without_a_key_leave_the_room_of_the_others(package_folder: Path) -> None:
+    metadata = [("x-api-key", "client")]
+
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client", max_body_bytes=10_000, max_total_bytes=10_000) as client:
+            methods = (HEALTH + "Check", HEALTH + "Watch", REFLECTION) * 10
+            silent = [client.channel.stream_stream(method)(slow_message()) for method in methods]
+            await asyncio.sleep(0.2)
+            async with asyncio.timeout(grpc_server.PATIENCE / 2):
+                for _ in range(5):
+                    await client.call("ModelInfer", INFER, metadata=metadata)
+            assert not all(call.done() for call in silent)
+            for call in silent:
+                call.cancel()
+
+    asyncio.run(test())
+
+
+class Call:
+    """A call whose message has arrived, or never does."""
+
+    def __init__(self, host: str, message: bytes | None = None) -> None:
+        self.host = host
+        self.message = message
+
+    def peer(self) -> str:
+        return f"ipv4:{self.host}:5000"
+
+    async def read(self) -> bytes:
+        return self.message or await asyncio.get_running_loop().create_future()
+
+
+def test_a_host_that_sends_nothing_leaves_turns_to_others() -> None:
+    async def test() -> None:
+        inbox = Inbox(10, 10, timeout=60, patience=0.05)
+        deadline = asyncio.get_running_loop().time() + 5
+
+        async def receive(call: Call) -> bytes | None:
+            async with inbox.lease() as receive:
+                return await receive(call, deadline)
+
+        async def call_again_and_again() -> None:
+            while True:
+                silent.append(asyncio.create_task(receive(Call("10.0.0.1"))))
+                await asyncio.sleep(0.01)
+
+        silent: list[asyncio.Task[bytes | None]] = []
+        attack = asyncio.create_task(call_again_and_again())
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            waiting = [receive(Call(host, b"message")) for host in ("10.0.0.2", "10.0.0.2", "10.0.0.3")]
+            assert await asyncio.gather(*waiting) == [b"message"] * 3
+        for task in (attack, *silent):
+            task.cancel()
+        await asyncio.gather(attack, *silent, return_exceptions=True)
+        assert inbox._free == 10
 
     asyncio.run(test())
 
