@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
+from serving.http.body import PARSED_AT_ONCE, read_small_body
 from serving.http.errors import ApiError, first_problem
 from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
@@ -21,6 +22,10 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse
         ),
         401: describe_error("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
         404: describe_error("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
+        413: describe_error(
+            "The body is too large",
+            ("body_too_large", f"the body of this request may have at most {PARSED_AT_ONCE} bytes"),
+        ),
         422: describe_error(
             "The package is damaged, or the request is wrong",
             ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
@@ -41,7 +46,7 @@ async def change_model(request: Request, name: str) -> ServedVersions:
     answered by the old model. The answer comes once every worker has made the change; if one of them cannot, none does.
     """
     try:
-        change = ModelChange.model_validate_json(await request.body())
+        change = ModelChange.model_validate_json(await read_small_body(request))
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] == "json_invalid":
             raise ApiError("invalid_json", first_problem(error)) from error

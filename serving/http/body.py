@@ -1,4 +1,4 @@
-"""Request bodies of the operations that take images: read, inflated and parsed within the limits."""
+"""Request bodies, read, inflated and parsed within the limits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,13 +14,13 @@ from serving.engine.threads import Threads
 from serving.errors import ServingError
 from serving.http.byte_budget import ByteBudget, Hold
 from serving.http.compression import inflate
-from serving.http.errors import answer_error
+from serving.http.errors import ApiError, answer_error
 from serving.http.pace import Pace
 from serving.http.state import models_of, settings_of
 
 T = TypeVar("T")
 
-# What is larger is parsed in a thread, where it does not hold up other requests.
+# What is larger is parsed in a thread, where it does not hold up other requests, or refused if it holds no images.
 PARSED_AT_ONCE = 4 * 2**10
 
 Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
@@ -109,6 +109,20 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
         if body is not sent:
             hold(len(body))
     return body, deadline
+
+
+async def read_small_body(request: Request) -> bytes:
+    """Return the body of a request that holds no images.
+
+    Raises:
+        ApiError: it has more than PARSED_AT_ONCE bytes.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > PARSED_AT_ONCE:
+            raise ApiError("body_too_large", f"the body of this request may have at most {PARSED_AT_ONCE} bytes")
+    return body
 
 
 async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes, size: int | None = None) -> T:

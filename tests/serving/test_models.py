@@ -20,6 +20,7 @@ from pdeinfer.package import zoo
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages, split_name
+from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
 
 Png = Callable[[np.ndarray], bytes]
@@ -305,12 +306,13 @@ def test_a_reload_beside_a_damaged_package_keeps_the_order(admin: TestClient, re
         (b"\xff", 400, "invalid_json"),
         (b"[]", 422, "invalid_parameter"),
         (b"{}", 422, "invalid_parameter"),
-        (iter([b" " * 2000]), 413, "body_too_large"),
+        (iter([b" " * 20_000]), 413, "body_too_large"),
+        (b"{" + b" " * PARSED_AT_ONCE, 413, "body_too_large"),
     ],
-    ids=["cut off", "no text", "no object", "no action", "too large"],
+    ids=["cut off", "no text", "no object", "no action", "too large", "too large for a change"],
 )
 def test_an_unreadable_change_is_an_error_with_its_code(repository: Path, body: object, status: int, code: str) -> None:
-    settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin", max_body_bytes=1000)
+    settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin", max_body_bytes=10_000)
     with TestClient(create_app(settings)) as client:
         response = client.post("/admin/models/tiny-grey", content=body, headers=KEY)
 

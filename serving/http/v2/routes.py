@@ -10,6 +10,7 @@ from pdeinfer import __version__
 from pdeinfer.package.package import INPUT_NAME
 from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError
+from serving.http.body import read_small_body
 from serving.http.errors import ApiError, first_problem
 from serving.http.openapi import describe_v2_error
 from serving.http.query import refuse_query
@@ -74,7 +75,7 @@ async def server_metadata() -> ServerMetadata:
     },
 )
 async def repository_index(request: Request) -> list[IndexedModel]:
-    if body := await request.body():
+    if body := await read_small_body(request):
         try:
             RepositoryIndexRequest.model_validate_json(body)
         except ValidationError as error:

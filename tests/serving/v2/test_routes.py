@@ -68,6 +68,16 @@ def test_repository_index_refuses_another_body(client: TestClient, body: bytes) 
     assert client.post("/v2/repository/index", content=body).status_code == 400
 
 
+def test_repository_index_refuses_a_large_body_before_it_is_parsed(client: TestClient) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"{" + b" " * PARSED_AT_ONCE
+
+    status, message = error_of(client.post("/v2/repository/index", content=body()))
+
+    assert status == 413
+    assert f"{PARSED_AT_ONCE} bytes" in message
+
+
 def test_server_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
