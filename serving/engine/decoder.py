@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -36,14 +35,6 @@ NamedFile: TypeAlias = tuple[str, bytes | ImageError]
 Decoded: TypeAlias = NDArray[np.uint8] | ImageError | InferenceError
 
 
-@dataclass(frozen=True, slots=True)
-class _Costly:
-    """An image that is decoded in another process."""
-
-    name: str
-    content: bytes
-
-
 class Decoder:
     """Decodes the images of one model's requests into the arrays that its network takes.
 
@@ -59,8 +50,7 @@ class Decoder:
     ) -> None:
         self._spec = spec
         self._isolation = isolation.share()
-        self._seconds = metrics.decode_seconds
-        self._queue_seconds = metrics.decode_queue_seconds
+        self._metrics = metrics
         self._cheap = CheapImages(spec, max_pixels, metrics)
         self._batcher = Batcher(
             self._cheap.decode,
@@ -78,37 +68,37 @@ class Decoder:
         Args:
             files: at least one.
         """
-        if (tiny := self._decode_tiny(files)) is not None:
-            return tiny
-        results = await self._batcher.run(files)
-        costly = (self._decode_isolated(result) for result in results if isinstance(result, _Costly))
-        decoded = iter(await asyncio.gather(*costly))
-        return [next(decoded) if isinstance(result, _Costly) else result for result in results]
+        results = self._decode_tiny(files)
+        if all(result is not None for result in results):
+            self._metrics.decode_queue_seconds.observe(0)
+        for decode in (self._batcher.run, self._decode_isolated):
+            left = [file for file, result in zip(files, results, strict=True) if result is None]
+            if left:
+                decoded = iter(await decode(left))
+                results = [next(decoded) if result is None else result for result in results]
+        return [result for result in results if result is not None]
 
-    def _decode_tiny(self, files: Sequence[NamedFile]) -> list[Decoded] | None:
-        """Return the images, decoded at once, or None if one of them may take long."""
-        if self._spec.height * self._spec.width > TINY_PIXELS:
-            return None
-        if sum(len(content) for _, content in files if isinstance(content, bytes)) > TINY_FILE_BYTES:
-            return None
-        decoded: list[Decoded] = []
-        for file in files:
-            image = self._cheap.decode_one(*file, _is_tiny)
-            if isinstance(image, _Costly):
-                return None
-            decoded.append(image)
-        self._queue_seconds.observe(0)
-        return decoded
+    def _decode_tiny(self, files: Sequence[NamedFile]) -> list[Decoded | None]:
+        """Return every image decoded at once, or None if it may take long, in order."""
+        sizes = (len(content) for _, content in files if isinstance(content, bytes))
+        if self._spec.height * self._spec.width > TINY_PIXELS or sum(sizes) > TINY_FILE_BYTES:
+            return [None] * len(files)
+        return [self._cheap.decode_one(*file, _is_tiny) for file in files]
 
-    async def _decode_isolated(self, image: _Costly) -> Decoded:
+    async def _decode_isolated(self, files: Sequence[NamedFile]) -> list[Decoded | None]:
+        return await asyncio.gather(*(self._decode_in_process(*file) for file in files))
+
+    async def _decode_in_process(self, name: str, content: bytes | ImageError) -> Decoded:
+        if isinstance(content, ImageError):
+            return content
         try:
-            return await self._isolation.decode(image.content, self._spec, image.name, self._seconds)
+            return await self._isolation.decode(content, self._spec, name, self._metrics)
         except Exception as error:  # noqa: BLE001
-            return _outcome(image.name, error)
+            return _outcome(name, error)
 
 
 class CheapImages:
-    """Decodes images that are surely cheap, and returns the others as `_Costly`.
+    """Decodes images that are surely cheap.
 
     It holds no reference to its Decoder: that would be a cycle, and a replaced model would stay in memory until the
     garbage collector runs.
@@ -119,23 +109,27 @@ class CheapImages:
         self._max_pixels = max_pixels
         self._seconds = metrics.decode_seconds
 
-    def decode(self, files: list[NamedFile]) -> list[Decoded | _Costly]:
-        """Return every image decoded, its error, or as costly, in order."""
+    def decode(self, files: list[NamedFile]) -> list[Decoded | None]:
+        """Return every image decoded, its error, or None if it may be costly, in order."""
         return [self.decode_one(*file, _is_cheap) for file in files]
 
     def decode_one(
         self, name: str, content: bytes | ImageError, may_decode: Callable[[OpenedImage], bool]
-    ) -> Decoded | _Costly:
-        """Return an image decoded, its error, or as costly if it is so by its header or may not be decoded."""
+    ) -> Decoded | None:
+        """Return an image decoded, its error, or None if its header tells that it may be costly.
+
+        Args:
+            may_decode: judges a file of a plain format by its header.
+        """
         if isinstance(content, ImageError):
             return content
         if len(content) > CHEAP_FILE_BYTES or not is_plain(content):
-            return _Costly(name, content)
+            return None
         started = time.perf_counter()
         try:
             with open_image(content, self._spec, name, max_pixels=self._max_pixels) as opened:
                 if not may_decode(opened):
-                    return _Costly(name, content)
+                    return None
                 decoded: Decoded = opened.to_array()
         except Exception as error:  # noqa: BLE001
             decoded = _outcome(name, error)

@@ -2,12 +2,11 @@
 
 import asyncio
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import Histogram
 
 from pdeinfer import InputSpec
 from pdeinfer.images.cost import Estimate, estimate_webp
@@ -16,6 +15,15 @@ from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoders
 from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
 from serving.settings import FIRST_DECODING_BYTES, Settings
+from serving.telemetry.metrics import ModelMetrics
+
+
+@dataclass(slots=True)
+class _Seconds:
+    """How long an image has waited for processes and has been decoded, in all tries."""
+
+    waiting: float = 0.0
+    decoding: float = 0.0
 
 
 class Isolation:
@@ -47,11 +55,11 @@ class Isolation:
         self._decoders.close()
         self._threads.close()
 
-    async def decode(self, content: bytes, spec: InputSpec, name: str, seconds: Histogram) -> NDArray[np.uint8]:
+    async def decode(self, content: bytes, spec: InputSpec, name: str, metrics: ModelMetrics) -> NDArray[np.uint8]:
         """Return an image as uint8 (H, W, C); if cancelled, decoding stops.
 
         Args:
-            seconds: records how long the process takes.
+            metrics: records the times, those of all tries together.
 
         Raises:
             ImageTooLargeError: its header tells that it takes more memory than the budget.
@@ -61,32 +69,38 @@ class Isolation:
         """
         # A photograph in JPEG is decoded at a fraction of its size: it needs no second try.
         estimate = estimate_webp(content[:HEAD_BYTES]) or Estimate(0, 0, 0)
-        while True:
-            limits = replace(self._limits, bytes=max(self._limits.bytes, estimate.bytes))
-            if limits.address_space(len(content)) > self._budget.total:
-                raise estimate.too_large(name, self._budget.total)
-            decoded = await self._decode_within(limits, content, spec, name, seconds)
-            if not isinstance(decoded, Estimate):
-                return decoded
-            estimate = decoded
+        seconds = _Seconds()
+        try:
+            while True:
+                limits = replace(self._limits, bytes=max(self._limits.bytes, estimate.bytes))
+                if limits.address_space(len(content)) > self._budget.total:
+                    raise estimate.too_large(name, self._budget.total)
+                decoded = await self._decode_within(limits, content, spec, name, seconds)
+                if not isinstance(decoded, Estimate):
+                    return decoded
+                estimate = decoded
+        finally:
+            metrics.process_queue_seconds.observe(seconds.waiting)
+            if seconds.decoding:
+                metrics.decode_seconds.observe(seconds.decoding)
 
     async def _decode_within(
-        self, limits: DecodingLimits, content: bytes, spec: InputSpec, name: str, seconds: Histogram
+        self, limits: DecodingLimits, content: bytes, spec: InputSpec, name: str, seconds: _Seconds
     ) -> NDArray[np.uint8] | Estimate:
         memory = limits.address_space(len(content))
-        await self._threads.acquire()
-        try:
-            await self._budget.acquire(memory)
-        except asyncio.CancelledError:
-            self._threads.release()
-            raise
-        decoder = self._decoders.take()
         loop = asyncio.get_running_loop()
-        started = loop.time()
-
-        def decode() -> NDArray[np.uint8] | Estimate:
-            with seconds.time():
-                return decoder.decode(content, spec, name, limits)
+        arrived = loop.time()
+        try:
+            await self._threads.acquire()
+            try:
+                await self._budget.acquire(memory)
+            except asyncio.CancelledError:
+                self._threads.release()
+                raise
+        finally:
+            started = loop.time()
+            seconds.waiting += started - arrived
+        decoder = self._decoders.take()
 
         def end(decoding: asyncio.Future[NDArray[np.uint8] | Estimate]) -> None:
             self._decoders.give(decoder)
@@ -94,7 +108,7 @@ class Isolation:
             self._threads.release(loop.time() - started)
             decoding.exception()  # of a stopped process, which nobody awaits
 
-        decoding = loop.run_in_executor(self._threads.executor, decode)
+        decoding = loop.run_in_executor(self._threads.executor, decoder.decode, content, spec, name, limits)
         decoding.add_done_callback(end)
         try:
             return await asyncio.shield(decoding)
@@ -102,3 +116,5 @@ class Isolation:
             if not decoding.done():  # otherwise another image may have the decoder
                 decoder.stop()
             raise
+        finally:
+            seconds.decoding += loop.time() - started

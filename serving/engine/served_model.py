@@ -245,6 +245,7 @@ class ServedModel:
 
         def compute() -> bytes:
             computing = time.perf_counter()
+            self.metrics.compute_queue_seconds.observe(computing - decoded)
             inspected = self._inspector.run(pixels, change)
             inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
             return encode(inspected)

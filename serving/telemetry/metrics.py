@@ -35,7 +35,10 @@ REQUEST_SECONDS = Histogram(
     "pdeinfer_request_seconds", "From the head of a request to the end of its answer", ("route",), buckets=_SECONDS
 )
 _QUEUE_SECONDS = Histogram(
-    "pdeinfer_queue_seconds", "Of a request, waiting to be decoded or computed", (*_MODEL, "for"), buckets=_SECONDS
+    "pdeinfer_queue_seconds",
+    "Waiting: of a request for decode and compute, of a costly image for the process that decodes it",
+    (*_MODEL, "for"),
+    buckets=_SECONDS,
 )
 _DECODE_SECONDS = Histogram("pdeinfer_decode_seconds", "Decoding one image and making it fit", _MODEL, buckets=_SECONDS)
 _INFERENCE_SECONDS = Histogram("pdeinfer_inference_seconds", "Computing one batch", _MODEL, buckets=_SECONDS)
@@ -53,6 +56,7 @@ class ModelMetrics:
     def __init__(self, model: str, version: str) -> None:
         self._labels = (model, version)
         self.decode_queue_seconds = _QUEUE_SECONDS.labels(model, version, "decode")
+        self.process_queue_seconds = _QUEUE_SECONDS.labels(model, version, "process")
         self.compute_queue_seconds = _QUEUE_SECONDS.labels(model, version, "compute")
         self.decode_seconds = _DECODE_SECONDS.labels(model, version)
         self.inference_seconds = _INFERENCE_SECONDS.labels(model, version)

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import PIL.Image
 import pytest
+from prometheus_client import Histogram
 
 from pdeinfer import PRESETS, ImageError, ImageTooCostlyError, ImageTooLargeError, InputSpec
 from pdeinfer.images.convert import OpenedImage
@@ -185,12 +186,66 @@ def test_a_refused_image_is_freed_when_it_is_answered(decoding: Callable[..., De
     asyncio.run(test())
 
 
-def test_every_try_to_decode_an_image_is_timed(decoding: Callable[..., Decoding]) -> None:
-    made = decoding()
-    asyncio.run(made.decoder.run([CHEAP, MEDIUM, LARGE, ("text", b"text")]))
+def value(histogram: Histogram, part: str) -> float:
+    (family,) = histogram.collect()
+    (found,) = (sample.value for sample in family.samples if sample.name.endswith(f"_{part}"))
+    return found
 
-    (family,) = made.metrics.decode_seconds.collect()
-    assert [sample.value for sample in family.samples if sample.name.endswith("_count")] == [5]
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [CHEAP, MEDIUM, LARGE, WEBP, ("text", b"text")],
+        [image_file(8), image_file(16), image_file(200), ("text", b"text")],  # all in the bytes of tiny ones
+        [image_file(7000)],
+    ],
+    ids=["of all kinds", "tiny and cheap", "too large"],
+)
+def test_decoding_is_timed_once_per_image(decoding: Callable[..., Decoding], files: list[NamedFile]) -> None:
+    made = decoding()
+    asyncio.run(made.decoder.run(files))
+
+    assert value(made.metrics.decode_seconds, "count") == len(files)
+    assert value(made.metrics.decode_queue_seconds, "count") == 1
+
+
+def test_tiny_images_are_decoded_once_beside_a_larger_one(
+    decoding: Callable[..., Decoding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded, decode = [], OpenedImage.to_array
+
+    def recording(opened: OpenedImage) -> np.ndarray:
+        decoded.append(opened.whole_size[0])
+        return decode(opened)
+
+    monkeypatch.setattr(OpenedImage, "to_array", recording)
+    files = [image_file(8, 10), image_file(200, 20), image_file(16, 30)]
+    results = asyncio.run(decoding().decoder.run(files))
+
+    assert sorted(decoded) == [8, 16, 200]
+    assert [np.unique(image).tolist() for image in results] == [[10], [20], [30]]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_wait_for_a_process_is_timed_apart_from_decoding(
+    decoding: Callable[..., Decoding], is_cancelled: bool
+) -> None:
+    made = decoding(40 * MIB)
+    budget = made.isolation._budget
+
+    async def test() -> None:
+        await budget.acquire(40 * MIB)
+        waiting = asyncio.create_task(made.decoder.run([LARGE]))
+        await asyncio.sleep(1)
+        if is_cancelled:
+            waiting.cancel()
+        budget.release(40 * MIB)
+        await asyncio.wait([waiting])
+
+    asyncio.run(test())
+    assert value(made.metrics.process_queue_seconds, "count") == 1
+    assert value(made.metrics.process_queue_seconds, "sum") > 0.8
+    assert value(made.metrics.decode_seconds, "count") == (0 if is_cancelled else 1)
 
 
 def test_an_image_beyond_the_limit_on_pixels_is_refused(decoding: Callable[..., Decoding]) -> None:
