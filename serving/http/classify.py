@@ -13,12 +13,13 @@ from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, R
 from serving.http.errors import ApiError
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, result, results, to_json
-from serving.http.query import parse_query
-from serving.http.schemas import PARAMETERS, ClassifyResponse
+from serving.http.query import QueryParameters
+from serving.http.schemas import ClassifyResponse
 from serving.http.state import models_of, settings_of
 from serving.http.uploads import read_uploads
 
 PATH = "/classify"
+PARAMETERS = QueryParameters(PATH, ("model", "top_k"))
 NDJSON = "application/x-ndjson"
 
 _TOP_K = 5
@@ -73,10 +74,10 @@ SCHEMAS = (ClassifyResponse,)
 
 async def classify(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
-    query = parse_query(request, *PARAMETERS)
+    query = PARAMETERS.parse(request)
     top_k = _top_k(query.get("top_k"))
     served = find_model(models_of(request), query.get("model"))
-    uploads = await read_uploads(request, hold, settings_of(request).max_images)
+    uploads = await read_uploads(request, hold, settings_of(request).max_images, PARAMETERS)
     if NDJSON in request.headers.get("accept", ""):
         parts = served.stream(uploads.files, top_k, uploads.deadline)
         first = await anext(parts)  # before the response starts: an error of the request still sets its status

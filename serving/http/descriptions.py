@@ -6,7 +6,7 @@ from pdeinfer.images.formats import EXPECTED
 from serving.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
 from serving.http.openapi import describe_error
 from serving.http.operations import MAX_MODEL_NAME
-from serving.http.schemas import PARAMETERS, Base64Image
+from serving.http.schemas import Base64Image
 
 IMAGE_ERRORS = (
     ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
@@ -53,10 +53,9 @@ REQUEST_BODY = {
                         "items": {"anyOf": [Base64Image.model_json_schema(), {"type": "string"}]},
                         "minItems": 1,
                     },
-                    # Refused in the body.
-                    **dict.fromkeys(PARAMETERS, False),
                 },
                 "required": ["images"],
+                "additionalProperties": False,
             }
         },
         "image/*": _BINARY,

@@ -11,12 +11,13 @@ from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, results, to_json
-from serving.http.query import parse_query
+from serving.http.query import QueryParameters
 from serving.http.schemas import EmbedResponse
 from serving.http.state import models_of, settings_of
 from serving.http.uploads import read_uploads
 
 PATH = "/embed"
+PARAMETERS = QueryParameters(PATH, ("model",))
 
 _DESCRIPTION = """\
 Send images as for /classify. The answer holds, for each image, the numbers that the network's last layer takes:
@@ -52,9 +53,9 @@ SCHEMAS = (EmbedResponse,)
 
 async def embed(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
-    query = parse_query(request, "model")
+    query = PARAMETERS.parse(request)
     served = find_model(models_of(request), query.get("model"))
-    uploads = await read_uploads(request, hold, settings_of(request).max_images)
+    uploads = await read_uploads(request, hold, settings_of(request).max_images, PARAMETERS)
     outcomes = await served.embed(uploads.files, uploads.deadline)
     found = results(uploads.names, outcomes, _to_dict)
     answer = to_json({"model": served.name, "version": served.version, "results": found})

@@ -7,7 +7,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.http.errors import ApiError, too_many_images
-from serving.http.schemas import MAX_FILENAME, PARAMETERS
+from serving.http.query import QueryParameters
+from serving.http.schemas import MAX_FILENAME
 
 MAX_FIELDS = 32  # parts that are not images
 MAX_FIELD_BYTES = 8 * 2**10
@@ -63,7 +64,9 @@ class _Parts:
         self.is_complete = True
 
 
-def parse_form(body: bytes, boundary: bytes, max_images: int) -> list[tuple[str | None, bytes]]:
+def parse_form(
+    body: bytes, boundary: bytes, max_images: int, parameters: QueryParameters
+) -> list[tuple[str | None, bytes]]:
     """Return the filename and the content of every image of a form, at least one.
 
     A part is an image if it has a filename, an image's content type, or content that is not text. Other parts, such as
@@ -78,9 +81,8 @@ def parse_form(body: bytes, boundary: bytes, max_images: int) -> list[tuple[str 
         if is_file and not filename and not content:
             continue  # a file input of a browser in which no file was chosen
         if not is_file and _is_field(headers.get(b"content-type", b""), content):
-            if field.lower() in PARAMETERS:
-                message = f"{field!r} belongs in the query string: POST /classify?{field.lower()}=..."
-                raise ApiError("invalid_form", message)
+            if place := parameters.place_of(field):
+                raise ApiError("invalid_form", f"{field!r} {place}")
             continue
         if len(filename) > MAX_FILENAME:
             raise ApiError("invalid_form", f"expected a file name of at most {MAX_FILENAME} characters")

@@ -18,15 +18,15 @@ from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, R
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, to_json
-from serving.http.query import parse_query
+from serving.http.query import QueryParameters
 from serving.http.schemas import InspectResponse
 from serving.http.state import models_of
 from serving.http.uploads import read_uploads
 
 PATH = "/inspect"
+PARAMETERS = QueryParameters(PATH, ("model", "layer", "dt", "num_steps", "advection", "diffusion"))
 
 _MIN_DT, _MAX_DT, _MAX_STEPS, _MAX_LAYER = 0.001, 2.0, 20, 99
-_PARAMETERS = ("model", "layer", "dt", "num_steps", "advection", "diffusion")
 _NUMBER = re.compile(r"\d{1,6}(\.\d{1,12})?", re.ASCII)
 
 _DESCRIPTION = """\
@@ -85,10 +85,10 @@ SCHEMAS = (InspectResponse,)
 
 async def inspect(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
-    query = parse_query(request, *_PARAMETERS)
+    query = PARAMETERS.parse(request)
     served = find_model(models_of(request), query.get("model"))
     layer, change = _integer(query, "layer", 0, _MAX_LAYER), _change(query)
-    uploads = await read_uploads(request, hold, 1)
+    uploads = await read_uploads(request, hold, 1, PARAMETERS)
     (file,), (name,) = uploads.files, uploads.names
     try:
         encode = partial(_answer, served, name, layer)

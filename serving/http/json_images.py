@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pdeinfer import ImageError
 from serving.http.errors import ApiError, first_problem, too_many_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, ascii_pieces, cut
+from serving.http.query import QueryParameters, shortened
 from serving.http.schemas import MAX_FILENAME, Base64Image, ImagesBody
 
 # Parsed JSON takes more memory than its text, and pydantic's errors a hundred times as much. A body with more values
@@ -29,7 +30,9 @@ class Base64Error(ImageError):
     """The text of an image is not base64."""
 
 
-def parse_json_images(body: bytes, max_images: int) -> list[tuple[str | None, bytes | ImageError]]:
+def parse_json_images(
+    body: bytes, max_images: int, parameters: QueryParameters
+) -> list[tuple[str | None, bytes | ImageError]]:
     """Return the filename of every image with its bytes, or with the reason why it has none; at least one image.
 
     Raises:
@@ -45,12 +48,20 @@ def parse_json_images(body: bytes, max_images: int) -> list[tuple[str | None, by
     try:
         images = ImagesBody.model_validate_json(body).images
     except ValidationError as error:
-        raise ApiError("invalid_json", first_problem(error)) from error
+        raise ApiError("invalid_json", _problem(error, parameters)) from error
     if not images:
         raise ApiError("no_images", "the list of images is empty")
     if len(images) > max_images:
         raise too_many_images(max_images)
     return [_image(image, number, parts) for number, image in enumerate(images, 1)]
+
+
+def _problem(error: ValidationError, parameters: QueryParameters) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] != "extra_forbidden":
+        return first_problem(error)
+    name = str(problem["loc"][0])
+    return f"{shortened.repr(name)}: {parameters.place_of(name) or 'expected only images'}"
 
 
 def _image(image: Base64Image, number: int, parts: dict[str, memoryview]) -> tuple[str | None, bytes | ImageError]:

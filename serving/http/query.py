@@ -1,13 +1,38 @@
 """Parses query parameters: refuses unknown and repeated ones by name."""
 
 import reprlib
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from serving.http.errors import ApiError
 
-_shortened = reprlib.Repr()  # quotes at most a few dozen characters of each name
+shortened = reprlib.Repr()  # quotes at most a few dozen characters of each name
 _MAX_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParameters:
+    """The query parameters of an operation that takes images.
+
+    A body must not hold them: they would be ignored there.
+
+    Attributes:
+        path: of the operation.
+        names: in lower case.
+    """
+
+    path: str
+    names: tuple[str, ...]
+
+    def parse(self, request: Request) -> dict[str, str]:
+        """Return the parameters of a request, as `parse_query` does."""
+        return parse_query(request, *self.names)
+
+    def place_of(self, field: str) -> str | None:
+        """Return where a field of a body belongs, or None if it is no parameter."""
+        name = field.lower()
+        return f"belongs in the query string: POST {self.path}?{name}=..." if name in self.names else None
 
 
 def parse_query(request: Request, *known: str) -> dict[str, str]:
@@ -21,7 +46,7 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     pairs = request.query_params.multi_items()
     unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
     if unknown:
-        names = ", ".join(map(_shortened.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
+        names = ", ".join(map(shortened.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
         expected = f"expected only {' and '.join(known)}" if known else "expected none"
         raise ApiError("invalid_parameter", f"unknown query parameter {names}: {expected}")
     found = dict(pairs)

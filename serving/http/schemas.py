@@ -1,16 +1,13 @@
 """The JSON of requests and responses, as the OpenAPI document shows it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pdeinfer.images.formats import EXPECTED
 from pdeinfer.package.package import Precision
 from serving.engine.models import Action
-
-# The query parameters of /classify. In a body they would be ignored, so there they are refused.
-PARAMETERS = ("model", "top_k")
 
 Filename = Annotated[
     str | None, Field(description="as sent with the image; null if it came without one", examples=["seven.png"])
@@ -64,14 +61,9 @@ class Base64Image(_Schema):
 class ImagesBody(_Schema):
     """A JSON body of images."""
 
-    images: tuple[Base64Image, ...] = Field(description="in the order of the results")
-    model: Any = None
-    top_k: Any = None
+    model_config = ConfigDict(extra="forbid")
 
-    @field_validator(*PARAMETERS, mode="before")
-    @classmethod
-    def _is_absent(cls, _: object) -> object:
-        raise PydanticCustomError("parameter", "belongs in the query string, not in the body")
+    images: tuple[Base64Image, ...] = Field(description="in the order of the results")
 
 
 class ClassScore(_Schema):
@@ -245,6 +237,8 @@ class ModelList(_Schema):
 
 class ModelChange(_Schema):
     """A change of the served models."""
+
+    model_config = ConfigDict(extra="forbid")
 
     action: Action
 

@@ -15,6 +15,7 @@ from serving.http.byte_budget import Hold
 from serving.http.errors import ApiError
 from serving.http.forms import parse_form
 from serving.http.json_images import parse_json_images
+from serving.http.query import QueryParameters
 from serving.http.state import models_of
 
 FORM = "multipart/form-data"
@@ -50,12 +51,13 @@ class Uploads:
     deadline: float
 
 
-async def read_uploads(request: Request, hold: Hold, max_images: int) -> Uploads:
+async def read_uploads(request: Request, hold: Hold, max_images: int, parameters: QueryParameters) -> Uploads:
     """Read the images of a request.
 
     Args:
         hold: counts the bytes that the request holds.
         max_images: the most images.
+        parameters: of the operation; the body must not hold them.
 
     Raises:
         ApiError: the body has another type, is malformed, or holds no image or too many.
@@ -64,7 +66,7 @@ async def read_uploads(request: Request, hold: Hold, max_images: int) -> Uploads
     content_type = media_type(request)  # before the body is read
     body, deadline = await read_body(request, hold)
     if content_type.name in (FORM, JSON):
-        parsing = parse_uploads(body, content_type, max_images, models_of(request).threads)
+        parsing = parse_uploads(body, content_type, max_images, parameters, models_of(request).threads)
         del body  # is free once it is parsed
         found = await until(deadline, parsing)
     else:
@@ -91,7 +93,7 @@ def media_type(request: Request) -> MediaType:
 
 
 async def parse_uploads(
-    body: bytes, content_type: MediaType, max_images: int, threads: Threads
+    body: bytes, content_type: MediaType, max_images: int, parameters: QueryParameters, threads: Threads
 ) -> list[tuple[str | None, bytes | ImageError]]:
     """Return the filename of every image of a form or JSON with its bytes, or with the reason why it has none.
 
@@ -99,6 +101,7 @@ async def parse_uploads(
         ApiError: the body is malformed, or holds no image or too many.
     """
     if content_type.name == FORM:
-        found = await parse(threads, partial(parse_form, boundary=content_type.boundary, max_images=max_images), body)
-        return [*found]
-    return await parse(threads, partial(parse_json_images, max_images=max_images), body)
+        boundary = content_type.boundary
+        parsing = partial(parse_form, boundary=boundary, max_images=max_images, parameters=parameters)
+        return [*await parse(threads, parsing, body)]
+    return await parse(threads, partial(parse_json_images, max_images=max_images, parameters=parameters), body)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from serving.http.classify import PARAMETERS
 from serving.http.errors import ApiError
 from serving.http.forms import MAX_FIELDS, parse_form
 
@@ -27,12 +28,12 @@ def form(*parts: bytes) -> bytes:
 
 
 def parse(body: bytes, max_images: int = 4) -> list[tuple[str | None, bytes]]:
-    return parse_form(body, b"b", max_images)
+    return parse_form(body, b"b", max_images, PARAMETERS)
 
 
 def rejection(body: bytes, boundary: bytes = b"b", max_images: int = 4) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        parse_form(body, boundary, max_images)
+        parse_form(body, boundary, max_images, PARAMETERS)
     return caught.value
 
 
@@ -208,7 +209,7 @@ def test_forms_of_client_libraries_are_parsed() -> None:
     request = httpx2.Request("POST", "http://x", files=[("file", ("a b.png", b"1", "image/png")), ("file", b"2")])
     boundary = request.headers["content-type"].partition("boundary=")[2].encode()
 
-    assert parse_form(request.read(), boundary, 2) == [("a b.png", b"1"), ("upload", b"2")]
+    assert parse_form(request.read(), boundary, 2, PARAMETERS) == [("a b.png", b"1"), ("upload", b"2")]
 
 
 def test_large_form_gets_the_same_answer_as_a_small_one(client: TestClient, pixels: np.ndarray, png: Png) -> None:

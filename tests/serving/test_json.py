@@ -17,6 +17,7 @@ from httpx2 import Response
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.http.classify import PARAMETERS
 from serving.http.errors import ApiError
 from serving.http.json_images import decode_base64, parse_json_images
 from serving.settings import Settings
@@ -95,12 +96,44 @@ def test_base64_is_accepted_as_tools_write_it(size: int, write: Callable[[str], 
     assert decode_base64(write(base64_of(content))) == content
 
 
-@pytest.mark.parametrize("parameter", ["model", "top_k"])
-def test_query_parameter_in_a_json_body_is_rejected_by_name(client: TestClient, parameter: str) -> None:
-    response = client.post("/classify", json={"images": [{"content": ""}], parameter: "tiny-rgb"})
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [
+        ("/classify", "model"),
+        ("/classify", "top_k"),
+        ("/embed", "model"),
+        *(("/inspect", parameter) for parameter in ("model", "layer", "dt", "num_steps", "advection", "diffusion")),
+    ],
+)
+@pytest.mark.parametrize("as_form", [False, True])
+def test_a_query_parameter_in_a_body_is_rejected_with_the_address_it_belongs_to(
+    client: TestClient, path: str, parameter: str, as_form: bool
+) -> None:
+    if as_form:
+        response = client.post(path, files={"file": ("a.png", b"")}, data={parameter: "1"})
+    else:
+        response = client.post(path, json={"images": [{"content": ""}], parameter: "1"})
 
-    assert error_of(response)[:2] == (400, "invalid_json")
-    assert error_of(response)[2].startswith(f"{parameter}: ")
+    assert error_of(response)[:2] == (400, "invalid_form" if as_form else "invalid_json")
+    assert f"{path}?{parameter}=" in error_of(response)[2]
+
+
+@pytest.mark.parametrize("path", ["/classify", "/embed", "/inspect"])
+def test_an_unknown_field_of_a_json_body_is_rejected_by_name(client: TestClient, path: str) -> None:
+    for name in ("topk", "Images", "x" * 10_000):
+        response = client.post(path, json={"images": [{"content": ""}], name: 1})
+
+        assert error_of(response)[:2] == (400, "invalid_json")
+        assert name[:5] in error_of(response)[2]
+        assert len(error_of(response)[2]) < 200
+
+
+def test_a_parameter_of_another_operation_is_not_said_to_belong_in_the_query(client: TestClient) -> None:
+    for path in ("/embed", "/inspect"):
+        response = client.post(path, json={"images": [{"content": ""}], "top_k": 1})
+
+        assert error_of(response)[:2] == (400, "invalid_json")
+        assert "?" not in error_of(response)[2]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +253,7 @@ def test_json_with_more_values_than_its_images_need_is_rejected_before_it_is_par
     body = b'{"images":[' + item * (2**20 // len(item))
     tracemalloc.start()
     with pytest.raises(ApiError) as raised:
-        parse_json_images(body, 64)
+        parse_json_images(body, 64, PARAMETERS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -231,4 +264,4 @@ def test_json_with_more_values_than_its_images_need_is_rejected_before_it_is_par
 def test_largest_allowed_number_of_json_images_is_parsed_whatever_their_names_hold() -> None:
     images = [{"content": "", "filename": "a,b,c,{}[].png", "other": [1, 2, 3]}] * 64
 
-    assert len(parse_json_images(json.dumps({"images": images}).encode(), 64)) == 64
+    assert len(parse_json_images(json.dumps({"images": images}).encode(), 64, PARAMETERS)) == 64

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pdeinfer import ImageError, InputSpec
 from serving.http import json_images, json_text
+from serving.http.classify import PARAMETERS
 from serving.http.errors import ApiError
 from serving.http.json_images import parse_json_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
@@ -66,7 +67,7 @@ def test_long_base64_is_decoded_however_it_is_written(write: Callable[[str], str
     text = write(base64.b64encode(content).decode())
     body = f'{{"images": [{{"content": "{text}", "filename": "a"}}, "{text}", ""]}}'.encode()
 
-    assert parse_json_images(body, IMAGES) == [("a", content), (None, content), (None, b"")]
+    assert parse_json_images(body, IMAGES, PARAMETERS) == [("a", content), (None, content), (None, b"")]
 
 
 @pytest.mark.parametrize("wrong", ["=A", "é", "\\u20ac", "\t", "\\", "\\x", "%41", "!", "\\\\", "AAAAA="])
@@ -77,7 +78,7 @@ def test_long_text_that_is_not_base64_is_an_error_of_its_image(wrong: str) -> No
     if wrong == "\\":  # escapes nothing
         body = body.replace(b"\\A", b"\\ A")
 
-    (_, first), (_, second) = parse_json_images(body, IMAGES)
+    (_, first), (_, second) = parse_json_images(body, IMAGES, PARAMETERS)
 
     assert first == bytes(120)
     assert isinstance(second, ImageError)
@@ -85,10 +86,10 @@ def test_long_text_that_is_not_base64_is_an_error_of_its_image(wrong: str) -> No
 
 @pytest.mark.usefixtures("short_pieces")
 def test_a_long_file_name_is_not_taken_for_what_was_cut_out() -> None:
-    body = json.dumps({"images": [{"content": "", "filename": "a" * 5000}], "x": "b" * 100}).encode()
+    body = json.dumps({"images": [{"content": "", "filename": "a" * 5000, "x": "b" * 100}]}).encode()
 
     with pytest.raises(ApiError) as caught:
-        parse_json_images(body, IMAGES)
+        parse_json_images(body, IMAGES, PARAMETERS)
 
     assert caught.value.code == "invalid_json"
 
@@ -219,7 +220,7 @@ def test_no_call_of_a_parser_has_much_to_do(monkeypatch: pytest.MonkeyPatch, bod
     monkeypatch.setattr(json_images.ImagesBody, "model_validate_json", measured(validate))
     large = InputSpec(height=224, width=224, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
 
-    outcome(lambda: parse_json_images(body, 64))
+    outcome(lambda: parse_json_images(body, 64, PARAMETERS))
     outcome(lambda: parse_request(body, None, large, 64))
 
     assert max(sizes) <= max(PARSED_WHOLE + 2 * 64 * LONG_BYTES, PIECE_BYTES + 8)

@@ -352,7 +352,7 @@ def test_a_change_cannot_name_a_path(admin: TestClient, tmp_path: Path) -> None:
     body = json.dumps({"action": "load", "path": str(tmp_path)})
     response = admin.post("/admin/models/other", content=body, headers={**KEY, "Content-Type": "application/json"})
 
-    assert response.status_code == 404
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_parameter")
 
 
 def served_models() -> list[ServedModel]:
