@@ -116,9 +116,9 @@ class Settings(BaseSettings):
 
     models: CliPositionalArg[Names] = Field(
         default=(),
-        description="bundled models, package folders, folders name/ of versions name/1, name/2, or folders of all "
-        "these; NAME=PATH serves a package or its versions under another name; the first is the default model; none: "
-        "all bundled",
+        description="bundled models, package folders, folders name/ of versions name/1, name/2, or folders that "
+        "contain any of these; NAME=PATH serves a package or its versions under another name; the first is the default "
+        "model; without arguments, all bundled models",
     )
     config: Path | None = Field(default=None, description="TOML file of settings")
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
@@ -127,13 +127,13 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="port to answer the Open Inference Protocol over gRPC on, on the same address; 0 takes a free one; "
-        "none: no gRPC; needs pdeinfer[grpc]",
+        description="port that answers the Open Inference Protocol over gRPC, on the same address; 0 takes a free one; "
+        "by default none; needs the extra grpc",
     )
     workers: Workers = Field(
         default="auto",
-        description="processes on the port, or auto: one for each CPU, one on a GPU; one that dies is replaced; each "
-        "needs its own context and models on a GPU",
+        description="processes on the port, or auto: one for each CPU, or one on a GPU; a process that dies is "
+        "replaced; on a GPU each needs a context and models of its own",
     )
     device: str = Field(
         default="auto",
@@ -144,16 +144,18 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=1024,
-        description="threads of a worker that decode and predict; none: its share of the CPUs",
+        description="threads of a worker that decode and predict; by default its share of the CPUs",
     )
     gpu_mem_limit: int | None = Field(
-        default=None, ge=1, description="bytes of a GPU's memory for each model's weights and values; none: no limit"
+        default=None,
+        ge=1,
+        description="bytes of a GPU's memory for each model's weights and values; by default no limit",
     )
     max_batch_size: int | None = Field(
         default=None,
         ge=1,
         le=MAX_BATCH_SIZE,
-        description="most images that a model computes together; none: 32 on a CPU, 256 on a GPU",
+        description="most images that a model computes together; by default 32 on a CPU, 256 on a GPU",
     )
     max_delay_ms: float = Field(
         default=0, ge=0, le=10_000, description="how long an image waits for others to be computed with; 0: not at all"
@@ -163,11 +165,12 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(default="float32", description="float32, or int8 for packages that have an int8 file")
     threshold: float = Field(
-        default=0, ge=0, le=1, description="an answer of /classify below this probability has the label null"
+        default=0, ge=0, le=1, description="an answer of /classify with a lower probability has the label null"
     )
     per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
         default_factory=dict,
-        description='the five settings above for some models: {"mnist-pde": {"max_delay_ms": 2}}',
+        description="max_batch_size, max_delay_ms, max_queue, precision and threshold of single models: "
+        '{"mnist-pde": {"max_delay_ms": 2}}',
     )
     load_timeout: float = Field(
         default=120,
@@ -213,23 +216,24 @@ class Settings(BaseSettings):
         default=None,
         ge=MIN_DECODING_BYTES,
         description="memory of a worker's decoding processes; images wait for it, and one that needs more is refused; "
-        "none: 224 MiB, or 32 MiB a thread if that is more",
+        "by default 224 MiB, or 32 MiB a thread if that is more",
     )
     max_decoding_seconds: float = Field(
         default=5, gt=0, le=3600, description="CPU seconds to decode one image; one that needs more is refused"
     )
     api_keys: CliSuppress[Keys] = ()
     api_keys_file: KeysOfFile = Field(
-        default=(), description="file of keys; every request must send one of them; none: open to all"
+        default=(), description="file of keys; every request must send one of them; without keys, open to all"
     )
     admin_keys: CliSuppress[Keys] = ()
     admin_keys_file: KeysOfFile = Field(
-        default=(), description="file of keys that may load and unload models; none: there is no /admin"
+        default=(), description="file of keys that may load and unload models; without keys, there is no /admin"
     )
     probes_need_key: bool = Field(default=False, description="whether the probes need a key, if there are keys")
     metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, if there are keys")
     cors_origins: Names = Field(
-        default=(), description="origins whose pages may send requests, such as https://example.org"
+        default=(),
+        description="origins, separated by commas, whose pages may send requests, such as https://example.org",
     )
     access_log: bool = Field(default=False, description="whether every request is logged")
     drain_seconds: float = Field(

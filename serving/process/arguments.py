@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
@@ -10,10 +11,22 @@ from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 from serving.settings import Settings
 
 _PROG = "pdeinfer serve"
+# What pydantic-settings calls a value, and what the help calls it; None: the flag's own name.
+_METAVARS = {
+    "int": "N",
+    "float": "N",
+    "{int,auto}": "{N,auto}",
+    "str": None,
+    "Path": "FILE",
+    "tuple[SecretStr,...]": "FILE",
+    "tuple[str,...]": "ORIGINS",
+    "dict[str,JSON]": "JSON",
+}
+_EMPTY_DEFAULT = re.compile(r" \(default(?: factory)?: (?:None|\(\)|dict)\)$")
 _EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
-of the file that --config names: port = 9000. Keys are never flags: they come from files, one per
-line, or from PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
+of the file that --config names: port = 9000. Keys are never flags: they come from files, one per line, or from
+PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
 
 signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
 ignored
@@ -43,7 +56,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     for argument in arguments:
         if key_flag := re.match(r"--(api|admin)-keys?(=|$)", argument):
             parser.exit(2, f"{_PROG}: other users of a machine see flags: --{key_flag[1]}-keys-file names a file\n")
-    source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser)
+    source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser, add_argument_method=_add_argument)
     try:
         return CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
     except SettingsError as error:
@@ -60,3 +73,11 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         found = "" if "key" in name else f", not {problem['input']!r}"
         flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
         parser.exit(2, f"{_PROG}: {place} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")
+
+
+def _add_argument(parser: argparse.ArgumentParser, *names: str, **options: Any) -> argparse.Action:
+    """Add an argument as pydantic-settings describes it, its value named for people and no empty default."""
+    if "metavar" in options:
+        options["metavar"] = _METAVARS.get(options["metavar"], options["metavar"])
+    options["help"] = _EMPTY_DEFAULT.sub("", options["help"])
+    return parser.add_argument(*names, **options)

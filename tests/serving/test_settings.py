@@ -1,6 +1,7 @@
 """Settings from flags, the environment and a file."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -291,6 +292,18 @@ def test_help_shows_every_setting_with_its_default_and_examples(capsys: pytest.C
     assert "127.0.0.1" in text
     assert "PDEINFER_API_KEYS" in text
     assert "curl -F" in text
+
+
+def test_help_names_values_and_defaults_without_python_types(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"])
+
+    usage, _, options = capsys.readouterr().out.partition("options:")
+    values = set(re.findall(r"\[--[a-z-]+ ([^]|]+)\]", " ".join(usage.split())))
+    assert values == {"FILE", "HOST", "N", "{N,auto}", "DEVICE", "{float32,int8}", "JSON", "ORIGINS"}
+    defaults = re.findall(r"\(default: (\S+)\)", options)
+    assert options.count("(default") == len(defaults)
+    assert {"None", "()", "dict"}.isdisjoint(defaults)
 
 
 @pytest.mark.parametrize(
