@@ -36,9 +36,11 @@ INTRODUCTION = """# Performance
 `make bench-all` writes this page. It installs what is compared (the extra `bench`) and runs the commands below, each of
 which prints its own section. Times cover whole runs, from `uint8` pixels in a NumPy array to probabilities in one.
 Routes take turns, so other work on the machine slows all of them alike. All compute in float32 unless a table says
-otherwise, and are timed only after their probabilities agreed within 1e-5. Ratios hold for CPUs like the one measured:
-[the notes](lab/performance.md) name the instruction sets, have figures in bf16 and int8, and tell which rows below are
-missing still.
+otherwise, and are timed only after their probabilities agreed within 1e-5.
+
+The first section was measured on a CPU without AVX-512, the others on one with it: compare within a section only.
+[The notes](lab/performance.md) name the instruction sets, have figures in bf16 and int8, and say which rows are still
+missing.
 
 The networks are `cifar10-global` with K time steps, as `global-k1` and so on, and ResNet32. Their weights are random,
 with batch-norm statistics of real activations and slow velocities, as after a training; times do not depend on the
@@ -53,9 +55,8 @@ SECTIONS = [
 Each route runs in its own process for each number of threads. ONNX Runtime runs three files: pdeinfer's with the fused
 operator, the same file with the function inlined (`PDEINFER_KERNEL=0`), and tf2onnx's. OpenVINO runs with its
 latency hint, on the file of `pdeinfer export --inline` and on tf2onnx's, compiled for each batch size. It is told to
-compute in float32, because its default is bf16 on a CPU that has it; there it is measured in bf16 too. pdeinfer's int8
-file has convolutions in int8 and PDE layers in float32. PyTorch runs an equal network (`benchmarks/torch_network.py`)
-with the same weights, eagerly and compiled for each batch size with constant weights.""",
+compute in float32. PyTorch runs an equal network (`benchmarks/torch_network.py`) with the same weights, eagerly and
+compiled for each batch size with constant weights.""",
         ("-m", "benchmarks.speed"),
     ),
     Section(

@@ -11,12 +11,12 @@ INTRODUCTION = """# Serving performance
 `make bench-serving` writes this page. It makes an environment for each peer in `build/peers`, with the versions of
 `benchmarks/serving/requirements-*.txt`, and runs the command below.
 
-Every server classifies the same images with the same `pdeinfer.Predictor` and its fused operator on the same two CPUs:
-the comparison is of the serving alone. Images are random PNG files of the network's size; the answer is the top label
-and the probabilities of all classes. Before timing, every server answers every request with the Predictor's label and
-its probabilities within 1e-5; while timing, every status and about fifty answers are checked. The servers take turns in
-a rotating order and restart every round. A Predictor alone in a process is timed on the same files before and after
-each turn. Batches hold at most 32 requests or images. Access logs are off.
+Every server classifies the same images with the same `pdeinfer.Predictor` and its fused operator on the same two CPUs;
+only the serving differs. Images are random PNG files of the network's size; the answer is the top label and the
+probabilities of all classes. Before timing, every server answers every request with the Predictor's label and its
+probabilities within 1e-5; while timing, every status and about fifty answers are checked. The servers take turns in a
+rotating order and restart every round. A Predictor alone in a process is timed on the same files before and after each
+turn. Batches hold at most 32 requests or images. Access logs are off.
 
 - `pdeinfer` is `pdeinfer serve` with its defaults: a worker for each CPU. One image is the request's body; 32 are a
   form.
@@ -29,8 +29,8 @@ each turn. Batches hold at most 32 requests or images. Access logs are off.
 - Ray Serve (`peers/ray_app.py`) has two replicas behind HAProxy and its throughput-optimised settings. One image is the
   request's body; 32 are JSON with base64.
 
-The load generator (`load.py`), asyncio on one CPU, shares the two CPUs with the server. The last tables tell how much
-of a CPU it used and what it gets from a server that only answers.
+The load generator (`load.py`), asyncio on one CPU, shares the two CPUs with the server. The last table says how
+much of a CPU it used, the last line how many answers it gets from a server that does nothing else.
 
 [Notes on the measurements](lab/serving.md) compares the figures with the goals and shows where the time goes.
 """

@@ -75,10 +75,13 @@ class Results:
         pairs = zip(self.figures[peer, case], self.alone[peer, MANY], strict=True)
         return statistics.median(turn.rate / alone for turn, alone in pairs)
 
-    def alone_rate(self, images: int) -> float:
-        """Return the median rate of the Predictor over all turns."""
+    def alone_rate(self, images: int, peer: str | None = None) -> float:
+        """Return the median rate of the Predictor around the turns of a server, or around all turns."""
         return statistics.median(
-            rate for (_, number), rates in self.alone.items() if number == images for rate in rates
+            rate
+            for (server, number), rates in self.alone.items()
+            if number == images and peer in (None, server)
+            for rate in rates
         )
 
 

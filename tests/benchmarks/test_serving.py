@@ -36,7 +36,7 @@ def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, c
 
     text = capsys.readouterr().out
     tables = re.findall(r"\| server .*?\n\n", text, re.DOTALL)
-    assert len(tables) == 6
+    assert len(tables) == 8
     assert "| 32 connections" in text
     assert "65% of the Predictor, goal 75%" in text
     for rows in (tables[0], tables[2]):
@@ -44,7 +44,7 @@ def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, c
         assert lines[0] == ["server", *(case.title for case in CASES)]
         assert [line[0] for line in lines[2:]] == [servers.OURS.name]
         assert all(re.match(r"[\d.,]*[1-9]", cell) for line in lines[2:] for cell in line[1:])
-    assert re.search(r"Predictor .*\n[\d,]*[1-9][\d,]* images per second", text)
+    assert re.search(r"\| all of them \| +[\d,]*[1-9][\d,]* \|", text)
 
 
 def test_requests_are_the_same_images_for_every_peer(sample: Sample) -> None:
@@ -94,7 +94,7 @@ def figures(rate: float, p50: float, p99: float) -> list[Figures]:
         (2500, 0.00080, 0.006, ["**not met**"] * 6),
     ],
 )
-def test_the_verdicts_tell_which_bars_are_met(rate: float, p50: float, p99: float, words: list[str]) -> None:
+def test_the_verdicts_tell_which_targets_are_met(rate: float, p50: float, p99: float, words: list[str]) -> None:
     ours, ray, bentoml = servers.OURS, servers.PEERS["ray"], servers.PEERS["bentoml"]
     name = servers.OURS.name
     # 0.25 ms in process. A Predictor beside others does not count.
@@ -116,12 +116,24 @@ def test_the_verdicts_tell_which_bars_are_met(rate: float, p50: float, p99: floa
 def test_without_peers_there_are_verdicts_on_our_server_alone() -> None:
     name = servers.OURS.name
     results = Results(alone={(name, 32): [4000.0, 2000.0, 2000.0]})
-    # Of each turn 75 %: the machine was twice as fast in the first.
+    # Of each turn 75 %: the machine was twice as fast in the first. Of the median rate too.
     results.figures[name, Case("PNG", 1, 128)] = [figures(rate, 0.01, 0.02)[0] for rate in (3000, 1500, 1500)]
 
     (row,) = report.verdicts(results, [servers.OURS])
 
-    assert row[2:] == ["75%", "met, and the goal"]
+    assert row[2:] == ["75% (75%)", "met, and the goal"]
+
+
+def test_a_verdict_also_has_the_share_of_the_median_rate_around_all_turns() -> None:
+    name = servers.OURS.name
+    results = Results(alone={(name, 1): [1000.0], ("ray", 1): [2000.0], (name, 32): [2000.0], ("ray", 32): [4000.0]})
+    for connections in (1, 32):
+        results.figures[name, Case("PNG", 1, connections)] = figures(1500, 0.002, 0.02)
+
+    latency, share = report.verdicts(results, [servers.OURS])
+
+    assert latency[1:] == ["p50 of at most 2.15 ms (1.48 ms)", "2.00 ms", "met"]
+    assert share[2:] == ["75% (50%)", "met, and the goal"]
 
 
 def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
