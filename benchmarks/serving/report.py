@@ -52,7 +52,7 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     print(table(["server", "seconds", "MiB"], [[name, f"{ready:.1f}", f"{peak:.0f}"] for name, ready, peak in medians]))
 
     print(f"{ALONE}\n")
-    rates = [(peer.name, peer.name) for peer in peers] + [("all of them", None)]
+    rates: list[tuple[str, str | None]] = [*((peer.name, peer.name) for peer in peers), ("all of them", None)]
     print(
         table(
             ["server", f"{MANY} at a time", "one at a time"],
