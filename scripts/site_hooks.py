@@ -1,6 +1,7 @@
 """MkDocs hooks: fill in the generated parts of the reference pages and render formulas as MathML.
 
-A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns.
+A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns. A paragraph
+after `<!-- not on the site -->` is for readers of the source: it says where the generated part can be seen.
 """
 
 import html
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 ROOT_DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 _GENERATED = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+_NOT_ON_THE_SITE = re.compile(r"^<!-- not on the site -->\n(?:.+\n)+", re.MULTILINE)
 _LINK_TO_CODE = re.compile(
     r"\[[^\]]*\]\((?:\.\./)+((?:benchmarks|deploy|examples|pdeinfer|results|scripts|serving|tests|training)[\w./-]*)\)"
 )
@@ -40,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace the generated lines of a page, and links to files that are not on the site with their names."""
-    markdown = _LINK_TO_CODE.sub(r"`\1`", markdown)
+    markdown = _LINK_TO_CODE.sub(r"`\1`", _NOT_ON_THE_SITE.sub("", markdown))
     return _GENERATED.sub(lambda line: generate(*line[1].split()), markdown)
 
 

@@ -48,6 +48,13 @@ def test_nothing_generated_is_left_out(site: Path) -> None:
     assert [name for name, html in html_files(site).items() if "<!-- generated:" in html] == []
 
 
+def test_notes_for_readers_of_the_source_are_on_no_page_of_the_site(site: Path) -> None:
+    sources = [path.name for path in DOCS.rglob("*.md") if "\nThis part is generated" in path.read_text()]
+
+    assert {"settings.md", "http.md", "errors.md", "python.md", "operate.md"} <= set(sources)
+    assert [name for name, html in html_files(site).items() if "This part is generated" in html] == []
+
+
 def test_the_http_reference_has_every_operation_and_the_settings_every_flag(site: Path) -> None:
     pages = html_files(site)
 
