@@ -1,7 +1,7 @@
 """MkDocs hooks: fill in the generated parts of the reference pages and render formulas as MathML.
 
-A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns. A paragraph
-after `<!-- not on the site -->` is for readers of the source: it says where the generated part can be seen.
+A line `<!-- generated: NAME [ARGUMENT ...] -->` of a page stands for what the function of that name returns. The site
+leaves out the paragraph after `<!-- not on the site -->`, which tells readers of the source where to find that.
 """
 
 import html
