@@ -5,6 +5,7 @@ import ctypes
 import functools
 import io
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ CUDA = "CUDAExecutionProvider"
 # How cuDNN chooses the algorithm of a convolution. This is ONNX Runtime's default, with which all published times were
 # measured. `make gpu-check` measures the others.
 CONVOLUTION_SEARCH = "EXHAUSTIVE"
+
+# Opening a session turns off ONNX Runtime's log and redirects stdout. Both are process-wide: of two threads that do
+# this at once, the second would restore what the first had set.
+_opening = threading.Lock()
 
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log; it starts with warnings
 
@@ -88,7 +93,7 @@ def open_on_cuda(
             f"{reinstall_command('gpu')}"
         )
     sizes, reason = batch_sizes(options.batch_size), ""
-    with _quiet(onnxruntime):
+    with _opening, _quiet(onnxruntime):
         missing = _preload_libraries(onnxruntime)
         for kernel in (True, False) if fused else (False,):
             for graphs in (True, False):
@@ -142,6 +147,7 @@ def _open(
     return session, kernel and count_kernels(device) > before
 
 
+@functools.cache
 def _preload_libraries(onnxruntime: Any) -> str:
     """Load CUDA's libraries from where pip installed them, and return the first failure, or an empty string."""
     if not hasattr(onnxruntime, "preload_dlls"):  # new in 1.21

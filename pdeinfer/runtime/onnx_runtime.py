@@ -1,5 +1,6 @@
 """Imports ONNX Runtime, and explains a broken installation."""
 
+import functools
 import importlib.metadata
 import os
 from typing import Any
@@ -36,9 +37,10 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def installed_packages() -> list[str]:
+@functools.cache  # it reads the metadata of everything that is installed, which takes half a second
+def installed_packages() -> tuple[str, ...]:
     """Return the installed distributions that contain the package `onnxruntime`: more than one is a conflict."""
-    return sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
+    return tuple(sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", []))))
 
 
 def reinstall_command(extra: str) -> str:

@@ -148,6 +148,8 @@ def create_session(
     onnxruntime = import_onnxruntime()
     check_graph(model)
     threads = threads or available_cpus()
+    if device == "auto" and not has_cuda(onnxruntime):
+        device = "cpu"
     cuda_error = None
     if device != "cpu":
         options = CudaOptions(int(device.partition(":")[2] or 0), batch_size or CUDA_BATCH_SIZE, gpu_mem_limit)

@@ -197,6 +197,16 @@ class TestThreads:
         assert all(session.cuda_graphs for session in opened)
         assert len({thread for session in runtime.sessions for thread in session.threads}) == len(runtime.sessions) == 6
 
+    def test_threads_that_open_sessions_at_once_leave_stdout_and_the_log_as_they_were(
+        self, runtime: FakeOnnxRuntime, open_session: Open
+    ) -> None:
+        before = sys.stdout
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: open_session(batch_size=1), range(4)))
+        assert sys.stdout is before
+        assert runtime.preloads == 1
+        assert runtime.severities == [4, 2] * 4  # quiet, then as before
+
     def test_a_failure_of_the_device_is_a_device_error_and_the_next_run_may_work(
         self, runtime: FakeOnnxRuntime, open_session: Open
     ) -> None:

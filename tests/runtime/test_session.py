@@ -128,6 +128,14 @@ class TestDevices:
         assert capfd.readouterr() == ("", "")
         assert runtime.severities == ([] if outcome == "absent" else [4, 2] * 2)  # quiet, then as before
 
+    def test_auto_does_not_look_for_a_cure_where_the_build_has_no_cuda(
+        self, model: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reading the metadata of every installed package takes longer than opening the session."""
+        fake(monkeypatch, "absent")
+        monkeypatch.setattr(onnx_runtime, "installed_packages", lambda: pytest.fail("the metadata was read"))
+        assert create_session(model, "auto").device == "cpu"
+
     def test_cpu_does_not_try_cuda(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         runtime = fake(monkeypatch, "works")
         assert create_session(model, "cpu").device == "cpu"
