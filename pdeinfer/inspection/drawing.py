@@ -34,6 +34,8 @@ DIVERGING = (
     (115, 16, 40),
 )
 
+NOT_FINITE = (128, 128, 128)  # the colour of NaN and infinity, which an unstable scheme can reach
+
 _INK, _GREY, _PAPER = (30, 30, 34), (95, 95, 102), (255, 255, 255)
 _TITLE, _TEXT, _SMALL = 26, 17, 15  # font sizes
 _MARGIN, _SPACE = 28, 20  # around the picture; between its parts
@@ -93,11 +95,15 @@ def draw_layer(layer: LayerFields, image: NDArray[np.uint8], model: str) -> PIL.
 
 
 def colours(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Return the colour, uint8 (..., 3), of every value on a scale from `low` to `high`; `low` is 0 or `-high`."""
+    """Return the colour, uint8 (..., 3), of every value on a scale from `low` to `high`; `low` is 0 or `-high`.
+
+    NaN and infinity have the colour `NOT_FINITE`.
+    """
     anchors = np.array(SEQUENTIAL if low == 0 else DIVERGING, float)
-    position = (np.asarray(values, float) - low) / ((high - low) or 1) * (len(anchors) - 1)
+    is_finite = np.isfinite(values)
+    position = (np.where(is_finite, values.astype(float), 0) - low) / ((high - low) or 1) * (len(anchors) - 1)
     channels = [np.interp(position, np.arange(len(anchors)), anchor) for anchor in anchors.T]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
+    return np.where(is_finite[..., np.newaxis], np.stack(channels, axis=-1).round(), NOT_FINITE).astype(np.uint8)
 
 
 def _groups(layer: LayerFields) -> dict[tuple[str, ...], tuple[Field, ...]]:
@@ -130,10 +136,10 @@ def _panels(symbols: tuple[str, ...], fields: tuple[Field, ...], channels: int) 
     if len(fields) == 2 and fields[0] is fields[1]:
         symbols, fields = (" = ".join(symbols),), fields[:1]
     shown = [field[..., :channels] for field in fields]
-    signed = min(field.min() for field in shown) < 0
+    signed = any((field < 0).any() for field in shown)
     panels = []
     for symbol, maps in zip(symbols, shown, strict=True):
-        high = float(np.abs(maps).max())
+        high = float(np.abs(maps).max(where=np.isfinite(maps), initial=0))
         panels.append(_Panel(symbol, maps, -high if signed else 0.0, high))
     return panels
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pdeinfer import LayerFields, PdeSpec, inspect
-from pdeinfer.inspection.drawing import DIVERGING, SEQUENTIAL, colours, draw_layer
+from pdeinfer.inspection.drawing import DIVERGING, NOT_FINITE, SEQUENTIAL, colours, draw_layer
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 1), dtype=np.uint8)
 
@@ -55,6 +55,12 @@ class TestColours:
 
     def test_a_field_of_zeros_is_the_colour_of_zero(self) -> None:
         assert np.all(colours(np.zeros((2, 2)), 0, 0) == 246)
+
+    @pytest.mark.parametrize("low", [0, -3])
+    def test_nan_and_infinity_have_a_colour_of_their_own(self, low: int) -> None:
+        values = np.array([np.nan, np.inf, -np.inf])
+        assert colours(values, low, 3).tolist() == [list(NOT_FINITE)] * 3
+        assert NOT_FINITE not in {tuple(colour) for colour in colours(np.linspace(low, 3, 10_000), low, 3).tolist()}
 
 
 class TestPicture:
@@ -116,3 +122,15 @@ class TestPicture:
         zeros = np.zeros((8, 8, 8), np.float32)
         dead = layer(velocity=(zeros, zeros.copy()), diffusivity=(zeros, zeros.copy()), levels=np.stack([zeros] * 3))
         assert draw_layer(dead, IMAGE, "model").width == draw_layer(layer(), IMAGE, "model").width
+
+    def test_a_layer_without_bounds_can_be_drawn_on_the_scale_of_its_finite_values(self) -> None:
+        """Warnings are errors in tests: NumPy warns of NaN and infinity where nobody expects them."""
+        levels = layer().levels.copy()
+        levels[1, 0, 0], levels[1, 0, 1], levels[2] = np.nan, np.inf, np.nan
+        u = np.full((8, 8, 8), np.inf, np.float32)
+        unstable = layer(velocity=(u, u.copy()), levels=levels)
+        assert len(unstable.summary) == 5
+        picture = np.asarray(draw_layer(unstable, IMAGE, "model"))
+        high = np.abs(levels[1][np.isfinite(levels[1])]).max()
+        expected = colours(levels[1, ..., 0], -high, high).repeat(10, axis=0).repeat(10, axis=1)
+        assert occurs(expected, picture)
