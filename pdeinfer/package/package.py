@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,30 +212,34 @@ def new_folder(output: str | Path, marker: str, *, force: bool = False) -> Itera
         ModelPackageError: `output` exists and `force` is false; or it neither has the marker nor is an empty folder,
             which even `force` does not replace; or it cannot be written.
     """
-    output = Path(output).resolve()
-    _check_free(output, marker, force)
+    output = Path(os.path.realpath(output))  # Path.resolve raises RuntimeError for a link to itself before 3.13
     token = secrets.token_hex(4)
     folder = output.with_name(f".{output.name}.{token}.new")
-    try:
+    with _writing(output):
+        _check_free(output, marker, force)
         output.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-    except OSError as error:
-        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
     try:
-        yield folder
+        with _writing(output, _NO_ROOM):
+            yield folder
         if not (folder / marker).is_file():
             raise ModelPackageError(f"expected a {marker} for {output}, but none was written")
-        _check_free(output, marker, force)
-        try:
+        with _writing(output):
+            _check_free(output, marker, force)
             _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
-        except OSError as error:
-            raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _writing(output: Path, codes: Collection[int] | None = None) -> Iterator[None]:
+    """Raise ModelPackageError in place of an OSError, or only of those whose `errno` is among `codes`."""
+    try:
+        yield
+    except OSError as error:
+        if codes is not None and error.errno not in codes:
+            raise
+        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:

@@ -184,6 +184,17 @@ class TestNewPackage:
             with pytest.raises(ModelPackageError, match=f"{name} .*--force"):
                 new_package(tmp_path / name).__enter__()
 
+    @pytest.mark.parametrize("name", ["x" * 300, "y" * 250, "loop", "file/p", "locked/p"])
+    def test_an_output_that_cannot_be_written_is_a_model_package_error(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "file").touch()
+        (tmp_path / "locked").mkdir(mode=0)
+        if name == "locked/p" and os.access(tmp_path / "locked", os.X_OK):
+            pytest.skip("this user may enter any folder")
+        with pytest.raises(ModelPackageError, match="cannot be written"):
+            self.write(tmp_path / name)
+        assert names_in(tmp_path) == {"loop", "file", "locked"}
+
     def test_force_replaces_a_package_completely(self, tmp_path: Path) -> None:
         self.write(tmp_path / "p", name="old")
         (tmp_path / "p" / "old-file").touch()
