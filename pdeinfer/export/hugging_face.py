@@ -25,9 +25,10 @@ _DATASETS: dict[DatasetName, tuple[str, str]] = {
 
 
 def write_configs(preset: Preset, folder: Path) -> None:
-    """Write `config.json` and `preprocessor_config.json`."""
+    """Write `config.json` and, if its format can describe the input, `preprocessor_config.json`."""
     for name, values in ((CONFIG_FILE, config(preset)), (PREPROCESSOR_FILE, preprocessor(preset.input))):
-        (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if values is not None:
+            (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def config(preset: Preset) -> dict[str, Any]:
@@ -44,17 +45,22 @@ def config(preset: Preset) -> dict[str, Any]:
     }
 
 
-def preprocessor(spec: InputSpec) -> dict[str, Any]:
+def preprocessor(spec: InputSpec) -> dict[str, Any] | None:
     """Return the content of `preprocessor_config.json`: how an image becomes the input of `model.onnx`.
+
+    None for the fit "crop" to an input that is not square. The format resizes the shorter side of every image to one
+    length, but which side limits the crop depends on the image.
 
     The network takes pixels of 0 to 255 and scales and normalises them itself. So `do_rescale` and `do_normalize` are
     false, and the values beside them are those that the network applies. The image is padded on both sides.
     """
+    if spec.fit == "crop" and spec.height != spec.width:
+        return None
     size = {"height": spec.height, "width": spec.width}
     fitted: dict[str, dict[str, Any]] = {
         "stretch": {"size": size},
         "pad": {"size": {"max_height": spec.height, "max_width": spec.width}, "do_pad": True, "pad_size": size},
-        "crop": {"size": {"shortest_edge": max(spec.height, spec.width)}, "do_center_crop": True, "crop_size": size},
+        "crop": {"size": {"shortest_edge": spec.height}, "do_center_crop": True, "crop_size": size},
     }
     return {
         "do_convert_rgb": spec.channels == 3,

@@ -39,7 +39,7 @@ _CALIBRATED = "Its probabilities are\n  calibrated for images like those of the 
 
 
 def write_descriptions(card: ModelCard, folder: Path) -> None:
-    """Write `README.md`, `config.json` and `preprocessor_config.json`.
+    """Write `README.md` and the files of `pdeinfer.export.hugging_face.write_configs`.
 
     Raises:
         MissingDependencyError: PyYAML is not installed.

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import PIL.Image
 import pytest
 import yaml
 
-from pdeinfer.export.hugging_face import config, preprocessor
+from pdeinfer.export.hugging_face import config, preprocessor, write_configs
 from pdeinfer.export.model_readme import model_readme
 from pdeinfer.images.convert import to_array
 from pdeinfer.package import zoo
@@ -107,3 +108,12 @@ def test_images_of_other_shapes_and_fits_are_described() -> None:
     assert padded["size"] == {"max_height": 48, "max_width": 64}
     assert padded["pad_size"] == {"height": 48, "width": 64}
     assert (padded["image_mean"], padded["image_std"]) == (list(spec.mean), list(spec.std))
+
+
+def test_a_crop_that_is_not_square_has_no_preprocessor(tmp_path: Path) -> None:
+    preset = PRESETS["cifar10-global"]
+
+    write_configs(replace(preset, input=replace(preset.input, height=48, width=64)), tmp_path)
+
+    assert preset.input.fit == "crop"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
