@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pdeinfer.errors import BackendError, MissingDependencyError, PdeinferError
+from pdeinfer.errors import BackendError, MissingDependencyError
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -16,12 +16,12 @@ def import_keras() -> None:
 
     Raises:
         MissingDependencyError: Keras or the backend is not installed.
-        PdeinferError: KERAS_BACKEND names an unsupported backend.
+        BackendError: KERAS_BACKEND names an unsupported backend.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
     if backend not in _BACKENDS:
-        raise PdeinferError(f"KERAS_BACKEND: expected {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, got {backend!r}")
+        raise BackendError(f"KERAS_BACKEND: expected {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, got {backend!r}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _silent_stderr():

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from pdeinfer import MissingDependencyError, PdeinferError
+from pdeinfer import BackendError, MissingDependencyError
 from pdeinfer.backend import import_keras
 
 
 def test_a_backend_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "pytorch")
-    with pytest.raises(PdeinferError, match="KERAS_BACKEND: expected tensorflow, jax or torch, got 'pytorch'"):
+    with pytest.raises(BackendError, match="KERAS_BACKEND: expected tensorflow, jax or torch, got 'pytorch'"):
         import_keras()
 
 

@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from pdeinfer.errors import PdeinferError
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
@@ -23,21 +22,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"{preset.name}, {layer.name}: " + "\n  ".join(layer.summary))
         if options.html is None:
             path = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
-            try:
-                options.output.mkdir(parents=True, exist_ok=True)
-                draw_layer(layer, image, preset.name).save(path, optimize=True)
-            except OSError as error:
-                raise PdeinferError(f"{path} cannot be written: {error.strerror}") from error
+            options.output.mkdir(parents=True, exist_ok=True)
+            draw_layer(layer, image, preset.name).save(path, optimize=True)
             print(f"  {path}", flush=True)
         if layer.instability:
             severity = "warning" if layer.spec.num_steps > 1 else "note"
             print(f"pdeinfer: {severity}: {layer.name}: {layer.instability}", file=sys.stderr)
     if options.html is not None:
         content = report_html(Path(options.image).name, image, layers, package)
-        try:
-            options.html.parent.mkdir(parents=True, exist_ok=True)
-            options.html.write_text(content, encoding="utf-8")
-        except OSError as error:
-            raise PdeinferError(f"{options.html} cannot be written: {error.strerror}") from error
+        options.html.parent.mkdir(parents=True, exist_ok=True)
+        options.html.write_text(content, encoding="utf-8")
         print(options.html)
     return 0

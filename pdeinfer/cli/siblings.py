@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdeinfer.errors import MissingDependencyError, PdeinferError
+from pdeinfer.errors import MissingDependencyError
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,16 +19,19 @@ def run_sibling(module: str, arguments: Sequence[str], extra: str) -> int:
         extra: the extra of pdeinfer that installs the dependencies.
 
     Raises:
-        PdeinferError: another package of that name comes first on Python's import path.
-        MissingDependencyError: a dependency is not installed.
+        MissingDependencyError: a dependency is not installed, or another package of the module's name comes first on
+            Python's import path.
     """
     package = module.partition(".")[0]
     spec = importlib.util.find_spec(package)
     if spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent != _ROOT / package:
-        raise PdeinferError(
-            f"{package} means pdeinfer's own package, but Python found another one first: {spec.origin}. "
-            "Run the `pdeinfer` command instead of `python -m pdeinfer`, and remove that folder from PYTHONPATH, "
-            "or rename it"
+        raise MissingDependencyError(
+            package,
+            None,
+            "this command",
+            problem=f"pdeinfer's own package, but Python found another one first, {spec.origin}",
+            cure="run the `pdeinfer` command instead of `python -m pdeinfer`, and remove that folder from PYTHONPATH, "
+            "or rename it",
         )
     try:
         code: int = importlib.import_module(module).main(arguments)

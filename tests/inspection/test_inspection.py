@@ -305,7 +305,9 @@ class TestCommand:
 
     def test_an_unwritable_html_file_is_exit_code_2(self, image_file: Path, tmp_path: Path, capsys: Captured) -> None:
         assert main(["inspect", str(image_file), "--html", str(tmp_path)]) == 2
-        assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: Is a directory")
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("pdeinfer: error: ")
+        assert str(tmp_path) in line
 
     def test_instability_of_a_single_step_is_a_note(
         self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
@@ -341,7 +343,8 @@ class TestCommand:
     def test_an_unwritable_folder_is_exit_code_2(self, image_file: Path, capsys: Captured) -> None:
         assert main(["inspect", str(image_file), "-o", str(image_file)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"pdeinfer: error: {image_file / 'seven-digits-pde-layer1.png'} cannot be written: ")
+        assert line.startswith("pdeinfer: error: ")
+        assert str(image_file) in line
 
     def test_a_non_image_is_exit_code_2(self, tmp_path: Path, capsys: Captured) -> None:
         (tmp_path / "a.png").write_bytes(b"text")
