@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from pdeinfer.errors import TrainingError
+from pdeinfer.nn.loading import first_line
 from pdeinfer.package.package import KERAS_FILE
 from pdeinfer.spec.training_record import TrainingRecord
 from training.files import replace_file
@@ -107,7 +108,7 @@ class RunFolder:
         try:
             return keras.saving.load_model(path)
         except Exception as error:  # Keras and HDF5 raise errors of many kinds for damaged files
-            raise TrainingError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise TrainingError(f"{path}: cannot be loaded: {first_line(error)}") from error
 
     def keep_if_best(self, rows: Sequence[Row]) -> None:
         """Copy the last checkpoint to `model.keras` if its epoch is the best. Idempotent."""

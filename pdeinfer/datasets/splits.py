@@ -41,7 +41,7 @@ def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split
 
 
 def stratified_choice(labels: Array, fraction: float, seed: int = 0) -> Array:
-    """Choose a `fraction` of each class at random: at least one image, and never all.
+    """Choose a `fraction` of each class at random: at least one image of two or more, and never all.
 
     Args:
         labels: int (N,).

@@ -179,8 +179,6 @@ class Kernel {
 }  // namespace
 }  // namespace pdeinfer
 
-#define EXPORTED extern "C" __attribute__((visibility("default")))
-
 // ONNX Runtime calls this for every session whose options name the library.
 EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace pdeinfer;

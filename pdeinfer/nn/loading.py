@@ -31,11 +31,15 @@ def load_classifier(path: Path) -> Classifier:
     try:
         classifier: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras and HDF5 raise errors of many kinds for damaged files
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(f"{path}: cannot be loaded: {reason[0]}") from error
+        raise ExportError(f"{path}: cannot be loaded: {first_line(error)}") from error
     if not isinstance(classifier, Classifier):
         raise ExportError(f"{path}: {EXPECTED}, got a {type(classifier).__name__}")
     return classifier
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_archive(path: Path) -> None:

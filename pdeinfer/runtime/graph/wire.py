@@ -25,7 +25,7 @@ MAX_RANK = 8
 _MAX_FIELDS = 500_000
 _MAX_VALUES = 64  # a tensor's integers are read up to this number: shapes, axes and bounds have fewer
 
-_FLOAT, _INT32, _INT64, _BOOL = 1, 6, 7, 9
+_INT32, _INT64 = 6, 7
 _INTEGERS = {_INT32: "<i4", _INT64: "<i8"}
 
 
