@@ -7,6 +7,7 @@ import pytest
 from tests.documents import ROOT, code_blocks, console_examples, run_examples, serve
 
 TUTORIAL = ROOT / "docs" / "your-own-images.md"
+MEASURED = ROOT / "results" / "benchmarks" / "learning-curve.txt"
 
 
 @pytest.mark.slow
@@ -21,3 +22,14 @@ def test_the_tutorial(tmp_path: Path) -> None:
     run_examples([example for example in examples if example not in requests], tmp_path)
     with serve(tmp_path, *command[2:]) as port:
         run_examples(requests, tmp_path, port)
+
+
+def table(file: Path) -> list[list[str]]:
+    """Return the cells of a file's only table, without the line below its head."""
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "---" not in line]
+
+
+def test_its_table_has_the_figures_that_were_measured() -> None:
+    assert len(table(MEASURED)) == 6
+    assert table(TUTORIAL) == table(MEASURED)
