@@ -2,13 +2,17 @@
 
 import argparse
 import math
+import os
 import re
 import shlex
 from pathlib import Path
 
 from pdeinfer.cli.arguments import positive_int
+from pdeinfer.errors import PdeinferError
+from pdeinfer.package import zoo
 from pdeinfer.spec.presets import PRESETS
-from training.own_images import own_name
+from training.own_images import PHOTO_MODEL, own_name
+from training.preset_file import read_preset
 
 EXAMPLES = """examples:
   pdeinfer train
@@ -105,12 +109,12 @@ def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentPa
     if source in PRESETS:
         arguments.preset = source
     elif source is not None:
-        if not Path(source).is_dir():
+        if not os.path.isdir(source):  # noqa: PTH112  # Path.is_dir raises OSError for a long name
             parser.error(f"SOURCE {source!r}: expected a folder of photos, or a preset: {', '.join(PRESETS)}")
         if arguments.data_dir:
             parser.error("--data-dir belongs to a preset: SOURCE is the folder of photos already")
         arguments.photos = Path(source)
-    elif not arguments.resume and not arguments.preset_file:
+    elif not arguments.preset_file:
         arguments.preset = "digits-pde"
     if arguments.preset_file and (arguments.preset or arguments.resume):
         parser.error("--preset-file takes the place of a preset, and --resume needs neither")
@@ -120,10 +124,24 @@ def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentPa
         arguments.photos = arguments.data_dir
     if arguments.isolate and not (arguments.photos or arguments.resume):
         parser.error("--isolate is for your own photos")
-    model = arguments.init if arguments.init not in (None, "none") else "cifar10-global"
-    network = arguments.preset or (arguments.preset_file.stem if arguments.preset_file else Path(model).name)
-    name = own_name(network, arguments.photos) if arguments.photos else network
-    arguments.out = arguments.out or Path("runs") / (arguments.name or name)
+    if arguments.out is None:
+        try:
+            arguments.out = Path("runs") / (arguments.name or _default_name(arguments))
+        except (PdeinferError, OSError) as error:
+            parser.error(str(error))
+
+
+def _default_name(arguments: argparse.Namespace) -> str:
+    """Return the name that `training.plan.begin` gives the model."""
+    if arguments.preset is not None:
+        network = arguments.preset
+    elif arguments.preset_file is not None:
+        network = read_preset(arguments.preset_file).name
+    elif arguments.init in (None, "none"):
+        network = PHOTO_MODEL
+    else:
+        network = zoo.load(arguments.init).card.preset.name
+    return own_name(network, arguments.photos) if arguments.photos else network
 
 
 def resume_command(arguments: argparse.Namespace) -> str:

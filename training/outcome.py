@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import pdeinfer
-from pdeinfer.datasets import Dataset, Split
+from pdeinfer.datasets import Array, Dataset, Split
 from pdeinfer.nn import count_parameters, count_zero_fields
 from pdeinfer.spec.training_record import Outcome
 from training.batches import EvaluationBatches
@@ -46,8 +46,13 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
         test_loss=loss,
         test_images=len(dataset.test),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        zero_fields=count_zero_fields(model, dataset.train.images[:_BATCH]),
+        zero_fields=count_zero_fields(model, sample(dataset.train)),
     )
+
+
+def sample(split: Split) -> Array:
+    """Return up to 500 images, spread evenly: a folder's are in the order of their classes."""
+    return split.images[:: -(-len(split) // _BATCH)]
 
 
 def classify_test_images(model: keras.Model, test: Split) -> tuple[np.ndarray, float]:

@@ -19,6 +19,8 @@ from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.presets import Preset
 from training.storage import allocator
 
+PHOTO_MODEL = "cifar10-global"  # the bundled model that a training on photos starts from
+
 # The part of the training images that is held out if the folder has no validation images. A recipe's own fraction fits
 # its data set: 2 % of CIFAR-10 are 1,000 images, 2 % of a folder may be none.
 VALIDATION_FRACTION = 0.1
@@ -30,10 +32,12 @@ _MAX_RATIO = 3  # of the largest class to the smallest, beyond which it recommen
 
 
 def own_name(preset: str, data_dir: Path) -> str:
-    """Return the name of a training on a folder of images: "photos-global" for "cifar10-global" on `photos`."""
+    """Return the name of a training on a folder of images: "photos-global" for "cifar10-global" on `photos`.
+
+    A preset's name without a dash stays whole: "photos-mine" for "mine".
+    """
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data_dir.resolve().name).strip("-._")
-    _, _, network = preset.partition("-")
-    return f"{folder or 'images'}-{network}"
+    return f"{folder or 'images'}-{preset.partition('-')[2] or preset}"
 
 
 def own_preset(base: Preset, name: str, labels: tuple[str, ...], images: Array, spec: InputSpec) -> Preset:
@@ -108,7 +112,7 @@ def read_images(folder: ImageFolder, spec: InputSpec, out: Path, *, is_isolated:
 
 
 def _warn(message: str) -> None:
-    print(f"training: {message}", file=sys.stderr)
+    print(f"pdeinfer: {message}", file=sys.stderr)
 
 
 def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,12 +16,19 @@ from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import ModelReference, TrainingRecord
 from training.automatic import choose_recipe, choose_side, describe_recipe
 from training.distillation import Teacher, load_teacher
-from training.own_images import VALIDATION_FRACTION, own_name, own_preset, read_images, sample_sizes, summarize
+from training.own_images import (
+    PHOTO_MODEL,
+    VALIDATION_FRACTION,
+    own_name,
+    own_preset,
+    read_images,
+    sample_sizes,
+    summarize,
+)
 from training.preset_file import read_preset
 from training.recipes import DISTILLATION_WEIGHT, Recipe, recipe_for, standard_dataset
 from training.weight_transfer import WeightTransfer, check_transferable, transfer_weights
 
-_PHOTO_MODEL = "cifar10-global"  # the bundled model that a training on photos starts from
 _NO_INIT = "none"
 _RECIPE_OPTIONS = (
     "epochs", "batch_size", "learning_rate", "flip", "crop_padding", "mixup", "patience", "balance",
@@ -104,14 +111,14 @@ def begin(arguments: argparse.Namespace) -> Plan:
         sizes = sample_sizes(folder, preset.input)
         height, width = arguments.image_size or _choose_size(asked, arguments, sizes)
         spec = replace(preset.input, height=height, width=width)
-        train = len(folder.files["train"])
+        print(*summarize(folder, sizes), sep="\n")
+        dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
+        train = len(dataset.train)
         recipe = replace(choose_recipe(recipe, train, min(height, width)), dataset="folder",
                          validation_fraction=VALIDATION_FRACTION, **given, **fixed)  # fmt: skip
         start = "random weights" if package is None else f"the weights of {package.card.preset.name}"
-        print(*summarize(folder, sizes), sep="\n")
         print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
         print(*describe_recipe(recipe, train, given), sep="\n")
-        dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
         name = arguments.name or own_name(asked.name, arguments.photos)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = replace(folder.record(), unreadable=unreadable)
@@ -146,9 +153,9 @@ def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage
         asked = PRESETS[arguments.preset]
     else:
         asked = None
-    source = arguments.init or (_PHOTO_MODEL if asked is None else _NO_INIT)
+    source = arguments.init or (PHOTO_MODEL if asked is None else _NO_INIT)
     if source == _NO_INIT:
-        return asked or PRESETS[_PHOTO_MODEL], None
+        return asked or PRESETS[PHOTO_MODEL], None
     package = zoo.load(source)
     if asked is None:
         asked = package.card.preset
@@ -176,8 +183,8 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
         TrainingError: the arguments contradict the record, or the folder of images has changed.
         DatasetError: the data set is missing or damaged.
     """
-    if arguments.preset not in (None, record.preset):
-        raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.preset}")
+    if arguments.source in PRESETS and arguments.source != record.preset:  # without SOURCE, `preset` is a default
+        raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.source}")
     preset, recipe = _network_and_recipe(record, arguments.out)
     spec = preset.input
     started = {

@@ -66,7 +66,8 @@ def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Seque
                     colour = "white" if shares[true][predicted] > 55 else "black"
                     axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize=8)
     rotation = 45 if max(map(len, labels)) > 2 else 0
-    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha="center", fontsize=font_size)
-    axes.set_yticks(range(len(labels)), labels, fontsize=font_size)
+    # parse_math=False: a label may have dollar signs, which would delimit a formula.
+    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha="center", fontsize=font_size, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, fontsize=font_size, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return image

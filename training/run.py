@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pdeinfer.backend import import_keras
+from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.training_record import Outcome
 from training.accelerators import select_device
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _train(arguments)
     except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
-        print(f"training: error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
         started = (arguments.out / "run.json").exists()

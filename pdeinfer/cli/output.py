@@ -1,4 +1,4 @@
-"""Prints errors in one form for all commands, and the progress of long ones."""
+"""Prints the errors of commands in one form, and the progress of long ones."""
 
 import sys
 import time

@@ -104,11 +104,11 @@ def test_resuming_needs_only_the_folder(finished: Path, tmp_path: Path) -> None:
 def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_path: Path, capsys: Captured) -> None:
     assert train(photos, tmp_path / "run", "--batch-size", 1000) == 2
     first, second, third, fourth, last = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"training: left out: {photos / 'dark' / 'broken.jpg'}: expected a BMP")
-    assert second == "training: 1 of 31 images cannot be read and are left out"
-    assert third.startswith(f"training: left out: {photos}")
-    assert fourth == "training: files left out in all: 1"
-    assert last.startswith("training: error: a batch of 1000 is larger than the 22 training images")
+    assert first.startswith(f"pdeinfer: left out: {photos / 'dark' / 'broken.jpg'}: expected a BMP")
+    assert second == "pdeinfer: 1 of 31 images cannot be read and are left out"
+    assert third.startswith(f"pdeinfer: left out: {photos}")
+    assert fourth == "pdeinfer: files left out in all: 1"
+    assert last.startswith("pdeinfer: error: a batch of 1000 is larger than the 22 training images")
 
 
 def test_a_changed_folder_or_size_is_not_resumed(
@@ -166,7 +166,7 @@ def test_starting_from_another_kind_of_network_is_an_error(photos: Path, tmp_pat
     folder = tmp_path / "run"
     assert train(photos, folder, "--init", "mnist-pde") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("training: error: digits-pde cannot start from mnist-pde: expected ResidualNetwork(")
+    assert line.startswith("pdeinfer: error: digits-pde cannot start from mnist-pde: expected ResidualNetwork(")
     assert not folder.exists()
 
 
@@ -176,6 +176,7 @@ def test_starting_from_another_kind_of_network_is_an_error(photos: Path, tmp_pat
         ("cifar10-global", "data/flowers/", "flowers-global"),
         ("cifar10-global-no-advection", "Früh & spät", "Fr-h-sp-t-global-no-advection"),
         ("digits-pde", "写真", "images-pde"),
+        ("mynet", "photos", "photos-mynet"),
     ],
 )
 def test_a_training_is_named_after_folder_and_network(preset: str, folder: str, name: str) -> None:

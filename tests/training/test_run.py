@@ -199,7 +199,7 @@ def test_a_missing_data_set_is_a_one_line_error(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "out"
     assert run.main(["mnist-pde", "--data-dir", str(tmp_path), "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("training: error: ")
+    assert error.startswith("pdeinfer: error: ")
     assert "no file train-images-idx3-ubyte" in error
     assert error.count("\n") == 1
     assert not out.exists()
