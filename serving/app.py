@@ -13,6 +13,7 @@ from serving.engine.models import Expected, Models
 from serving.http import admin, classify, embed, health, inspect, models
 from serving.http.admission import Admission
 from serving.http.body import ImageRoute, ImageRoutes
+from serving.http.browser_headers import EXPOSED
 from serving.http.byte_budget import ByteBudget
 from serving.http.docs_page import ASSETS, add_docs_page
 from serving.http.errors import add_error_handlers
@@ -114,7 +115,7 @@ def create_app(
                 *("Authorization", "X-API-Key", "X-Request-Id", "Traceparent", "Tracestate", "Baggage"),
                 *("Content-Type", "Content-Encoding", "Inference-Header-Content-Length"),
             ),
-            expose_headers=("Inference-Header-Content-Length", "Retry-After", "X-Request-Id"),
+            expose_headers=EXPOSED,
         )
     app.add_middleware(ErrorShape)
     app.add_middleware(Observation, access_log=settings.access_log)

@@ -16,8 +16,8 @@ from serving.http.pace import Pace
 from serving.http.request_id import request_id_for
 from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
+from serving.telemetry.requests import record_request
 
-access_logger = logging.getLogger("serving.access")
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -116,11 +116,7 @@ class Calls:
         raise AssertionError  # `abort` raises
 
     def _record(self, method: str, client: str, outcome: str, seconds: float) -> None:
-        metrics.REQUESTS.labels(method, outcome).inc()
-        metrics.REQUEST_SECONDS.labels(method).observe(seconds)
-        if self._access_log:
-            fields = {"method": "gRPC", "path": method, "status": outcome, "client": client}
-            access_logger.info("request", extra={"fields": {**fields, "seconds": round(seconds, 6)}})
+        record_request(method, outcome, seconds, is_logged=self._access_log, method="gRPC", path=method, client=client)
 
 
 def _key(metadata: Mapping[str, Any], name: str) -> bytes:

@@ -11,10 +11,8 @@ from serving.http.classify import PATH
 from serving.http.embed import PATH as EMBED_PATH
 from serving.http.inspect import PATH as INSPECT_PATH
 from serving.http.pace import Pace
-from serving.http.raw_answers import error_answer
-from serving.http.request_id import request_id_for
+from serving.http.raw_answers import RawAnswer
 from serving.http.v2.infer import PATHS as V2_PATHS
-from serving.telemetry.metrics import REJECTED, REQUESTS
 
 _V2_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 
@@ -31,27 +29,31 @@ class Admission:
         self._models = models
         self._pace = pace
 
-    def __call__(
-        self, method: bytes, path: str, query: bytes, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[bytes, float] | None:
-        """Return the answer to a request whose model's queue is full, and after how many seconds; None: it may start.
+    def __call__(self, method: bytes, path: str, query: bytes) -> RawAnswer | None:
+        """Return the answer to a request whose model's queue is full; None: it may start.
 
         Args:
             path: percent-encoded.
-            headers: their names in lower case.
         """
-        if method != b"POST" or not self._models.any_is_full or (found := self._find(unquote(path), query)) is None:
+        if method != b"POST" or not self._models.any_is_full:
+            return None
+        path = unquote(path)
+        if (found := self._find(path, query)) is None:
             return None
         route, model = found
         if not model.is_full:
             return None
         error = OverloadedError()
-        REJECTED.labels(error.code).inc()
-        REQUESTS.labels(route, "503").inc()
-        body = {"error": str(error) if route in V2_PATHS else {"code": error.code, "message": str(error)}}
-        sent_id = next((value for name, value in headers if name == b"x-request-id"), b"")
-        identity = f"x-request-id: {request_id_for(sent_id.decode('latin-1'))}"
-        return error_answer(HTTPStatus.SERVICE_UNAVAILABLE, body, "retry-after: 1", identity), self._pace.delay()
+        return RawAnswer(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            error.code,
+            str(error),
+            is_v2=route in V2_PATHS,
+            route=route,
+            method="POST",
+            path=path,
+            delay=self._pace.delay(),
+        )
 
     def _find(self, path: str, query: bytes) -> tuple[str, ServedModel] | None:
         """Return the route and the model of a request that classifies."""

@@ -2,16 +2,21 @@
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
-from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY
+from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, RawAnswer
+from serving.http.request_id import request_id_for
+from serving.telemetry.logs import request_id
+from serving.telemetry.metrics import REJECTED
+from serving.telemetry.requests import record_request
 
 MAX_HEADERS = 100  # each takes hundreds of bytes of memory, however short it is
 HEAD_TIMEOUT = 20.0
@@ -28,9 +33,8 @@ MAX_ALL_PIPELINED = 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# Takes the method, the path, the query and the headers of a request that may start. Returns the answer that refuses it
-# and how many seconds later it is sent, or None.
-Admission: TypeAlias = Callable[[bytes, str, bytes, list[tuple[bytes, bytes]]], tuple[bytes, float] | None]
+# Takes the method, the path and the query of a request that may start. Returns the answer that refuses it, or None.
+Admission: TypeAlias = Callable[[bytes, str, bytes], RawAnswer | None]
 
 
 class Connections(ServerState):
@@ -41,6 +45,8 @@ class Connections(ServerState):
         max_head_bytes: of the head of one request.
         admission: refuses requests by their heads.
         closed: called when a connection has been closed.
+        origins: whose pages may read answers.
+        access_log: whether every request is logged.
 
     Attributes:
         pipelined: the number of requests that wait for earlier ones of their connections.
@@ -54,8 +60,12 @@ class Connections(ServerState):
         max_head_bytes: int,
         admission: Admission = lambda *_: None,
         closed: Callable[[], None] = lambda: None,
+        origins: Collection[str] = (),
+        access_log: bool = False,
     ) -> None:
         super().__init__()
+        self.origins = origins
+        self.access_log = access_log
         self.closed = closed
         self.max_connections = max_connections
         self.max_head_bytes = max_head_bytes
@@ -97,7 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_too_large = False
         self._ignores_input = False
         self._is_half_closed = False
-        self._last_answer: bytes | None = None  # for what follows the requests that are being answered
+        self._last_answer: RawAnswer | None = None  # for what follows the requests that are being answered
         self._previous: RequestResponseCycle | None = None  # the request before `self.cycle`
         self._pipelined = 0
         self._active_at = 0.0
@@ -223,7 +233,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.server_state.idle.pop(self, None)
         previous = self.cycle
         if self._is_idle and (refusal := self._refusal()):
-            self._refuse(*refusal)
+            self._refuse(refusal)
             return
         super().on_headers_complete()
         self._previous = previous
@@ -266,19 +276,19 @@ class LimitedProtocol(HttpToolsProtocol):
         self.server_state.pipelined += len(self.pipeline) - self._pipelined
         self._pipelined = len(self.pipeline)
 
-    def _refusal(self) -> tuple[bytes, float] | None:
+    def _refusal(self) -> RawAnswer | None:
         try:
             url = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError:
             return None
         path = (url.path or b"").decode("ascii", "replace")
-        return self.server_state.admission(self.parser.get_method(), path, url.query or b"", self.headers)
+        return self.server_state.admission(self.parser.get_method(), path, url.query or b"")
 
-    def _refuse(self, answer: bytes, delay: float) -> None:
+    def _refuse(self, answer: RawAnswer) -> None:
         """Answer a request by its head: neither the application nor the memory gets its body."""
         self._ignores_input = True
         self.flow.pause_reading()
-        self._end_timer = self.loop.call_later(delay, self._finish, answer)
+        self._end_timer = self.loop.call_later(answer.delay, self._finish, answer)
 
     def _refuse_input(self) -> None:
         """Answer what is not HTTP, or too large, after the requests before it."""
@@ -296,7 +306,7 @@ class LimitedProtocol(HttpToolsProtocol):
             else:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-                self._finish(answer)
+                self._finish(answer, is_recorded=True)
                 return
         if self._is_idle:
             self._finish(answer)
@@ -309,12 +319,32 @@ class LimitedProtocol(HttpToolsProtocol):
         self._count_pipelined()
         self.cycle = self._previous  # type: ignore[assignment]
 
-    def _finish(self, answer: bytes) -> None:
-        """Send the last answer, and close once the client has closed or had time to read it."""
+    def _finish(self, answer: RawAnswer, *, is_recorded: bool = False) -> None:
+        """Send the last answer, and close once the client has closed or had time to read it.
+
+        Args:
+            is_recorded: whether the application records the request.
+        """
         if self.transport.is_closing():
             return
         self._ignores_input = True
-        self.transport.write(answer)
+        headers = self.headers or []
+        sent_id = next((value for name, value in headers if name == b"x-request-id"), b"")
+        current_id = request_id_for(sent_id.decode("latin-1"))
+        allowing = cross_origin_headers(self.server_state.origins, headers)
+        self.transport.write(answer.encode([(b"x-request-id", current_id.encode()), *allowing]))
+        request_id.set(current_id)
+        REJECTED.labels(answer.code).inc()
+        if not is_recorded:
+            record_request(
+                answer.route,
+                str(answer.status.value),
+                self.loop.time() - self._active_at,  # since its last byte
+                is_logged=self.server_state.access_log,
+                method=answer.method,
+                path=answer.path,
+                client=self.client and self.client[0],
+            )
         if self._is_half_closed:
             self.transport.close()
             return

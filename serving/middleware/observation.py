@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,10 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import NotReadyError
 from serving.http.errors import error_response
 from serving.http.request_id import request_id_for
-from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
+from serving.telemetry.requests import record_request
 
-access_logger = logging.getLogger("serving.access")
 logger = logging.getLogger(__name__)
 
 
@@ -61,13 +59,13 @@ class Observation:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
-        # The path of the route, not of the request: clients must not be able to create labels.
-        route = getattr(scope.get("route"), "path", "other")
-        outcome = "disconnected" if status is None else str(status)
-        metrics.REQUESTS.labels(route, outcome).inc()
-        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-        if self.access_log:
-            fields: dict[str, Any] = {"method": scope["method"], "path": scope["path"], "status": outcome}
-            if scope.get("client"):
-                fields["client"] = scope["client"][0]
-            access_logger.info("request", extra={"fields": {**fields, "seconds": round(seconds, 6)}})
+        client = scope.get("client")
+        record_request(
+            getattr(scope.get("route"), "path", "other"),
+            "disconnected" if status is None else str(status),
+            seconds,
+            is_logged=self.access_log,
+            method=scope["method"],
+            path=scope["path"],
+            client=client and client[0],
+        )

@@ -169,6 +169,8 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
                 settings.max_head_bytes,
                 app.state.admission,
                 closed=(lambda: None) if share is None else partial(share.add, -1),
+                origins=settings.cors_origins,
+                access_log=settings.access_log,
             )
             server = Server(config, models, connections, settings, started, return_freed_memory, share)
             for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
