@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 # are decoded.
 DECODING_WEIGHT = 0.25
 
+# The event loop ranks and encodes itself what takes it a few milliseconds: this many scores of all classes and images.
+RANKED_AT_ONCE = 2048
+
 # The longest batch that the event loop computes itself, in a worker that has one CPU.
 MAX_INLINE_SECONDS = 0.02
 
@@ -89,6 +92,7 @@ class ServedModel:
         self.outputs = {OUTPUT_NAME: len(self.labels)} | ({} if features is None else {FEATURES_NAME: features})
         self.metrics = ModelMetrics(self.name, version)
         self._inspecting = threads.share()
+        self._ranking = threads.share()
         self._inspector = ModelInspector(name, package, self.predictor)
         self._max_batch_size = min(self.info.batch_size, max_queue)
         self._max_queue = max_queue
@@ -258,10 +262,16 @@ class ServedModel:
                 raise InferenceError from error
 
     async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
-        return [
-            self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result
-            for result in await self._run(files, self._network)
-        ]
+        results = await self._run(files, self._network)
+
+        def rank() -> list[Outcome]:
+            return [
+                self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result for result in results
+            ]
+
+        if len(results) * len(self.labels) <= RANKED_AT_ONCE:
+            return rank()
+        return await self._ranking.run(rank)
 
     async def _run(
         self,

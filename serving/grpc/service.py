@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 import grpc.aio
@@ -20,7 +21,8 @@ from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import require_reasonable
 from serving.http.errors import ApiError
-from serving.http.v2.infer import run_inference
+from serving.http.operations import encode
+from serving.http.v2.infer import count_numbers, run_inference
 from serving.http.v2.tensors import NUMBERS, PIXELS, refusal
 from serving.settings import Settings
 
@@ -139,7 +141,8 @@ class Service:
             )
             del request  # the images are copies
             results = await run_inference(served, inference, deadline)
-        return encode_response(inference, served.name, served.version, served.labels, results)
+        answer = partial(encode_response, inference, served.name, served.version, served.labels, results)
+        return await encode(self._models.threads, answer, count_numbers(results), deadline)
 
     async def _run(self, size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Return `function(*args)`, computed in a thread if there are many bytes to read."""

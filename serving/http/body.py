@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,7 +84,7 @@ class ImageRoutes:
     async def _answer(self, route: ImageRoute, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await route.app(scope, receive, send)
-        except (ServingError, ClientDisconnect) as error:
+        except ServingError as error:
             response = await answer_error(scope, error, self._pace)
             await response(scope, receive, send)
 

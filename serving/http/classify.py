@@ -7,16 +7,17 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from pdeinfer import Prediction
-from serving.engine.served_model import Outcome
+from serving.engine.models import Models
+from serving.engine.served_model import Outcome, ServedModel
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import find_model, result, results, to_json
+from serving.http.operations import encode, find_model, result, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import ClassifyResponse
 from serving.http.state import models_of, settings_of
-from serving.http.uploads import read_uploads
+from serving.http.uploads import Uploads, read_uploads
 
 PATH = "/classify"
 PARAMETERS = QueryParameters(PATH, ("model", "top_k"))
@@ -76,16 +77,23 @@ async def classify(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
     query = PARAMETERS.parse(request)
     top_k = _top_k(query.get("top_k"))
-    served = find_model(models_of(request), query.get("model"))
+    models = models_of(request)
+    served = find_model(models, query.get("model"))
     uploads = await read_uploads(request, hold, settings_of(request).max_images, PARAMETERS)
     if NDJSON in request.headers.get("accept", ""):
-        parts = served.stream(uploads.files, top_k, uploads.deadline)
-        first = await anext(parts)  # before the response starts: an error of the request still sets its status
-        return StreamingResponse(_lines(uploads.names, first, parts), media_type=NDJSON)
+        lines = _lines(models, served, uploads, top_k)
+        first = await anext(lines)  # before the response starts: an error of the request still sets its status
+        hold(len(first) * len(uploads.files) // first.count(b"\n"))  # about the length of all lines
+        return StreamingResponse(_continued(first, lines), media_type=NDJSON)
     outcomes = await served.classify(uploads.files, top_k, uploads.deadline)
-    found = results(uploads.names, outcomes, Prediction.to_dict)
-    content = {"model": served.name, "version": served.version, "results": found}
-    return Response(to_json(content), media_type="application/json")
+
+    def answer() -> bytes:
+        found = results(uploads.names, outcomes, Prediction.to_dict)
+        return to_json({"model": served.name, "version": served.version, "results": found})
+
+    content = await encode(models.threads, answer, _count(outcomes, served, top_k), uploads.deadline)
+    hold(len(content))  # a client that reads slowly keeps it in memory
+    return Response(content, media_type="application/json")
 
 
 def _top_k(text: str | None) -> int:
@@ -97,11 +105,23 @@ def _top_k(text: str | None) -> int:
     return int(digits[:9])  # no model has that many classes
 
 
-async def _lines(
-    names: Sequence[str | None], first: list[Outcome], parts: AsyncIterator[list[Outcome]]
-) -> AsyncIterator[bytes]:
-    remaining = iter(names)
-    outcomes: list[Outcome] | None = first
-    while outcomes is not None:
-        yield b"".join(to_json(result(next(remaining), outcome, Prediction.to_dict)) + b"\n" for outcome in outcomes)
-        outcomes = await anext(parts, None)
+async def _lines(models: Models, served: ServedModel, uploads: Uploads, top_k: int) -> AsyncIterator[bytes]:
+    """Yield the lines of the answer in parts, each when its images are classified."""
+    names = iter(uploads.names)
+
+    def encode_part() -> bytes:
+        return b"".join(to_json(result(next(names), outcome, Prediction.to_dict)) + b"\n" for outcome in outcomes)
+
+    async for outcomes in served.stream(uploads.files, top_k, uploads.deadline):
+        yield await encode(models.threads, encode_part, _count(outcomes, served, top_k))
+
+
+async def _continued(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in lines:
+        yield part
+
+
+def _count(outcomes: Sequence[Outcome], served: ServedModel, top_k: int) -> int:
+    """Return how many classes the results of some images name."""
+    return len(outcomes) * min(top_k, len(served.labels))

@@ -6,11 +6,12 @@ import numpy as np
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
+from pdeinfer.package.package import FEATURES_NAME
 from serving.errors import NoFeaturesError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import find_model, results, to_json
+from serving.http.operations import encode, find_model, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import EmbedResponse
 from serving.http.state import models_of, settings_of
@@ -54,13 +55,18 @@ SCHEMAS = (EmbedResponse,)
 async def embed(request: Request, hold: Hold) -> Response:
     """Answer a request, as `OPERATION` describes it."""
     query = PARAMETERS.parse(request)
-    served = find_model(models_of(request), query.get("model"))
+    models = models_of(request)
+    served = find_model(models, query.get("model"))
     uploads = await read_uploads(request, hold, settings_of(request).max_images, PARAMETERS)
     outcomes = await served.embed(uploads.files, uploads.deadline)
-    found = results(uploads.names, outcomes, _to_dict)
-    answer = to_json({"model": served.name, "version": served.version, "results": found})
-    hold(len(answer))  # a client that reads slowly keeps it in memory
-    return Response(answer, media_type="application/json")
+
+    def answer() -> bytes:
+        found = results(uploads.names, outcomes, _to_dict)
+        return to_json({"model": served.name, "version": served.version, "results": found})
+
+    content = await encode(models.threads, answer, len(outcomes) * served.outputs[FEATURES_NAME], uploads.deadline)
+    hold(len(content))  # a client that reads slowly keeps it in memory
+    return Response(content, media_type="application/json")
 
 
 def _to_dict(features: NDArray[np.float32]) -> dict[str, Any]:

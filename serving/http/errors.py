@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Scope
 
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
@@ -24,7 +24,6 @@ STATUSES = {
     "invalid_compression": 400,
     "invalid_request": 400,
     "no_images": 400,
-    "client_disconnected": 400,
     "unauthorized": 401,
     "model_not_found": 404,
     "version_not_found": 404,
@@ -124,19 +123,12 @@ def add_error_handlers(app: FastAPI, pace: Pace) -> None:
             headers["Allow"] = "GET, HEAD"  # by `serving.middleware.head`
         return shaped_response(request.scope, error.status_code, code, error.detail, headers)
 
-    @app.exception_handler(ClientDisconnect)
-    async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
-        return await answer_error(request.scope, error, pace)
 
-
-async def answer_error(scope: Scope, error: ServingError | ClientDisconnect, pace: Pace) -> Response:
+async def answer_error(scope: Scope, error: ServingError, pace: Pace) -> Response:
     """Return the response for an expected error, at the pace of the refusals."""
     # The frames of its traceback hold the body, and in the end the error itself: only the garbage collector would free
     # them.
     error.__traceback__ = None
-    if isinstance(error, ClientDisconnect):
-        # Nobody reads this response. Without it, the log would report a client that leaves as a fault of the server.
-        return error_response(scope, "client_disconnected", "the connection was closed before the body was complete")
     if isinstance(error, OverloadedError):
         await asyncio.sleep(pace.delay())
     return error_response(scope, error.code, str(error))

@@ -5,6 +5,7 @@ import logging
 import time
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReadyError
@@ -21,7 +22,7 @@ class Observation:
 
     The id is the client's X-Request-Id if that is well formed, and a random one otherwise. An exception of the
     application is logged with the id and answered with an opaque 500. A request that is cancelled because the server
-    stops is answered with a 503.
+    stops is answered with a 503, and one whose client has left is not answered.
     """
 
     def __init__(self, app: ASGIApp, access_log: bool) -> None:
@@ -50,6 +51,8 @@ class Observation:
             if status is None:
                 error = NotReadyError("the server is stopping")
                 await error_response(scope, error.code, str(error))(scope, receive, observed_send)
+        except ClientDisconnect as error:  # while it sent its body: nobody reads an answer
+            error.__traceback__ = None  # as in `serving.http.errors`
         except Exception:
             logger.exception("the server failed to answer a request")
             if status is None:

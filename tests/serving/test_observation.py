@@ -1,5 +1,6 @@
 """Request ids, metrics and logs."""
 
+import asyncio
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
@@ -93,6 +95,37 @@ def test_errors_are_counted_by_code_and_clients_cannot_create_labels(
 
     assert [metric(client, line) for line in lines] == [value + 1 for value in before]
     assert "made/up" not in client.get("/metrics").text  # digits alone stand by chance in times
+
+
+@pytest.mark.parametrize("path", ["/classify", "/v2/models/tiny-grey/infer", "/v2/repository/index"])
+def test_a_client_that_leaves_before_its_body_is_complete_counts_as_disconnected(
+    client: TestClient, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = [(b"content-type", b"image/png"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    received = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"1", "more_body": True}]
+    sent: list[object] = []
+
+    async def receive() -> dict[str, object]:
+        return received.pop()
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    def counted() -> float:
+        return sum(
+            sample.value
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+            if sample.name == "pdeinfer_requests_total" and sample.labels["status"] == "disconnected"
+        )
+
+    before = counted()
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+
+    assert sent == []
+    assert counted() == before + 1
+    assert caplog.records == []
 
 
 def test_fault_is_logged_with_its_request_id_and_the_response_has_no_details(

@@ -1,5 +1,6 @@
 """POST /v2/models/{model}/infer: classifies pixels of the model's own size."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from serving.http.compression import accepted_encoding, compress
 from serving.http.descriptions import IMAGE_ERRORS
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import describe_v2_error, reference
+from serving.http.operations import encode
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
 from serving.http.v2.request import json_length, parse_request
@@ -117,6 +119,11 @@ async def run_inference(
         raise ApiError(code_of(error), str(error)) from None
 
 
+def count_numbers(results: Mapping[str, NDArray[np.float32]]) -> int:
+    """Return how many numbers the outputs have."""
+    return sum(rows.size for rows in results.values())
+
+
 async def infer(request: Request, hold: Hold) -> Response:
     """Answer a request, as `operation` describes it."""
     parse_query(request)
@@ -134,9 +141,15 @@ async def infer(request: Request, hold: Hold) -> Response:
     inference = await until(deadline, parse(models.threads, parsing, body, json_length(header, len(body))))
     del body  # free, unless the pixels are part of it
     results = await run_inference(served, inference, deadline)
-    content, headers = encode_response(inference, served.name, served.version, served.labels, results)
     accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
-    if accepted and len(content) >= COMPRESSED_FROM:
-        content = compress(content, accepted)
-        headers["Content-Encoding"] = accepted
+
+    def answer() -> tuple[bytes, dict[str, str]]:
+        content, headers = encode_response(inference, served.name, served.version, served.labels, results)
+        if accepted and len(content) >= COMPRESSED_FROM:
+            content = compress(content, accepted)
+            headers["Content-Encoding"] = accepted
+        return content, headers
+
+    content, headers = await encode(models.threads, answer, count_numbers(results), deadline)
+    hold(len(content))  # a client that reads slowly keeps it in memory
     return Response(content, headers=headers)
