@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -73,6 +74,13 @@ def _read_lines(value: object) -> object:
     return lines
 
 
+def _require_printable_ascii(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("expected printable ASCII: browsers and other clients encode other characters differently")
+    return key
+
+
 def _read_workers(value: object) -> object:
     try:
         count = int(value) if isinstance(value, str) and value != "auto" else value
@@ -85,7 +93,7 @@ def _read_workers(value: object) -> object:
 
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_read_workers)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-Key = Annotated[SecretStr, Field(min_length=1)]
+Key = Annotated[SecretStr, Field(min_length=1), AfterValidator(_require_printable_ascii)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
 KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
 

@@ -109,24 +109,31 @@ async function take(file) {
 }
 
 let stream = null;
+let isOpening = false; // the reader may still be asked
 
 async function startCamera() {
+  if (isOpening) return;
+  isOpening = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch {
-    say("There is no camera, or the page may not use it. It needs HTTPS or localhost.", true);
+  } catch (error) {
+    const isBusy = error.name === "NotReadableError";
+    const reason = isBusy ? "Another program may be using it" : "There is none, or the page may not use it";
+    say(`The camera does not start. ${reason}.`, true);
     return;
+  } finally {
+    isOpening = false;
   }
   const video = $("video");
   video.srcObject = stream;
-  await video.play();
   $("hint").hidden = $("preview").hidden = true;
   video.hidden = false;
   $("camera").setAttribute("aria-pressed", "true");
   const live = stream;
-  while (stream === live) {
-    await answer(video, video.videoWidth, video.videoHeight);
+  while (true) {
     await new Promise((done) => video.requestVideoFrameCallback(done));
+    if (stream !== live) return;
+    await answer(video, video.videoWidth, video.videoHeight);
   }
 }
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import os
 from collections.abc import Collection, Mapping
 
 NEEDS_KEY = "this needs a key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
@@ -14,12 +13,12 @@ class Keys:
     """The accepted keys by path.
 
     Args:
-        keys: by path prefix; the longest prefix decides, and a prefix without keys is open.
+        keys: in ASCII, by path prefix; the longest prefix decides, and a prefix without keys is open.
     """
 
     def __init__(self, keys: Mapping[str, Collection[str]]) -> None:
         longest_first = sorted(keys, key=len, reverse=True)
-        self._keys = [(prefix, [_digest(os.fsencode(key)) for key in keys[prefix]]) for prefix in longest_first]
+        self._keys = [(prefix, [_digest(key.encode()) for key in keys[prefix]]) for prefix in longest_first]
 
     def admit(self, path: str, authorization: bytes, x_api_key: bytes) -> bool:
         """Return whether a request may pass.

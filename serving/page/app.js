@@ -1,8 +1,11 @@
 // The page: takes a picture, asks the server, shows the answers, and lets the equation be changed.
 
-import { bars, decode, h, seen, times } from "./answer.js";
+import { readAddress, writeAddress } from "./address.js";
+import { bars, h, seen, times } from "./answer.js";
+import { card } from "./card.js";
 import { equation } from "./equation.js";
 import { pixelCanvas } from "./maps.js";
+import { Problem, ask, askForKey, inspect, load } from "./server.js";
 import { camera, drawing } from "./sources.js";
 import { PdeView } from "./view.js";
 
@@ -15,90 +18,11 @@ const SAMPLES = [
 
 const HINT = "Change the equation: the network is computed again, with the new values in all of its PDE layers.";
 
-let key = ""; // in memory only
 let models = [];
 let picture = null; // { blob, name, sample }
 let answer = null; // of the model as trained, decoded
 let latest = 0; // counts requests: an answer that was overtaken is dropped
 const view = new PdeView($("view"));
-
-// --- the server ------------------------------------------------------------------------------------------------------
-
-/** An error with a message for the reader. */
-class Problem extends Error {}
-
-async function ask(path, options = {}) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
-  } catch {
-    throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
-  }
-  if (response.ok) return response.json();
-  const error = (await response.json().catch(() => null))?.error;
-  if (response.status === 401 && (await askForKey())) return ask(path, options);
-  throw new Problem(explain(response.status, error));
-}
-
-function explain(status, error) {
-  const detail = error?.message ? error.message.charAt(0).toUpperCase() + error.message.slice(1) : "";
-  switch (error?.code) {
-    case "unauthorized":
-      return "This server asks for an API key.";
-    case "overloaded":
-      return "The server is busy. Try again in a moment.";
-    case "not_ready":
-      return "The server is about to stop, or has no model loaded. Try again later.";
-    case "deadline_exceeded":
-      return "The server ran out of time. Try again, or take a smaller picture.";
-    case "body_too_large":
-      return `The file is too large: ${error.message}.`;
-    case "image_too_large":
-    case "image_too_costly":
-      return `The picture is too large: ${error.message}.`;
-    case "invalid_image":
-      return `This file cannot be read as a picture: ${error.message}.`;
-    case "inference_failed":
-    case "internal_error":
-      return "The server failed on this picture. Its log says why.";
-    default:
-      return detail ? `${detail}.` : `The server answered with status ${status}.`;
-  }
-}
-
-let asked = null; // the answer to the open dialog: two requests may ask at the same time
-
-/** Ask for a key; return whether the reader gave one. */
-function askForKey() {
-  asked ??= openKeyDialog().finally(() => (asked = null));
-  return asked;
-}
-
-function openKeyDialog() {
-  const dialog = $("key-dialog");
-  $("key").value = "";
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        const isGiven = dialog.returnValue === "use" && $("key").value !== "";
-        if (isGiven) key = $("key").value.trim();
-        $("key").value = "";
-        resolve(isGiven);
-      },
-      { once: true },
-    );
-  });
-}
-
-function inspect(blob, name, parameters) {
-  const form = new FormData();
-  form.append("file", blob, name);
-  return ask(`inspect?${new URLSearchParams(parameters)}`, { method: "POST", body: form }).then(decode);
-}
 
 // --- messages --------------------------------------------------------------------------------------------------------
 
@@ -129,35 +53,8 @@ async function attempt(work, retry = null) {
   }
 }
 
-// --- the state in the address ----------------------------------------------------------------------------------------
-
-function readAddress() {
-  const values = new URLSearchParams(location.hash.slice(1));
-  const number = (name) => (/^\d+$/.test(values.get(name) ?? "") ? Number(values.get(name)) : null);
-  const channel = values.get("channel");
-  return {
-    model: values.get("model"),
-    other: values.get("other"),
-    sample: values.get("sample"),
-    view: {
-      layer: Math.max(1, number("layer") ?? 1),
-      show: values.get("show") ?? "H",
-      channel: ["mean", "all"].includes(channel) ? channel : number("channel"),
-      step: number("step"),
-      arrows: values.get("arrows") === "true",
-    },
-  };
-}
-
-function writeAddress() {
-  const { layer, show, channel, step, arrows } = view.state;
-  const values = { model: $("model").value, layer, show };
-  if (channel !== null) values.channel = channel;
-  if (step !== null) values.step = step;
-  if (arrows) values.arrows = arrows;
-  if ($("other").value) values.other = $("other").value;
-  if (picture?.sample) values.sample = picture.sample;
-  history.replaceState(null, "", `#${new URLSearchParams(values)}`);
+function saveState() {
+  writeAddress(view.state, { model: $("model").value, other: $("other").value, sample: picture?.sample });
 }
 
 // --- models ----------------------------------------------------------------------------------------------------------
@@ -194,48 +91,6 @@ function showSamples(samples) {
   );
 }
 
-function card(entry, isOpen) {
-  const number = new Intl.NumberFormat("en");
-  const { metrics, training, pde } = entry;
-  const trained = [
-    training.dataset,
-    training.epochs && `${training.epochs} epochs`,
-    training.seed !== null && `seed ${training.seed}`,
-  ];
-  const images = metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : "";
-  const accuracy = `${(100 * metrics.test_accuracy).toFixed(2)} %${images}, one seed`;
-  const rows = [
-    ["classes", entry.labels.length > 12 ? `${entry.labels.length}` : entry.labels.join(", ")],
-    ["trained on", trained.filter(Boolean).join(", ") || "not recorded"],
-    ["test accuracy", metrics.test_accuracy ? accuracy : "not recorded"],
-    ["parameters", number.format(entry.parameters)],
-    ["multiply-adds", number.format(entry.macs)],
-    ["PDE layers", pde ? `K = ${pde.num_steps} step${pde.num_steps > 1 ? "s" : ""} of dt = ${pde.dt}` : "none"],
-    ["runs on", `${entry.device}, ${entry.precision}`],
-  ];
-  const limits = [
-    `It knows ${entry.labels.length} classes and assigns every picture to one of them.`,
-    entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
-    `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
-    "The accuracy is that on test images of the same source. Other pictures lower it.",
-    weakest(entry),
-  ].filter(Boolean);
-  return h(
-    "details",
-    { className: "model-card", open: isOpen },
-    h("summary", {}, `About ${entry.name}`),
-    h("dl", {}, ...rows.flatMap(([term, text]) => [h("dt", {}, term), h("dd", {}, text)])),
-    h("ul", {}, ...limits.map((text) => h("li", {}, text))),
-  );
-}
-
-function weakest({ metrics, labels }) {
-  if (!Array.isArray(metrics.confusion)) return null;
-  const shares = metrics.confusion.map((row, index) => row[index] / row.reduce((sum, count) => sum + count, 0));
-  const worst = shares.indexOf(Math.min(...shares));
-  return `The weakest class is ${labels[worst]}: ${(100 * shares[worst]).toFixed(1)} % of its test images are recognised.`;
-}
-
 // --- pictures --------------------------------------------------------------------------------------------------------
 
 async function takeSample(name) {
@@ -243,9 +98,7 @@ async function takeSample(name) {
   const knows = (name) => models.some((entry) => entry.name === name && entry.labels.includes(label));
   if (!knows($("model").value)) $("model").value = models.find((entry) => knows(entry.name)).name;
   if (!knows($("other").value)) $("other").value = "";
-  const response = await fetch(`page/samples/${name}.png`).catch(() => null);
-  if (!response?.ok) throw new Problem("The server does not answer. It may have been stopped, or the connection is lost.");
-  await take(await response.blob(), `${name}.png`, name);
+  await take(await load(`page/samples/${name}.png`), `${name}.png`, name);
 }
 
 /** Take a picture: show it and ask for its answer. */
@@ -278,7 +131,7 @@ async function classify() {
   showAnswers(found);
   setValues(answer.trained_values);
   showLayers(answer);
-  writeAddress();
+  saveState();
   const [best] = answer.top;
   $("status").textContent = `${answer.model}: ${best.label}, ${Math.round(100 * best.score)} %`;
 }
@@ -399,7 +252,7 @@ function showChanged(changed, milliseconds) {
 // --- start -----------------------------------------------------------------------------------------------------------
 
 view.addEventListener("change", ({ detail }) => {
-  writeAddress();
+  saveState();
   // The arrays of one layer come at a time.
   if (detail.layer && answer && !view.layer) play();
 });
@@ -411,7 +264,7 @@ $("reset").addEventListener("click", () => {
 $("values").addEventListener("submit", (event) => event.preventDefault());
 for (const id of ["model", "other"]) {
   $(id).addEventListener("change", () => {
-    writeAddress();
+    saveState();
     attempt(classify, () => attempt(classify));
   });
 }

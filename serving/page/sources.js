@@ -2,38 +2,51 @@
 
 const $ = (id) => document.getElementById(id);
 
+const TROUBLE = {
+  NotAllowedError: "The camera was not allowed.",
+  NotFoundError: "No camera was found.",
+  NotReadableError: "The camera does not start. Another program may be using it.",
+};
+
 /** Let a button open the camera's dialog; `take` gets the picture as a File. */
 export function camera(button, dialog, take, say) {
-  const video = $("video");
+  const [video, shoot] = [$("video"), $("shoot")];
   let stream = null;
+  let isOpening = false; // the reader may still be asked
   const stop = () => {
     stream?.getTracks().forEach((track) => track.stop());
-    stream = null;
+    stream = video.srcObject = null;
+    shoot.disabled = true;
   };
   button.addEventListener("click", async () => {
     if (!navigator.mediaDevices) {
       say("The browser gives the camera to pages over HTTPS or on this machine only.");
       return;
     }
+    if (isOpening) return;
+    isOpening = true;
+    stop();
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
-      say(error.name === "NotAllowedError" ? "The camera was not allowed." : "No camera was found.");
+      say(TROUBLE[error.name] ?? `The camera cannot be used (${error.name}).`);
       return;
+    } finally {
+      isOpening = false;
     }
-    video.srcObject = stream;
+    say("");
     dialog.showModal();
-    await video.play();
+    video.srcObject = stream; // plays by itself
   });
+  video.addEventListener("loadeddata", () => (shoot.disabled = false));
   $("camera-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", stop);
-  $("shoot").addEventListener("click", () => {
+  shoot.addEventListener("click", async () => {
     const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
     canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }).then((blob) => {
-      dialog.close();
-      take(new File([blob], "camera.jpg", { type: blob.type }));
-    });
+    dialog.close();
+    const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
+    take(new File([blob], "camera.jpg", { type: blob.type }));
   });
 }
 

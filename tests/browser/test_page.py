@@ -149,11 +149,72 @@ def test_a_drawn_digit_is_recognised(
 def test_a_picture_of_the_camera_is_classified(open_at: Callable[..., Page]) -> None:
     page = open_at("model=cifar10-global")
     page.click("#camera")
-    page.wait_for("document.getElementById('video').videoWidth > 0")
+    page.wait_for("!document.getElementById('shoot').disabled")
     page.click("#shoot")
     page.wait_for("document.getElementById('preview').alt === 'your picture camera.jpg'")
     page.wait_for("document.getElementById('status').textContent.startsWith('cifar10-global: ')")
-    assert page.evaluate("document.getElementById('video').srcObject.active") is False
+    assert page.evaluate("document.getElementById('video').srcObject") is None
+
+
+def watch_cameras(page: Page) -> None:
+    """Keep every stream that the page opens in `streams`; each takes a moment to open, as if the reader were asked."""
+    page.evaluate(
+        """(() => {
+          const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+          window.streams = [];
+          navigator.mediaDevices.getUserMedia = async (wanted) => {
+            await new Promise((done) => setTimeout(done, 300));
+            streams.push(await open(wanted));
+            return streams.at(-1);
+          };
+        })()"""
+    )
+
+
+def test_leaving_the_camera_turns_it_off_also_after_two_clicks(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    watch_cameras(page)
+    for leave in ("#camera-close", "#shoot"):
+        page.evaluate("document.getElementById('camera').click()")
+        page.click("#camera")
+        page.wait_for("!document.getElementById('shoot').disabled")
+        page.click(leave)
+        page.wait_for("!document.getElementById('camera-dialog').open")
+        page.wait_for("streams.every(({ active }) => !active)")
+    assert page.evaluate("streams.length") == 2
+
+
+def test_no_picture_is_taken_before_the_first_frame(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    page.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.resolve(new MediaStream())")
+    page.click("#camera")
+    page.wait_for("document.getElementById('camera-dialog').open")
+    page.click("#shoot")
+    assert page.evaluate("document.getElementById('shoot').disabled")
+    assert page.evaluate("document.getElementById('camera-dialog').open")
+    page.click("#camera-close")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NotAllowedError", "not allowed"),
+        ("NotFoundError", "No camera"),
+        ("NotReadableError", "Another program"),
+        ("AbortError", "AbortError"),
+    ],
+)
+def test_a_camera_that_does_not_open_has_a_message_of_its_own(
+    name: str, message: str, open_at: Callable[..., Page]
+) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', {json.dumps(name)}))"
+    )
+    page.click("#camera")
+    page.wait_for(f"{MESSAGE}.includes({json.dumps(message)})")
+    assert not page.evaluate("document.getElementById('camera-dialog').open")
 
 
 def test_two_models_are_compared(open_at: Callable[..., Page]) -> None:
@@ -371,6 +432,40 @@ def test_trouble_of_the_server_has_a_clear_message(
         "document.getElementById('other').dispatchEvent(new Event('change'))"
     )
     assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith(message)
+
+
+def test_an_answer_that_breaks_off_has_a_message(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        "window.fetch = () => Promise.resolve(new Response('{')); "
+        "document.getElementById('other').dispatchEvent(new Event('change'))"
+    )
+    page.wait_for(f"{MESSAGE}.includes('does not answer')")
+
+
+def test_the_weakest_class_is_one_with_test_images(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+
+    def weakest(confusion: list[list[int]]) -> str:
+        entry = {"labels": ["a", "b", "c"], "metrics": {"confusion": confusion}, "input": {}, "training": {}}
+        return page.evaluate(
+            f"import('./page/card.js').then(({{ card }}) => card({json.dumps(entry)}, true).textContent)"
+        )
+
+    assert "weakest class is c: 50.0 %" in weakest([[9, 1, 0], [0, 0, 0], [1, 0, 1]])
+    assert "weakest" not in weakest([[0, 0, 0]] * 3)
+
+
+def test_a_key_that_no_header_carries_is_refused_in_the_dialog(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.click("#enter-key")
+    for key, is_accepted in (("20 \u20ac", False), ("schl\u00fcssel", False), (" ", False), ("a key!~", True)):
+        page.evaluate(f"document.getElementById('key').value = {json.dumps(key)}")
+        page.click("#key-dialog [value=use]")
+        page.wait_for(f"document.getElementById('key-dialog').open === {json.dumps(not is_accepted)}")
 
 
 def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp_path: Path) -> None:

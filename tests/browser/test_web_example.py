@@ -21,7 +21,7 @@ from pdeinfer.package import zoo
 from pdeinfer.spec.networks import InputSpec
 from tests.browser.devtools import Page, open_page
 from tests.browser.test_docs_page import BROWSER, IS_SKIPPED
-from tests.browser.test_page import AXE, faults
+from tests.browser.test_page import AXE, faults, watch_cameras
 from tests.servers import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(IS_SKIPPED, reason="Chromium is not installed")]
@@ -165,6 +165,17 @@ def test_the_camera_is_classified_until_it_is_stopped(open_example: Callable[...
     page.click("#camera")
     page.wait_for("document.getElementById('camera').getAttribute('aria-pressed') === 'false'")
     assert page.evaluate("document.getElementById('video').hidden")
+    assert page.complaints == []
+
+
+def test_leaving_the_camera_turns_it_off_also_after_two_clicks(open_example: Callable[..., Page]) -> None:
+    page = open_example(zoo.load("cifar10-global").path)
+    watch_cameras(page)
+    page.evaluate("document.getElementById('camera').click()")
+    page.click("#camera")
+    page.wait_for("!document.getElementById('video').hidden && document.getElementById('video').videoWidth > 0")
+    page.click("#camera")
+    page.wait_for("streams.length === 1 && !streams[0].active")
     assert page.complaints == []
 
 

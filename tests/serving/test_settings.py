@@ -189,6 +189,8 @@ def test_keys_are_never_shown(
         (["--api-keys-file", "/dev/null"], {}, "holds no key"),
         ([], {"PDEINFER_API_KEYS": ""}, "api_keys (PDEINFER_API_KEYS): holds no key"),
         ([], {"PDEINFER_ADMIN_KEYS": " , "}, "holds no key"),
+        ([], {"PDEINFER_API_KEYS": "key,schl\u00fcssel"}, "api_keys.1 (PDEINFER_API_KEYS): expected printable ASCII"),
+        ([], {"PDEINFER_ADMIN_KEYS": "k\x7fey"}, "expected printable ASCII"),
         (["--api-keys", "secret"], {}, "--api-keys-file names a file"),
         (["--admin-keys=secret"], {}, "--admin-keys-file names a file"),
         (["--workers", "0"], {}, "workers (--workers or PDEINFER_WORKERS): expected auto or a number"),
@@ -355,6 +357,14 @@ def test_origin_that_can_never_match_is_an_error(origin: str) -> None:
 def test_idle_connections_stay_open_for_75_seconds_unless_set() -> None:
     assert parse_settings([]).keep_alive_timeout == 75
     assert parse_settings(["--keep-alive-timeout", "120"]).keep_alive_timeout == 120
+
+
+@pytest.mark.parametrize("key", ["20 \u20ac", "schl\u00fcssel", "\ufeffkey", "a\tb"])
+def test_a_key_of_a_file_that_is_not_printable_ascii_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "keys").write_text(f"good key\n{key}\n", encoding="utf-8")
+    for name in ("api_keys_file", "admin_keys_file"):
+        with pytest.raises(ValidationError, match=name):
+            Settings(**{name: tmp_path / "keys"})
 
 
 def test_white_space_around_a_key_of_a_list_does_not_count() -> None:

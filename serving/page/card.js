@@ -1,0 +1,49 @@
+// The card of a model: what it was trained on, what was measured, and its limits.
+
+import { h } from "./answer.js";
+
+/** Return what is known about a model, as an element that opens. */
+export function card(entry, isOpen) {
+  const number = new Intl.NumberFormat("en");
+  const { metrics, training, pde } = entry;
+  const trained = [
+    training.dataset,
+    training.epochs && `${training.epochs} epochs`,
+    training.seed !== null && `seed ${training.seed}`,
+  ];
+  const images = metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : "";
+  const accuracy = `${(100 * metrics.test_accuracy).toFixed(2)} %${images}, one seed`;
+  const rows = [
+    ["classes", entry.labels.length > 12 ? `${entry.labels.length}` : entry.labels.join(", ")],
+    ["trained on", trained.filter(Boolean).join(", ") || "not recorded"],
+    ["test accuracy", metrics.test_accuracy ? accuracy : "not recorded"],
+    ["parameters", number.format(entry.parameters)],
+    ["multiply-adds", number.format(entry.macs)],
+    ["PDE layers", pde ? `K = ${pde.num_steps} step${pde.num_steps > 1 ? "s" : ""} of dt = ${pde.dt}` : "none"],
+    ["runs on", `${entry.device}, ${entry.precision}`],
+  ];
+  const limits = [
+    `It knows ${entry.labels.length} classes and assigns every picture to one of them.`,
+    entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
+    `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
+    "The accuracy is that on test images of the same source. Other pictures lower it.",
+    weakest(entry),
+  ].filter(Boolean);
+  return h(
+    "details",
+    { className: "model-card", open: isOpen },
+    h("summary", {}, `About ${entry.name}`),
+    h("dl", {}, ...rows.flatMap(([term, text]) => [h("dt", {}, term), h("dd", {}, text)])),
+    h("ul", {}, ...limits.map((text) => h("li", {}, text))),
+  );
+}
+
+function weakest({ metrics, labels }) {
+  if (!Array.isArray(metrics.confusion)) return null;
+  const [worst] = metrics.confusion
+    .map((row, index) => ({ label: labels[index], share: row[index] / row.reduce((sum, count) => sum + count, 0) }))
+    .filter(({ share }) => !Number.isNaN(share)) // a class without test images
+    .sort((a, b) => a.share - b.share);
+  if (!worst) return null;
+  return `The weakest class is ${worst.label}: ${(100 * worst.share).toFixed(1)} % of its test images are recognised.`;
+}
