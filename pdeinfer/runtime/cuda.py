@@ -147,7 +147,6 @@ def _open(
     return session, kernel and count_kernels(device) > before
 
 
-@functools.cache
 def _preload_libraries(onnxruntime: Any) -> str:
     """Load CUDA's libraries from where pip installed them, and return the first failure, or an empty string."""
     if not hasattr(onnxruntime, "preload_dlls"):  # new in 1.21

@@ -31,7 +31,6 @@ class FakeOnnxRuntime:
         sessions: those that were opened, with what is asked of them.
         severities: those that its process-wide log was set to.
         buffers: the shape, the dtype, and the device of each buffer that was allocated.
-        preloads: how often CUDA's libraries were loaded.
     """
 
     def __init__(self, outcome: str = "works", *, is_fixed: bool = False) -> None:
@@ -41,7 +40,6 @@ class FakeOnnxRuntime:
         self.sessions: list[FakeSession] = []
         self.severities: list[int] = []
         self.buffers: list[tuple[tuple[int, ...], type, str, int]] = []
-        self.preloads = 0
         self.GraphOptimizationLevel = SimpleNamespace(ORT_ENABLE_ALL="all")
         self.ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL="sequential")
         self.SessionOptions = SimpleNamespace
@@ -53,7 +51,6 @@ class FakeOnnxRuntime:
         return [CPU] if self.outcome == "absent" else [CUDA, CPU]
 
     def preload_dlls(self) -> None:
-        self.preloads += 1
         threading.Event().wait(0.01)  # lets other threads in
         if self.outcome == "falls back":
             sys.stdout.write("Failed to load libcudart.so: no such file\nPlease follow the instructions\n")

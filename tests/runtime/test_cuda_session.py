@@ -204,7 +204,6 @@ class TestThreads:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: open_session(batch_size=1), range(4)))
         assert sys.stdout is before
-        assert runtime.preloads == 1
         assert runtime.severities == [4, 2] * 4  # quiet, then as before
 
     def test_a_failure_of_the_device_is_a_device_error_and_the_next_run_may_work(
