@@ -35,7 +35,7 @@ def main() -> int:
                 functions[f"{IN_RUN} {size}"] = partial(_in_sequence, two, images, size)
                 functions[f"{IN_PARALLEL} {size}"] = partial(_in_parallel, executor, one, images, size)
             timings = time_in_turns(functions, rounds=9, sample_seconds=0)
-            print(f"### {preset.name}\n\nImages per second, by the images in a run:\n")
+            print(f"### {preset.name}\n\nImages per second, by images per run:\n")
             rows = [
                 [way, *(f"{COUNT / timings[f'{way} {size}'].median:,.0f}" for size in CHUNKS)]
                 for way in (ONE_THREAD, IN_RUN, IN_PARALLEL)

@@ -185,7 +185,7 @@ def print_targets(timings: Mapping[Case, Timing]) -> int:
         for target in found
     ]
     print(table(["ratio of medians", "at least", "measured", ""], rows))
-    return TARGET_MISSED if any(target.verdict == "NOT MET" for target in found) else 0
+    return TARGET_MISSED if any(target.verdict == "not met" for target in found) else 0
 
 
 if __name__ == "__main__":

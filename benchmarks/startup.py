@@ -30,7 +30,7 @@ def main() -> int:
             f"`{shlex.join(['python', *arguments[:-1], Path(arguments[-1]).name])}`",
             milliseconds(timings[name]),
             f"{1000 * limits[name]:.0f}" if name in limits else "",
-            ("met" if met[name] else "NOT MET") if name in met else "",
+            ("met" if met[name] else "not met") if name in met else "",
         ]
         for name, arguments in COMMANDS.items()
     ]

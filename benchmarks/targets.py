@@ -28,10 +28,10 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Return "met", "NOT MET" or "not measured"."""
+        """Return "met", "not met" or "not measured"."""
         if self.measured is None:
             return "not measured"
-        return "met" if self.measured >= self.required else "NOT MET"
+        return "met" if self.measured >= self.required else "not met"
 
 
 def targets(timings: Mapping[Case, Timing]) -> list[Target]:

@@ -38,9 +38,9 @@ def test_targets_are_ratios_of_medians() -> None:
     found = {target.name: target for target in targets(timings) if target.measured is not None}
 
     assert {name: (target.measured, target.verdict) for name, target in found.items()} == {
-        "tf2onnx / fused operator, K=1, batch 1, one thread": (2.5, "NOT MET"),
+        "tf2onnx / fused operator, K=1, batch 1, one thread": (2.5, "not met"),
         "ResNet32 / fused operator, K=1, batch 1, one thread": (4, "met"),
-        "no PDE layers / fused operator, K=1, batch 1, one thread": (0.8, "NOT MET"),
+        "no PDE layers / fused operator, K=1, batch 1, one thread": (0.8, "not met"),
     }
     assert all(target.verdict == "not measured" for target in targets(timings) if target.name not in found)
 
@@ -63,7 +63,7 @@ def test_a_missed_target_has_its_own_exit_code(capsys: Captured) -> None:
     assert speed.print_targets({one: timing(3), one._replace(threads=2): timing(1)}) == 0
     assert speed.print_targets({one: timing(3), one._replace(threads=2): timing(2)}) == TARGET_MISSED
 
-    assert "| 1.50 | NOT MET |" in " ".join(capsys.readouterr().out.split())
+    assert "| 1.50 | not met |" in " ".join(capsys.readouterr().out.split())
 
 
 def test_times_are_printed_with_their_ratios(capsys: Captured) -> None:
@@ -162,7 +162,7 @@ def test_a_slow_start_up_is_a_missed_target(monkeypatch: pytest.MonkeyPatch, cap
     timings[startup.IMPORT] = timing(0.3)
     assert startup.main() == TARGET_MISSED
 
-    assert "| 220 | NOT MET |" in " ".join(capsys.readouterr().out.split())
+    assert "| 220 | not met |" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_new_process_imports_and_predicts() -> None:
