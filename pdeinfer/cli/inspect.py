@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
@@ -11,6 +13,7 @@ from pdeinfer.inspection.report import report_html
 from pdeinfer.package import zoo
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the values of an unstable network may have no bound
 def run(options: argparse.Namespace) -> int:
     """Print a summary of each PDE layer; write its picture, or all layers as one HTML file."""
     package = zoo.load(options.model)

@@ -14,8 +14,6 @@ from pdeinfer.spec.pde_spec import PdeSpec
 
 Field = NDArray[np.float32]
 
-_UNBOUNDED = np.errstate(over="ignore", invalid="ignore")  # the values of an unstable network may have no bound
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerFields:
@@ -40,25 +38,21 @@ class LayerFields:
     levels: Field
 
     @property
-    @_UNBOUNDED
     def velocity_gradients(self) -> tuple[Field, Field] | None:
         """(u_x, v_y) by central differences, or None without advection."""
         return None if self.velocity is None else pde.velocity_gradients(self.velocity, roll=np.roll)
 
     @property
-    @_UNBOUNDED
     def courant_numbers(self) -> tuple[Field, Field]:
         """(Ax, Ay) = (u dt, v dt); zeros without advection."""
         return pde.courant_numbers(self.velocity or self._zeros(), dt=self.spec.dt)
 
     @property
-    @_UNBOUNDED
     def diffusion_numbers(self) -> tuple[Field, Field]:
         """(Bx, By) = (Dx dt, Dy dt); zeros without diffusion."""
         return pde.diffusion_numbers(self.diffusivity or self._zeros(), dt=self.spec.dt)
 
     @property
-    @_UNBOUNDED
     def stable(self) -> NDArray[np.bool_]:
         """Where the scheme is in its stable range, bool (H, W, C).
 
@@ -67,13 +61,12 @@ class LayerFields:
         velocity adds 0 to the sum.
         """
         (ax, ay), (bx, by) = self.courant_numbers, self.diffusion_numbers
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             sum_x, sum_y = (np.where(a == 0, 0, a * a / b) for a, b in ((ax, bx), (ay, by)))
             with_diffusion = (bx + by) * (sum_x + sum_y) <= 1
         return np.where(bx + by == 0, np.abs(ax) + np.abs(ay) < 1, with_diffusion)
 
     @property
-    @_UNBOUNDED
     def summary(self) -> tuple[str, ...]:
         """Lines of text: size, Courant and diffusion numbers, and the share of unstable points."""
         _, height, width, channels = self.levels.shape

@@ -124,13 +124,10 @@ class TestPicture:
         assert draw_layer(dead, IMAGE, "model").width == draw_layer(layer(), IMAGE, "model").width
 
     def test_a_layer_without_bounds_can_be_drawn_on_the_scale_of_its_finite_values(self) -> None:
-        """Warnings are errors in tests: NumPy warns of NaN and infinity where nobody expects them."""
+        """NumPy warns when NaN becomes an integer, and warnings are errors in tests."""
         levels = layer().levels.copy()
         levels[1, 0, 0], levels[1, 0, 1], levels[2] = np.nan, np.inf, np.nan
-        u = np.full((8, 8, 8), np.inf, np.float32)
-        unstable = layer(velocity=(u, u.copy()), levels=levels)
-        assert len(unstable.summary) == 5
-        picture = np.asarray(draw_layer(unstable, IMAGE, "model"))
+        picture = np.asarray(draw_layer(layer(levels=levels), IMAGE, "model"))
         high = np.abs(levels[1][np.isfinite(levels[1])]).max()
         expected = colours(levels[1, ..., 0], -high, high).repeat(10, axis=0).repeat(10, axis=1)
         assert occurs(expected, picture)

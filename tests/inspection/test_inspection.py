@@ -317,6 +317,15 @@ class TestCommand:
         assert main(["inspect", str(image_file), "-o", str(tmp_path)]) == 0
         assert capsys.readouterr().err.startswith("pdeinfer: note: layer1: the scheme is outside")
 
+    def test_a_network_whose_values_have_no_bound_prints_no_warning_of_numpy(
+        self, image_file: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unstable = layer((field([3e38]), field([np.inf])), None, num_steps=2, dt=10.0)
+        unstable.levels[1:] = np.nan
+        monkeypatch.setattr("pdeinfer.cli.inspect.inspect", lambda *_: (unstable,))
+        assert main(["inspect", str(image_file), "-o", str(tmp_path)]) == 0
+        assert capsys.readouterr().err.startswith("pdeinfer: warning: layer1: the scheme is outside")
+
     def write_resnet(self, folder: Path) -> Path:
         return write_tiny_package(folder, PRESETS["cifar10-resnet32"])
 
