@@ -87,7 +87,7 @@ class Supervisor:
             functions: Functions = {
                 "join": self._join,
                 "started": self._note_start,
-                "failed": self._print_failure,
+                "failed": self._tell_failure,
                 "change": self._change,
                 "metrics": self._read_metrics,
             }
@@ -145,10 +145,12 @@ class Supervisor:
             self._has_started = True
             await self._started()
 
-    async def _print_failure(self, _: WorkerProcess, message: str) -> None:
-        """Print why a worker cannot start; of the first workers, which all have the same reason, only for one."""
-        if self._has_started or not self._has_failed:
-            print(message, file=sys.stderr, flush=True)
+    async def _tell_failure(self, worker: WorkerProcess, message: str) -> None:
+        """Tell why a worker cannot start; of the first workers, which all have the same reason, only for one."""
+        if self._has_started:
+            logger.error("worker %s cannot start: %s", worker.process.pid, message)
+        elif not self._has_failed:
+            print(f"pdeinfer serve: {message}", file=sys.stderr, flush=True)
         self._has_failed = True
 
     async def _change(self, asked: WorkerProcess, name: str, action: str) -> list[str]:

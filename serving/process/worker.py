@@ -141,11 +141,10 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         try:
             await serve_models()
         except PdeinferError as error:
-            message = f"pdeinfer serve: {error}"
             if membership is not None:
-                await membership.report_failure(message)
+                await membership.report_failure(str(error))
             else:
-                print(message, file=sys.stderr)
+                print(f"pdeinfer serve: {error}", file=sys.stderr)
             return CANNOT_START
         return 0
 

@@ -329,6 +329,7 @@ def test_a_replacement_serves_the_packages_of_its_siblings_or_does_not_start(ser
     assert change(server, "tiny-grey", "reload").json()["versions"] == ["1", "2"]
     await_workers(server, 2)
     assert seen(server) == {("tiny-grey/2", "tiny-grey/1", "tiny-rgb/1")}
+    assert all(json.loads(line)["time"] for line in server.log.read_text().splitlines())
 
 
 def test_an_unloaded_model_whose_package_is_gone_stops_neither_reloads_nor_replacements(
