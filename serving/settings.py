@@ -40,11 +40,28 @@ MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, 
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+_PER_MODEL_EXAMPLE = '{"mnist-pde": {"max_delay_ms": 2}}'
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def _from_json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
+def _read_per_model(value: object) -> object:
+    try:
+        # The values of a flag that is repeated come joined by commas.
+        found = json.loads(f"[{value}]") if isinstance(value, str) else [value]
+    except ValueError:
+        found = [None]
+    if not all(isinstance(models, dict) for models in found) or not all(
+        isinstance(own, dict | ModelSettings) for models in found for own in models.values()
+    ):
+        raise ValueError(f"expected settings by model, such as {_PER_MODEL_EXAMPLE}")
+    return {name: own for models in found for name, own in models.items()}
+
+
+def _require_device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return value
 
 
 def _split_at_commas(value: object) -> object:
@@ -143,10 +160,8 @@ class Settings(BaseSettings):
         description="processes on the port, or auto: one for each CPU, or one on a GPU; a process that dies is "
         "replaced; on a GPU each needs a context and models of its own",
     )
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:N; cuda never falls back",
+    device: Annotated[str, AfterValidator(_require_device)] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:N; cuda never falls back"
     )
     threads: int | None = Field(
         default=None,
@@ -175,10 +190,10 @@ class Settings(BaseSettings):
     threshold: float = Field(
         default=0, ge=0, le=1, description="an answer of /classify with a lower probability has the label null"
     )
-    per_model: dict[str, Annotated[ModelSettings, BeforeValidator(_from_json)]] = Field(
+    per_model: Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(_read_per_model)] = Field(
         default_factory=dict,
         description="max_batch_size, max_delay_ms, max_queue, precision and threshold of single models: "
-        '{"mnist-pde": {"max_delay_ms": 2}}',
+        f"{_PER_MODEL_EXAMPLE}",
     )
     load_timeout: float = Field(
         default=120,
