@@ -51,11 +51,12 @@ def _read_per_model(value: object) -> object:
         found = json.loads(f"[{value}]") if isinstance(value, str) else [value]
     except ValueError:
         found = [None]
-    if not all(isinstance(models, dict) for models in found) or not all(
-        isinstance(own, dict | ModelSettings) for models in found for own in models.values()
-    ):
-        raise ValueError(f"expected settings by model, such as {_PER_MODEL_EXAMPLE}")
-    return {name: own for models in found for name, own in models.items()}
+    merged: dict[str, object] = {}
+    for models in found:
+        if not isinstance(models, dict) or not all(isinstance(own, dict | ModelSettings) for own in models.values()):
+            raise ValueError(f"expected settings by model, such as {_PER_MODEL_EXAMPLE}")
+        merged.update(models)
+    return merged
 
 
 def _require_device(value: str) -> str:

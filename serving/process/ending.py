@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 
@@ -57,9 +56,7 @@ def _flush() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, on Linux."""
-    if not sys.platform.startswith("linux"):
-        return
+    """Have the kernel kill this process when its parent ends."""
     pr_set_pdeathsig = 1  # of sys/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     parent = multiprocessing.parent_process()

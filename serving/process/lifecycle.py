@@ -26,6 +26,6 @@ def seconds_to_stop(number: int, settings: Settings) -> float:
 def stop_signals() -> list[signal.Signals]:
     """Return the signals that stop the server: SIGHUP among them, unless the server was started by nohup."""
     signals = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
     return signals

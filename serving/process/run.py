@@ -36,14 +36,19 @@ def run(settings: Settings) -> int:
 
     Returns:
         0 after a signal, 1 if the address cannot be listened on or a worker died while it started, 2 if a model or the
-        device cannot be used.
+        device cannot be used, or the system is not Linux.
     """
+    if sys.platform != "linux":
+        print(f"pdeinfer serve: the server needs Linux, and this is {sys.platform}", file=sys.stderr)
+        return 2
     configure_logging()
     if settings.grpc_port is not None and any(importlib.util.find_spec(name) is None for name in _GRPC_LIBRARIES):
         raise MissingDependencyError("gRPC", "grpc", "--grpc-port")
-    for name in ("SIGUSR1", "SIGUSR2"):  # elsewhere they mean "reopen the logs"; by default they would end the process
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # elsewhere they mean "reopen the logs"; by default they would end it
+        signal.signal(number, signal.SIG_IGN)
     port = settings.port
     try:
         reserved = reserve(settings.host, port)

@@ -5,12 +5,13 @@ import gc
 import logging
 import mimetypes
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import FrameType
 
@@ -220,12 +221,9 @@ def _import_what_requests_need() -> None:
 
 def _allow_open_files(count: int) -> None:
     """Raise the limit on open files, often 1024, as far as the system allows it."""
-    with suppress(ImportError):  # not on Windows
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = count + 512  # beside connections
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        if soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512  # beside connections
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import pytest
 
+from serving.process.run import run
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
 from tests.servers import PATIENCE, ROOT, let_models_hang
@@ -39,6 +40,18 @@ def test_workers_that_cannot_start_stop_the_server_with_exit_code_2() -> None:
     assert result.returncode == 2
     assert "'no-such-model' is neither a bundled model" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_a_system_that_the_server_does_not_run_on_is_one_line_and_exit_code_2(
+    system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+
+    assert run(Settings()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Linux" in line
+    assert system in line
 
 
 @pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])

@@ -22,8 +22,6 @@ import PIL.Image
 import pytest
 
 from serving.middleware.body_limit import LINGER_SECONDS
-from serving.process import freed_memory
-from serving.process.lifecycle import stop_signals
 from tests.servers import PATIENCE, ROOT, Server, children, running_server
 
 MAX_BODY_BYTES = 50_000
@@ -200,20 +198,18 @@ def test_signals_that_mean_reopen_the_logs_are_ignored(package_folder: Path, tmp
         assert [server.process.pid, *children(server.process.pid)] == processes
 
 
-def test_only_signals_of_the_platform_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
+@pytest.mark.parametrize(("proxies", "client"), [(None, "203.0.113.7"), ("", "127.0.0.1"), ("10.0.0.1", "127.0.0.1")])
+def test_only_a_proxy_that_is_believed_names_the_client_of_the_access_log(
+    package_folder: Path, tmp_path: Path, proxies: str | None, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if proxies is not None:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    with running_server(tmp_path / "log", str(package_folder), "--access-log") as server:
+        httpx2.get(f"http://127.0.0.1:{server.port}/healthz", headers={"X-Forwarded-For": "203.0.113.7"})
+        line = server.wait_for_log(r".*serving\.access.*")[0]
 
-    assert stop_signals() == [signal.SIGINT, signal.SIGTERM]
-
-
-def test_the_c_library_is_called_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[object] = []
-    monkeypatch.setattr("serving.process.freed_memory.ctypes.CDLL", calls.append)
-    monkeypatch.setattr("sys.platform", "win32")
-
-    freed_memory.configure()()
-
-    assert calls == []
+    assert json.loads(line)["client"] == client
 
 
 def test_a_server_started_by_nohup_survives_sighup(package_folder: Path, tmp_path: Path) -> None:
