@@ -34,12 +34,12 @@ class OverloadedError(ServingError):
 
 
 class DeadlineError(ServingError):
-    """The request ran out of time before its images were classified."""
+    """The request ran out of time."""
 
     code = "deadline_exceeded"
 
     def __init__(self) -> None:
-        super().__init__("the images could not be classified in time")
+        super().__init__("the request could not be answered in time")
 
 
 class InferenceError(ServingError):

@@ -66,7 +66,7 @@ OPERATION: dict[str, Any] = {
         "422": describe_error(
             "None of the images could be classified, or a parameter is wrong",
             *IMAGE_ERRORS,
-            ("invalid_parameter", "unknown query parameter 'topk': expected only model and top_k"),
+            ("invalid_parameter", "unknown query parameter 'topk': expected only model, top_k"),
         ),
     },
 }

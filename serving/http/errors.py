@@ -78,7 +78,12 @@ def first_problem(error: ValidationError) -> str:
 
 def too_many_images(max_images: int) -> ApiError:
     """Return the error for a request with more images than the server accepts at once."""
-    return ApiError("too_many_images", f"a request may hold at most {max_images} images")
+    return ApiError("too_many_images", f"a request may hold at most {count_images(max_images)}")
+
+
+def count_images(count: int) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{count} image{'s' * (count != 1)}"
 
 
 def code_of(error: ImageError | ServingError) -> str:

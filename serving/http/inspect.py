@@ -70,7 +70,7 @@ OPERATION: dict[str, Any] = {
         "413": describe_error(
             "The body is too large or holds several images",
             ("body_too_large", "a request body may have at most 33554432 bytes"),
-            ("too_many_images", "a request may hold at most 1 images"),
+            ("too_many_images", "a request may hold at most 1 image"),
         ),
         "422": describe_error(
             "The image, a parameter or the model does not allow it",

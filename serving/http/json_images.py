@@ -8,7 +8,7 @@ from itertools import chain
 from pydantic import ValidationError
 
 from pdeinfer import ImageError
-from serving.http.errors import ApiError, first_problem, too_many_images
+from serving.http.errors import ApiError, count_images, first_problem, too_many_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, ascii_pieces, cut
 from serving.http.query import QueryParameters, shortened
 from serving.http.schemas import MAX_FILENAME, Base64Image, ImagesBody
@@ -44,7 +44,9 @@ def parse_json_images(
         body, parts = cut_body.text, cut_body.parts
     max_values = _VALUES + _VALUES_PER_IMAGE * max_images
     if body.count(b",") >= max_values:  # base64 has no commas, data URLs have one, and file names have few
-        raise ApiError("json_too_large", f"expected at most {max_values} values of JSON, for {max_images} images")
+        raise ApiError(
+            "json_too_large", f"expected at most {max_values} values of JSON, for {count_images(max_images)}"
+        )
     try:
         images = ImagesBody.model_validate_json(body).images
     except ValidationError as error:

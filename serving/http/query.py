@@ -47,7 +47,7 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
     if unknown:
         names = ", ".join(map(shortened.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
-        expected = f"expected only {' and '.join(known)}" if known else "expected none"
+        expected = f"expected only {', '.join(known)}" if known else "expected none"
         raise ApiError("invalid_parameter", f"unknown query parameter {names}: {expected}")
     found = dict(pairs)
     if len(found) < len(pairs):

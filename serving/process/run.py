@@ -44,10 +44,8 @@ def run(settings: Settings) -> int:
     configure_logging()
     if settings.grpc_port is not None and any(importlib.util.find_spec(name) is None for name in _GRPC_LIBRARIES):
         raise MissingDependencyError("gRPC", "grpc", "--grpc-port")
-    for number in (
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):  # elsewhere they mean "reopen the logs"; by default they would end it
+    # Elsewhere they mean "reopen the logs"; by default they would end the process.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     port = settings.port
     try:

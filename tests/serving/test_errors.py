@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from serving.errors import ChangeRefusedError, ServingError
-from serving.http.errors import STATUSES, ApiError
+from serving.http.errors import STATUSES, ApiError, too_many_images
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +33,8 @@ def test_every_error_of_serving_has_a_status() -> None:
     assert len(codes) == 9
     assert len(raised) > 10
     assert codes | raised <= STATUSES.keys()
+
+
+def test_limits_on_images_are_in_the_singular_or_plural() -> None:
+    assert str(too_many_images(1)).endswith(" 1 image")
+    assert str(too_many_images(2)).endswith(" 2 images")

@@ -282,7 +282,7 @@ def test_wrong_body_is_rejected(
     ("error", "status", "message"),
     [
         (OverloadedError(), 503, "the server is at capacity: try again later"),
-        (DeadlineError(), 504, "the images could not be classified in time"),
+        (DeadlineError(), 504, "the request could not be answered in time"),
         (RuntimeError("secret"), 500, "the server failed to answer; its log has the details"),
     ],
 )
