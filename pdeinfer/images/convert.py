@@ -8,7 +8,8 @@ The rule, in this order:
    sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
    input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
    one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode: see `pdeinfer.images.limits`. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
+   decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object may have at most
+   `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
    `pdeinfer.images.isolation`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
@@ -28,7 +29,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -41,7 +41,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pdeinfer.errors import ImageError
 from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import Estimate, decoding_bytes
-from pdeinfer.images.damage import decoding, opening
+from pdeinfer.images.damage import decoding
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg
 from pdeinfer.images.limits import (
     GUARDED,
@@ -53,9 +53,14 @@ from pdeinfer.images.limits import (
     whole_size,
 )
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
+from pdeinfer.images.reading import open_path, read_file, read_stream
 from pdeinfer.spec.networks import InputSpec
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
+
+
+class NeedsIsolationError(ImageError):
+    """An AVIF or HEIC image, which only `pdeinfer.images.isolation` decodes."""
 
 
 def to_array(
@@ -74,7 +79,7 @@ def to_array(
         A new uint8 array (spec.height, spec.width, spec.channels).
 
     Raises:
-        ImageTooLargeError: decoding takes more than `max_pixels`.
+        ImageTooLargeError: decoding takes more than `max_pixels`, or the file is too large.
         ImageError: not an image of the kinds above, a damaged one, or a path that cannot be opened; the message names
             it.
         OSError: the system failed, e.g. with too many open files.
@@ -99,7 +104,7 @@ def open_image(
     Args:
         limits: what a file may hold that is disproportionately slow to decode.
     """
-    name = _describe(image, name)
+    name = describe(image, name)
     with ExitStack() as stack:
         structure, other_ending = None, None
         if isinstance(image, PIL.Image.Image):
@@ -179,7 +184,8 @@ class OpenedImage:
             raise _truncated(self.name)
 
 
-def _describe(image: object, name: str | None) -> str:
+def describe(image: object, name: str | None = None) -> str:
+    """Return what errors call an image: a path is named beside the name that its caller has for it."""
     if isinstance(image, str | os.PathLike):
         return f"{name} ({os.fspath(image)})" if name else os.fspath(image)
     if name:
@@ -207,7 +213,7 @@ def _open_encoded(
         case None:
             raise ImageError(f"{name}: expected {formats.EXPECTED}, got {formats.describe_foreign(head)}")
         case "JPEG":
-            content = file.read()
+            content = read_file(file, name)
             structure = check_jpeg(content, name, limits)
             if not structure.is_ended:
                 if not structure.has_all_scans:
@@ -215,11 +221,11 @@ def _open_encoded(
                 content, other_ending = end_jpeg(content)
             file = io.BytesIO(content)
         case "PNG":
-            file = io.BytesIO(repair.clean_png(file.read(), name, limits.png_chunks))
+            file = io.BytesIO(repair.clean_png(read_file(file, name), name, limits.png_chunks))
         case "WEBP":
-            file = io.BytesIO(repair.end_webp(file.read(), limits.webp_chunks))
+            file = io.BytesIO(repair.end_webp(read_file(file, name), limits.webp_chunks))
         case _ if kind in formats.ISOLATED and limits.heif_bytes == 0:
-            raise ImageError(
+            raise NeedsIsolationError(
                 f"{name}: AVIF and HEIC images are decoded only in a process with limits, by the server and by "
                 "the commands of pdeinfer: convert it to JPEG or PNG, or pass the image that Pillow opens"
             )
@@ -260,17 +266,12 @@ def _open_file(source: Any, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(bytes(source))  # a copy, unless it is bytes; a memoryview may have gaps
     elif isinstance(source, str | os.PathLike):
-        with opening(name):
-            file = Path(source).open("rb")  # noqa: SIM115  # closed below
-        with file:
-            yield file if file.seekable() else io.BytesIO(file.read())  # a pipe cannot seek
+        with open_path(source, name) as file:
+            yield file if file.seekable() else io.BytesIO(read_stream(file, name))  # a pipe cannot seek
     else:
         if getattr(source, "seekable", lambda: hasattr(source, "seek"))():
             source.seek(0)
-        content = source.read()
-        if not isinstance(content, bytes | bytearray | memoryview):
-            raise ImageError(f"{name}: expected a binary file object, got one that reads {type(content).__name__}")
-        yield io.BytesIO(content)
+        yield io.BytesIO(read_stream(source, name))
 
 
 def _reduce(picture: PIL.Image.Image, spec: InputSpec) -> None:

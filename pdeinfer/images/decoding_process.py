@@ -40,7 +40,6 @@ _KEPT = 8 * 2**20
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 _THREAD_STACK = 2**20  # of libde265's thread; by default it is often 8 MiB, all of it address space
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_NOT_LIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 def main(connection: socket.socket) -> None:
@@ -155,6 +154,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._statm: int | None = None
+        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_AS)  # None may raise them: `ulimit -v` sets both
         with suppress(OSError):
             self._statm = os.open("/proc/self/statm", os.O_RDONLY)
             errno_location = ctypes.CDLL(None)["__errno_location"]
@@ -168,11 +168,13 @@ class _Memory:
         return int(os.pread(self._statm, 32, 0).split()[0]) * resource.getpagesize()
 
     def limit(self, growth: int | None) -> None:
-        """Let the address space grow by at most so many bytes; None: without limit."""
+        """Let the address space grow by at most so many bytes; None: up to the limit that the process began with."""
         if self._statm is None:
             return
-        size = _NOT_LIMITED if growth is None else (self.size() + growth, resource.RLIM_INFINITY)
-        resource.setrlimit(resource.RLIMIT_AS, size)
+        most = self._soft if growth is None else self.size() + growth
+        if self._soft != resource.RLIM_INFINITY:
+            most = min(most, self._soft)
+        resource.setrlimit(resource.RLIMIT_AS, (most, self._hard))
         if growth is not None:
             self._errno.value = 0
 

@@ -14,18 +14,16 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError
-from pdeinfer.images.convert import open_image, to_array
+from pdeinfer.images.convert import NeedsIsolationError, describe, open_image, to_array
 from pdeinfer.images.cost import Estimate
-from pdeinfer.images.damage import opening
-from pdeinfer.images.formats import HEAD_BYTES, ISOLATED, recognise
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
+from pdeinfer.images.reading import open_path, read_file
 from pdeinfer.spec.networks import InputSpec
 
 _IS_SUPPORTED = hasattr(os, "fork") and hasattr(socket, "send_fds")  # not on Windows
@@ -110,6 +108,9 @@ class IsolatedDecoder:
         except (EOFError, OSError):
             self.close()
             raise _too_costly(name, limits) from None
+        except BaseException:  # the next image would get this one's answer
+            self.close()
+            raise
         if not answer["is_fresh"]:
             self.close()
             with suppress(OSError):  # the next image tries again, and reports it
@@ -138,6 +139,9 @@ class IsolatedDecoder:
         except (EOFError, OSError) as error:
             self.close()
             raise RuntimeError(f"the system could not start a decoding process {error}".rstrip()) from error
+        except BaseException:
+            self.close()
+            raise
         return connection
 
     def stop(self) -> None:
@@ -224,15 +228,10 @@ class IsolatedDecoders:
 
         Raises:
             ImageTooCostlyError: decoding it takes more than the limits.
-            ImageTooLargeError: its header tells that already.
+            ImageTooLargeError: its header tells that already, or the file is too large.
             ImageError: as `pdeinfer.images.convert.to_array` raises it.
         """
-        if isinstance(image, bytes):
-            name, content = name or "bytes", image
-        else:
-            name = f"{name} ({os.fspath(image)})" if name else os.fspath(image)
-            with opening(name):
-                content = Path(image).read_bytes()
+        name, content = describe(image, name), _read(image, name)
         decoder = self.take()
         try:
             decoded = decoder.decode(content, spec, name, limits)
@@ -242,11 +241,15 @@ class IsolatedDecoders:
             raise decoded.too_large(name, limits.bytes)
         return decoded
 
-    def to_array_where_needed(self, path: str | os.PathLike[str], spec: InputSpec) -> NDArray[np.uint8]:
-        """Return an AVIF or HEIC file as `to_array` does, and any other as `pdeinfer.images.convert.to_array` does."""
-        with opening(os.fspath(path)):
-            is_isolated = _recognise_file(Path(path)) in ISOLATED
-        return self.to_array(path, spec) if is_isolated else to_array(path, spec)
+    def to_array_where_needed(
+        self, image: bytes | str | os.PathLike[str], spec: InputSpec, name: str | None = None
+    ) -> NDArray[np.uint8]:
+        """Return an AVIF or HEIC image as `to_array` does, and any other as `pdeinfer.images.convert.to_array` does."""
+        if not isinstance(image, bytes) and not os.path.isfile(image):  # noqa: PTH113  # Path is slower
+            name, image = describe(image, name), _read(image, name)  # a pipe can be read only once
+        with suppress(NeedsIsolationError):
+            return to_array(image, spec, name)
+        return self.to_array(image, spec, name)
 
     def close(self) -> None:
         """End all processes: what they decode fails."""
@@ -315,11 +318,12 @@ class _Host:
         self._connection = self._process = None
 
 
-def _recognise_file(path: Path) -> str | None:
-    if not path.is_file():  # a pipe can be read only once
-        return None
-    with path.open("rb") as file:
-        return recognise(file.read(HEAD_BYTES))
+def _read(image: bytes | str | os.PathLike[str], name: str | None) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    name = describe(image, name)
+    with open_path(image, name) as file:
+        return read_file(file, name)
 
 
 def send(connection: socket.socket, values: dict[str, Any], content: bytes = b"") -> None:
@@ -342,8 +346,11 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
 
 def _receive_bytes(connection: socket.socket, count: int) -> bytes:
     received = connection.recv(count, socket.MSG_WAITALL) if count else b""
-    if len(received) < count:
-        raise EOFError
+    while len(received) < count:  # the other end was closed, or this process got a signal
+        part = connection.recv(count - len(received), socket.MSG_WAITALL)
+        if not part:
+            raise EOFError
+        received += part
     return received
 
 

@@ -12,6 +12,7 @@ from PIL import ImageFile
 from pdeinfer.errors import ImageError, ImageTooLargeError
 
 MAX_IMAGE_PIXELS = 64_000_000  # that decoding one image may hold: see step 1 in `pdeinfer.images.convert`
+MAX_FILE_BYTES = 2**28  # of a file that is read as a whole: a BMP of that many pixels has 192 MB
 
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of a TIFF
 
@@ -50,6 +51,11 @@ class WorkLimits:
 
 GUARDED = WorkLimits()
 UNLIMITED = WorkLimits(*[sys.maxsize] * len(fields(WorkLimits)))  # for a process that the system limits
+
+
+def file_too_large(name: str, size: int | None = None) -> ImageTooLargeError:
+    """Return the error for a file of more than `MAX_FILE_BYTES`; a stream's size is unknown."""
+    return ImageTooLargeError(f"{name}: expected a file of at most {MAX_FILE_BYTES} bytes, got {size or 'more'}")
 
 
 def check_ppm(file: BinaryIO, max_bytes: int) -> None:

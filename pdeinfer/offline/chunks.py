@@ -5,12 +5,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from pdeinfer.errors import ClassifyError, ImageError, ImageTooLargeError
+from pdeinfer.errors import ClassifyError, ImageError
+from pdeinfer.images.limits import MAX_FILE_BYTES, file_too_large
 from pdeinfer.offline.parquet import ParquetRows, read_rows
 from pdeinfer.offline.tar import TarMember
-
-# The largest file in a tar or Parquet file: a BMP of as many pixels as are accepted has 192 MB.
-MAX_FILE_BYTES = 2**28
 
 # The name of an image, and its path, its bytes, or why there are none.
 NamedImage: TypeAlias = tuple[str, str | bytes | ImageError]
@@ -61,7 +59,7 @@ class TarChunk(NamedTuple):
                 if offset is None:
                     yield name, ImageError(f"{name}: expected a file, got a link or a sparse file")
                 elif size > MAX_FILE_BYTES:
-                    yield name, _too_large(name, size)
+                    yield name, file_too_large(name, size)
                 else:
                     file.seek(offset)
                     yield name, file.read(size)
@@ -94,7 +92,7 @@ class ParquetChunk(NamedTuple):
                 if content is None:
                     yield name, ImageError(f"{name}: expected the bytes of an image, got null")
                 elif len(content) > MAX_FILE_BYTES:
-                    yield name, _too_large(name, len(content))
+                    yield name, file_too_large(name, len(content))
                 else:
                     yield name, content
         except ImageError as error:
@@ -149,7 +147,3 @@ def check_stamp(path: str, expected: Stamp) -> None:
     """Raise ClassifyError if a file has changed."""
     if stamp(path) != tuple(expected):
         raise ClassifyError(f"{path} has changed since it was listed: restore it, or start again")
-
-
-def _too_large(name: str, size: int) -> ImageTooLargeError:
-    return ImageTooLargeError(f"{name}: expected a file of at most {MAX_FILE_BYTES} bytes, got {size}")

@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +13,6 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError, ModelPackageError
-from pdeinfer.images.convert import to_array
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.offline.chunks import Chunk, NamedImage
 from pdeinfer.package import zoo
@@ -76,9 +74,9 @@ class Classifier:
             threshold=options.threshold,
         )
         self._batch_size = self._predictor.info().batch_size
-        self._stack = ExitStack()
-        decoders = self._stack.enter_context(IsolatedDecoders()) if options.isolate else None
-        self._decode = partial(decoders.to_array if decoders else to_array, spec=self._predictor.info().input)
+        self._decoders = IsolatedDecoders()
+        decode = self._decoders.to_array if options.isolate else self._decoders.to_array_where_needed
+        self._decode = partial(decode, spec=self._predictor.info().input)
 
     def classify(self, chunk: Chunk) -> bytes:
         """Return a line of JSON for each image of a chunk.
@@ -94,7 +92,7 @@ class Classifier:
 
     def close(self) -> None:
         """End the processes that decode images."""
-        self._stack.close()
+        self._decoders.close()
 
     def _rows(self, images: list[NamedImage]) -> Iterator[dict[str, Any]]:
         decoded = [self._to_array(name, image) for name, image in images]

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
-from pdeinfer.images import convert
+from pdeinfer.images import convert, reading
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.formats import FORMATS
+from pdeinfer.images.limits import MAX_FILE_BYTES
 from tests.images.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
 
 
@@ -179,6 +180,34 @@ class TestRefusals:
         writer = Thread(target=path.write_bytes, args=[encode(PIL.Image.fromarray(pixels), "PNG")])
         writer.start()
         assert np.array_equal(to_array(path, self.SPEC), pixels)
+        writer.join()
+
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+    def test_a_file_above_the_limit_of_bytes_is_refused_before_it_is_read(
+        self, tmp_path: Path, file_format: str
+    ) -> None:
+        path = tmp_path / "sparse"
+        path.write_bytes(encode(PIL.Image.new("L", (8, 8)), file_format))
+        os.truncate(path, MAX_FILE_BYTES + 1)
+        with pytest.raises(ImageTooLargeError, match=f"^{path}: .*{MAX_FILE_BYTES + 1}$"):
+            to_array(path, self.SPEC)
+
+    def test_a_large_tiff_is_read_in_parts(self, tmp_path: Path) -> None:
+        path = tmp_path / "sparse"
+        path.write_bytes(encode(PIL.Image.fromarray(pixels := random_pixels(8, 8, 3)), "TIFF"))
+        os.truncate(path, 2**33)
+        assert np.array_equal(to_array(path, self.SPEC), pixels)
+
+    def test_a_stream_is_read_up_to_the_limit_of_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(8, 8, 3)), "PNG")
+        monkeypatch.setattr(reading, "MAX_FILE_BYTES", len(content))
+        to_array(io.BytesIO(content), self.SPEC)
+        os.mkfifo(path := tmp_path / "pipe")
+        writer = Thread(target=path.write_bytes, args=[content + b"0"])
+        writer.start()
+        for source in (io.BytesIO(content + b"0"), path):
+            with pytest.raises(ImageTooLargeError):
+                to_array(source, self.SPEC)
         writer.join()
 
     def test_a_compressed_tiff_is_read_through_a_file_object_that_decompresses(self) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,9 +19,18 @@ import PIL.Image
 import pytest
 
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
+from pdeinfer.images import isolation
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate, estimate_webp, is_plain
-from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.isolation import (
+    DecodingLimits,
+    InProcessDecoder,
+    IsolatedDecoder,
+    IsolatedDecoders,
+    receive,
+    send,
+)
+from pdeinfer.images.limits import MAX_FILE_BYTES
 from serving.settings import Settings
 from tests.images.image_makers import avif, encode, gif_of_comments, grey, heic, padded_jpeg, random_pixels, rgb
 
@@ -279,7 +289,29 @@ def test_an_avif_or_heic_is_decoded_in_no_other_process(
     assert not is_plain(content)
     with pytest.raises(ImageError, match="process with limits"):
         to_array(path, SPEC)
-    np.testing.assert_array_equal(pool.to_array_where_needed(path, SPEC), pool.to_array(path, SPEC))
+    os.mkfifo(pipe := tmp_path / "pipe")
+    writer = threading.Thread(target=pipe.write_bytes, args=[content])
+    writer.start()
+    for source in (path, content, pipe):
+        np.testing.assert_array_equal(pool.to_array_where_needed(source, SPEC), pool.to_array(path, SPEC))
+    writer.join()
+
+
+@avif_or_heic
+def test_a_damaged_avif_or_heic_has_the_name_of_its_caller(pool: IsolatedDecoders, encoder: Encoder) -> None:
+    content = encoder(PIL.Image.new("L", (64, 64)))[:-8]
+
+    with pytest.raises(ImageError, match=r"^a\.tar/0\.avif: "):
+        pool.to_array_where_needed(content, SPEC, "a.tar/0.avif")
+
+
+def test_a_file_above_the_limit_of_bytes_is_refused_before_it_is_read(pool: IsolatedDecoders, tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tiff"
+    path.write_bytes(encode(PIL.Image.new("L", (8, 8)), "TIFF"))
+    os.truncate(path, MAX_FILE_BYTES + 1)
+
+    with pytest.raises(ImageTooLargeError, match=f"{MAX_FILE_BYTES + 1}$"):
+        pool.to_array(path, SPEC)
 
 
 def test_other_files_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +322,7 @@ def test_other_files_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with IsolatedDecoders() as decoders:
         monkeypatch.setattr(decoders, "take", None)
         writer.start()
-        for source in (path, pipe):
+        for source in (path, SMALL, pipe):
             np.testing.assert_array_equal(decoders.to_array_where_needed(source, SPEC), to_array(SMALL, SPEC))
         with pytest.raises(ImageError, match=r"missing.png: expected"):
             decoders.to_array_where_needed(tmp_path / "missing.png", SPEC)
@@ -362,6 +394,60 @@ def test_files_that_only_seem_costly_are_decoded(decoder: IsolatedDecoder) -> No
         decoded = decoder.decode(content, SPEC, "image", LIMITS)
         assert isinstance(decoded, np.ndarray)
         np.testing.assert_allclose(decoded.mean((0, 1)), (10, 20, 30), atol=2)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_after_an_interruption_the_next_image_has_its_own_answer(
+    interruption: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise interruption
+
+    with IsolatedDecoders() as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(isolation, "receive", interrupted)
+            with pytest.raises(interruption):
+                pool.to_array(encode(PIL.Image.new("L", (64, 64)), "PNG"), SPEC)
+
+        np.testing.assert_array_equal(pool.to_array(SMALL, SPEC), to_array(SMALL, SPEC))
+
+
+def test_a_message_is_received_whole_although_a_signal_arrives_amidst_it() -> None:
+    ours, theirs = socket.socketpair()
+    content = bytes(range(256)) * 400
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+
+    def send_in_parts() -> None:
+        for part in (content[:1000], content[1000:]):
+            theirs.sendall(part)
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    with ours, theirs:
+        theirs.sendall(isolation._HEAD.pack(2, len(content)) + b"{}")
+        sender = threading.Thread(target=send_in_parts)
+        sender.start()
+        received = receive(ours)
+        sender.join()
+        send(theirs, {}, content)
+        theirs.close()
+        assert receive(ours) == received == ({}, content)
+        with pytest.raises(EOFError):
+            receive(ours)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_images_are_decoded_under_a_limit_of_memory_that_cannot_be_raised() -> None:
+    script = f"""
+import resource
+from pdeinfer.images.isolation import IsolatedDecoders
+from pdeinfer.spec.networks import InputSpec
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+with IsolatedDecoders() as decoders:
+    for _ in range(2):
+        decoders.to_array({SMALL!r}, InputSpec(8, 8, 3, (0.0,) * 3, (1.0,) * 3))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_decoding_can_be_stopped_from_another_thread(decoder: IsolatedDecoder) -> None:

@@ -1,23 +1,28 @@
 """`pdeinfer classify`: rows, formats, refusals, errors."""
 
+import io
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageError
+from pdeinfer.images.isolation import IsolatedDecoders
+from pdeinfer.images.limits import MAX_FILE_BYTES
 from pdeinfer.offline.chunks import FileChunk
 from pdeinfer.offline.classifier import Classifier
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS
 from pdeinfer.offline.run import classify
 from pdeinfer.predictor import Predictor
-from tests.images.image_makers import gif_of_comments
+from tests.images.image_makers import avif, gif_of_comments, heic
 from tests.offline.makers import Row, options, picture, read_rows, write_pictures, write_tar
 from tests.offline.test_sources import write_parquet
 
@@ -96,6 +101,8 @@ def test_images_that_cannot_be_read_are_rows_with_errors(
     good, cut, *_ = write_pictures(folder, 2)
     cut.write_bytes(cut.read_bytes()[:60])
     (folder / "large.ppm").write_bytes(b"P6 20000 20000 255\n" + bytes(100))
+    (folder / "sparse.png").write_bytes(picture(0))
+    os.truncate(folder / "sparse.png", MAX_FILE_BYTES + 1)
     named = tmp_path / "notes.txt"
     named.write_text("no image")
     shard = write_tar(tmp_path / "shard.tar", [("a.png", b"no image")])
@@ -111,12 +118,13 @@ def test_images_that_cannot_be_read_are_rows_with_errors(
         good.name: None,
         cut.name: "invalid_image",
         "large.ppm": "image_too_large",
+        "sparse.png": "image_too_large",
         "notes.txt": "invalid_image",
         "a.png": "invalid_image",
     }
     assert rows["a.png"]["error"].startswith(f"{shard}/a.png: ")
     assert rows["a.png"]["label"] is rows["a.png"]["score"] is rows["a.png"]["top_labels"] is None
-    assert "5 images, 4 with errors" in capsys.readouterr().out
+    assert "6 images, 5 with errors" in capsys.readouterr().out
 
 
 def test_names_that_are_not_utf_8_and_hold_line_breaks_are_one_row_each(tmp_path: Path, package_folder: Path) -> None:
@@ -149,6 +157,33 @@ def test_isolated_decoding_refuses_costly_images(tmp_path: Path, package_folder:
     good, costly = read_rows(tmp_path / "a.jsonl")
     assert good["error_code"] is None
     assert costly["error_code"] == "image_too_costly"
+
+
+@pytest.mark.parametrize("encoder", [avif, heic])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_avif_and_heic_are_classified_from_every_source(
+    encoder: Callable[..., bytes], isolate: bool, tmp_path: Path, package_folder: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    content = encoder(PIL.Image.open(io.BytesIO(picture(0))), quality=100)
+    (tmp_path / "photo.heic").write_bytes(content)
+    write_tar(tmp_path / "a.tar", [("photo.avif", content)])
+    write_parquet(tmp_path / "a.parquet", [content])
+    sources = [str(tmp_path / name) for name in ("photo.heic", "a.tar", "a.parquet")]
+    classify(sources, tmp_path / "a.jsonl", options(package_folder, isolate=isolate), workers=1)
+
+    rows = read_rows(tmp_path / "a.jsonl")
+    assert [row["error"] for row in rows] == [None] * 3
+    assert rows[0]["top_scores"] == rows[1]["top_scores"] == rows[2]["top_scores"]
+
+
+def test_other_images_start_no_decoding_process(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IsolatedDecoders, "take", None)
+    (path,) = write_pictures(tmp_path / "photos", 1)
+
+    assert b'"error": null' in Classifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
 
 
 def test_each_kind_of_error_has_its_code(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

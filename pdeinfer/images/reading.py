@@ -1,0 +1,53 @@
+"""Reads image files as a whole, up to a limit of bytes."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from pdeinfer.errors import ImageError
+from pdeinfer.images.damage import opening
+from pdeinfer.images.limits import MAX_FILE_BYTES, file_too_large
+
+_PART_BYTES = 2**20
+
+
+def open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a file; raise ImageError, which calls it `name`, if the path is missing, unsuitable or forbidden."""
+    with opening(name):
+        return Path(path).open("rb")
+
+
+def read_file(file: BinaryIO, name: str) -> bytes:
+    """Return all bytes of a file, or those of a pipe from here on.
+
+    Raises:
+        ImageTooLargeError: there are more than `MAX_FILE_BYTES`.
+    """
+    if not file.seekable():
+        return read_stream(file, name)
+    size = file.seek(0, os.SEEK_END)
+    if size > MAX_FILE_BYTES:
+        raise file_too_large(name, size)
+    file.seek(0)
+    return file.read(size)
+
+
+def read_stream(file: BinaryIO, name: str) -> bytes:
+    """Return the bytes of a file object from here on.
+
+    Raises:
+        ImageTooLargeError: there are more than `MAX_FILE_BYTES`.
+        ImageError: it reads something other than bytes.
+    """
+    parts: list[bytes | bytearray | memoryview] = []
+    size = 0
+    while True:
+        part = file.read(_PART_BYTES)
+        if not isinstance(part, bytes | bytearray | memoryview):
+            raise ImageError(f"{name}: expected a binary file object, got one that reads {type(part).__name__}")
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        size += len(part)
+        if size > MAX_FILE_BYTES:
+            raise file_too_large(name)
