@@ -73,8 +73,11 @@ def _notes(evaluation: Evaluation) -> str:
     if evaluation.unknown_labels:
         notes.append(f"Left out, as the model has no such label: {describe_unknown_labels(evaluation)}.")
     if evaluation.left_out:
-        names = "; ".join(f"{each.path}: {each.reason}" for each in evaluation.left_out[:PRINTED_CONFUSIONS])
-        notes.append(f"{len(evaluation.left_out):,} files were not classified: {names}.")
+        count = sum(each.files for each in evaluation.left_out)
+        names = [f"{each.path}: {each.reason}" for each in evaluation.left_out[:PRINTED_CONFUSIONS]]
+        if len(evaluation.left_out) > len(names):
+            names.append("and others")
+        notes.append(f"{count:,} file{'' if count == 1 else 's'} not classified: {'; '.join(names)}.")
     missing = [each.label for each in evaluation.classes if not each.images]
     if missing:
         notes.append(f"No images of {', '.join(missing)}.")

@@ -325,6 +325,17 @@ def test_the_report_is_one_file_without_scripts_or_links(tmp_path: Path, photos:
     assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page  # else browsers ignore it
 
 
+@pytest.mark.parametrize("files", [1, 5])
+def test_the_report_counts_the_files_in_folders_that_are_left_out(tmp_path: Path, photos: Path, files: int) -> None:
+    (photos / "notes.txt").unlink()
+    (photos / "1" / "broken.png").unlink()
+    (photos / "1" / "more").mkdir()
+    for number in range(files):
+        (photos / "1" / "more" / f"{number}.png").write_bytes(b"")
+    page = report_html(evaluate(write_package(tmp_path / "tiny"), photos))
+    assert f"{files} file{'s' if files > 1 else ''} not classified: {photos / '1' / 'more'}: " in page
+
+
 def test_the_report_shows_images_of_a_data_set(tmp_path: Path) -> None:
     found = evaluate(write_package(tmp_path / "tiny"))
     (first, *_) = re.findall(r"data:image/png;base64,([^\"]*)", report_html(found))
