@@ -2,18 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, get_args, overload
+from typing import Any, Literal, Self, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
-from pdeinfer.images.convert import ImageLike, to_array
+from pdeinfer.images.batches import BatchDecoder, Channels, Decoded, is_one_image, path_of
+from pdeinfer.images.convert import ImageLike
 from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
@@ -21,11 +21,7 @@ from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
 
-Channels: TypeAlias = Literal["rgb", "bgr"]
-
 _FEATURES = re.compile(rf"{FEATURES_NAME}: tensor\(float\) \[batch, [1-9][0-9]*\]")
-
-_Decoded: TypeAlias = tuple[NDArray[np.uint8] | ImageError, str | None]  # pixels or an error, and the path
 
 
 class Predictor:
@@ -72,10 +68,8 @@ class Predictor:
     ) -> None:
         if channels not in get_args(Channels):
             raise ValueError(f"channels must be one of {get_args(Channels)}, not {channels!r}")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be a number from 0 to 1, not {threshold!r}")
         self._channels = channels
-        self._threshold = threshold
+        self._threshold = _share("threshold", threshold)
         self._threads = None if threads is None else _positive_int("threads", threads)
         self._batch_size = None if batch_size is None else _positive_int("batch_size", batch_size)
         self._gpu_mem_limit = None if gpu_mem_limit is None else _positive_int("gpu_mem_limit", gpu_mem_limit)
@@ -84,7 +78,7 @@ class Predictor:
         self._device = device
         self._labels = self._package.card.preset.labels
         self._input = self._package.card.preset.input
-        self._shape = (self._input.height, self._input.width, self._input.channels)
+        self._decoder = BatchDecoder(self._input, channels)
         self._session: Session | None = self._load_session()
 
     @property
@@ -121,7 +115,7 @@ class Predictor:
 
         Args:
             images: one image, as `pdeinfer.images.convert.to_array` takes it; or several: any iterable of such images,
-                or an array (N, H, W, C). Images of another size or mode are converted.
+                an array of paths, or an array (N, H, W, C). Images of another size or mode are converted.
             top_k: how many classes to return, at most all of the model's.
 
         Returns:
@@ -134,11 +128,10 @@ class Predictor:
         """
         top_k = _positive_int("top_k", top_k)
         session = self._open_session()
-        if _is_one_image(images):
-            (scores,) = self._run(session, self._to_array(images)[np.newaxis])
-            return self._rank(scores, top_k, _path(images))
-        count = len(images) if isinstance(images, Sized) else None
-        return list(self._predict_batches(session, images, top_k, count))
+        if is_one_image(images):
+            (scores,) = self._run(session, self._decoder.to_array(images)[np.newaxis])
+            return self._rank(scores, top_k, path_of(images))
+        return list(self._predict_batches(session, images, top_k))
 
     @overload
     def predict_iter(
@@ -183,7 +176,7 @@ class Predictor:
         session = self._open_session()
         if isinstance(images, str | os.PathLike):
             images = find_image_files(images).images
-        elif _is_one_image(images):
+        elif is_one_image(images):
             raise TypeError(
                 "predict_iter takes a folder or an iterable of images, such as a list or an array (N, H, W, C), "
                 f"but got one image or no iterable ({type(images).__name__}); predict takes one image"
@@ -207,11 +200,11 @@ class Predictor:
             DeviceError: the CUDA device fails.
             PredictorClosedError: after `close()`.
         """
-        shape = self._shape
+        shape = (self._input.height, self._input.width, self._input.channels)
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != shape:
             found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
             raise ImageError(f"expected a uint8 array of shape (N, {', '.join(map(str, shape))}), got {found}")
-        return self._run(self._open_session(), self._to_rgb(images))
+        return self._run(self._open_session(), self._decoder.to_rgb(images))
 
     def embed(self, images: Any) -> NDArray[np.float32]:
         """Return the features of images: what the network's last layer takes to tell the classes apart.
@@ -235,10 +228,9 @@ class Predictor:
                 f"{self._package.path}: its network has no output {FEATURES_NAME!r}, which pdeinfer "
                 f"{self._package.card.pdeinfer_version} did not write: export it again"
             )
-        if _is_one_image(images):
+        if is_one_image(images):
             images = [images]
-        count = len(images) if isinstance(images, Sized) else None
-        batches = self._pixel_batches(session, images, count)
+        batches = self._decoder.stack(images, session.batch_size)
         rows = (session.run(FEATURES_NAME, {INPUT_NAME: batch}) for batch in batches)
         return np.concatenate([np.empty((0, self.num_features), np.float32), *rows])
 
@@ -246,7 +238,7 @@ class Predictor:
         """Return the `top_k` most probable classes of one image, as `predict` does.
 
         Args:
-            scores: float32 (classes,), a row of what `predict_proba` returns.
+            scores: (classes,), a row of what `predict_proba` returns.
             top_k: as in `predict`.
 
         Raises:
@@ -254,8 +246,9 @@ class Predictor:
             TypeError, ValueError: `top_k` is not a positive integer.
         """
         top_k = _positive_int("top_k", top_k)
-        if np.shape(scores) != (len(self._labels),):
-            raise ValueError(f"scores must have the shape ({len(self._labels)},), not {np.shape(scores)}")
+        scores = np.asarray(scores, np.float32)
+        if scores.shape != (len(self._labels),):
+            raise ValueError(f"scores must have the shape ({len(self._labels)},), not {scores.shape}")
         return self._rank(scores, top_k, None)
 
     def info(self) -> PredictorInfo:
@@ -345,63 +338,21 @@ class Predictor:
             session = self._session = self._load_session()
         return session
 
-    def _predict_batches(
-        self, session: Session, images: Iterable[ImageLike], top_k: int, count: int | None = None
-    ) -> Iterator[Prediction]:
+    def _predict_batches(self, session: Session, images: Iterable[ImageLike], top_k: int) -> Iterator[Prediction]:
         """Yield the predictions of the images, or raise the first ImageError."""
-        for outcome in self._classify_batches(session, images, top_k, count, ends_at_error=True):
+        for outcome in self._classify_batches(session, images, top_k, ends_at_error=True):
             if isinstance(outcome, ImageError):
                 raise outcome
             yield outcome
 
     def _classify_batches(
-        self,
-        session: Session,
-        images: Iterable[ImageLike],
-        top_k: int,
-        count: int | None = None,
-        *,
-        ends_at_error: bool = False,
+        self, session: Session, images: Iterable[ImageLike], top_k: int, *, ends_at_error: bool = False
     ) -> Iterator[Prediction | ImageError]:
         """Yield a prediction or an error for each image."""
-        for batch in self._decode_batches(session, images, count, ends_at_error=ends_at_error):
+        for batch in self._decoder.decode(images, session.batch_size, ends_at_error=ends_at_error):
             yield from self._classify(session, batch, top_k)
 
-    def _decode_batches(
-        self, session: Session, images: Iterable[ImageLike], count: int | None = None, *, ends_at_error: bool
-    ) -> Iterator[list[_Decoded]]:
-        of_count = "" if count is None else f" of {count}"
-        batch: list[_Decoded] = []
-        for number, image in enumerate(images, 1):
-            try:
-                batch.append((self._to_array(image, f"image {number}{of_count}"), _path(image)))
-            except ImageError as error:
-                batch.append((error, None))
-                if ends_at_error:
-                    break
-            if len(batch) == session.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def _pixel_batches(
-        self, session: Session, images: Iterable[ImageLike], count: int | None
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels of images in batches, or raise the first ImageError."""
-        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == self._shape:
-            for start in range(0, len(images), session.batch_size):
-                yield self._to_rgb(images[start : start + session.batch_size])
-            return
-        for batch in self._decode_batches(session, images, count, ends_at_error=True):
-            pixels = []
-            for image, _ in batch:
-                if isinstance(image, ImageError):
-                    raise image
-                pixels.append(image)
-            yield np.stack(pixels)
-
-    def _classify(self, session: Session, batch: list[_Decoded], top_k: int) -> list[Prediction | ImageError]:
+    def _classify(self, session: Session, batch: list[Decoded], top_k: int) -> list[Prediction | ImageError]:
         pixels = [image for image, _ in batch if not isinstance(image, ImageError)]
         scores = iter(self._run(session, np.stack(pixels))) if pixels else iter(())
         return [
@@ -417,15 +368,6 @@ class Predictor:
         if best.score < self._threshold:
             return Prediction(None, None, best.score, top, source)
         return Prediction(best.label, best.index, best.score, top, source)
-
-    def _to_array(self, image: ImageLike, name: str | None = None) -> NDArray[np.uint8]:
-        return to_array(self._to_rgb(image) if isinstance(image, np.ndarray) else image, self._input, name)
-
-    def _to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return pixels (..., C) in the order RGB or RGBA; grey ones, and arrays of other shapes, as they are."""
-        if self._channels == "rgb" or pixels.ndim < 3 or pixels.shape[-1] not in (3, 4):
-            return pixels
-        return pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]
 
     def _run(self, session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result = np.empty((len(images), len(self._labels)), np.float32)
@@ -449,17 +391,12 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
             )
 
 
-def _path(image: object) -> str | None:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else None
-
-
-def _is_one_image(images: object) -> bool:
-    """Return whether `images` is a single image: iterating over it would yield rows, bytes or lines."""
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image) or hasattr(images, "read"):
-        return True
-    return not isinstance(images, Iterable)
+def _share(name: str, value: object) -> float:
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number from 0 to 1, not {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
 
 
 def _positive_int(name: str, value: object) -> int:

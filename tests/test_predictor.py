@@ -125,6 +125,15 @@ class TestAnswers:
         PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
         assert predictor.predict({path}) == [predictor.predict(path)]
 
+    @pytest.mark.parametrize("dtype", [str, object])
+    def test_paths_in_an_array_are_several_images(self, predictor: Predictor, tmp_path: Path, dtype: type) -> None:
+        path = tmp_path / "image.png"
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
+        paths = np.array([str(path), str(path)], dtype)
+        expected = [predictor.predict(path)] * 2
+        assert predictor.predict(paths) == list(predictor.predict_iter(paths)) == expected
+        assert all(type(prediction.source) is str for prediction in predictor.predict(paths))
+
     def test_every_kind_of_input_gives_the_same_prediction(self, predictor: Predictor, tmp_path: Path) -> None:
         image = PIL.Image.fromarray(IMAGES[0, ..., 0])
         path = tmp_path / "image.png"
@@ -233,7 +242,7 @@ class TestIteration:
         images[bad] = b"no image"
         predictions = predictor.predict_iter(images)
         assert [next(predictions) for _ in range(bad)] == predictor.predict(images[:bad])
-        with pytest.raises(ImageError, match=f"^image {bad + 1}: expected"):
+        with pytest.raises(ImageError, match=f"^image {bad + 1} of {len(images)}: expected"):
             next(predictions)
 
     @pytest.mark.parametrize("bad", [[0], [3, 4], [5, 9], list(range(10))])
@@ -241,7 +250,9 @@ class TestIteration:
         images: list[Any] = [b"no image" if number in bad else image for number, image in enumerate(IMAGES)]
         outcomes = list(predictor.predict_iter(images, on_error="yield"))
         assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)] == bad
-        assert [str(outcomes[number]).partition(":")[0] for number in bad] == [f"image {number + 1}" for number in bad]
+        assert [str(outcomes[number]).partition(":")[0] for number in bad] == [
+            f"image {number + 1} of 10" for number in bad
+        ]
         expected = predictor.predict([image for number, image in enumerate(IMAGES) if number not in bad])
         assert [outcome for outcome in outcomes if not isinstance(outcome, ImageError)] == expected
 
@@ -366,6 +377,15 @@ class TestThreshold:
         with pytest.raises(ValueError, match="threshold must be"):
             Predictor(package_folder, threshold=threshold)
 
+    @pytest.mark.parametrize("threshold", ["0.5", None, True, [0.5]])
+    def test_a_threshold_of_another_type_is_a_type_error(self, package_folder: Path, threshold: object) -> None:
+        with pytest.raises(TypeError, match="threshold must be"):
+            Predictor(package_folder, threshold=threshold)
+
+    def test_a_threshold_may_be_a_number_of_numpy(self, package_folder: Path) -> None:
+        with Predictor(package_folder, threshold=np.float32(1)) as strict:
+            assert strict.predict(IMAGES[0]).label is None
+
 
 class TestErrors:
     """Errors that name the input."""
@@ -432,6 +452,15 @@ class TestErrors:
     ) -> None:
         with pytest.raises(ValueError, match=r"\(10,\)"):
             predictor.rank(np.zeros(shape, np.float32))
+
+    def test_scores_in_a_list_are_ranked(self, predictor: Predictor) -> None:
+        scores = predictor.predict_proba(IMAGES[:1])[0]
+        assert predictor.rank(scores.tolist()) == predictor.rank(scores)
+
+    @pytest.mark.parametrize("model", [None, 3, b"digits-pde"])
+    def test_a_model_of_another_type_is_a_type_error(self, model: object) -> None:
+        with pytest.raises(TypeError, match="model"):
+            Predictor(model)
 
     @pytest.mark.parametrize("argument", ["threads", "batch_size", "gpu_mem_limit"])
     def test_threads_batch_size_and_memory_are_positive_integers(self, package_folder: Path, argument: str) -> None:

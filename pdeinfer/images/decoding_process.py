@@ -154,7 +154,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._statm: int | None = None
-        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_AS)  # None may raise them: `ulimit -v` sets both
+        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_AS)  # of `ulimit -v`: the hard one cannot be raised
         with suppress(OSError):
             self._statm = os.open("/proc/self/statm", os.O_RDONLY)
             errno_location = ctypes.CDLL(None)["__errno_location"]

@@ -29,7 +29,10 @@ def load(model: str | os.PathLike[str]) -> ModelPackage:
     Raises:
         ModelNotFoundError: it is neither a bundled name nor a folder with a card.
         ModelPackageError: the card is damaged or of another format.
+        TypeError: it is neither a string nor a path.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"a model must be a name or a path, not {model!r}")
     name = os.fspath(model)
     if name in names():
         return ModelPackage.read(_MODELS / name)
