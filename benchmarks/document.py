@@ -39,14 +39,12 @@ Routes take turns, so other work on the machine slows all of them alike. All com
 otherwise, and are timed only after their probabilities agreed within 1e-5.
 
 The first section was measured on a CPU without AVX-512, the others on one with it: compare within a section only.
-[The notes](lab/performance.md) name the instruction sets, have figures in bf16 and int8, and say which rows are still
-missing.
+[The notes](lab/performance.md) name the instruction sets, discuss the runs, have figures in bf16 and int8, and say
+which rows are still missing. [GPU runs](lab/gpu.md) has figures of an NVIDIA H100.
 
 The networks are `cifar10-global` with K time steps, as `global-k1` and so on, and ResNet32. Their weights are random,
 with batch-norm statistics of real activations and slow velocities, as after a training; times do not depend on the
 weights otherwise. ResNet32 has no PDE layers, so its file is the same with and without the fused operator.
-
-[Notes on the measurements](lab/performance.md) discusses the runs, and [GPU runs](lab/gpu.md) has an NVIDIA H100.
 """
 SECTIONS = [
     Section(

@@ -228,7 +228,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="largest request body")
     max_total_bytes: int = Field(
-        default=96 * 2**20, ge=1, description="most bytes of all request bodies that a worker holds; more get a 503"
+        default=96 * 2**20,
+        ge=1,
+        description="most bytes of all request bodies and large answers that a worker holds; more get a 503",
     )
     max_images: int = Field(default=64, ge=1, description="most images in one request")
     max_image_pixels: int = Field(

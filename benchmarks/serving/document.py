@@ -32,7 +32,7 @@ turn. Batches hold at most 32 requests or images. Access logs are off.
 The load generator (`load.py`), asyncio on one CPU, shares the two CPUs with the server. The last table says how
 much of a CPU it used, the last line how many answers it gets from a server that does nothing else.
 
-[Notes on the measurements](lab/serving.md) compares the figures with the goals and shows where the time goes.
+[The notes](lab/serving.md) compare the figures with the goals and show where the time goes.
 """
 SECTIONS = [Section("Measured", "Medians over the rounds.", ("-m", "benchmarks.serving"))]
 
