@@ -20,9 +20,6 @@ plus 0.15 ms."""
 ALONE = """\
 Images per second of a Predictor alone in a process, given the same PNG files, without server and load generator,
 around the turns of each server:"""
-SHARE_OF_TURNS = f"""\
-Share of the Predictor's rate around a server's own turns, {MANY} images at a time, that the server reaches:"""
-SHARE_OF_ALL = f"Share of the Predictor's median rate around all turns, {MANY} images at a time:"
 
 
 def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]) -> None:
@@ -59,10 +56,12 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
             [[name, *(f"{results.alone_rate(images, peer):,.0f}" for images in (MANY, 1))] for name, peer in rates],
         )
     )
-    print(f"{SHARE_OF_TURNS}\n")
+    print(
+        f"Share of the Predictor's rate around a server's own turns, {MANY} images at a time, that the server reaches:\n"
+    )
     print(table(header, rows(lambda peer, case, _: f"{results.share(peer.name, case):.0%}")))
     many = results.alone_rate(MANY)
-    print(f"{SHARE_OF_ALL}\n")
+    print(f"Share of the Predictor's median rate around all turns, {MANY} images at a time:\n")
     print(table(header, rows(lambda _, __, figures: f"{figures.rate / many:.0%}")))
     print("CPU use of the load generator:\n")
     print(table(header, rows(lambda _, __, figures: f"{100 * figures.client:.0f} %")))
