@@ -56,9 +56,7 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
             [[name, *(f"{results.alone_rate(images, peer):,.0f}" for images in (MANY, 1))] for name, peer in rates],
         )
     )
-    print(
-        f"Share of the Predictor's rate around a server's own turns, {MANY} images at a time, that the server reaches:\n"
-    )
+    print(f"Share of the Predictor's rate around a server's own turns, {MANY} images at a time:\n")
     print(table(header, rows(lambda peer, case, _: f"{results.share(peer.name, case):.0%}")))
     many = results.alone_rate(MANY)
     print(f"Share of the Predictor's median rate around all turns, {MANY} images at a time:\n")
