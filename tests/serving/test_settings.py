@@ -339,8 +339,8 @@ def test_help_names_values_and_defaults_without_python_types(capsys: pytest.Capt
     with pytest.raises(SystemExit):
         parse_settings(["--help"])
 
-    usage, _, options = capsys.readouterr().out.partition("options:")
-    values = set(re.findall(r"\[--[a-z-]+ ([^]|]+)\]", " ".join(usage.split())))
+    usage, _, options = " ".join(capsys.readouterr().out.split()).partition("options:")
+    values = set(re.findall(r"\[--[a-z-]+ ([^]|]+)\]", usage))
     assert values == {"FILE", "HOST", "N", "{N,auto}", "DEVICE", "{float32,int8}", "JSON", "ORIGINS"}
     defaults = re.findall(r"\(default: (\S+)\)", options)
     assert options.count("(default") == len(defaults)
