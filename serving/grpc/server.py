@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a message may take to arrive while others wait for its room: one that may hold images, and a small one.
 PATIENCE = 2.0
-SHORT_PATIENCE = 0.25
+SHORT_PATIENCE = 0.05
 
 SMALL_SECONDS = 2.0  # for a call with a small message to wait for room: those that wait are among `max_connections`
 
