@@ -104,7 +104,15 @@ class Calls:
         finally:
             self._endless.discard(task)
             code = context.code()
-            self._record(method, client, code.name if code else outcome, time.perf_counter() - started)
+            record_request(
+                method,
+                code.name if code else outcome,
+                time.perf_counter() - started,
+                is_logged=self._access_log,
+                method="gRPC",
+                path=method,
+                client=client,
+            )
 
     async def _abort(self, context: Any, error: ServingError) -> NoReturn:
         metrics.REJECTED.labels(error.code).inc()
@@ -114,9 +122,6 @@ class Calls:
         details = f"{error.code}: {error}"
         await context.abort(_STATUSES[STATUSES[error.code]], details[:_MAX_DETAILS])
         raise AssertionError  # `abort` raises
-
-    def _record(self, method: str, client: str, outcome: str, seconds: float) -> None:
-        record_request(method, outcome, seconds, is_logged=self._access_log, method="gRPC", path=method, client=client)
 
 
 def _key(metadata: Mapping[str, Any], name: str) -> bytes:
