@@ -13,7 +13,7 @@ from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import encode, find_model, result, results, to_json
+from serving.http.operations import encode, find_model, hold_answer, result, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import ClassifyResponse
 from serving.http.state import models_of, settings_of
@@ -83,7 +83,7 @@ async def classify(request: Request, hold: Hold) -> Response:
     if NDJSON in request.headers.get("accept", ""):
         lines = _lines(models, served, uploads, top_k)
         first = await anext(lines)  # before the response starts: an error of the request still sets its status
-        hold(len(first) * len(uploads.files) // first.count(b"\n"))  # about the length of all lines
+        hold_answer(hold, len(first) * len(uploads.files) // first.count(b"\n"))  # about the length of all lines
         return StreamingResponse(_continued(first, lines), media_type=NDJSON)
     outcomes = await served.classify(uploads.files, top_k, uploads.deadline)
 
@@ -92,7 +92,7 @@ async def classify(request: Request, hold: Hold) -> Response:
         return to_json({"model": served.name, "version": served.version, "results": found})
 
     content = await encode(models.threads, answer, _count(outcomes, served, top_k), uploads.deadline)
-    hold(len(content))  # a client that reads slowly keeps it in memory
+    hold_answer(hold, len(content))
     return Response(content, media_type="application/json")
 
 

@@ -11,7 +11,7 @@ from serving.errors import NoFeaturesError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import encode, find_model, results, to_json
+from serving.http.operations import encode, find_model, hold_answer, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import EmbedResponse
 from serving.http.state import models_of, settings_of
@@ -65,7 +65,7 @@ async def embed(request: Request, hold: Hold) -> Response:
         return to_json({"model": served.name, "version": served.version, "results": found})
 
     content = await encode(models.threads, answer, len(outcomes) * served.outputs[FEATURES_NAME], uploads.deadline)
-    hold(len(content))  # a client that reads slowly keeps it in memory
+    hold_answer(hold, len(content))
     return Response(content, media_type="application/json")
 
 

@@ -17,7 +17,7 @@ from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import find_model, to_json
+from serving.http.operations import find_model, hold_answer, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import InspectResponse
 from serving.http.state import models_of
@@ -95,7 +95,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
         answer = await served.inspect(file, change, encode, uploads.deadline)
     except ImageError as error:
         raise ApiError(code_of(error), str(error)) from None
-    hold(len(answer))  # a client that reads slowly keeps it in memory
+    hold_answer(hold, len(answer))
     return Response(answer, media_type="application/json")
 
 

@@ -12,12 +12,14 @@ from serving.engine.models import Models
 from serving.engine.served_model import RANKED_AT_ONCE, ServedModel
 from serving.engine.threads import Threads
 from serving.errors import NotReadyError, ServingError
+from serving.http.byte_budget import Hold
 from serving.http.errors import ApiError, code_of
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 MAX_MODEL_NAME = 200
+_AT_ONCE_BYTES = 2**14
 
 
 def find_model(models: Models, name: str | None) -> ServedModel:
@@ -75,6 +77,16 @@ async def encode(threads: Threads, function: Callable[[], R], numbers: int, dead
     if numbers <= RANKED_AT_ONCE:
         return function()
     return await until(deadline, threads.run(function))
+
+
+def hold_answer(hold: Hold, size: int) -> None:
+    """Count a large answer, which a client that reads slowly keeps in memory; a socket takes a small one at once.
+
+    Raises:
+        OverloadedError: the server holds too many bytes.
+    """
+    if size > _AT_ONCE_BYTES:
+        hold(size)
 
 
 def to_json(value: object) -> bytes:

@@ -18,7 +18,7 @@ from serving.http.compression import accepted_encoding, compress
 from serving.http.descriptions import IMAGE_ERRORS
 from serving.http.errors import ApiError, code_of
 from serving.http.openapi import describe_v2_error, reference
-from serving.http.operations import encode
+from serving.http.operations import encode, hold_answer
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
 from serving.http.v2.request import json_length, parse_request
@@ -151,5 +151,5 @@ async def infer(request: Request, hold: Hold) -> Response:
         return content, headers
 
     content, headers = await encode(models.threads, answer, count_numbers(results), deadline)
-    hold(len(content))  # a client that reads slowly keeps it in memory
+    hold_answer(hold, len(content))
     return Response(content, headers=headers)
