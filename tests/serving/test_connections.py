@@ -351,6 +351,20 @@ def test_a_request_that_is_refused_is_counted_timed_and_logged(
         assert fields["seconds"] >= 0.09
 
 
+def test_a_request_whose_body_is_malformed_is_recorded_by_the_application_alone() -> None:
+    expected = ("other", "400", "malformed_request")
+    before = recorded(*expected)
+
+    async def test(server: Running) -> None:
+        head = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert statuses(await server.exchange(head + b"no size\r\n")) == [400]
+
+    serve(test)
+
+    counted, rejected, timed = (after - former for after, former in zip(recorded(*expected), before, strict=True))
+    assert (counted, rejected, timed) == (0, 1, 0)
+
+
 def test_connections_close_after_their_next_answers_while_the_server_drains() -> None:
     async def test(server: Running) -> None:
         idle_reader, idle_writer = await server.connect()
