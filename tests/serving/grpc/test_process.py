@@ -145,12 +145,14 @@ def test_sigterm_drains_calls_and_ends_watches(
     )
     request.inputs.add(name="image", datatype="BYTES", shape=(1,))
     arguments = (str(package_folder), "--grpc-port", "0", "--workers", str(workers), "--shutdown-timeout", "60")
-    with running_server(tmp_path / "log", *arguments) as server, ThreadPoolExecutor() as pool:
+    with running_server(tmp_path / "log", *arguments) as server:
         with new_channel(grpc_port(server)) as channel:
             watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
             assert next(watch) == b"\x08\x01"  # SERVING
-            calls = [pool.submit(infer, channel, request.SerializeToString()) for _ in range(10)]
-            time.sleep(0.1)
+            infer_large = channel.unary_unary(METHOD + "ModelInfer")
+            calls = [infer_large.future(request.SerializeToString(), timeout=PATIENCE) for _ in range(10)]
+            # The server accepts a connection's calls in turn: when it has answered this one, those have begun.
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=PATIENCE)
             stopped = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
 
