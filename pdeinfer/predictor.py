@@ -69,7 +69,7 @@ class Predictor:
         if channels not in get_args(Channels):
             raise ValueError(f"channels must be one of {get_args(Channels)}, not {channels!r}")
         self._channels = channels
-        self._threshold = _share("threshold", threshold)
+        self._threshold = _probability("threshold", threshold)
         self._threads = None if threads is None else _positive_int("threads", threads)
         self._batch_size = None if batch_size is None else _positive_int("batch_size", batch_size)
         self._gpu_mem_limit = None if gpu_mem_limit is None else _positive_int("gpu_mem_limit", gpu_mem_limit)
@@ -391,7 +391,7 @@ def _check_interface(session: Session, package: ModelPackage, precision: Precisi
             )
 
 
-def _share(name: str, value: object) -> float:
+def _probability(name: str, value: object) -> float:
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number from 0 to 1, not {value!r}")
     if not 0 <= value <= 1:
