@@ -1,7 +1,11 @@
 // The scheme of pdeinfer/pde.py on a block of LANES channels, compiled once for each instruction set.
 //
-// It must not use inline functions of other headers: the linker keeps one copy of them, which may be compiled for an
-// instruction set that the CPU lacks.
+// It must not use inline functions of other headers, except the compiler's intrinsics: the linker keeps one copy of them,
+// which may be compiled for an instruction set that the CPU lacks.
+#if LANES >= 8
+#include <immintrin.h>
+#endif
+
 #include <utility>
 
 #include "solver.h"
@@ -34,8 +38,16 @@ struct PackedWeights {
   Vector scale, shift;
 };
 
-// Unlike max(x, 0), it keeps NaN.
-inline Vector relu(Vector x) { return x < 0.0f ? Vector{} : x; }
+// Unlike max(x, 0), it keeps NaN: of two values that do not compare, these instructions return the second.
+inline Vector relu(Vector x) {
+#if LANES == 16
+  return _mm512_max_ps(Vector{}, x);
+#elif LANES == 8
+  return _mm256_max_ps(Vector{}, x);
+#else
+  return x < 0.0f ? Vector{} : x;
+#endif
+}
 
 // Vectors in arrays stay in registers where every index is a constant: in loops that are unrolled and inlined.
 #define INLINED __attribute__((always_inline))
