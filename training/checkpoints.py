@@ -10,10 +10,10 @@ from typing import Any
 import keras
 
 from pdeinfer.errors import TrainingError
+from pdeinfer.files import replace_file
 from pdeinfer.nn.loading import first_line
 from pdeinfer.package.package import KERAS_FILE
 from pdeinfer.spec.training_record import TrainingRecord
-from training.files import replace_file
 from training.history import COLUMNS, Row, best_epoch, read_history, write_history
 
 

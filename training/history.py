@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pdeinfer.errors import TrainingError
-from training.files import replace_file
+from pdeinfer.files import replace_file
 
 Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS; NaN in val_* without validation images
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from training.files import replace_file
+from pdeinfer.files import replace_file
 from training.history import Row, best_epoch
 
 

@@ -20,11 +20,11 @@ from benchmarks.results.published import WITH_CONFUSION
 from benchmarks.results.runs import Group, studies_of_num_steps
 from benchmarks.results.series import DATASETS, Series, split_by_recipe
 from benchmarks.results.times import BATCH_SIZES, Times
+from pdeinfer.files import replace_file
 from pdeinfer.images.convert import to_array
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE
-from training.files import replace_file
 from training.plots import draw_confusion
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.

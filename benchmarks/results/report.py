@@ -13,8 +13,8 @@ from benchmarks.results.tables import Costs, comparison_table, fill_tables, resu
 from benchmarks.results.times import Times, read_times
 from pdeinfer.backend import import_keras
 from pdeinfer.errors import PdeinferError, TrainingError
+from pdeinfer.files import replace_file
 from pdeinfer.spec.presets import Preset
-from training.files import replace_file
 
 EXAMPLES = """examples:
   python -m training.report

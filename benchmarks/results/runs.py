@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import TrainingError
+from pdeinfer.files import replace_file
 from pdeinfer.spec.networks import Network, ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import Outcome, TrainingRecord
-from training.files import replace_file
 from training.history import Row, read_history
 
 METRICS_FILE = "metrics.json"

@@ -21,8 +21,8 @@ from benchmarks.results.runs import network_label, read_groups
 from benchmarks.routes import open_fused
 from benchmarks.timing import Timing, time_in_turns
 from pdeinfer.errors import PdeinferError, TrainingError
+from pdeinfer.files import replace_file
 from pdeinfer.spec.presets import PRESETS, Preset
-from training.files import replace_file
 
 BATCH_SIZES = (1, 64)
 REFERENCE = "cifar10-global"

@@ -13,6 +13,7 @@ import PIL.Image
 
 from pdeinfer.checks.evaluation import PRINTED_CONFUSIONS, Evaluation, Example, describe_unknown_labels
 from pdeinfer.checks.metrics import Calibration
+from pdeinfer.files import replace_file
 from pdeinfer.version import __version__
 
 REPORT_FILE = "index.html"
@@ -33,7 +34,8 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT_FILE
-    path.write_text(report_html(evaluation), encoding="utf-8")
+    content = report_html(evaluation)
+    replace_file(path, lambda partial: partial.write_text(content, encoding="utf-8"))
     return path
 
 

@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pdeinfer.files import replace_file
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
@@ -26,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         if options.html is None:
             path = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
             options.output.mkdir(parents=True, exist_ok=True)
-            draw_layer(layer, image, preset.name).save(path, optimize=True)
+            replace_file(path, partial(draw_layer(layer, image, preset.name).save, optimize=True))
             print(f"  {path}", flush=True)
         if layer.instability:
             severity = "warning" if layer.spec.num_steps > 1 else "note"
@@ -34,6 +36,6 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         content = report_html(Path(options.image).name, image, layers, package)
         options.html.parent.mkdir(parents=True, exist_ok=True)
-        options.html.write_text(content, encoding="utf-8")
+        options.html.write_text(content, encoding="utf-8")  # in place: it may be a pipe
         print(options.html)
     return 0

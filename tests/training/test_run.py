@@ -18,7 +18,6 @@ import pytest
 
 from pdeinfer.spec.presets import PRESETS
 from training import run
-from training.files import replace_file
 from training.history import COLUMNS, read_history
 from training.recipes import RECIPES
 
@@ -259,20 +258,6 @@ def test_a_wrong_argument_ends_with_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run.main(arguments)
     assert stop.value.code == 2
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("before")
-
-    def fail(partial: Path) -> None:
-        partial.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, fail)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-    assert path.read_text() == "before"
 
 
 def test_ctrl_c_prints_how_to_resume_without_a_traceback(tmp_path: Path) -> None:
