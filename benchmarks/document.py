@@ -38,9 +38,7 @@ which prints its own section. Times cover whole runs, from `uint8` pixels in a N
 Routes take turns, so other work on the machine slows all of them alike. All compute in float32 unless a table says
 otherwise, and are timed only after their probabilities agreed within 1e-5.
 
-The first section was measured on a CPU without AVX-512, the others on one with it: compare within a section only.
-[The notes](lab/performance.md) name the instruction sets, discuss the runs, have figures in bf16 and int8, and say
-which rows are still missing. [GPU runs](lab/gpu.md) has figures of an NVIDIA H100.
+[The notes](lab/performance.md) discuss the runs. [GPU runs](lab/gpu.md) has figures of an NVIDIA H100.
 
 The networks are `cifar10-global` with K time steps, as `global-k1` and so on, and ResNet32. Their weights are random,
 with batch-norm statistics of real activations and slow velocities, as after a training; times do not depend on the
@@ -52,9 +50,9 @@ SECTIONS = [
         """\
 Each route runs in its own process for each number of threads. ONNX Runtime runs three files: pdeinfer's with the fused
 operator, the same file with the function inlined (`PDEINFER_KERNEL=0`), and tf2onnx's. OpenVINO runs with its
-latency hint, on the file of `pdeinfer export --inline` and on tf2onnx's, compiled for each batch size. It is told to
-compute in float32. PyTorch runs an equal network (`benchmarks/torch_network.py`) with the same weights, eagerly and
-compiled for each batch size with constant weights.""",
+latency hint, on the file of `pdeinfer export --inline` and on tf2onnx's, compiled for each batch size, in float32 and,
+where that is its default, in bf16. PyTorch runs an equal network (`benchmarks/torch_network.py`) with the same weights,
+eagerly and compiled for each batch size with constant weights.""",
         ("-m", "benchmarks.speed"),
     ),
     Section(
