@@ -32,7 +32,7 @@ _COLORS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#C
 # Colour, marker and meaning.
 _PLAIN = ("black", "s", "plain ResNet (line: their front)")
 _WITH_PDE = ("#0072B2", "o", "with PDE layers")
-_CONTROL = ("#D55E00", "^", "the same network without PDE layers, or with other layers in their place")
+_CONTROL = ("#D55E00", "^", "without PDE layers, or with others in their place")
 
 _SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 
