@@ -1,7 +1,7 @@
 // The scheme of pdeinfer/pde.py on a block of LANES channels, compiled once for each instruction set.
 //
-// It must not use inline functions of other headers, except the compiler's intrinsics: the linker keeps one copy of them,
-// which may be compiled for an instruction set that the CPU lacks.
+// It must not use inline functions of other headers: the linker keeps one copy of them, which may be compiled for an
+// instruction set that the CPU lacks. Intrinsics leave no copy.
 #if LANES >= 8
 #include <immintrin.h>
 #endif
