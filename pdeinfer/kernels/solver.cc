@@ -41,7 +41,7 @@ struct PackedWeights {
 // Unlike max(x, 0), it keeps NaN: of two values that do not compare, these instructions return the second.
 inline Vector relu(Vector x) {
 #if LANES == 16
-  return _mm512_max_ps(Vector{}, x);
+  return _mm512_maskz_max_ps(0xffff, Vector{}, x);  // GCC 12 warns of _mm512_max_ps (bug 105593)
 #elif LANES == 8
   return _mm256_max_ps(Vector{}, x);
 #else
