@@ -172,7 +172,7 @@ def print_targets(timings: Mapping[Case, Timing]) -> int:
     """Print which targets are met; return the exit code, 0 or TARGET_MISSED."""
     found = targets(timings)
     print(
-        "### Targets\n\nThe targets of 2.70 and 4.50 were set on a CPU with AVX-512.\n\n"
+        "### Targets\n\n"
         f"Measured again on their own, in {TARGET_ROUNDS} turns each, all in float32, {processor()}:\n"
     )
     rows = [

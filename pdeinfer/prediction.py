@@ -11,7 +11,13 @@ from pdeinfer.spec.networks import InputSpec
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class of a prediction: its label, its index among the model's labels, and its probability."""
+    """One class of a prediction.
+
+    Attributes:
+        label: the class's.
+        index: its place among the model's labels.
+        score: its probability.
+    """
 
     label: str
     index: int
@@ -23,7 +29,8 @@ class Prediction:
     """The classes of one image, best first.
 
     Attributes:
-        label, index: of the most probable class; None if its score is below the Predictor's threshold.
+        label: of the most probable class; None if its score is below the Predictor's threshold.
+        index: of that class, or None, as the label.
         score: of the most probable class.
         top: the `top_k` most probable classes, best first; equal scores keep the order of the labels.
         source: the path of the image's file; None for other images. Predictions are compared without it.
@@ -48,7 +55,9 @@ class PredictorInfo:
     Attributes:
         model: the model's name.
         path: the package's folder.
-        labels, input, parameters: from the model's card.
+        labels: of the classes, in the order of their indices.
+        input: the images that the network takes.
+        parameters: the number of the network's weights.
         precision: of the network, "float32" or "int8".
         device: the device in use, "cpu" or "cuda:N".
         provider: ONNX Runtime's name for the device.

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args, overload
@@ -28,9 +27,9 @@ class Predictor:
     """Classify images with a model package. Many threads may share one Predictor.
 
     Processes can share it too: a Predictor is pickled as its package's name or path and its options, and the process
-    that receives it loads the package again. `multiprocessing` with the start method "spawn", joblib and Spark use
-    this. After `os.fork()` the child loads the package again at its first prediction. Prefer "spawn" or "forkserver":
-    forking a process that has threads is unsafe in general, and CUDA does not survive it.
+    that receives it loads the package again, which must be the same. `multiprocessing` with the start method "spawn",
+    joblib and Spark use this. After `os.fork()` the child loads the package again at its first prediction. Prefer
+    "spawn" or "forkserver": forking a process that has threads is unsafe in general, and CUDA does not survive it.
 
     Args:
         model: a bundled model's name, a package's folder (`pdeinfer.package.zoo` says how they are told apart), or a
@@ -292,23 +291,27 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         """Pickle the package's name or path and the options, not the network."""
         if self._session is None:
             raise PredictorClosedError("this Predictor is closed and cannot be pickled or copied")
-        model = zoo.spell_package(self._package)
-        copy = partial(
-            Predictor,
-            model,
-            precision=self._precision,
-            device=self._device,
-            threads=self._threads,
-            batch_size=self._batch_size,
-            gpu_mem_limit=self._gpu_mem_limit,
-            channels=self._channels,
-            threshold=self._threshold,
-        )
-        return copy, ()
+        return {**vars(self), "_session": None, "_package": (zoo.spell_package(self._package), self._package.digest)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the package again.
+
+        Raises:
+            ModelNotFoundError, ModelPackageError: it is missing, damaged, or not the one that was pickled.
+            DeviceError: the device cannot be used.
+        """
+        model, digest = state["_package"]
+        package = zoo.load(model)
+        if package.digest != digest:
+            raise ModelPackageError(
+                f"{model} is not the package that was pickled: it was replaced since, or differs here"
+            )
+        vars(self).update(state, _package=package)
+        self._session = self._load_session()
 
     def _load_session(self) -> Session:
         model = self._package.read_model(self._precision)

@@ -15,7 +15,7 @@ DOCUMENT = ROOT / "docs" / "architecture.md"
 # Rooms from the lowest up. A module imports rooms of its own layer and of lower ones.
 LAYERS: dict[str, list[set[str]]] = {
     "pdeinfer": [
-        {"errors", "files", "version", "pde"},
+        {"errors", "files", "processes", "text", "version", "pde"},
         {"spec"},
         {"images", "package", "runtime"},
         {"backend", "prediction"},

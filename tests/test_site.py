@@ -1,6 +1,8 @@
 """The documentation's site: it builds without warnings, needs no other host, and its reference is complete."""
 
 import argparse
+import dataclasses
+import inspect
 import json
 import re
 import subprocess
@@ -86,3 +88,11 @@ def test_the_package_page_has_every_key_of_a_card() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## card.json")[2].partition("## ")[0], re.MULTILINE) == list(
         card
     )
+
+
+def test_the_docstring_of_a_public_dataclass_has_every_field() -> None:
+    public = [getattr(pdeinfer, name) for name in pdeinfer.__all__]
+    classes = [each for each in public if isinstance(each, type) and dataclasses.is_dataclass(each)]
+    documented = {each: re.findall(r"^    (\w+): ", inspect.getdoc(each) or "", re.MULTILINE) for each in classes}
+
+    assert documented == {each: [field.name for field in dataclasses.fields(each)] for each in classes}

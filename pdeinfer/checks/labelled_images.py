@@ -11,6 +11,7 @@ import numpy as np
 
 from pdeinfer.datasets import Split
 from pdeinfer.errors import ImageError
+from pdeinfer.images.damage import without_frames
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.networks import InputSpec
@@ -101,4 +102,4 @@ class FileImages:
         try:
             return decoders.to_array_where_needed(path, self.spec)
         except ImageError as error:
-            return error
+            return without_frames(error)

@@ -36,6 +36,6 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         content = report_html(Path(options.image).name, image, layers, package)
         options.html.parent.mkdir(parents=True, exist_ok=True)
-        options.html.write_text(content, encoding="utf-8")  # in place: it may be a pipe
+        replace_file(options.html, lambda path: path.write_text(content, encoding="utf-8"))
         print(options.html)
     return 0

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -22,9 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: as argparse does, with code 2 for wrong usage and 0 for `--help` and `--version`.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the terminal may not be able to show a file's name
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -50,6 +49,15 @@ def _run(arguments: list[str]) -> int:
     # Pillow warns above its own limit; pdeinfer's limit is lower and raises an error.
     warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
     return _import_command(options.command)(options)
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams by the null device; have the others escape what the terminal cannot show."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _import_command(name: str) -> Callable[[Any], int]:

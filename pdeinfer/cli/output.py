@@ -3,13 +3,15 @@
 import sys
 import time
 
+from pdeinfer.text import printable
+
 _SECONDS = 0.1  # between two lines of progress in a terminal, each in the place of the one before
 _LOG_SECONDS = 30.0  # between two lines elsewhere
 
 
 def print_error(error: Exception) -> None:
     """Print an error on stderr, on one line."""
-    print("pdeinfer: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    print("pdeinfer: error:", printable(" ".join(str(error).splitlines())), file=sys.stderr)
 
 
 class Progress:

@@ -1,7 +1,6 @@
 """`pdeinfer predict`: classify image files."""
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -15,10 +14,12 @@ from numpy.typing import NDArray
 
 from pdeinfer.cli.output import Progress, print_error
 from pdeinfer.errors import ImageError, PdeinferError
+from pdeinfer.files import csv_table
 from pdeinfer.images.files import describe_left_out, find_image_files
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
+from pdeinfer.text import printable, valid
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,15 +104,15 @@ def _printer(options: argparse.Namespace) -> Callable[[str, Prediction], None]:
         return _print_json
     if not options.csv:
         return _print_line
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    table = csv_table(sys.stdout)
     table.writerow(("image", "label", "index", "score"))
     return lambda image, prediction: table.writerow((image, prediction.label, prediction.index, prediction.score))
 
 
 def _print_json(image: str, prediction: Prediction) -> None:
-    print(json.dumps({"image": image, **prediction.to_dict()}))
+    print(json.dumps({"image": valid(image), **prediction.to_dict()}))
 
 
 def _print_line(image: str, prediction: Prediction) -> None:
     top = ", ".join(f"{entry.label} {entry.score:.1%}" for entry in prediction.top)
-    print(f"{image}: {top if prediction.label is not None else f'unknown ({top})'}")
+    print(f"{printable(image)}: {top if prediction.label is not None else f'unknown ({top})'}")

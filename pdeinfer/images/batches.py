@@ -1,7 +1,7 @@
 """Decodes any number of images in batches, each with its error if it cannot be read."""
 
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import ImageLike, to_array
+from pdeinfer.images.damage import without_frames
 from pdeinfer.spec.networks import InputSpec
 
 Channels: TypeAlias = Literal["rgb", "bgr"]
@@ -35,15 +36,16 @@ class BatchDecoder:
         self, images: Iterable[ImageLike], batch_size: int, *, ends_at_error: bool = False
     ) -> Iterator[list[Decoded]]:
         """Yield the images in batches, decoded, or their errors; with `ends_at_error`, none after the first error."""
-        of_count = f" of {len(images)}" if isinstance(images, Sized) else ""
+        of_count = _of_count(images)
         batch: list[Decoded] = []
         for number, image in enumerate(images, 1):
             try:
                 batch.append((self.to_array(image, f"image {number}{of_count}"), path_of(image)))
             except ImageError as error:
-                batch.append((error, None))
                 if ends_at_error:
+                    batch.append((error, None))
                     break
+                batch.append((without_frames(error), None))
             if len(batch) == batch_size:
                 yield batch
                 batch = []
@@ -88,4 +90,12 @@ def is_one_image(images: Any) -> bool:
         return images.ndim != 4 and not holds_images
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image) or hasattr(images, "read"):
         return True
-    return not isinstance(images, Iterable)
+    is_sequence = hasattr(images, "__getitem__") and hasattr(images, "__len__")  # such as PyTorch's data sets
+    return not (isinstance(images, Iterable) or is_sequence)
+
+
+def _of_count(images: Any) -> str:
+    try:
+        return f" of {len(images)}"
+    except TypeError:  # an iterator, or what shows the progress of one
+        return ""

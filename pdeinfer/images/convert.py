@@ -269,9 +269,18 @@ def _open_file(source: Any, name: str) -> Iterator[BinaryIO]:
         with open_path(source, name) as file:
             yield file if file.seekable() else io.BytesIO(read_stream(file, name))  # a pipe cannot seek
     else:
-        if getattr(source, "seekable", lambda: hasattr(source, "seek"))():
-            source.seek(0)
-        yield io.BytesIO(read_stream(source, name))
+        yield io.BytesIO(_read_from_start(source, name))
+
+
+def _read_from_start(file: Any, name: str) -> bytes:
+    try:
+        if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+            file.seek(0)
+        return read_stream(file, name)
+    except ImageError:
+        raise
+    except ValueError as error:  # it is closed, or decodes text
+        raise ImageError(f"{name}: expected an open file object in binary mode: {error}") from error
 
 
 def _reduce(picture: PIL.Image.Image, spec: InputSpec) -> None:

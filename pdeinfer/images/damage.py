@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import PIL.Image
 from PIL import ExifTags
@@ -23,6 +24,14 @@ PATH_ERRORS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
 )
+
+ErrorT = TypeVar("ErrorT", bound=ImageError)
+
+
+def without_frames(error: ErrorT) -> ErrorT:
+    """Return an error to be kept, without traceback and causes: their frames hold the image and its file."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from pdeinfer.errors import ImageError
 from pdeinfer.images.damage import PATH_ERRORS, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
 from pdeinfer.images.sorting import sorted_names
+from pdeinfer.text import printable
 
 _MAX_NAMED = 10
 
@@ -53,6 +55,8 @@ def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False)
     Raises:
         ImageError: there is no such folder, or no image in it.
     """
+    if not os.fspath(folder):
+        raise ImageError("expected the path of a folder, got ''")
     folder = Path(folder)
     with opening(str(folder), "a folder of images"):
         found = scan_folder(folder, recursive=recursive)
@@ -92,27 +96,43 @@ def walk_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> I
     Raises:
         OSError: the folder cannot be read.
     """
+    open_folders = [(folder, _content(folder))]  # each inside the one before it
+    while open_folders:
+        parent, paths = open_folders[-1]
+        try:
+            path = next(paths, None)
+        except PermissionError as error:
+            if len(open_folders) == 1:
+                raise
+            yield LeftOut(Path(parent), f"cannot be read: {error.strerror}")
+            path = None
+        if path is None:
+            open_folders.pop()
+            continue
+        try:
+            found = os.stat(path)  # noqa: PTH116
+        except OSError:
+            found = None
+        if found and stat.S_ISDIR(found.st_mode):
+            if os.path.islink(path):  # noqa: PTH114
+                yield LeftOut(Path(path), "a link to a folder")
+            elif recursive:
+                open_folders.append((path, _content(path)))
+            else:
+                yield _leave_folder(Path(path))
+        elif found and stat.S_ISREG(found.st_mode) and os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
+            yield ImageFile(path, found.st_size, found.st_mtime_ns)
+        elif reason := why_no_image(Path(path)):
+            yield LeftOut(Path(path), reason)
+        elif found:
+            yield ImageFile(path, found.st_size, found.st_mtime_ns)
+
+
+def _content(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the paths in a folder, sorted by name, without hidden names."""
     with os.scandir(folder) as entries:
         names = sorted_names(entry.name for entry in entries if not entry.name.startswith("."))
-        for path in (os.path.join(folder, name) for name in names):  # noqa: PTH118  # Path is slower
-            try:
-                found = os.stat(path)  # noqa: PTH116
-            except OSError:
-                found = None
-            if found and stat.S_ISDIR(found.st_mode):
-                if not recursive or os.path.islink(path):  # noqa: PTH114
-                    yield _leave_folder(Path(path))
-                    continue
-                try:
-                    yield from walk_folder(path, recursive=True)
-                except PermissionError as error:
-                    yield LeftOut(Path(path), f"cannot be read: {error.strerror}")
-            elif found and stat.S_ISREG(found.st_mode) and os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
-                yield ImageFile(path, found.st_size, found.st_mtime_ns)
-            elif reason := why_no_image(Path(path)):
-                yield LeftOut(Path(path), reason)
-            elif found:
-                yield ImageFile(path, found.st_size, found.st_mtime_ns)
+        yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118  # Path is slower
 
 
 def visible(folder: Path) -> list[Path]:
@@ -142,20 +162,29 @@ def why_no_image(path: Path) -> str | None:
 
 
 def _leave_folder(path: Path) -> LeftOut:
-    files = sum(1 for _ in _files_below(path))
+    files = _count_files(path)
     return LeftOut(path, f"a folder of {files:,} file{'' if files == 1 else 's'}", files)
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (name for name in files if not name.startswith("."))
+def _count_files(folder: Path) -> int:
+    """Return the number of files in a folder and those below it, without hidden ones and links to folders."""
+    count, folders = 0, [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_dir():
+                    count += 1
+    return count
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
     """Return lines that name the first entries left out, with the reasons, and count the files of all."""
     left_out = list(left_out)
-    lines = [f"left out: {each.path}: {each.reason}" for each in left_out[:_MAX_NAMED]]
+    lines = [f"left out: {printable(str(each.path))}: {each.reason}" for each in left_out[:_MAX_NAMED]]
     if len(left_out) > _MAX_NAMED:
         lines.append(f"left out: {len(left_out) - _MAX_NAMED:,} more")
     if left_out:

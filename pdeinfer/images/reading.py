@@ -13,6 +13,8 @@ _PART_BYTES = 2**20
 
 def open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
     """Open a file; raise ImageError, which calls it `name`, if the path is missing, unsuitable or forbidden."""
+    if not os.fspath(path):
+        raise ImageError("expected the path of an image, got ''")
     with opening(name):
         return Path(path).open("rb")
 

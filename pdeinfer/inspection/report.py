@@ -15,6 +15,7 @@ from pdeinfer.inspection.fields import LayerFields
 from pdeinfer.inspection.values import array_values, layer_values, spec_values
 from pdeinfer.package.package import ModelPackage
 from pdeinfer.predictor import Predictor
+from pdeinfer.text import valid
 from pdeinfer.version import __version__
 
 # Each after those that it imports.
@@ -41,7 +42,7 @@ def report_html(name: str, pixels: NDArray[np.uint8], layers: Sequence[LayerFiel
     policy = f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; base-uri 'none'"
     parts = {
         "policy": policy,
-        "title": html.escape(f"{package.card.preset.name} on {name}"),
+        "title": html.escape(valid(f"{package.card.preset.name} on {name}")),
         "version": __version__,
         "style": style,
         "script": script,

@@ -13,12 +13,14 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError, ModelPackageError
+from pdeinfer.images.damage import without_frames
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.offline.chunks import Chunk, NamedImage
 from pdeinfer.package import zoo
 from pdeinfer.package.package import Precision
 from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
+from pdeinfer.text import valid
 
 # The codes of errors are those of the server.
 _CODES: dict[type[ImageError], str] = {
@@ -112,12 +114,12 @@ class Classifier:
         try:
             return self._decode(image, name=name if isinstance(image, bytes) else None)
         except ImageError as error:
-            return error
+            return without_frames(error)
 
 
 def _classified(name: str, prediction: Prediction) -> dict[str, Any]:
     return {
-        "source": _printable(name),
+        "source": valid(name),
         "label": prediction.label,
         "score": prediction.score,
         "top_labels": [entry.label for entry in prediction.top],
@@ -129,9 +131,4 @@ def _classified(name: str, prediction: Prediction) -> dict[str, Any]:
 
 def _failed(name: str, code: str, message: str) -> dict[str, Any]:
     empty = dict.fromkeys(("label", "score", "top_labels", "top_scores"))
-    return {"source": _printable(name), **empty, "error_code": code, "error": _printable(message)}
-
-
-def _printable(text: str) -> str:
-    """Return text that is valid Unicode: a byte of a name that is not UTF-8 becomes an escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return {"source": valid(name), **empty, "error_code": code, "error": valid(message)}

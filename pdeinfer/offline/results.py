@@ -1,6 +1,5 @@
 """Writes the rows of all parts as one file: JSON Lines, CSV or Parquet."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pdeinfer.errors import ClassifyError, MissingDependencyError
+from pdeinfer.files import csv_table
 
 COLUMNS = ("source", "label", "score", "top_labels", "top_scores", "error_code", "error")
 FORMATS = (".parquet", ".csv", ".jsonl")
@@ -56,7 +56,7 @@ def _write_json_lines(parts: Iterable[bytes], path: Path) -> None:
 
 def _write_csv(parts: Iterable[bytes], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_table(file)
         table.writerow(COLUMNS)
         for part in parts:
             table.writerows([_cell(json.loads(line)[name]) for name in COLUMNS] for line in part.splitlines())

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pdeinfer.offline.tar import TarMember, list_images
 # Small enough that progress is steady and little is done twice, and large enough that a part costs little.
 CHUNK_IMAGES = 256
 
+_MAGIC = re.compile(r"[*?[]")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -50,11 +52,13 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
     """Yield the image files of a source, and the chunks of its tar and Parquet files."""
     is_pattern = glob.has_magic(source) and not os.path.lexists(source)
     path = None
-    matches = glob.iglob(source, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
-    for path in sorted_names(matches) if is_pattern else (source,):
+    for path in _matches(source) if is_pattern else (source,):
         try:
             status = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError) as error:  # ValueError: a null character
+            if is_pattern:
+                leave_out(LeftOut(Path(path), "a broken link"))
+                continue
             raise ClassifyError(f"{path}: expected a file, a folder or a pattern: {error}") from error
         suffixes = path.lower()
         if stat.S_ISDIR(status.st_mode):
@@ -69,6 +73,27 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
             yield ImageFile(path, status.st_size, status.st_mtime_ns)
     if path is None:
         raise ClassifyError(f"{source}: expected a pattern that fits a file, found none")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the paths that fit a pattern, sorted, except what lies in a folder that fits too: that is searched anyway.
+
+    "**" does not follow links to folders, which may lead in circles.
+    """
+    start = Path(_MAGIC.split(pattern)[0] + "x").parent  # the part without wildcards may be a link
+    folders: set[Path] = set()
+    for match in sorted_names(glob.iglob(pattern, recursive=True)):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        path = Path(match)
+        if not folders.isdisjoint(path.parents):
+            continue
+        is_folder = path.is_dir()
+        if "**" in pattern:
+            below = [each for each in (path, *path.parents) if len(each.parts) > len(start.parts)]
+            if any(each.is_symlink() and each.is_dir() for each in below):
+                continue
+        if is_folder:
+            folders.add(path)
+        yield match
 
 
 def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile]:

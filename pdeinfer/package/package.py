@@ -63,7 +63,7 @@ class ModelPackage:
     """A model package on disk.
 
     Attributes:
-        path: its folder.
+        path: its folder, absolute.
         card: as it was read.
         digest: the SHA-256 of `card.json`, in hexadecimal. As the card lists the checksums of the other files, packages
             with one digest are equal in every bit that `read_file` returns.
@@ -80,7 +80,7 @@ class ModelPackage:
         Raises:
             ModelPackageError: the card is missing, damaged, changed or of another format.
         """
-        path = Path(folder)
+        path = Path(folder).absolute()  # the process may change its working directory
         try:
             with open_folder(path) as read:
                 content = read(CARD_FILE, MAX_CARD_BYTES)

@@ -18,8 +18,11 @@ class InputSpec:
     """The images that a network takes.
 
     Attributes:
-        height, width: pixels. channels: 1 (grey) or 3 (RGB).
-        mean, std: one per channel, of pixels scaled to 0..1; the network normalises with them.
+        height: in pixels.
+        width: in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        mean: one per channel, of pixels scaled to 0..1; the network subtracts it.
+        std: one per channel, likewise; the network divides by it.
         fit: how an image with another aspect ratio is fitted: "crop" to the middle, "pad" with black, or "stretch".
     """
 
@@ -56,6 +59,10 @@ class SingleChannelNetwork:
 
     The layers are `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling and a dense layer. The feature
     block is "conv", `conv3x3(relu(BN(f)))`; "residual", `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
+
+    Attributes:
+        feature: the feature block.
+        pool_size: the side of the squares that the pooling averages, in pixels.
     """
 
     kind: ClassVar = "single-channel"
@@ -71,7 +78,11 @@ class SingleChannelNetwork:
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseConvolution:
-    """A control for a PDE layer: `relu(BN(conv(h)))` with a depthwise convolution."""
+    """A control for a PDE layer: `relu(BN(conv(h)))` with a depthwise convolution.
+
+    Attributes:
+        kernel_size: the side of the kernel, in pixels.
+    """
 
     kind: ClassVar = "depthwise-convolution"
 
@@ -86,6 +97,10 @@ class DepthwiseSum:
     """A control for a PDE layer: `relu(BN(sum))` over `num_terms` terms `relu(BN(conv(h)))`, depthwise convolutions.
 
     Four terms of kernel size 3 have as many weights as a PDE layer, and a sum in place of its scheme.
+
+    Attributes:
+        kernel_size: the side of each kernel, in pixels.
+        num_terms: the number of terms, at least 2.
     """
 
     kind: ClassVar = "depthwise-sum"

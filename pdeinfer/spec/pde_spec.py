@@ -43,7 +43,8 @@ class PdeSpec:
     "residual", a basic block (`pdeinfer.nn.blocks`); "identity", h itself.
 
     Attributes:
-        num_steps: K, the number of time steps. dt: the time step; pixels are 1 apart.
+        num_steps: K, the number of time steps.
+        dt: the time step; pixels are 1 apart.
         velocity: the source of u and v: a learned field for each; "preactivation", one field of either sign for both,
             `u = v = conv3x3(relu(BatchNorm(h)))`; or None, no advection.
         diffusivity: the source of Dx and Dy: a learned field for each; `PeronaMalik`; a number, that constant; or None,

@@ -30,8 +30,8 @@ class ImagesRecord:
 
     Attributes:
         splits: by name: "train", "test" and perhaps "val".
-        test_fraction, validation_fraction: the part of each class that was drawn at random as "test" and "val"; None
-            where the folder has such a split of its own, and for "val" where the array of images was divided.
+        test_fraction: the part of each class that was drawn at random as "test"; None if the folder has that split.
+        validation_fraction: likewise of "val"; None also if the recipe held out the validation images.
         split_seed: of the draw.
         unreadable: images that could not be read and were left out; None if not recorded.
     """
@@ -77,7 +77,8 @@ class Outcome:
         device: "cpu", "gpu:0", "2 x gpu". versions: by package; "backend" is e.g. "jax 0.11.2".
         parameters: the number of trainable parameters.
         validation_accuracy: at the best epoch, 0..1; None where no images were held out for validation.
-        test_accuracy: 0..1. test_loss: cross-entropy. test_images: their number.
+        test_accuracy: 0..1. test_images: their number.
+        test_loss: cross-entropy of the test images; None where it is not finite or not known.
         zero_fields: for each PDE layer the channels of each learned field that are zero on training images, and the
             layer's "channels" (`pdeinfer.nn.count_zero_fields`); None if not recorded.
         confusion: test images by true class (rows) and predicted class (columns); None where a card leaves it out.
@@ -89,8 +90,8 @@ class Outcome:
     versions: Mapping[str, str]
     parameters: int
     test_accuracy: float
-    test_loss: float
     test_images: int
+    test_loss: float | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
     validation_accuracy: float | None = None
     model_sha256: str | None = None

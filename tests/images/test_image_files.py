@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import PIL.Image
@@ -132,3 +133,25 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     with pytest.raises(ImageError, match=r"a.png: expected a folder of images: Not a directory$"):
         find_image_files(tmp_path / "a.png")
+
+
+def test_a_folder_behind_a_link_is_not_counted(tmp_path: Path) -> None:
+    write(tmp_path, "photos/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    assert left_out(tmp_path / "photos") == {"link": ("a link to a folder", 1)}
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(sys.getrecursionlimit() + 100):
+        Path("d").mkdir()
+        os.chdir("d")
+    write(Path(), "b.jpg")
+    assert left_out(tmp_path) == {"d": ("a folder of 1 file", 1)}
+    assert [path.name for path in find_image_files(tmp_path, recursive=True).images] == ["a.jpg", "b.jpg"]
+
+
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "no\x1b[31m.txt")
+    assert describe_left_out(find_image_files(tmp_path).left_out)[0].endswith(r"/no\x1b[31m.txt: an empty file")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -302,6 +303,11 @@ class TestCommand:
         text = (tmp_path / "a.html").read_text(encoding="utf-8")
         assert "<img" not in text
         assert "<title>digits-pde on &lt;img onerror=alert(1)&gt;&amp;{data}.png</title>" in text
+
+    def test_a_name_that_is_not_utf_8_is_escaped_in_html(self, image_file: Path, tmp_path: Path) -> None:
+        image = Path(shutil.copy(image_file, os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")))
+        assert main(["inspect", str(image), "--html", str(tmp_path / "a.html")]) == 0
+        assert r"caf\udce9.png" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
     def test_an_unwritable_html_file_is_exit_code_2(self, image_file: Path, tmp_path: Path, capsys: Captured) -> None:
         assert main(["inspect", str(image_file), "--html", str(tmp_path)]) == 2

@@ -130,14 +130,14 @@ def test_images_that_cannot_be_read_are_rows_with_errors(
 def test_names_that_are_not_utf_8_and_hold_line_breaks_are_one_row_each(tmp_path: Path, package_folder: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name in (b"\xff.png", b'two\nlines "quoted", error_code": ".png', b"\xe2\x80\xa8.png"):
+    for name in (b"\xff.png", b"old\rline.png", b'two\nlines "quoted", error_code": ".png', b"\xe2\x80\xa8.png"):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(picture(0))
 
     for suffix in (".jsonl", ".csv"):
         count = classify([str(folder)], tmp_path / f"a{suffix}", options(package_folder), workers=1)
-        assert count == (3, 0)
+        assert count == (4, 0)
         names = [Path(row["source"]).name for row in read_rows(tmp_path / f"a{suffix}")]
-        assert names == ['two\nlines "quoted", error_code": ".png', "\u2028.png", "\\udcff.png"]
+        assert names == ["old\rline.png", 'two\nlines "quoted", error_code": ".png', "\u2028.png", "\\udcff.png"]
 
 
 def test_an_answer_below_the_threshold_has_no_label(tmp_path: Path, package_folder: Path) -> None:
@@ -315,3 +315,13 @@ def test_a_result_in_a_folder_that_is_classified_is_no_source(tmp_path: Path, pa
 
     assert len(read_rows(result)) == 2
     assert left_out == []
+
+
+def test_a_folder_that_holds_modules_runs_none_of_them(tmp_path: Path, package_folder: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(0))
+    for name in ("pickle", "random", "subprocess", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    program = "import sys; sys.path.remove(''); from pdeinfer.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "classify", ".", "--out", "a.csv", "--model", str(package_folder)]
+    done = subprocess.run([*command, "--workers", "1"], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"a.csv: 1 images, 0 with errors\n")

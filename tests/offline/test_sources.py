@@ -69,6 +69,27 @@ def test_a_pattern_takes_what_fits_in_order(tmp_path: Path) -> None:
     assert names(tmp_path / "**" / "0*.png") == [str(first), str(second)]
 
 
+def test_a_recursive_pattern_repeats_nothing_and_follows_no_link(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos" / "a" / "b", 1)
+    (tmp_path / "photos" / "c.png").write_bytes(picture(0))
+    expected = [str(tmp_path / "photos" / name) for name in ("a/b/00000.png", "c.png")]
+
+    assert names(tmp_path / "photos" / "**") == expected
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
+    assert names(tmp_path / "photos" / "**" / "*.png") == expected
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    assert len(names(tmp_path / "link" / "**" / "*.png")) == 2
+
+
+def test_a_broken_link_that_fits_a_pattern_is_left_out(tmp_path: Path) -> None:
+    (path,) = write_pictures(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "broken.png").symlink_to("nothing")
+    left_out: list[LeftOut] = []
+
+    assert read(tmp_path / "photos" / "*", left_out=left_out) == [(str(path), str(path))]
+    assert left_out == [LeftOut(tmp_path / "photos" / "broken.png", "a broken link")]
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].png").write_bytes(picture(0))
 

@@ -1,0 +1,97 @@
+"""What holds for all commands: help, wrong usage, interruption, pipes, a full disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdeinfer.cli import main as cli
+from pdeinfer.package import zoo
+from pdeinfer.version import __version__
+from tests.cli.helpers import Captured
+from tests.images.image_makers import png
+
+
+class TestProcess:
+    """All commands."""
+
+    @pytest.mark.parametrize("command", ["list", "predict", "inspect", "verify", "evaluate", "export", "train"])
+    def test_help_shows_examples(self, command: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0
+        assert f"examples:\n  pdeinfer {command}" in capsys.readouterr().out
+
+    def test_the_version_is_printed(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["--version"])
+        assert (stopped.value.code, capsys.readouterr().out) == (0, f"pdeinfer {__version__}\n")
+
+    @pytest.mark.parametrize("arguments", [[], ["nope"], ["predict"], ["export", "x"], ["verify"], ["list", "x"]])
+    def test_wrong_usage_is_exit_code_2(self, arguments: list[str], capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith("usage: pdeinfer")
+
+    def test_an_interruption_is_exit_code_130_without_a_traceback(
+        self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def names() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(zoo, "names", names)
+        assert cli.main(["list"]) == 130
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_reader_that_stops_early_is_no_error(self, images: Path, package_folder: Path) -> None:
+        paths = [str(images / "a.png")] * 2000  # more output than a pipe holds
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pdeinfer", "predict", *paths, "--model", str(package_folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        with process.stderr:
+            assert process.stderr.read() == b""
+        assert process.wait() == 1
+
+    def test_a_full_disk_is_one_line_and_exit_code_2(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "pdeinfer", "list"]
+            result = subprocess.run(
+                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (result.returncode, result.stderr) == (2, "pdeinfer: error: [Errno 28] No space left on device\n")
+
+    def test_an_image_of_too_many_pixels_is_one_line(self, tmp_path: Path, package_folder: Path) -> None:
+        (tmp_path / "big.png").write_bytes(png(10_000, 10_000, 8, 2, b""))
+        command = [sys.executable, "-m", "pdeinfer", "predict", tmp_path / "big.png", "--model", str(package_folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        (line,) = result.stderr.splitlines()
+        assert result.returncode == 1
+        assert line.endswith("expected at most 64000000 pixels, got 10000 x 10000")
+
+    def test_predicting_imports_neither_training_nor_serving_code(self, images: Path, package_folder: Path) -> None:
+        program = (
+            "import sys; from pdeinfer.cli.main import main; code = main(sys.argv[1:]);"
+            "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'fastapi', 'pydantic', 'serving', 'training'};"
+            "sys.exit(f'imported {heavy & sys.modules.keys()}' if heavy & sys.modules.keys() else code)"
+        )
+        arguments = ["predict", str(images / "a.png"), "--model", str(package_folder)]
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(str(images / "a.png"))
+
+    @pytest.mark.parametrize(("redirection", "output"), [(">&-", ""), ("2>&-", "digits-pde")])
+    def test_a_closed_stream_is_like_the_null_device(self, redirection: str, output: str) -> None:
+        command = ["sh", "-c", f'"$0" -m pdeinfer list {redirection}', sys.executable]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert output in done.stdout
