@@ -1,15 +1,17 @@
 """Starts processes safely."""
 
 import os
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def start_process(process: BaseProcess) -> None:
-    """Start a process of the method "spawn" that imports no module from the current folder, which may hold any file."""
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Have processes that start meanwhile import no module from the current folder, which may hold files of anyone."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        process.start()
+        yield
     finally:
         if before is None:
             del os.environ["PYTHONSAFEPATH"]

@@ -35,6 +35,7 @@ def app(arguments: dict[str, Any]) -> Application:
 
     Raises:
         ValidationError: an argument is unknown or has an impossible value.
+        SettingsError: an environment variable that begins with PDEINFER_ is unknown.
     """
     settings = RaySettings(**arguments)
 

@@ -1,5 +1,6 @@
 """The server's settings, from flags, environment variables, a file and defaults, in this order of precedence."""
 
+import difflib
 import json
 import re
 import tomllib
@@ -20,6 +21,7 @@ from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
     CliSuppress,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -43,6 +45,14 @@ _ORIGIN = re.compile(
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 _PER_MODEL_EXAMPLE = '{"mnist-pde": {"max_delay_ms": 2}}'
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+_PREFIX = "PDEINFER_"
+# Variables of others: of the fused operator, and of the tests, which start servers.
+_OTHER_VARIABLES = {"KERNEL", "DATA_DIR", "FUZZ_SECONDS", "RELIABILITY"}
+# What Kubernetes sets in every pod for a service "pdeinfer" or "pdeinfer-NAME". Its PDEINFER_PORT is no number.
+_SERVICE_LINK = re.compile(
+    r"pdeinfer_(\w+_)?((service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)\w*)=.*|port=(tcp|udp|sctp)://.*)", re.DOTALL
+)
 
 
 def _read_per_model(value: object) -> object:
@@ -69,9 +79,19 @@ def _split_at_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_models(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _require_model(value: str) -> str:
+    if not value.strip():  # such as "$PACKAGE" if that is not set; without models, all would be served
+        raise ValueError("expected a model's name or its folder")
+    return value
+
+
 def _split_keys(value: object) -> object:
     keys = _split_at_commas(value)
-    if isinstance(value, str) and not keys:  # without a key, the server would be open to all
+    if keys == []:  # without a key, the server would be open to all; the default is a tuple
         raise ValueError("holds no key")
     if isinstance(keys, list | tuple):  # HTTP headers carry no white space at either end
         return [key.strip() if isinstance(key, str) else key for key in keys]
@@ -80,10 +100,12 @@ def _split_keys(value: object) -> object:
 
 def _read_lines(value: object) -> object:
     """Return the lines of the named file, without empty lines and comments."""
-    if not isinstance(value, str | Path):
+    if value == ():  # the default
         return value
+    if not isinstance(value, str | Path):
+        raise ValueError(f"expected the path of one file, not a {type(value).__name__}")
     try:
-        text = Path(value).read_text(encoding="utf-8")
+        text = Path(value).read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
     lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
@@ -110,6 +132,8 @@ def _read_workers(value: object) -> object:
 
 
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_read_workers)]
+ModelSource = Annotated[str, AfterValidator(_require_model)]
+ModelSources = Annotated[tuple[ModelSource, ...], NoDecode, BeforeValidator(_split_models)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 Key = Annotated[SecretStr, Field(min_length=1), AfterValidator(_require_printable_ascii)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
@@ -132,7 +156,7 @@ class Settings(BaseSettings):
     """All settings of `pdeinfer serve`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PDEINFER_",
+        env_prefix=_PREFIX,
         frozen=True,
         cli_kebab_case=True,
         cli_hide_none_type=True,
@@ -140,7 +164,7 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,
     )
 
-    models: CliPositionalArg[Names] = Field(
+    models: CliPositionalArg[ModelSources] = Field(
         default=(),
         description="bundled models, package folders, folders name/ of versions name/1, name/2, or folders that "
         "contain any of these; NAME=PATH serves a package or its versions under another name; the first is the default "
@@ -350,11 +374,35 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _File(settings_cls)
+        return init_settings, _Environment(settings_cls), _File(settings_cls)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment variables, without those that Kubernetes sets for services."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by setting.
+
+        Raises:
+            SettingsError: a variable that begins with PDEINFER_ is no setting; ignored, it could leave the server open.
+        """
+        # In lower case, whatever case they have.
+        variables = {
+            name: text for name, text in self.env_vars.items() if not _SERVICE_LINK.fullmatch(f"{name}={text}")
+        }
+        settings = [name.upper() for name in self.settings_cls.model_fields]
+        for name in map(str.upper, variables):
+            own = name.removeprefix(_PREFIX)
+            if own == name or own in settings or own in _OTHER_VARIABLES:
+                continue
+            nearest = difflib.get_close_matches(own, settings, 1)
+            hint = f"did you mean {_PREFIX}{nearest[0]}?" if nearest else f"expected {_PREFIX} and a setting's name"
+            raise SettingsError(f"unknown environment variable {name}: {hint}")
+        self.env_vars = variables
+        return super().__call__()
 
 
 class _File(PydanticBaseSettingsSource):
@@ -365,7 +413,7 @@ class _File(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # also with a byte order mark
         except OSError as error:
             raise SettingsError(f"config: {path} cannot be read: {error.strerror}") from error
         except ValueError as error:

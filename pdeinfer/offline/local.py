@@ -15,7 +15,7 @@ from pathlib import Path
 from pdeinfer.errors import ClassifyError, PdeinferError
 from pdeinfer.offline.classifier import Classifier, Options
 from pdeinfer.offline.parts import Todo, read_chunk
-from pdeinfer.processes import start_process
+from pdeinfer.processes import safe_path
 from pdeinfer.runtime.cpus import available_cpus
 
 _AHEAD = 2  # chunks of a process: one that it works on, and the next
@@ -43,7 +43,8 @@ def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | 
         for _ in first:
             connection, other_end = context.Pipe()
             process = context.Process(target=_work, args=(other_end, plan, options), daemon=True)
-            start_process(process)
+            with safe_path():
+                process.start()
             other_end.close()  # the other end is closed when the process ends
             processes[connection], pending[connection] = process, []
         for connection in [*processes] * _AHEAD:

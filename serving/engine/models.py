@@ -253,7 +253,10 @@ class Models:
                 if version not in versions:
                     versions[version] = package
                     continue
-                problem = f"two of the models to serve have the name {name!r} and version {version}"
+                problem = (
+                    f"two of the models to serve have the name {name!r} and version {version}, "
+                    f"{versions[version].path} and {package.path}: NAME=PATH serves one under another name"
+                )
                 if wanted is None or name in wanted:
                     raise ModelPackageError(problem)
                 logger.warning(problem)

@@ -41,6 +41,11 @@ def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
 
 def _find(source: str) -> Iterator[tuple[str, str | Path]]:
     folder = Path(source)
+    if "=" in source and not os.path.lexists(source):
+        raise ModelNotFoundError(
+            f"{source!r} is neither a folder nor NAME=PATH: a NAME has 1 to 100 letters, digits, '.', '_' and '-', and "
+            "begins with a letter or a digit"
+        )
     if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
         yield UNVERSIONED, source
         return

@@ -1,6 +1,7 @@
 """Request bodies, read, inflated and parsed within the limits."""
 
 import asyncio
+import codecs
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -122,7 +123,7 @@ async def read_small_body(request: Request) -> bytes:
         body += chunk
         if len(body) > PARSED_AT_ONCE:
             raise ApiError("body_too_large", f"the body of this request may have at most {PARSED_AT_ONCE} bytes")
-    return body
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 async def parse(threads: Threads, function: Callable[[bytes], T], body: bytes, size: int | None = None) -> T:

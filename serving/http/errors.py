@@ -15,6 +15,7 @@ from starlette.types import Scope
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from serving.errors import OverloadedError, ServingError
 from serving.http.pace import Pace
+from serving.http.paths import route_path
 from serving.telemetry.metrics import REJECTED
 
 # The status of every error code.
@@ -103,7 +104,8 @@ def shaped_response(
 ) -> Response:
     """Return a response in the shape that the request's protocol uses, for an error that may have no entry here."""
     REJECTED.labels(code).inc()
-    is_v2 = scope["path"] == "/v2" or scope["path"].startswith("/v2/")
+    path = route_path(scope)
+    is_v2 = path == "/v2" or path.startswith("/v2/")
     # ASCII only: a message may quote text that is not valid Unicode.
     content = json.dumps({"error": message if is_v2 else {"code": code, "message": message}}, separators=(",", ":"))
     return Response(content, status, headers, "application/json")

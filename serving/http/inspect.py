@@ -27,7 +27,8 @@ PATH = "/inspect"
 PARAMETERS = QueryParameters(PATH, ("model", "layer", "dt", "num_steps", "advection", "diffusion"))
 
 _MIN_DT, _MAX_DT, _MAX_STEPS, _MAX_LAYER = 0.001, 2.0, 20, 99
-_NUMBER = re.compile(r"\d{1,6}(\.\d{1,12})?", re.ASCII)
+_NUMBER = re.compile(r"\d{1,6}(\.\d{1,20})?([eE]-?\d{1,2})?", re.ASCII)  # as Python and JavaScript write it
+_INTEGER = re.compile(r"\d{1,6}", re.ASCII)
 
 _DESCRIPTION = """\
 Send one image as for /classify. The answer holds the fields u, v, Dx and Dy of every PDE layer, and its feature map H
@@ -121,7 +122,7 @@ def _integer(query: dict[str, str], name: str, lowest: int, highest: int) -> int
     text = query.get(name)
     if text is None:
         return None
-    if not _NUMBER.fullmatch(text) or "." in text or not lowest <= int(text) <= highest:
+    if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
         raise ApiError(
             "invalid_parameter", f"{name}: expected an integer from {lowest} to {highest}, got {text[:20]!r}"
         )

@@ -1,6 +1,7 @@
 """The images of a JSON body, in base64."""
 
 import base64
+import codecs
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -48,7 +49,7 @@ def parse_json_images(
             "json_too_large", f"expected at most {max_values} values of JSON, for {count_images(max_images)}"
         )
     try:
-        images = ImagesBody.model_validate_json(body).images
+        images = ImagesBody.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).images
     except ValidationError as error:
         raise ApiError("invalid_json", _problem(error, parameters)) from error
     if not images:
@@ -62,8 +63,10 @@ def _problem(error: ValidationError, parameters: QueryParameters) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] != "extra_forbidden":
         return first_problem(error)
-    name = str(problem["loc"][0])
-    return f"{shortened.repr(name)}: {parameters.place_of(name) or 'expected only images'}"
+    *place, name = map(str, problem["loc"])
+    known = "content and filename" if place else "images"
+    found = ".".join((*place, shortened.repr(name)))
+    return f"{found}: {parameters.place_of(name) or f'expected only {known}'}"
 
 
 def _image(image: Base64Image, number: int, parts: dict[str, memoryview]) -> tuple[str | None, bytes | ImageError]:

@@ -5,7 +5,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 PATH = "/"
 FILES = "/page/"  # what the page loads
@@ -36,11 +36,15 @@ def add_page(app: FastAPI) -> None:
     async def answer(request: Request) -> Response:
         body, headers = content[request.scope["route"].path]
         if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers={**headers, "Content-Length": "0"})
+            return Response(status_code=304, headers=headers)
         return Response(body, headers=headers)
 
     for path in content:
         app.get(path, include_in_schema=False)(answer)
+
+    @app.get("", include_in_schema=False)  # of an application at /prefix; the page's addresses are relative to /prefix/
+    async def add_slash(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope['path'].rpartition('/')[2]}/")
 
 
 def _find(folder: Traversable, prefix: str = "") -> list[tuple[str, Traversable]]:

@@ -43,6 +43,8 @@ MAX_FILENAME = 1024  # file names are returned: without a limit, responses would
 class Base64Image(_Schema):
     """An image of a JSON body; a bare string is its content."""
 
+    model_config = ConfigDict(extra="forbid")
+
     content: str = Field(
         description="an image file in base64: standard or URL-safe alphabet, or a data URL", examples=["iVBORw0KGgo..."]
     )

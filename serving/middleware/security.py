@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.http.browser_headers import SECURITY_HEADERS
 from serving.http.errors import error_response
 from serving.http.keys import NEEDS_KEY, Keys
+from serving.http.paths import route_path
 
 
 class SecurityHeaders:
@@ -33,7 +34,8 @@ class ApiKeys:
     A key comes as `Authorization: Bearer KEY` or as `X-API-Key: KEY`. White space around it does not count.
 
     Args:
-        keys: by path prefix; the longest prefix decides, and a prefix without keys is open.
+        keys: by path prefix, without a root_path of ASGI; the longest prefix decides, and a prefix without keys is
+            open.
         open_paths: whole paths that need no key.
     """
 
@@ -50,8 +52,9 @@ class ApiKeys:
         await self.app(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
-        if scope["path"] in self._open_paths:
+        path = route_path(scope)
+        if path in self._open_paths:
             return True
         headers = Headers(scope=scope)
         authorization, x_api_key = headers.get("authorization", ""), headers.get("x-api-key", "")
-        return self._keys.admit(scope["path"], authorization.encode("latin-1"), x_api_key.encode("latin-1"))
+        return self._keys.admit(path, authorization.encode("latin-1"), x_api_key.encode("latin-1"))

@@ -26,7 +26,7 @@ _EMPTY_DEFAULT = re.compile(r" \(default(?: factory)?: (?:None|\(\)|dict)\)$")
 _EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
 of the file that --config names: port = 9000. Keys are never flags: they come from files, one per line, or from
-PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas.
+PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas. Other variables that begin with PDEINFER_ are refused.
 
 signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
 ignored
@@ -71,7 +71,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         if problem["type"] == "extra_forbidden":  # in the file or in a model's settings; its value may be a key
             parser.exit(2, f"{_PROG}: unknown setting {place!r}\n")
         found = "" if "key" in name else f", not {problem['input']!r}"
-        flag = "" if name.endswith("_keys") else f"--{name.replace('_', '-')} or "
+        flag = "" if name.endswith("_keys") or name == "models" else f"--{name.replace('_', '-')} or "
         parser.exit(2, f"{_PROG}: {place} ({flag}PDEINFER_{name.upper()}): {message}{found}\n")
 
 
@@ -80,4 +80,28 @@ def _add_argument(parser: argparse.ArgumentParser, *names: str, **options: Any) 
     if "metavar" in options:
         options["metavar"] = _METAVARS.get(options["metavar"], options["metavar"])
     options["help"] = _EMPTY_DEFAULT.sub("", options["help"])
+    if names == ("models",):
+        options["action"] = _StoreWhole
+    elif names[0].endswith("-keys-file"):
+        options["action"] = _StoreOnce
     return parser.add_argument(*names, **options)
+
+
+class _StoreWhole(argparse.Action):
+    """Stores arguments in a tuple: pydantic-settings joins those of a list by commas, which folders may have too."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, __: object = None
+    ) -> None:
+        setattr(namespace, self.dest, tuple(values) if isinstance(values, list) else values)
+
+
+class _StoreOnce(argparse.Action):
+    """Stores the value of a flag that must not be repeated."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            parser.exit(2, f"{_PROG}: {flag}: expected one file, got several: put all keys into one\n")
+        setattr(namespace, self.dest, values)

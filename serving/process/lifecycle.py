@@ -1,9 +1,12 @@
 """What the supervisor and its workers agree on about starting and stopping; it imports nothing that serves."""
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeAlias
 
+from pdeinfer.processes import safe_path
 from serving.settings import Settings
 
 CANNOT_START = 2
@@ -29,3 +32,23 @@ def stop_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
     return signals
+
+
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Start a process that gets stop signals once it calls `unblock_stop_signals`; until then they wait.
+
+    Such a process may be sent them, as to all of a process group, long before it has handlers for them.
+    """
+    with safe_path():
+        resource_tracker.ensure_running()  # starting it later would unblock signals
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def unblock_stop_signals() -> None:
+    """Get stop signals from now on, in this thread and in the processes that it starts."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def run(settings: Settings) -> int:
     if sys.platform != "linux":
         print(f"pdeinfer serve: the server needs Linux, and this is {sys.platform}", file=sys.stderr)
         return 2
+    open_standard_streams()
     configure_logging()
     if settings.grpc_port is not None and any(importlib.util.find_spec(name) is None for name in _GRPC_LIBRARIES):
         raise MissingDependencyError("gRPC", "grpc", "--grpc-port")
@@ -73,6 +75,18 @@ def run(settings: Settings) -> int:
     from serving.process.worker import serve
 
     return serve(settings, listening, started)
+
+
+def open_standard_streams() -> None:
+    """Open the null device in the place of a standard stream that is closed (`2>&-`), for the workers too.
+
+    Otherwise a connection could get its number, and with it what libraries print.
+    """
+    for number in range(3):
+        try:
+            os.set_inheritable(number, True)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
 
 
 def require_libraries() -> None:

@@ -37,6 +37,9 @@ Digests: TypeAlias = dict[str, dict[str, str]]  # of the packages that a worker 
 PING_SECONDS = 5.0
 MAX_UNANSWERED = 6
 
+# What stops a worker may stop the server: systemd signals each process of a service, in any order.
+SIGNAL_SECONDS = 0.2
+
 KILL_SECONDS = 0.9  # a worker ends itself this long after its last request should have been answered, or is killed
 
 
@@ -104,6 +107,8 @@ class Supervisor:
             watching.cancel()
             self._workers.remove(worker)
             self._ended = merge((self._ended, counted(worker.snapshot)))
+            if self._stop_signal is None and exit_code in (0, *(-number for number in stop_signals())):
+                await asyncio.sleep(SIGNAL_SECONDS)
             if self._stop_signal is not None or worker.is_outdated:
                 continue
             if exit_code != CANNOT_START:  # with that code, it has told the reason

@@ -25,7 +25,7 @@ from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
 from serving.process import freed_memory
 from serving.process.ending import Ending
-from serving.process.lifecycle import CANNOT_START, Started, seconds_to_stop, stop_signals
+from serving.process.lifecycle import CANNOT_START, Started, seconds_to_stop, stop_signals, unblock_stop_signals
 from serving.process.listening import accept_waiting, stop_connecting
 from serving.process.membership import Membership
 from serving.process.turns import Acceptor, Share
@@ -115,6 +115,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     """
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
+    unblock_stop_signals()
     return_freed_memory = freed_memory.configure()
     # As many again for those that are refused, and for those of gRPC.
     _allow_open_files((2 if settings.grpc_port is None else 3) * settings.max_connections)
@@ -127,6 +128,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
+        workers=1,  # otherwise WEB_CONCURRENCY is read, which may be no number
         ws="none",
         lifespan="off",  # entered below, where an error is an exception; uvicorn would log a traceback
         log_config=None,

@@ -10,9 +10,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from pdeinfer.processes import safe_path
 from serving.errors import ServingError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
+from serving.process.lifecycle import stop_signals_blocked
 from serving.process.turns import Share
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
@@ -54,7 +56,8 @@ class WorkerProcess:
         self.channel: Channel
         self.started_at = time.monotonic()
         self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected, share))
-        self.process.start()
+        with stop_signals_blocked(), safe_path():
+            self.process.start()
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | None] = loop.create_future()
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -7,6 +7,7 @@ import sys
 import warnings
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -53,6 +54,7 @@ def configure_logging() -> None:
 
     Call it before gRPC is imported.
     """
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  # `2>&-`
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(handlers=[handler])

@@ -24,12 +24,14 @@ def configure_tracing() -> None:
         return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         logger.warning("sending traces needs OpenTelemetry, which is not installed: pip install 'pdeinfer[otel]'")
         return
-    provider = TracerProvider()  # flushes when the process ends
+    resource = Resource.create({"service.name": "pdeinfer", **OTELResourceDetector().detect().attributes})
+    provider = TracerProvider(resource=resource)  # flushes when the process ends
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 

@@ -293,7 +293,6 @@ class TestQueries:
                     values.setdefault(matcher.name, set()).update(matcher.value.split("|"))
 
         assert values["reason"] <= set(STATUSES)
-        assert values["status"] <= {str(status) for status in STATUSES.values()}
         assert values["route"] <= set(create_app(Settings()).openapi()["paths"])
 
     def test_the_variables_of_the_dashboard_are_defined(self) -> None:

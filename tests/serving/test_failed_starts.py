@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -18,7 +18,7 @@ import pytest
 from serving.process.run import run
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from tests.servers import PATIENCE, ROOT, let_models_hang
+from tests.servers import PATIENCE, ROOT, children, let_models_hang, running_server
 
 
 def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -54,24 +54,38 @@ def test_a_system_that_the_server_does_not_run_on_is_one_line_and_exit_code_2(
     assert system in line
 
 
+class FakeWorker:
+    """A stand-in for a worker that never starts."""
+
+    process = SimpleNamespace(pid=0)
+    has_started = is_outdated = False
+    snapshot: tuple[Any, ...] = ()
+
+    @classmethod
+    async def start(cls, *_: object) -> Self:
+        return cls()
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def tell(self, _: str) -> asyncio.Task[None]:
+        return asyncio.create_task(asyncio.sleep(0))
+
+    def stop(self, _: int) -> None:
+        pass
+
+
+async def never_started() -> None:
+    raise AssertionError
+
+
 @pytest.mark.parametrize(("worker_code", "exit_code"), [(-signal.SIGKILL, 1), (1, 1), (2, 2)])
 def test_a_first_worker_that_ends_stops_the_server(
     worker_code: int, exit_code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Worker:
-        process = SimpleNamespace(pid=0)
-        has_started = is_outdated = False
-        snapshot: list[Any] = []  # noqa: RUF012
-
-        @classmethod
-        async def start(cls, *_: object) -> Self:
-            return cls()
-
-        def tell(self, _: str) -> asyncio.Task[None]:
-            return asyncio.create_task(asyncio.sleep(0))
-
+    class Worker(FakeWorker):
         def __init__(self) -> None:
-            self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            super().__init__()
             if not stopped:
                 self.ended.set_result(worker_code)
 
@@ -80,13 +94,10 @@ def test_a_first_worker_that_ends_stops_the_server(
             if not self.ended.done():
                 self.ended.set_result(-signal.SIGKILL)
 
-    async def started() -> None:
-        raise AssertionError
-
     stopped: list[int] = []
     monkeypatch.setattr("serving.process.supervisor.WorkerProcess", Worker)
     with socket.socket() as bound:
-        assert asyncio.run(Supervisor(Settings(workers=2), bound, started)._run()) == exit_code
+        assert asyncio.run(Supervisor(Settings(workers=2), bound, never_started)._run()) == exit_code
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -121,6 +132,63 @@ def test_a_signal_during_the_start_stops_the_server_with_exit_code_0(
         process.send_signal(number)
 
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_process_group_while_workers_start_stops_the_server_quietly(
+    package_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "serving", str(package_folder), "--port", "0", "--workers", "2"]
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True) as process,
+    ):
+        deadline = time.monotonic() + PATIENCE
+        while not any(imports(child) for child in children(process.pid)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+
+        assert process.wait(PATIENCE) == 0
+    assert log.read_text() == ""
+
+
+def imports(process: int) -> bool:
+    """Return whether a worker is at its own imports, after those that Python starts with, in the group still."""
+    with suppress(OSError):  # it has just exited
+        return "pydantic" in Path(f"/proc/{process}/maps").read_text() and os.getpgid(process) != process
+    return False
+
+
+def test_workers_and_what_they_start_do_not_block_signals(package_folder: Path, tmp_path: Path) -> None:
+    with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
+        workers = children(server.process.pid)
+        processes = [*workers, *(started for worker in workers for started in children_of(worker))]
+        assert len(processes) >= 4
+        for process in processes:
+            status = Path(f"/proc/{process}/status").read_text()
+            assert int(status.split("SigBlk:")[1].split()[0], 16) == 0
+
+
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_a_worker_that_is_stopped_just_before_the_server_does_not_count_as_dead(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Worker(FakeWorker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ended.set_result(0)
+            asyncio.get_running_loop().call_later(0.01, signal.raise_signal, signal.SIGTERM)
+
+    monkeypatch.setattr("serving.process.supervisor.WorkerProcess", Worker)
+    with socket.socket() as bound:
+        assert asyncio.run(Supervisor(Settings(workers=2), bound, never_started)._run()) == 0
+    assert "died" not in caplog.text
 
 
 def handles(process: int, number: signal.Signals) -> bool:

@@ -91,6 +91,11 @@ def test_changed_values_change_levels_and_answer(post: Callable[..., Response]) 
     assert body["top"] != post().json()["top"]
 
 
+@pytest.mark.parametrize("text", ["1e-1", "0.1", "0.10000000000000000555"])
+def test_dt_is_read_as_programs_write_numbers(text: str, post: Callable[..., Response]) -> None:
+    assert post(dt=text).json()["values"]["dt"] == 0.1
+
+
 def test_the_trained_values_give_the_answer_of_the_model(post: Callable[..., Response]) -> None:
     assert post(dt=0.2, num_steps=5, advection="true", diffusion="true").json()["top"] == post().json()["top"]
 
@@ -145,7 +150,9 @@ def test_an_answer_counts_as_held_bytes(png: Png) -> None:
         ("dt", "2.1"),
         ("dt", "nan"),
         ("dt", "-1"),
-        ("dt", "1e-2"),
+        ("dt", "1e1"),
+        ("dt", "e-1"),
+        ("num_steps", "1e1"),
         ("num_steps", "0"),
         ("num_steps", "21"),
         ("num_steps", "1.5"),

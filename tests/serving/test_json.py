@@ -128,6 +128,26 @@ def test_an_unknown_field_of_a_json_body_is_rejected_by_name(client: TestClient,
         assert len(error_of(response)[2]) < 200
 
 
+def test_an_unknown_field_of_an_image_is_rejected_by_name_and_place(client: TestClient) -> None:
+    for name, message in (("model", "/classify?model="), ("file_name", "content and filename")):
+        response = client.post("/classify", json={"images": ["", {"content": "", name: "x"}]})
+
+        assert error_of(response)[:2] == (400, "invalid_json")
+        assert error_of(response)[2].startswith(f"images.1.'{name}': ")
+        assert message in error_of(response)[2]
+
+
+@pytest.mark.parametrize("filler", [0, 100_000])
+def test_a_byte_order_mark_before_the_json_is_skipped(
+    client: TestClient, pixels: np.ndarray, png: Png, filler: int
+) -> None:
+    body = json.dumps({"images": [" " * filler + base64_of(png(pixels[0]))]}).encode("utf-8-sig")
+
+    response = client.post("/classify", content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 200
+
+
 def test_a_parameter_of_another_operation_is_not_said_to_belong_in_the_query(client: TestClient) -> None:
     for path in ("/embed", "/inspect"):
         response = client.post(path, json={"images": [{"content": ""}], "top_k": 1})
@@ -262,6 +282,6 @@ def test_json_with_more_values_than_its_images_need_is_rejected_before_it_is_par
 
 
 def test_largest_allowed_number_of_json_images_is_parsed_whatever_their_names_hold() -> None:
-    images = [{"content": "", "filename": "a,b,c,{}[].png", "other": [1, 2, 3]}] * 64
+    images = [{"content": "", "filename": "a,b,c,{}[],1,2,3.png"}] * 64
 
     assert len(parse_json_images(json.dumps({"images": images}).encode(), 64, PARAMETERS)) == 64

@@ -125,7 +125,7 @@ def test_one_package_is_served_under_two_names(package_folder: Path) -> None:
 def test_two_packages_under_one_name_fail_the_start(package_folder: Path, rgb_package_folder: Path) -> None:
     models = (f"a={package_folder}", f"a={rgb_package_folder}")
     with (
-        pytest.raises(ModelPackageError, match="'a' and version 1"),
+        pytest.raises(ModelPackageError, match=f"'a' and version 1.*{package_folder}.*{rgb_package_folder}"),
         TestClient(create_app(Settings(models=models, device="cpu", threads=1))),
     ):
         pass
@@ -151,6 +151,12 @@ def test_a_named_model_is_reloaded_from_its_source(package_folder: Path) -> None
 )
 def test_only_a_valid_name_before_the_equals_sign_names_a_model(source: str, name: str | None, place: str) -> None:
     assert split_name(source) == (name, place)
+
+
+@pytest.mark.parametrize("source", ["a b=build", "=build", "photos=", "runs/lr=0.1"])
+def test_the_error_for_a_wrong_name_gives_the_rule_for_names(source: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="NAME has 1 to 100 letters"):
+        list(find_packages(source))
 
 
 def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +323,12 @@ def test_an_unreadable_change_is_an_error_with_its_code(repository: Path, body: 
         response = client.post("/admin/models/tiny-grey", content=body, headers=KEY)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_a_change_may_begin_with_a_byte_order_mark(admin: TestClient) -> None:
+    body = '{"action": "reload"}'.encode("utf-8-sig")
+
+    assert admin.post("/admin/models/tiny-rgb", content=body, headers=KEY).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import re
 import select
 import signal
 import socket
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -210,6 +212,40 @@ def test_only_a_proxy_that_is_believed_names_the_client_of_the_access_log(
         line = server.wait_for_log(r".*serving\.access.*")[0]
 
     assert json.loads(line)["client"] == client
+
+
+def test_a_setting_of_other_servers_does_not_matter(
+    package_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")  # uvicorn reads it
+    with running_server(tmp_path / "log", str(package_folder)) as server:
+        assert httpx2.get(f"http://127.0.0.1:{server.port}/readyz").status_code == 200
+
+
+def test_closed_standard_streams_are_the_null_device_in_all_processes(package_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = [sys.executable, "-m", "pdeinfer", "serve", str(package_folder), "--device", "cpu", "--workers", "2"]
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *serve, "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not is_ready(port):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            processes = [process.pid, *children(process.pid)]
+            streams = [str(Path(f"/proc/{pid}/fd/{number}").readlink()) for pid in processes for number in range(3)]
+        finally:
+            process.kill()
+    assert streams == [os.devnull] * 9
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx2.ConnectError:
+        return False
 
 
 def test_a_server_started_by_nohup_survives_sighup(package_folder: Path, tmp_path: Path) -> None:

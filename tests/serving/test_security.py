@@ -81,6 +81,27 @@ def test_keys_leave_probes_and_documentation_open_but_not_metrics(package_folder
             assert client.get(path).status_code == 401, path
 
 
+def test_keys_hold_below_the_root_path_of_the_application(package_folder: Path) -> None:
+    settings = Settings(models=(str(package_folder),), device="cpu", threads=1, api_keys="key", admin_keys="admin")
+    with TestClient(create_app(settings), root_path="/pde") as client:
+        for path in ("/", "/healthz", "/v2/health/ready", "/docs", "/openapi.json", "/page/app.js"):
+            assert client.get(f"/pde{path}").status_code == 200, path
+        for path in ("/models", "/metrics", "/nowhere"):
+            assert client.get(f"/pde{path}").status_code == 401, path
+        change = {"url": "/pde/admin/models/tiny-grey", "json": {"action": "reload"}}
+        assert client.post(**change, headers={"X-API-Key": "key"}).status_code == 401
+        assert client.post(**change, headers={"X-API-Key": "admin"}).status_code == 200
+        assert isinstance(client.get("/pde/v2").json()["error"], str)
+
+
+def test_the_page_is_found_without_the_slash_after_the_root_path(package_folder: Path) -> None:
+    settings = Settings(models=(str(package_folder),), device="cpu", threads=1, api_keys="key")
+    with TestClient(create_app(settings), root_path="/a/pde") as client:
+        found = client.get("/a/pde")
+
+    assert (found.status_code, found.url.path) == (200, "/a/pde/")
+
+
 def test_settings_decide_whether_probes_and_metrics_need_a_key(package_folder: Path) -> None:
     with client_for(package_folder, api_keys="key", probes_need_key=True, metrics_need_key=False) as client:
         assert client.get("/healthz").status_code == 401

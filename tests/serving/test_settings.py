@@ -15,6 +15,7 @@ from pdeinfer.runtime.cuda import has_cuda_device
 from serving.process.arguments import parse_settings
 from serving.process.run import count_workers
 from serving.settings import Settings
+from tests.servers import ROOT
 
 
 def test_the_defaults_listen_on_loopback_and_serve_the_bundled_models() -> None:
@@ -55,6 +56,130 @@ def test_flags_and_environment_variables_precede_the_file(tmp_path: Path, monkey
     assert settings.batching("digits-pde") == (None, 2, 256)
     monkeypatch.setenv("PDEINFER_CONFIG", str(file))
     assert parse_settings([]).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("PDEINFER_API_KEY", "PDEINFER_API_KEYS"),
+        ("pdeinfer_admin_key", "PDEINFER_ADMIN_KEYS"),
+        ("PDEINFER_HTTP_PORT", "PDEINFER_GRPC_PORT"),
+        ("PDEINFER_", "a setting's name"),
+    ],
+)
+def test_an_unknown_variable_is_one_line_and_exit_code_2(
+    name: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "s3cret")
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings([])
+
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert {name.upper(), hint} <= set(re.findall(r"PDEINFER_\w*|a setting's name", line))
+    assert "s3cret" not in line
+
+
+def test_the_variables_of_a_service_in_kubernetes_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "tcp://10.0.0.11:80"
+    for service in ("PDEINFER", "PDEINFER_GRPC"):
+        for name, value in {
+            "SERVICE_HOST": "10.0.0.11",
+            "SERVICE_PORT": "80",
+            "SERVICE_PORT_HTTP": "80",
+            "PORT": address,
+            "PORT_80_TCP": address,
+            "PORT_80_TCP_PROTO": "tcp",
+            "PORT_80_TCP_PORT": "80",
+            "PORT_80_TCP_ADDR": "10.0.0.11",
+        }.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+
+    assert (parse_settings([]).port, parse_settings([]).grpc_port) == (8000, None)
+
+
+def test_every_variable_that_the_project_reads_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = re.compile(r"""(?:environ(?:\.get\(|\[)|getenv\()"(PDEINFER_\w+)\"""")
+    folders = ("pdeinfer", "serving", "training", "benchmarks", "scripts", "tests")
+    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".cc")]
+    names = {name for path in files for name in reads.findall(path.read_text(encoding="utf-8"))}
+    assert {"PDEINFER_KERNEL", "PDEINFER_DATA_DIR"} <= names
+    for name in names:
+        monkeypatch.setenv(name, "1")
+
+    parse_settings([])
+
+
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+def test_a_model_without_a_name_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"flag": ["digits-pde", ""], "file": ["--config", str(tmp_path / "settings.toml")]}
+    (tmp_path / "settings.toml").write_text('models = ["digits-pde", " "]\n')
+    if source == "environment":
+        monkeypatch.setenv("PDEINFER_MODELS", "digits-pde,")
+
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings(arguments.get(source, []))
+
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "models.1 (PDEINFER_MODELS): expected a model's name or its folder" in line
+
+
+def test_only_text_of_the_environment_and_of_the_file_is_split_at_commas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parse_settings(["pk/a,b", ","]).models == ("pk/a,b", ",")
+    (tmp_path / "list.toml").write_text('models = ["pk/a,b"]\n')
+    (tmp_path / "text.toml").write_text('models = "a, b"\n')
+    assert parse_settings(["--config", str(tmp_path / "list.toml")]).models == ("pk/a,b",)
+    assert parse_settings(["--config", str(tmp_path / "text.toml")]).models == ("a", "b")
+    monkeypatch.setenv("PDEINFER_MODELS", "a,b")
+    assert parse_settings([]).models == ("a", "b")
+
+
+@pytest.mark.parametrize("group", ["api", "admin"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{group}_keys_file = ["{keys}"]', "expected the path of one file"),
+        ("{group}_keys_file = []", "expected the path of one file"),
+        ("{group}_keys_file = 3", "expected the path of one file"),
+        ("{group}_keys = []", "holds no key"),
+        ("{group}_keys = 3", "{group}_keys"),
+    ],
+)
+def test_keys_of_another_type_leave_the_server_shut(
+    group: str, line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").write_text("key")
+    (tmp_path / "settings.toml").write_text(line.format(group=group, keys=tmp_path / "keys"))
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings(["--config", str(tmp_path / "settings.toml")])
+
+    assert exit_info.value.code == 2
+    assert message.format(group=group) in capsys.readouterr().err
+
+
+def test_a_second_file_of_keys_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = tmp_path / "a,b"
+    keys.write_text("key")
+    assert parse_settings(["--api-keys-file", str(keys)]).keys() == ["key"]
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings(["--api-keys-file", str(keys), f"--api-keys-file={keys}"])
+
+    assert exit_info.value.code == 2
+    assert "--api-keys-file: expected one file" in capsys.readouterr().err
+
+
+def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("key\n", encoding="utf-8-sig")
+    (tmp_path / "settings.toml").write_text("port = 9000\n", encoding="utf-8-sig")
+
+    settings = parse_settings(["--config", str(tmp_path / "settings.toml"), "--api-keys-file", str(tmp_path / "keys")])
+
+    assert (settings.port, settings.keys()) == (9000, ["key"])
 
 
 @pytest.mark.parametrize(

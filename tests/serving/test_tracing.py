@@ -66,5 +66,6 @@ def test_decoding_and_computing_are_traced_in_the_trace_of_the_client(
     assert list(collector.bodies) == ["/v1/traces"]
     spans = collector.bodies["/v1/traces"]
     assert spans.count(bytes.fromhex(trace)) == 3
+    assert b"service.name\x12\n\n\x08pdeinfer" in spans
     for name in (b"/classify", b"decode", b"compute", b"tiny-grey"):
         assert name in spans

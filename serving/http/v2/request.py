@@ -5,6 +5,7 @@ second form (the binary tensor data extension) the header Inference-Header-Conte
 Null means absent. Fields and parameters that the protocol leaves open are ignored; all others are checked.
 """
 
+import codecs
 import json
 import math
 import re
@@ -17,7 +18,7 @@ import numpy as np
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.http.errors import ApiError
-from serving.http.json_text import PARSED_WHOLE, PIECE_BYTES, cut
+from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
 from serving.http.v2.tensors import (
     BYTES,
     Images,
@@ -68,6 +69,8 @@ def parse_request(
     request_id = request.get("id")
     if request_id is not None and type(request_id) is not str:
         raise refusal("id", "a string", request_id)
+    if request_id is not None and (request_id in parts or len(request_id) >= LONG_BYTES):
+        raise ApiError("invalid_request", f"id: expected fewer than {LONG_BYTES} bytes")
 
     tensor = _tensors(request.get("inputs"), "inputs", (INPUT_NAME,))[INPUT_NAME]
     require_input(tensor.get("datatype"), tensor.get("shape"), spec, max_images)
@@ -116,7 +119,7 @@ def _parse_json(text: bytes) -> dict[str, Any]:
 
 def _loads(text: bytes) -> Any:
     try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
+        return json.loads(text.removeprefix(codecs.BOM_UTF8).decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ApiError("invalid_json", "the JSON of the request is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits

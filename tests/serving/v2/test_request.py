@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
 from serving.http.errors import ApiError
+from serving.http.json_text import LONG_BYTES, PARSED_WHOLE
 from serving.http.v2.request import parse_request
 from serving.http.v2.tensors import InferenceRequest, RequestedOutput
 from tests.serving.v2.conftest import Request
@@ -114,6 +115,17 @@ def test_wrong_outputs_of_a_model_with_features_are_named(
 
 def test_id_is_kept(request_object: Request) -> None:
     assert parse(request_object(PIXELS, id="42 ☂")).id == "42 ☂"
+
+
+@pytest.mark.parametrize("size", [LONG_BYTES, PARSED_WHOLE])
+def test_a_long_id_is_rejected_also_where_long_strings_are_cut_out(request_object: Request, size: int) -> None:
+    assert "id: expected fewer than" in refusal(request_object(PIXELS, id="x" * size))
+
+
+def test_a_byte_order_mark_before_the_json_is_skipped(request_object: Request) -> None:
+    body = json.dumps(request_object(PIXELS)).encode("utf-8-sig")
+
+    np.testing.assert_array_equal(parse(body).images, PIXELS)
 
 
 def test_null_means_absent_and_unknown_fields_are_ignored(request_object: Request) -> None:

@@ -1,0 +1,35 @@
+"""The alerts of deploy/ fire for the metrics that the server and its scrape configurations give."""
+
+import re
+from typing import Any
+
+import yaml
+
+from serving.http.errors import STATUSES
+from tests.servers import ROOT
+
+DEPLOY = ROOT / "deploy"
+
+
+def read(path: str) -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / path).read_text(encoding="utf-8"))
+
+
+def expression(alert: str) -> str:
+    rules = [rule for group in read("compose/alerts.yaml")["groups"] for rule in group["rules"]]
+    (found,) = [rule["expr"] for rule in rules if rule["alert"] == alert]
+    return found
+
+
+def test_a_server_that_is_down_has_the_job_of_the_alert_in_compose_and_in_kubernetes() -> None:
+    pod = read("kubernetes/deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    (compose,) = read("compose/prometheus.yaml")["scrape_configs"]
+    jobs = [compose["job_name"], pod[read("kubernetes/pod-monitor.yaml")["spec"]["jobLabel"]]]
+
+    assert re.findall(r'job="([^"]+)"', expression("PdeinferDown")) * 2 == jobs
+
+
+def test_every_failure_of_the_server_counts_over_http_and_over_grpc() -> None:
+    (reasons,) = re.findall(r'pdeinfer_rejected_requests_total\{reason=~"([^"]+)"\}', expression("PdeinferFails"))
+
+    assert set(reasons.split("|")) == {code for code, status in STATUSES.items() if status == 500}
