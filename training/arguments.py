@@ -8,10 +8,11 @@ import shlex
 from pathlib import Path
 
 from pdeinfer.cli.arguments import positive_int
+from pdeinfer.datasets import is_inside
 from pdeinfer.errors import PdeinferError
-from pdeinfer.package import zoo
 from pdeinfer.spec.presets import PRESETS
 from training.own_images import PHOTO_MODEL, own_name
+from training.packages import load_package
 from training.preset_file import read_preset
 
 EXAMPLES = """examples:
@@ -20,7 +21,7 @@ EXAMPLES = """examples:
   pdeinfer train photos
       train on your own photos, photos/CLASS/*.jpg, with settings that fit their number and size
   pdeinfer train photos --image-size 96 --epochs 60 --balance --patience 20
-  pdeinfer train cifar10-global --data-dir data --epochs 100 --seed 1 --out runs/long
+  pdeinfer train cifar10-global --data-dir data --epochs 300 --seed 1 --out runs/long
       train on the CIFAR-10 files in data/ (or one level down)
   pdeinfer train cifar10-global --data-dir data --resume
       resume after an interruption, exactly where it stopped
@@ -129,6 +130,8 @@ def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentPa
             arguments.out = Path("runs") / (arguments.name or _default_name(arguments))
         except (PdeinferError, OSError) as error:
             parser.error(str(error))
+    if arguments.photos is not None and is_inside(arguments.out, arguments.photos):
+        parser.error(f"expected --out outside the folder of photos, whose folders are its classes, got {arguments.out}")
 
 
 def _default_name(arguments: argparse.Namespace) -> str:
@@ -140,7 +143,7 @@ def _default_name(arguments: argparse.Namespace) -> str:
     elif arguments.init in (None, "none"):
         network = PHOTO_MODEL
     else:
-        network = zoo.load(arguments.init).card.preset.name
+        network = load_package(arguments.init).card.preset.name
     return own_name(network, arguments.photos) if arguments.photos else network
 
 

@@ -12,6 +12,7 @@ import keras
 from pdeinfer.errors import TrainingError
 from pdeinfer.files import replace_file
 from pdeinfer.nn.loading import first_line
+from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import KERAS_FILE
 from pdeinfer.spec.training_record import TrainingRecord
 from training.history import COLUMNS, Row, best_epoch, read_history, write_history
@@ -31,7 +32,7 @@ class RunFolder:
         self.history = path / "history.csv"
 
     def check_is_free(self) -> None:
-        """Raise TrainingError if the path holds a training already, or is a file."""
+        """Raise TrainingError if the path holds a training or a model already, or is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f"{self.path} is a file: --out DIR names the folder of the training")
         if (self.path / "run.json").exists():
@@ -40,12 +41,15 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path} holds parts of a training but no run.json: --out DIR names another folder"
             )
+        for name in (CARD_FILE, KERAS_FILE):
+            if (self.path / name).exists():
+                raise TrainingError(f"{self.path} holds a model, {name}: --out DIR names another folder")
 
     def start(self, record: TrainingRecord) -> None:
         """Make the folder and write the record of the training.
 
         Raises:
-            TrainingError: the folder holds a training already.
+            TrainingError: the folder holds a training or a model already.
         """
         self.check_is_free()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -66,7 +70,7 @@ class RunFolder:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file atomically."""
-        text = json.dumps(values, indent=2) + "\n"
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
         replace_file(self.path / name, lambda path: path.write_text(text))
 
     def checkpoint(self, epoch: int) -> Path:
@@ -117,14 +121,20 @@ class RunFolder:
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """After each epoch, write the history, the last network and the best one so far."""
+    """After each whole epoch, write the history, the last network and the best one so far."""
 
     def __init__(self, folder: RunFolder, rows: list[Row]) -> None:
         super().__init__()
         self.folder = folder
         self.rows = rows
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        del logs
+        self.batch = batch
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self.batch + 1 < self.params["steps"]:  # a callback stopped the training within the epoch
+            return
         row = {"epoch": epoch + 1, **(logs or {})}
         self.rows.append({name: float(row.get(name, math.nan)) for name in COLUMNS})
         write_history(self.folder.history, self.rows)

@@ -10,11 +10,11 @@ import numpy as np
 
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn.loading import load_classifier
-from pdeinfer.package import zoo
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import ModelReference
+from training.packages import load_package
 
 Teacher: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, C) -> float32 logits (N, classes)
 
@@ -33,7 +33,7 @@ def load_teacher(source: str, student: Preset, *, threads: int | None = None) ->
         The teacher's logits as a function of images, up to a constant for each image, and the record of the teacher.
 
     Raises:
-        TrainingError: the teacher has other labels or another image size.
+        TrainingError: the teacher has other labels or another image size, or is the folder of a training.
         ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
     """
     if source.endswith(".keras"):
@@ -41,7 +41,7 @@ def load_teacher(source: str, student: Preset, *, threads: int | None = None) ->
         preset, teacher = classifier.preset, _keras_logits(classifier)
         sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     else:
-        package = zoo.load(source)
+        package = load_package(source)
         preset, sha256 = package.card.preset, package.card.files[ONNX_FILE].sha256
         teacher = _package_logits(Predictor(package, device="cpu", threads=threads))
     if preset.labels != student.labels:

@@ -43,6 +43,16 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     replace_file(path, write)
 
 
+def diverged_since(rows: Sequence[Row]) -> int | None:
+    """Return the first of the epochs at the end whose loss is not finite; None if the last one's is."""
+    epoch = None
+    for row in reversed(rows):
+        if math.isfinite(row["loss"]):
+            break
+        epoch = int(row["epoch"])
+    return epoch
+
+
 def best_epoch(rows: Sequence[Row]) -> Row:
     """Return the row with the best validation accuracy; without validation images, the last row.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 import pdeinfer
 from pdeinfer.datasets import Array, Dataset, Split
+from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters, count_zero_fields
 from pdeinfer.spec.training_record import Outcome
 from training.batches import EvaluationBatches
@@ -29,10 +30,15 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
         dataset: its test images give accuracy, loss and confusion, some of its training images the fields that are
             zero.
         device: a short name of the devices that trained.
+
+    Raises:
+        TrainingError: the training has no finished epoch.
     """
+    rows = read_history(folder.history)
+    if not rows:
+        raise TrainingError(f"a callback stopped the training in its first epoch: {folder.path} holds no network")
     model = keras.saving.load_model(folder.best, compile=False)
     confusion, loss = classify_test_images(model, dataset.test)
-    rows = read_history(folder.history)
     best = best_epoch(rows)
     return Outcome(
         model_sha256=hashlib.sha256(folder.best.read_bytes()).hexdigest(),
@@ -43,7 +49,7 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
         versions=_versions(),
         parameters=count_parameters(model),
         test_accuracy=float(confusion.trace() / confusion.sum()),
-        test_loss=loss,
+        test_loss=loss if math.isfinite(loss) else None,
         test_images=len(dataset.test),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         zero_fields=count_zero_fields(model, sample(dataset.train)),

@@ -25,6 +25,7 @@ from training.own_images import (
     sample_sizes,
     summarize,
 )
+from training.packages import load_package
 from training.preset_file import read_preset
 from training.recipes import DISTILLATION_WEIGHT, Recipe, recipe_for, standard_dataset
 from training.weight_transfer import WeightTransfer, check_transferable, transfer_weights
@@ -156,7 +157,7 @@ def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage
     source = arguments.init or (PHOTO_MODEL if asked is None else _NO_INIT)
     if source == _NO_INIT:
         return asked or PRESETS[PHOTO_MODEL], None
-    package = zoo.load(source)
+    package = load_package(source)
     if asked is None:
         asked = package.card.preset
     check_transferable(asked, package)

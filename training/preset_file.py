@@ -21,3 +21,5 @@ def read_preset(path: Path) -> Preset:
         return Preset.from_dict(values)
     except ValueError as error:  # no UTF-8, no JSON, or a PresetError
         raise PresetError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise PresetError(f"{path}: expected the JSON of a preset, got values nested too deeply") from error

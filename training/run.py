@@ -1,6 +1,7 @@
 """Runs a training: `pdeinfer train [SOURCE]`, or `python -m training.run [SOURCE]`."""
 
 import argparse
+import os
 import shlex
 import sys
 from contextlib import nullcontext
@@ -23,14 +24,21 @@ def main(argv: list[str] | None = None) -> int:
         return _train(arguments)
     except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
         print_error(error)
+        if isinstance(error, OSError) and _has_begun(arguments):
+            print(f"pdeinfer: {_how_to_resume(arguments)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        started = (arguments.out / "run.json").exists()
-        advice = (
-            f"every finished epoch is kept. To resume: {resume_command(arguments)}" if started else "nothing began."
-        )
+        advice = _how_to_resume(arguments) if _has_begun(arguments) else "nothing began."
         print(f"\nInterrupted; {advice}", file=sys.stderr)
         return 130
+
+
+def _has_begun(arguments: argparse.Namespace) -> bool:
+    return os.path.exists(arguments.out / "run.json")  # noqa: PTH110  # Path.exists raises OSError for a long name
+
+
+def _how_to_resume(arguments: argparse.Namespace) -> str:
+    return f"every finished epoch is kept. To resume: {resume_command(arguments)}"
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -44,7 +52,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.checkpoints import RunFolder
     from training.devices import check_device, data_parallel, device_name, list_devices
     from training.fit import fit, precision, training_splits
-    from training.history import read_history
+    from training.history import diverged_since, read_history
     from training.initialization import initialize
     from training.outcome import measure
     from training.plan import begin, resume
@@ -87,6 +95,12 @@ def _train(arguments: argparse.Namespace) -> int:
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
     _print_outcome(outcome, accuracy, len(rows))
     _print_next_steps(folder.path, f"build/{preset.name}", arguments.photos)
+    if (epoch := diverged_since(rows)) is not None:
+        print(
+            f"pdeinfer: the loss is not finite since epoch {epoch}: the training has diverged. Train again with a --lr "
+            f"below {recipe.learning_rate:g} or, in a preset of your own, a lower dt",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -32,4 +32,5 @@ class StopEarly(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unt
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         del epoch, logs
-        self.model.stop_training = self.is_due()
+        if self.is_due():  # another callback may have stopped it already
+            self.model.stop_training = True

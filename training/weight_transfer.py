@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.errors import TrainingError
-from pdeinfer.nn import Classifier
+from pdeinfer.nn import Classifier, GlobalLayer
 from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.networks import Network, ResidualNetwork
@@ -92,12 +92,19 @@ def _skeleton(network: Network) -> Network:
 
 
 def _weights_by_place(layer: Any) -> dict[tuple[str, int], Any]:
-    """Return the layer's weights by path, without the numbers in it, and by position among those of the same path."""
+    """Return the layer's weights by path, without the numbers in it, and by position among those of the same path.
+
+    The paths in a PDE layer begin with the names of its parts, which Keras leaves out for those of several layers.
+    """
+    parts = [layer]
+    if isinstance(layer, GlobalLayer):
+        parts = [*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers, layer.norm]
     seen: Counter[str] = Counter()
     weights = {}
-    for weight in layer.weights:
-        # Keras numbers the layers of a process: equal networks have them in the same order, under other numbers.
-        path = re.sub(r"_\d+(?=/)", "", weight.path)
-        weights[path, seen[path]] = weight
-        seen[path] += 1
+    for part in parts:
+        for weight in part.weights:
+            # Keras numbers the layers of a process: equal networks have them in the same order, under other numbers.
+            path = re.sub(r"_\d+(?=/)", "", f"{part.name}/{weight.path}")
+            weights[path, seen[path]] = weight
+            seen[path] += 1
     return weights

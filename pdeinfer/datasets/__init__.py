@@ -1,6 +1,6 @@
 """Data sets: the standard ones, and folders of images."""
 
-from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images
+from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, is_inside
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
 from pdeinfer.datasets.recorded import (
     find_recorded_folder,
@@ -27,6 +27,7 @@ __all__ = [
     "hold_out",
     "holds_files",
     "holds_labels",
+    "is_inside",
     "load_dataset",
     "load_test_split",
     "load_training_images",

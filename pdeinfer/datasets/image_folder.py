@@ -1,6 +1,7 @@
 """Reads a folder of images, with a subfolder for each class, as a data set."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -189,6 +190,11 @@ def find_images(folder: Path, validation_fraction: float | None = None) -> Image
     if fraction is not None:
         files["train"], files["val"] = _hold_out(files["train"], fraction)
     return ImageFolder(folder, tuple(labels), files, is_test_held_out, fraction, tuple(left_out))
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, links followed, is a folder or lies in it: output in a folder of images adds a class."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], list[LeftOut]]:

@@ -15,8 +15,8 @@ from pdeinfer.errors import ParityError
 from pdeinfer.export.litert import convert, open_litert, require_litert
 from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
-from pdeinfer.export.original import Original, load_original
-from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, prove
+from pdeinfer.export.original import Original, check_output, load_original
+from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, check_finite, prove
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.reference import write_reference
 from pdeinfer.export.rewrite.fields import pde_layers
@@ -41,7 +41,8 @@ from pdeinfer.package.package import (
 
 logger = logging.getLogger(__name__)
 
-# An int8 file for LiteRT may lose this share of the test images; decision 9 has the same limit for bundled files.
+# An int8 file for LiteRT may lose this share of the test images, and one for ONNX Runtime without a warning. Decision 9
+# has the same limit for bundled files.
 MAX_ACCURACY_LOSS = 0.003
 
 
@@ -69,14 +70,16 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         saved_model: add a TensorFlow SavedModel.
         litert: add `model.tflite`, for LiteRT.
         calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
-            `pdeinfer.datasets.load_training_images`). With `litert`, also add `model.int8.tflite`, unless it classifies
-            the test images less accurately than `MAX_ACCURACY_LOSS` allows, or there are none: a warning is logged.
+            `pdeinfer.datasets.load_training_images`). A warning is logged if it classifies the test images less
+            accurately than `MAX_ACCURACY_LOSS` allows. With `litert`, also add `model.int8.tflite`, unless it does so
+            or there are no test images: then a warning is logged instead.
         temperature: divide the logits by the temperature that fits the validation images of the training best (see
             `pdeinfer.export.temperature`). Every file has it, `model.keras` too, and the proof holds for that network.
         force: replace the package at `output`.
 
     Raises:
-        ExportError: `source` is not a network of this package, or cannot be converted.
+        ExportError: `source` is not a network of this package, cannot be converted, or has probabilities that are not
+            finite; or `output` lies in the folder of images that it was trained on.
         ModelPackageError: `output` exists and `force` is False, or it cannot be written.
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
             images are not where they were, or all classified correctly.
@@ -86,13 +89,15 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
     """
     if litert:
         require_litert(f"exporting {LITERT_FILE}")
+    check_output(Path(source), Path(output))
     with new_package(output, force=force) as folder:
         original = load_original(Path(source))
-        calibration = None
+        images = synthetic_images(*original.classifier.input_shape[1:])
+        check_finite(original.classifier, images)
+        scaled = None
         if temperature:
             validation = load_validation_split(original.record, original.classifier.preset, original.data_dir)
-            calibration = scale_probabilities(original.classifier, validation, original.test)
-        images = synthetic_images(*original.classifier.input_shape[1:])
+            scaled = scale_probabilities(original.classifier, validation, original.test)
         if original.test is not None:
             images[TEST_IMAGES] = original.test.images
         calibration_images = None
@@ -105,11 +110,7 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
             (folder / LITERT_FILE).write_bytes(convert(original.classifier))
         reports = prove(original.classifier, folder, images, saved_model=saved_model)
         variants: dict[str, _Variant] = {
-            precision: _Variant(
-                compare_variant(folder, precision, images),
-                None if original.test is None else _accuracy(open_model(folder, precision)[1], original.test),
-            )
-            for precision in precisions
+            precision: _measure_variant(folder, precision, images, original.test) for precision in precisions
         }
         if litert and calibration_images is not None:
             variants |= _add_litert_int8(original, folder, calibration_images, images)
@@ -117,7 +118,7 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
         write_reference(original.classifier, folder)
-        card = _card(original, reports, variants, calibration)
+        card = _card(original, reports, variants, scaled)
         write_descriptions(card, folder)
         write_card(folder, card)
     return every_report
@@ -148,6 +149,16 @@ def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, i
     return ["int8"]
 
 
+def _measure_variant(folder: Path, precision: Precision, images: Mapping[str, Array], test: Split | None) -> _Variant:
+    report = compare_variant(folder, precision, images)
+    if test is None:
+        return _Variant(report, None)
+    files: tuple[Precision, Precision] = (precision, "float32")
+    accuracy, expected = (_accuracy(open_model(folder, file)[1], test) for file in files)
+    _warn_of_loss(f"{MODEL_FILES[precision]} is inaccurate", accuracy, expected)
+    return _Variant(report, accuracy)
+
+
 def _add_litert_int8(
     original: Original, folder: Path, calibration: Array, images: Mapping[str, Array]
 ) -> dict[str, _Variant]:
@@ -159,27 +170,37 @@ def _add_litert_int8(
     reference = open_model(folder, "float32")
     candidate = open_litert(LITERT_INT8_FILE, content)
     accuracy, expected = (_accuracy(classify, original.test) for _, classify in (candidate, reference))
-    if round(expected - accuracy, 6) > MAX_ACCURACY_LOSS:
-        logger.warning(
-            "%s was left out: it classifies %.2f %% of the test images correctly, %s %.2f %%",
-            *(LITERT_INT8_FILE, 100 * accuracy, ONNX_FILE, 100 * expected),
-        )
+    if _warn_of_loss(f"{LITERT_INT8_FILE} was left out", accuracy, expected):
         return {}
     (folder / LITERT_INT8_FILE).write_bytes(content)
     report = compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
     return {LITERT_INT8: _Variant(report, accuracy)}
 
 
+def _warn_of_loss(problem: str, accuracy: float, expected: float) -> bool:
+    """Log a warning and return True if an int8 file classifies fewer test images correctly than it may."""
+    if round(expected - accuracy, 6) <= MAX_ACCURACY_LOSS:
+        return False
+    logger.warning(
+        "%s: it classifies %.2f %% of the test images correctly, %s %.2f %%",
+        *(problem, 100 * accuracy, ONNX_FILE, 100 * expected),
+    )
+    return True
+
+
 def _card(
     original: Original,
     reports: Sequence[Report],
     variants: Mapping[str, _Variant],
-    calibration: dict[str, Any] | None,
+    scaled: dict[str, Any] | None,
 ) -> ModelCard:
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
 
     classifier, record, test = original.classifier, original.record, original.test
     training, metrics = ({}, {}) if record is None else record.to_card()
+    if scaled is not None:
+        metrics.pop("test_loss", None)  # of the probabilities before the temperature
+        metrics |= scaled
 
     def measured(variant: _Variant) -> dict[str, Any]:
         tested = {} if test is None else {"test_accuracy": variant.accuracy, "test_images": len(test)}
@@ -191,7 +212,7 @@ def _card(
         macs=count_macs(classifier),
         opset=OPSET,
         training=training,
-        metrics=metrics if calibration is None else {**metrics, "calibration": calibration},
+        metrics=metrics,
         parity={report.candidate: report.to_dict() for report in reports},
         variants={name: measured(variant) for name, variant in variants.items()},
     )

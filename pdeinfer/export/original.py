@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.datasets import Split, load_test_split
+from pdeinfer.datasets import Split, is_inside, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
 from pdeinfer.package.package import KERAS_FILE
 from pdeinfer.spec.presets import Preset
@@ -30,6 +30,22 @@ class Original:
     record: TrainingRecord | None
     data_dir: Path | None
     test: Split | None
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Raise ExportError if `output` lies in the folder of images that the network was trained on, as a class of it.
+
+    Args:
+        source: as in `load_original`.
+    """
+    path = (source if source.is_dir() else source.parent) / "run.json"
+    record = _read_record(path) if path.is_file() else None
+    if record is None or record.images is None or record.data_dir is None:
+        return
+    if is_inside(output, Path(record.data_dir)):
+        raise ExportError(
+            f"expected --output outside the folder of photos, whose folders are its classes, got {output}"
+        )
 
 
 def load_original(source: Path) -> Original:

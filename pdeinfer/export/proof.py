@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.fields import compare_fields
-from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
+from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate, compare_variant
-from pdeinfer.errors import ModelPackageError
+from pdeinfer.errors import ExportError, ModelPackageError
 from pdeinfer.export.fields_proof import prove_fields
 from pdeinfer.export.litert import open_litert
 from pdeinfer.export.reference import keras_probabilities, original_name
@@ -74,6 +75,17 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     if (folder / FIELDS_FILE).is_file():
         reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))
     return reports
+
+
+def check_finite(classifier: Any, images: Mapping[str, Array]) -> None:
+    """Raise ExportError unless the network's own probabilities of these images, as in `prove`, are finite."""
+    for name, batch in images.items():
+        probabilities = in_batches(partial(keras_probabilities, classifier), batch, 64)
+        if not np.isfinite(probabilities).all():
+            raise ExportError(
+                f"the network's own probabilities are not finite on {name}: its training diverged, or its dt is too "
+                "large; train it again with a lower --lr or dt"
+            )
 
 
 def _prove_features(name: str, classifier: Any, session: Session, images: Array) -> Report:

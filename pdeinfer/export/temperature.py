@@ -27,7 +27,7 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
         test: the images to measure the calibration on; without them, it is measured on `validation`.
 
     Returns:
-        What a card states in `metrics`, under "calibration".
+        What a card states in `metrics`: "calibration" and, with test images, their "test_loss".
 
     Raises:
         DatasetError: the network is right on every validation image, and no temperature is the best.
@@ -52,7 +52,7 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
     )
     if changed:
         raise ParityError(f"the temperature changed {changed} answers")
-    return {
+    calibrated = {
         "temperature": temperature,
         "validation_images": len(validation),
         "measured_on": "validation images" if test is None else "test images",
@@ -60,6 +60,9 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
         "ece_before": calibration(measured.labels, softmax(before_measured, axis=1)).error,
         "ece_after": calibration(measured.labels, softmax(after_measured, axis=1)).error,
     }
+    if test is None:
+        return {"calibration": calibrated}
+    return {"calibration": calibrated, "test_loss": _cross_entropy(after_measured, test.labels)}
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
@@ -69,13 +72,18 @@ def fit_temperature(logits: Array, labels: Array) -> float:
         logits: float64 (N, classes). labels: int (N,).
     """
     from scipy.optimize import minimize_scalar
+
+    def loss(inverse: float) -> float:  # convex in 1 / T
+        return _cross_entropy(logits * inverse, labels)
+
+    best = minimize_scalar(loss, bounds=(1 / _HIGHEST, 1 / _LOWEST), method="bounded")
+    return float(1 / best.x)
+
+
+def _cross_entropy(logits: Array, labels: Array) -> float:
     from scipy.special import log_softmax
 
-    def cross_entropy(inverse: float) -> float:  # convex in 1 / T
-        return -float(log_softmax(logits * inverse, axis=1)[np.arange(len(labels)), labels].mean())
-
-    best = minimize_scalar(cross_entropy, bounds=(1 / _HIGHEST, 1 / _LOWEST), method="bounded")
-    return float(1 / best.x)
+    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def _logits(classifier: Any, split: Split) -> Array:

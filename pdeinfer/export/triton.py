@@ -10,6 +10,7 @@ from pdeinfer.checks.variants import as_candidate
 from pdeinfer.errors import ExportError, MissingDependencyError, ParityError
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.onnx_file import write
+from pdeinfer.export.original import check_output
 from pdeinfer.export.rewrite.graph import without_functions
 from pdeinfer.export.rules import broken_rules
 from pdeinfer.package import zoo
@@ -57,6 +58,7 @@ def export_to_triton(
             raise ExportError(f"{source}: a package is converted as it is: fit its temperature when you export it")
         folder, report = _convert(zoo.load(source), repository, force=force)
         return folder, [report]
+    check_output(source, repository)
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         reports = export_package(source, package, temperature=temperature)

@@ -25,7 +25,7 @@ def load_classifier(path: Path) -> Classifier:
     only from the preset, and its sizes are limited. Keras then loads it in safe mode.
 
     Raises:
-        ExportError: the file is damaged, or holds another network.
+        ExportError: the file is missing or damaged, or holds another network.
     """
     _check_archive(path)
     try:
@@ -60,6 +60,8 @@ def _check_archive(path: Path) -> None:
             config = json.loads(archive.read("config.json"))
     except ExportError:
         raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror}") from error
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError) as error:
         raise ExportError(f"{path}: {EXPECTED}, got a damaged file or one of another kind ({error})") from error
     names = ("module", "class_name", "registered_name")  # Keras prefers the last if it is registered

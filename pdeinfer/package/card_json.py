@@ -1,6 +1,7 @@
 """Parses the text of a card into plain JSON values, each of limited size, before anything interprets them."""
 
 import json
+import sys
 from typing import Any, NoReturn
 
 from pdeinfer.errors import ModelPackageError
@@ -9,7 +10,7 @@ MAX_CARD_BYTES = 1 << 20
 
 _MAX_DEPTH = 16  # cards have 7 levels
 _MAX_CHARACTERS = 10_000
-_MAX_NUMBER = 1 << 63
+_MAX_NUMBER = sys.float_info.max  # as in a preset
 
 
 def parse_card(content: bytes) -> Any:
@@ -27,20 +28,20 @@ def parse_card(content: bytes) -> Any:
     return value
 
 
-def _check(value: Any, depth: int = 0) -> None:
+def _check(value: Any, key: str = "", depth: int = 0) -> None:
     if depth > _MAX_DEPTH:
         raise ModelPackageError(f"expected at most {_MAX_DEPTH} levels of nesting, got more")
     if isinstance(value, dict):
-        for key, entry in value.items():
-            _check_text(key)
-            _check(entry, depth + 1)
+        for name, entry in value.items():
+            _check_text(name)
+            _check(entry, name, depth + 1)
     elif isinstance(value, list):
         for entry in value:
-            _check(entry, depth + 1)
+            _check(entry, key, depth + 1)
     elif isinstance(value, str):
         _check_text(value)
-    elif value is not None and not abs(value) < _MAX_NUMBER:  # a number too large for a float is infinity
-        raise ModelPackageError(f"expected numbers below {_MAX_NUMBER}, got a larger one")
+    elif value is not None and not abs(value) <= _MAX_NUMBER:  # 1e400 is read as infinity
+        raise ModelPackageError(f"{key or 'a card'}: expected numbers up to {_MAX_NUMBER:.1e}, got {value!s:.40}")
 
 
 def _check_text(text: str) -> None:

@@ -20,11 +20,15 @@ from pdeinfer.spec.values import check_tuple, from_tagged_dict, to_dict
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A complete classifier: its name, its input, the labels of its classes, and its network.
+    """A complete classifier.
 
     Derive presets with other image sizes, channels or classes by `dataclasses.replace(PRESETS[...], labels=...)`.
-    Files are named after presets: a name has ASCII letters, digits, '.', '_' and '-', and begins with a letter or
-    digit.
+
+    Attributes:
+        name: ASCII letters, digits, '.', '_' and '-', a letter or digit first: files are named after presets.
+        input: the images that it takes.
+        labels: of the classes, in the order of their indices.
+        network: its layers.
     """
 
     name: str
@@ -65,6 +69,9 @@ class Preset:
             PresetError: a value is missing, unknown or impossible.
         """
         try:
+            for name in ("input", "network"):
+                if not isinstance(values[name], Mapping):
+                    raise PresetError(f"{name} must be an object, not {values[name]!r}")
             network = _with_tuples(values["network"])
             for name in ("pde", "feature"):
                 if isinstance(network.get(name), Mapping):

@@ -90,8 +90,8 @@ class Outcome:
     versions: Mapping[str, str]
     parameters: int
     test_accuracy: float
-    test_images: int
     test_loss: float | None = None
+    test_images: int
     confusion: tuple[tuple[int, ...], ...] | None = None
     validation_accuracy: float | None = None
     model_sha256: str | None = None

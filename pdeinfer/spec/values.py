@@ -48,6 +48,6 @@ def from_tagged_dict(name: str, values: Mapping[str, Any], *classes: Any) -> Any
     by_kind = {each.kind: each for each in classes}
     values = dict(values)
     kind = values.pop("kind")
-    if kind not in by_kind:
+    if not isinstance(kind, str) or kind not in by_kind:
         raise PresetError(f"{name} kind must be one of {tuple(by_kind)}, not {kind!r}")
     return by_kind[kind](**values)

@@ -208,7 +208,9 @@ def test_an_export_that_differs_fails_and_leaves_nothing(
     softmax = keras.ops.softmax  # of the export; the reference has TensorFlow's own
     monkeypatch.setattr(keras.ops, "softmax", lambda logits: softmax(logits * 1.001))
     assert main(["export", str(saved_network(DIGITS)), "--output", str(tmp_path / "package")]) == 1
-    assert "NOT EQUAL" in capsys.readouterr().err
+    first, *table = capsys.readouterr().err.splitlines()
+    assert first == "pdeinfer: error: the export differs from the network:"
+    assert "  NOT EQUAL" in table
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,6 +223,36 @@ def test_a_missing_source_and_an_existing_output_are_exit_code_2(
     assert main(["export", str(digits_package / "model.keras"), "--output", str(digits_package)]) == 2
     assert "--force" in capsys.readouterr().err
     assert (digits_package / "card.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "triton"]])
+def test_a_package_that_would_be_a_class_of_the_photos_is_refused(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    run.mkdir()
+    photos.mkdir()
+    record = {"preset": "digits-pde", "recipe": {"dataset": "folder"}, "seed": 0, "precision": "float32"}
+    record |= {"data_dir": str(photos), "images": {"splits": {}}}
+    (run / "run.json").write_text(json.dumps(record))
+    assert main(["export", str(run), "--output", str(photos / "build" / "package"), *options]) == 2
+    assert "expected --output outside the folder of photos" in capsys.readouterr().err
+    assert list(photos.iterdir()) == []
+
+
+def test_a_network_whose_probabilities_are_not_finite_is_named_before_it_is_converted(
+    saved_network: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pdeinfer.nn.loading import load_classifier
+
+    classifier = load_classifier(saved_network(DIGITS))
+    last = classifier.get_layer("logits")
+    last.set_weights([np.full_like(weights, np.nan) for weights in last.get_weights()])
+    classifier.save(tmp_path / "diverged.keras")
+    assert main(["export", str(tmp_path / "diverged.keras"), "--output", str(tmp_path / "package")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the network's own probabilities are not finite on noise" in line
+    assert [entry.name for entry in tmp_path.iterdir()] == ["diverged.keras"]
 
 
 def test_export_without_tensorflow_names_the_install_command(

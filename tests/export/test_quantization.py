@@ -17,7 +17,7 @@ from pdeinfer.checks.evaluation import evaluate
 from pdeinfer.checks.parity import Array, synthetic_images
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
-from pdeinfer.export import broken_rules, export_package
+from pdeinfer.export import broken_rules, export_package, exporter
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
 from pdeinfer.package import zoo
@@ -84,6 +84,22 @@ def test_the_card_lists_the_int8_file_and_its_measurements(package: ModelPackage
     assert (
         f"| model.int8.onnx (precision int8): test accuracy | {100 * variant['test_accuracy']:.2f} % of 359" in readme
     )
+
+
+@pytest.mark.parametrize(("limit", "warnings"), [(1.0, 0), (-1.0, 1)])
+def test_an_inaccurate_file_is_kept_with_a_warning(
+    limit: float,
+    warnings: int,
+    package: ModelPackage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(exporter, "MAX_ACCURACY_LOSS", limit)
+    test = load_dataset("digits", None).test
+    exporter._measure_variant(package.path, "int8", {"test images": test.images[:1]}, test)
+    stated = (100 * package.card.variants["int8"]["test_accuracy"], 100 * evaluate(package.path).accuracy)
+    expected = "model.int8.onnx is inaccurate: it classifies {:.2f} % of the test images correctly, model.onnx {:.2f} %"
+    assert [record.getMessage() for record in caplog.records] == warnings * [expected.format(*stated)]
 
 
 def test_evaluate_repeats_an_accuracy_near_float32(package: ModelPackage) -> None:

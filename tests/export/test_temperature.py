@@ -1,5 +1,6 @@
 """Calibrated exports: the fitted temperature, unchanged answers, and what the card says."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -32,7 +33,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kernel, bias = last.get_weights()
     last.set_weights([kernel + np.random.default_rng(0).normal(0, 0.5, kernel.shape), bias])
     classifier.save(folder / KERAS_FILE)
+    sha256 = hashlib.sha256((folder / KERAS_FILE).read_bytes()).hexdigest()
+    outcome = {**package.card.metrics, "test_loss": 99.0, "model_sha256": sha256}
     (folder / "run.json").write_text(json.dumps(package.card.training))
+    (folder / "metrics.json").write_text(json.dumps({**package.card.training, **outcome}))
     return folder
 
 
@@ -50,7 +54,8 @@ def test_a_calibrated_package_has_the_same_answers_and_is_proven(run: Path, tmp_
     for name, options in (("plain", []), ("calibrated", ["--fit-temperature", "--format", "all"])):
         assert main(["export", str(run), "--output", str(tmp_path / name), *options]) == 0
     assert "temperature" in capsys.readouterr().out.splitlines()[-2]
-    images = load_dataset("digits", None).test.images
+    test = load_dataset("digits", None).test
+    images = test.images
     with Predictor(tmp_path / "plain") as plain, Predictor(tmp_path / "calibrated") as calibrated:
         before, after = plain.predict_proba(images), calibrated.predict_proba(images)
     package = ModelPackage.read(tmp_path / "calibrated")
@@ -60,6 +65,8 @@ def test_a_calibrated_package_has_the_same_answers_and_is_proven(run: Path, tmp_
     np.testing.assert_allclose(after, scaled / scaled.sum(axis=1, keepdims=True), atol=1e-4)
     assert np.array_equal(before.argmax(axis=1), after.argmax(axis=1))
     assert all(report.passed for report in verify_package(package))
+    loss = -np.log(after[np.arange(len(after)), test.labels]).mean()
+    assert package.card.metrics["test_loss"] == pytest.approx(loss, rel=1e-3)
     assert (stated["measured_on"], stated["images"]) == ("test images", len(images))
     for name, key in (("plain", "ece_before"), ("calibrated", "ece_after")):
         assert evaluate(tmp_path / name).calibration.error == pytest.approx(stated[key], abs=1e-3)

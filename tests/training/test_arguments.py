@@ -49,6 +49,38 @@ def test_a_package_and_a_preset_s_file_give_the_names_that_they_state(photos: Pa
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["."],
+        ["--data-dir", ".", "--image-size", "8"],
+        ["mnist-pde", "--data-dir", ".", "--image-size", "8", "--resume"],
+        ["../photos", "--out", "cat/run"],
+        ["../photos", "--out", "."],
+        [".", "--out", "../link/run"],
+    ],
+)
+def test_a_training_is_refused_whose_folder_would_be_a_class_of_the_photos(
+    arguments: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos)
+    photos.with_name("link").symlink_to(photos)
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(arguments)
+    assert stop.value.code == 2
+    assert "expected --out outside the folder of photos" in capsys.readouterr().err
+    assert parse_arguments([".", "--out", "../photos-run"]).out == Path("../photos-run")
+
+
+def test_a_training_as_the_model_to_start_from_names_the_export(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        parse_arguments([str(photos), "--init", str(tmp_path)])
+    assert f"pdeinfer export {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments", [["x" * 300], ["PHOTOS", "--init", "no-such-model"], ["--preset-file", "no-such-file"]]
 )
 def test_a_path_that_names_nothing_ends_with_exit_code_2(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from pdeinfer.errors import ModelNotFoundError, TrainingError
+from pdeinfer.errors import ExportError, ModelNotFoundError, TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.spec.presets import PRESETS
@@ -90,6 +90,14 @@ def test_a_teacher_of_other_labels_or_images_is_refused(tmp_path: Path) -> None:
         load_teacher(str(tmp_path / "larger.keras"), DIGITS)
 
 
-def test_a_missing_teacher_is_named() -> None:
+def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no-such-teacher"):
         load_teacher("no-such-teacher", DIGITS)
+    with pytest.raises(ExportError, match=r"missing\.keras: cannot be read: No such file"):
+        load_teacher(str(tmp_path / "missing.keras"), DIGITS)
+
+
+def test_a_training_as_teacher_names_the_export(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(TrainingError, match=f"pdeinfer export {tmp_path}"):
+        load_teacher(str(tmp_path), DIGITS)

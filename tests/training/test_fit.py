@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from pdeinfer.datasets import Split
+from pdeinfer.datasets import Dataset, Split
+from pdeinfer.errors import TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
 from training.fit import compile_model, fit, precision
-from training.outcome import classify_test_images
+from training.outcome import classify_test_images, measure
 from training.recipes import RECIPES
 
 
@@ -101,6 +102,33 @@ def test_the_best_network_is_of_an_epoch_that_counts(tmp_path: Path, monkeypatch
     assert not folder.best.exists()
     train(folder.load_last())
     assert folder.best.read_bytes() == folder.checkpoint(1).read_bytes()
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_an_epoch_that_a_callback_cut_off_does_not_count(whole: int, tmp_path: Path) -> None:
+    recipe, folder = replace(RECIPES["mnist-cnn"], epochs=2, batch_size=4), RunFolder(tmp_path)
+    split = random_split(12)
+
+    class StopWithinEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+            del logs
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            del logs
+            if (self.epoch, batch) == (whole, 1):  # the second of three batches
+                self.model.stop_training = True
+
+    network = Classifier(PRESETS["mnist-cnn"])
+    fit(network, recipe, (split, split), folder, seed=0, callbacks=[StopWithinEpoch()])
+    assert [row["epoch"] for row in folder.rows()] == [1.0][:whole]
+    assert folder.epochs() == [1][:whole]
+    if not whole:
+        with pytest.raises(TrainingError, match="first epoch"):
+            measure(folder, Dataset(split, split), "cpu")
+        return
+    fit(folder.load_last(), recipe, (split, split), folder, seed=0, callbacks=[])
+    assert [row["epoch"] for row in folder.rows()] == [1, 2]
 
 
 def interrupt(*_: object) -> None:

@@ -19,7 +19,7 @@ def test_a_preset_survives_its_file(tmp_path: Path) -> None:
         assert read_preset(file) == preset
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "x"}', "\xff"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "x"}', "\xff", "[" * 100_000])
 def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
     file = tmp_path / "network.json"
     file.write_bytes(content.encode("latin-1"))

@@ -1,10 +1,12 @@
 """Training on the bundled digits: what it writes, how it resumes, what it refuses."""
 
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.presets import PRESETS
 from training import run
-from training.history import COLUMNS, read_history
+from training.history import COLUMNS, diverged_since, read_history
 from training.recipes import RECIPES
 
 
@@ -36,6 +39,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_preset_has_a_recipe() -> None:
     assert RECIPES.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [((), None), ((1, 2), None), ((1, math.nan, 2), None), ((math.nan, 1, math.inf, math.nan), 3), ((math.nan,), 1)],
+)
+def test_a_training_has_diverged_if_its_last_losses_are_not_finite(
+    losses: tuple[float, ...], epoch: int | None
+) -> None:
+    assert diverged_since([{"epoch": number, "loss": loss} for number, loss in enumerate(losses, start=1)]) == epoch
 
 
 def test_learning_rate_warms_up_to_its_peak_and_ends_at_zero() -> None:
@@ -238,6 +251,39 @@ def test_a_file_in_place_of_the_folder_is_a_one_line_error(tmp_path: Path, capsy
     assert train("--out", tmp_path / "file") == 2
     assert "is a file: --out DIR names the folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.keras"])
+def test_a_model_is_not_overwritten(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_text("mine")
+    assert train("--out", tmp_path) == 2
+    assert f"{tmp_path} holds a model, {name}: --out DIR names another folder" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_diverged_training_warns_and_writes_valid_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = replace(PRESETS["digits-pde"], name="small", network=ResidualNetwork(widths=(4,)))
+    (tmp_path / "small.json").write_text(json.dumps(preset.to_dict()))
+    arguments = ["--epochs", "2", "--lr", "1e30", "--batch-size", "512", "--out", str(tmp_path / "run")]
+    assert run.main(["--preset-file", str(tmp_path / "small.json"), *arguments]) == 0
+    warning = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"pdeinfer: the loss is not finite since epoch [12]: .* --lr below 1e\+30", warning)
+    text = (tmp_path / "run" / "metrics.json").read_text()
+    assert "test_loss" not in json.loads(text, parse_constant=pytest.fail)
+
+
+def test_a_full_disk_tells_how_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run, "_train", write)
+    assert train("--out", tmp_path) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1  # it had not begun
+    (tmp_path / "run.json").write_text("{}")
+    assert train("--out", tmp_path) == 2
+    assert f"pdeinfer train digits-pde --out {tmp_path} --resume\n" in capsys.readouterr().err
 
 
 def test_an_early_interruption_does_not_advise_resuming(

@@ -1,6 +1,7 @@
 """Early stopping, from the history alone."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,13 @@ def history(*accuracies: float) -> list[Row]:
 )
 def test_a_training_stops_when_the_best_epoch_is_two_epochs_old(accuracies: tuple[float, ...], *, due: bool) -> None:
     assert StopEarly(history(*accuracies), patience=2).is_due() is due
+
+
+def test_a_stop_that_another_callback_asked_for_stays() -> None:
+    callback = StopEarly(history(0.9), patience=None)
+    callback.set_model(SimpleNamespace(stop_training=True))
+    callback.on_epoch_end(0)
+    assert callback.model.stop_training is True
 
 
 def test_without_patience_a_training_never_stops() -> None:

@@ -94,6 +94,19 @@ def test_a_pde_layer_gets_the_weights_of_the_fields_it_has(tmp_path: Path) -> No
     )
 
 
+def test_fields_of_several_layers_get_the_weights_of_the_same_field(tmp_path: Path) -> None:
+    source = classifier(with_pde(velocity=None, diffusivity="residual"), seed=1)
+    network = classifier(with_pde(velocity="residual", diffusivity="residual", start="residual"), seed=2)
+    (layer,), (other,) = ([each for each in net.layers if "global_layer" in each.name] for net in (network, source))
+    parts = (*layer.velocity_fields, *layer.start_layers)
+    before = [np.asarray(weight).copy() for part in parts for weight in part.weights]
+    transfer_weights(network, package_of(source, tmp_path / "p"))
+    for field, expected in zip(layer.diffusivity_fields, other.diffusivity_fields, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(field.weights, expected.weights, strict=True))
+    after = [weight for part in parts for weight in part.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(after, before, strict=True))
+
+
 @pytest.mark.parametrize(
     "other",
     [
