@@ -172,8 +172,7 @@ def print_targets(timings: Mapping[Case, Timing]) -> int:
     """Print which targets are met; return the exit code, 0 or TARGET_MISSED."""
     found = targets(timings)
     print(
-        "### Targets\n\n"
-        f"Measured again on their own, in {TARGET_ROUNDS} turns each, all in float32, {processor()}:\n"
+        f"### Targets\n\nMeasured again on their own, in {TARGET_ROUNDS} turns each, all in float32, {processor()}:\n"
     )
     rows = [
         [
