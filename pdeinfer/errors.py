@@ -20,6 +20,8 @@
 Each leaf also subclasses the builtin that a caller would catch. Messages say what was expected and what was received.
 """
 
+from typing import ClassVar
+
 
 class PdeinferError(Exception):
     """Base class of every error in this package."""
@@ -38,7 +40,13 @@ class ModelPackageError(PdeinferError, ValueError):
 
 
 class ImageError(PdeinferError, ValueError):
-    """An input is not an image that can be classified."""
+    """An input is not an image that can be classified.
+
+    Attributes:
+        code: the stable code of the kind of error, in the server's answers and in the rows of `pdeinfer classify`.
+    """
+
+    code: ClassVar[str] = "invalid_image"
 
 
 class ImageTooLargeError(ImageError):
@@ -48,6 +56,8 @@ class ImageTooLargeError(ImageError):
         pixels: the number of pixels that decoding it takes, if known.
     """
 
+    code: ClassVar[str] = "image_too_large"
+
     def __init__(self, message: str, pixels: int | None = None) -> None:
         super().__init__(message)
         self.pixels = pixels
@@ -55,6 +65,8 @@ class ImageTooLargeError(ImageError):
 
 class ImageTooCostlyError(ImageError):
     """Decoding an image took more memory or CPU time than the limit, which only an isolated decoder has."""
+
+    code: ClassVar[str] = "image_too_costly"
 
 
 class DeviceError(PdeinferError, RuntimeError):

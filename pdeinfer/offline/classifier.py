@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError, ModelPackageError
+from pdeinfer.errors import ImageError, ModelPackageError
 from pdeinfer.images.damage import without_frames
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.offline.chunks import Chunk, NamedImage
@@ -22,12 +22,7 @@ from pdeinfer.prediction import Prediction
 from pdeinfer.predictor import Predictor
 from pdeinfer.text import valid
 
-# The codes of errors are those of the server.
-_CODES: dict[type[ImageError], str] = {
-    ImageTooLargeError: "image_too_large",
-    ImageTooCostlyError: "image_too_costly",
-}
-_INVALID, _FAILED = "invalid_image", "inference_failed"
+_INFERENCE_FAILED = "inference_failed"  # as the server's code
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +97,11 @@ class Classifier:
         scores: Iterator[NDArray[np.float32]] = iter(self._predictor.predict_proba(np.stack(pixels)) if pixels else ())
         for (name, _), image in zip(images, decoded, strict=True):
             if isinstance(image, ImageError):
-                yield _failed(name, _CODES.get(type(image), _INVALID), str(image))
+                yield _failed(name, image.code, str(image))
             elif np.isfinite(own := next(scores)).all():
                 yield _classified(name, self._predictor.rank(own, self._options.top_k))
             else:
-                yield _failed(name, _FAILED, f"{name}: the network computed NaN or infinity")
+                yield _failed(name, _INFERENCE_FAILED, f"{name}: the network computed NaN or infinity")
 
     def _to_array(self, name: str, image: str | bytes | ImageError) -> NDArray[np.uint8] | ImageError:
         if isinstance(image, ImageError):

@@ -12,13 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
-from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from serving.errors import OverloadedError, ServingError
 from serving.http.pace import Pace
 from serving.http.paths import route_path
 from serving.telemetry.metrics import REJECTED
 
-# The status of every error code.
+# The status of every error code of the application. `shaped_response` answers others, of routing and the protocol.
 STATUSES = {
     "invalid_form": 400,
     "invalid_json": 400,
@@ -46,10 +45,6 @@ STATUSES = {
     "overloaded": 503,
     "not_ready": 503,
     "deadline_exceeded": 504,
-}
-_IMAGE_CODES: dict[type[Exception], str] = {
-    ImageTooLargeError: "image_too_large",
-    ImageTooCostlyError: "image_too_costly",
 }
 _HEADERS = {
     "overloaded": {"Retry-After": "1", "Connection": "close"},
@@ -85,13 +80,6 @@ def too_many_images(max_images: int) -> ApiError:
 def count_images(count: int) -> str:
     """Return "1 image" or "2 images"."""
     return f"{count} image{'s' * (count != 1)}"
-
-
-def code_of(error: ImageError | ServingError) -> str:
-    """Return the stable code of an error."""
-    if isinstance(error, ServingError):
-        return error.code
-    return _IMAGE_CODES.get(type(error), "invalid_image")
 
 
 def error_response(scope: Scope, code: str, message: str) -> Response:

@@ -15,7 +15,7 @@ from serving.engine.served_model import ServedModel
 from serving.errors import NotInspectableError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
-from serving.http.errors import ApiError, code_of
+from serving.http.errors import ApiError
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, hold_answer, to_json
 from serving.http.query import QueryParameters
@@ -95,7 +95,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
         encode = partial(_answer, served, name, layer)
         answer = await served.inspect(file, change, encode, uploads.deadline)
     except ImageError as error:
-        raise ApiError(code_of(error), str(error)) from None
+        raise ApiError(error.code, str(error)) from None
     hold_answer(hold, len(answer))
     return Response(answer, media_type="application/json")
 

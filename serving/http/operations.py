@@ -13,7 +13,7 @@ from serving.engine.served_model import RANKED_AT_ONCE, ServedModel
 from serving.engine.threads import Threads
 from serving.errors import NotReadyError, ServingError
 from serving.http.byte_budget import Hold
-from serving.http.errors import ApiError, code_of
+from serving.http.errors import ApiError
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def results(
     if isinstance(outcomes[0], ImageError | ServingError) and all(
         isinstance(outcome, ImageError | ServingError) for outcome in outcomes
     ):
-        raise ApiError(code_of(outcomes[0]), str(outcomes[0]))
+        raise ApiError(outcomes[0].code, str(outcomes[0]))
     return [result(name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
 
 
@@ -60,7 +60,7 @@ def result(
 ) -> dict[str, Any]:
     """Return the JSON values of one image: building models of pydantic would only cost time."""
     if isinstance(outcome, ImageError | ServingError):
-        return {"filename": name, "error": {"code": code_of(outcome), "message": str(outcome)}}
+        return {"filename": name, "error": {"code": outcome.code, "message": str(outcome)}}
     return {"filename": name, **to_dict(outcome)}
 
 

@@ -16,7 +16,7 @@ from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
 from serving.http.compression import accepted_encoding, compress
 from serving.http.descriptions import IMAGE_ERRORS
-from serving.http.errors import ApiError, code_of
+from serving.http.errors import ApiError
 from serving.http.openapi import describe_v2_error, reference
 from serving.http.operations import encode, hold_answer
 from serving.http.query import parse_query
@@ -116,7 +116,7 @@ async def run_inference(
         return await served.infer(inference.images, [output.name for output in inference.outputs], deadline)
     except ImageError as error:
         error.__traceback__ = None  # its frames hold the images and, through them, the error itself
-        raise ApiError(code_of(error), str(error)) from None
+        raise ApiError(error.code, str(error)) from None
 
 
 def count_numbers(results: Mapping[str, NDArray[np.float32]]) -> int:
