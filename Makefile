@@ -8,8 +8,8 @@ NETWORKS ?=
 VENV := .venv
 LOWEST := .venv-lowest
 # They need neither TensorFlow nor the network.
-LOWEST_TESTS := $(addprefix tests/,pde spec images package runtime datasets checks inspection offline predictor cli serving) \
-	tests/test_platforms.py tests/test_exported_members.py
+LOWEST_TESTS := $(addprefix tests/,pde spec graph images package runtime datasets checks inspection offline) \
+	$(addprefix tests/,predictor cli serving) tests/test_platforms.py tests/test_exported_members.py
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 

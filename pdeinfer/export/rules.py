@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.rules import check_graph
 from pdeinfer.package.metadata import describes, metadata
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
-from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.spec.presets import Preset
 
 _FIELD = re.compile(r"layer[1-9]\d*/(start|source|u|v|Dx|Dy)", re.ASCII)
@@ -20,7 +20,7 @@ def broken_rules(model: Any, preset: Preset) -> list[str]:
     - Its one input is `image`, uint8 (batch, height, width, channels); its outputs are `probabilities`, float32
       (batch, classes), and `features`, float32 (batch, features), which earlier versions did not write. Only the batch
       size is free.
-    - Its graph obeys the rules of `pdeinfer.runtime.graph`, which every file is checked for when it is loaded.
+    - Its graph obeys the rules of `pdeinfer.graph`, which every file is checked for when it is loaded.
     - Its metadata describes the preset.
     """
     expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.rules import check_graph
 from pdeinfer.images.convert import ImageLike, to_array
 from pdeinfer.inspection.fields import LayerFields, layer_fields
 from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, OUTPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
-from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.wire import read_metadata
 from pdeinfer.package.card import CARD_FILE, FileRecord, ModelCard
 from pdeinfer.package.card_json import MAX_CARD_BYTES, parse_card
 from pdeinfer.package.files import open_folder, open_regular
 from pdeinfer.package.metadata import describes, metadata
-from pdeinfer.runtime.graph.wire import read_metadata
 
 # The names of the tensors in `model.onnx`.
 INPUT_NAME = "image"

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer.errors import DeviceError, ModelPackageError, PdeinferError
+from pdeinfer.graph.rules import check_graph
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
 from pdeinfer.runtime.cuda_session import blank_feeds
-from pdeinfer.runtime.graph.rules import check_graph
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 
@@ -140,7 +140,7 @@ def create_session(
 
     Raises:
         DeviceError: the device is unknown, or CUDA cannot be used.
-        ModelPackageError: the model breaks a rule of `pdeinfer.runtime.graph`, or ONNX Runtime cannot load it.
+        ModelPackageError: the model breaks a rule of `pdeinfer.graph`, or ONNX Runtime cannot load it.
         MissingDependencyError: ONNX Runtime is missing or broken.
     """
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):

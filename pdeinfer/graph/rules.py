@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pdeinfer.errors import ModelPackageError
-from pdeinfer.runtime.graph.operators import OPERATORS
-from pdeinfer.runtime.graph.values import Call, ShapeError, Value
-from pdeinfer.runtime.graph.wire import MAX_NODES, Function, Graph, Node, read_graph
+from pdeinfer.graph.operators import OPERATORS
+from pdeinfer.graph.values import Call, ShapeError, Value
+from pdeinfer.graph.wire import MAX_NODES, Function, Graph, Node, read_graph
 
 FUNCTION = ("pdeinfer", "GlobalLayer")
 _NOT_FUSED = ("pdeinfer", 1)  # the version that the fused operator does not replace

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.wire import Graph, read_graph, read_metadata
 from pdeinfer.package.package import ONNX_FILE
-from pdeinfer.runtime.graph.wire import Graph, read_graph, read_metadata
 
 
 def tensor(external: bool) -> TensorProto:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.runtime.graph.wire import MAX_RANK, Node, Tensor
+from pdeinfer.graph.wire import MAX_RANK, Node, Tensor
 
 Shape: TypeAlias = tuple[int, ...]
 

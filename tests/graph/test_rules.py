@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.operators import OPERATORS
+from pdeinfer.graph.rules import check_graph
+from pdeinfer.graph.values import Call, Value
+from pdeinfer.graph.wire import MAX_NODES, Node
 from pdeinfer.package import zoo
-from pdeinfer.runtime.graph.operators import OPERATORS
-from pdeinfer.runtime.graph.rules import check_graph
-from pdeinfer.runtime.graph.values import Call, Value
-from pdeinfer.runtime.graph.wire import MAX_NODES, Node
 from pdeinfer.runtime.session import create_session
 
 Nodes = Sequence[onnx.NodeProto]

@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pdeinfer.runtime.graph.values import MAX_KNOWN, Batch, Call, Shape, ShapeError, Value, objects
-from pdeinfer.runtime.graph.wire import MAX_RANK, Tensor
+from pdeinfer.graph.values import MAX_KNOWN, Batch, Call, Shape, ShapeError, Value, objects
+from pdeinfer.graph.wire import MAX_RANK, Tensor
 
 Rule: TypeAlias = Callable[[Call], Value]
 
