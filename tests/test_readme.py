@@ -132,10 +132,19 @@ def runs_of(name: str) -> list[Run]:
 
 def test_its_claim_follows_from_its_table() -> None:
     (claim,) = re.findall(r"^\*\*(.+?)\*\*$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    ours, resnet14 = row_of(DISTILLED), row_of("`cifar10-resnet14`")
+    parameters, _, accuracy, _, milliseconds, _ = row_of(DISTILLED)
 
-    accuracies = [f"{float(cells[2].split()[0]):.1f}" for cells in (ours, resnet14)]
-    assert re.findall(r"reaches\s(\d+\.\d) %", claim) == accuracies
-    assert "takes 1.5 times as long" in " ".join(claim.split())
-    for column in (4, 5):
-        assert float(resnet14[column]) / float(ours[column]) == pytest.approx(1.5, abs=0.05)
+    measured = f"{float(accuracy):.1f} % on CIFAR-10 with {parameters} parameters, in {float(milliseconds):.2f} ms"
+    assert measured in " ".join(claim.split())
+
+
+def test_its_comparison_follows_from_the_results() -> None:
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    row = next(line for line in RESULTS.read_text(encoding="utf-8").splitlines() if "(`cifar10-global-no-pde`)" in line)
+    bare, _, *plain = (float(cell.split()[0]) for cell in row.split("|")[3:7])
+
+    assert f"it is {bare:.1f} points above the network without PDE layers" in text
+    assert "{:.1f} to {:.1f} above plain ResNets".format(*sorted(plain)) in text
+    for control, faster in (("`cifar10-global-depthwise7`", True), ("`cifar10-global-depthwise-sum`", False)):
+        times = [[float(cell) for cell in row_of(name)[4:]] for name in ("`cifar10-global`", control)]
+        assert [ours > theirs for ours, theirs in zip(*times, strict=True)] == [faster, faster]
