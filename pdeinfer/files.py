@@ -9,9 +9,9 @@ from typing import Any, TextIO
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside `path`, then rename it: `path` holds the old content or the whole new one.
 
-    A pipe or a device is written directly.
+    A link, a pipe or a device is written directly, and stays one.
     """
-    if path.exists() and not path.is_file():
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         write(path)
         return
     partial = path.with_name(f"partial-{path.name}")

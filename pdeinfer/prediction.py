@@ -14,7 +14,7 @@ class ClassScore:
     """One class of a prediction.
 
     Attributes:
-        label: the class's.
+        label: the class's label.
         index: its place among the model's labels.
         score: its probability.
     """
@@ -30,7 +30,7 @@ class Prediction:
 
     Attributes:
         label: of the most probable class; None if its score is below the Predictor's threshold.
-        index: of that class, or None, as the label.
+        index: its place among the model's labels; None if `label` is None.
         score: of the most probable class.
         top: the `top_k` most probable classes, best first; equal scores keep the order of the labels.
         source: the path of the image's file; None for other images. Predictions are compared without it.

@@ -27,9 +27,10 @@ class Predictor:
     """Classify images with a model package. Many threads may share one Predictor.
 
     Processes can share it too: a Predictor is pickled as its package's name or path and its options, and the process
-    that receives it loads the package again, which must be the same. `multiprocessing` with the start method "spawn",
-    joblib and Spark use this. After `os.fork()` the child loads the package again at its first prediction. Prefer
-    "spawn" or "forkserver": forking a process that has threads is unsafe in general, and CUDA does not survive it.
+    that receives it loads the package again; it must be the same package. `multiprocessing` with the start method
+    "spawn", joblib and Spark use this. After `os.fork()` the child loads the package again at its first prediction.
+    Prefer "spawn" or "forkserver": forking a process that has threads is unsafe in general, and CUDA does not survive
+    it.
 
     Args:
         model: a bundled model's name, a package's folder (`pdeinfer.package.zoo` says how they are told apart), or a

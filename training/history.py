@@ -44,10 +44,11 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 
 def diverged_since(rows: Sequence[Row]) -> int | None:
-    """Return the first of the epochs at the end whose loss is not finite; None if the last one's is."""
+    """Return the first of the epochs at the end whose loss or validation loss is not finite; None if there is none."""
     epoch = None
     for row in reversed(rows):
-        if math.isfinite(row["loss"]):
+        has_validation = not math.isnan(row["val_accuracy"])
+        if math.isfinite(row["loss"]) and (math.isfinite(row["val_loss"]) or not has_validation):
             break
         epoch = int(row["epoch"])
     return epoch

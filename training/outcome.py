@@ -36,7 +36,10 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
     """
     rows = read_history(folder.history)
     if not rows:
-        raise TrainingError(f"a callback stopped the training in its first epoch: {folder.path} holds no network")
+        raise TrainingError(
+            f"a callback stopped the training in its first epoch, and {folder.path} holds no network: "
+            "if its loss was not finite, train again with a lower --lr"
+        )
     model = keras.saving.load_model(folder.best, compile=False)
     confusion, loss = classify_test_images(model, dataset.test)
     best = best_epoch(rows)

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pdeinfer.backend import import_keras
 from pdeinfer.cli.output import print_error
@@ -15,6 +16,12 @@ from pdeinfer.spec.training_record import Outcome
 from training.accelerators import select_device
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn
+
+if TYPE_CHECKING:  # they import Keras
+    from collections.abc import Sequence
+
+    from training.history import Row
+    from training.recipes import Recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +59,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.checkpoints import RunFolder
     from training.devices import check_device, data_parallel, device_name, list_devices
     from training.fit import fit, precision, training_splits
-    from training.history import diverged_since, read_history
+    from training.history import read_history
     from training.initialization import initialize
     from training.outcome import measure
     from training.plan import begin, resume
@@ -95,13 +102,24 @@ def _train(arguments: argparse.Namespace) -> int:
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
     _print_outcome(outcome, accuracy, len(rows))
     _print_next_steps(folder.path, f"build/{preset.name}", arguments.photos)
-    if (epoch := diverged_since(rows)) is not None:
+    _print_warnings(rows, recipe, outcome)
+    return 0
+
+
+def _print_warnings(rows: "Sequence[Row]", recipe: "Recipe", outcome: Outcome) -> None:
+    from training.history import diverged_since
+    from training.stopping import StopEarly
+
+    if len(rows) < recipe.epochs and not StopEarly(rows, recipe.patience).is_due():
+        print(f"pdeinfer: a callback stopped the training after {len(rows)} of {recipe.epochs} epochs", file=sys.stderr)
+    epoch = diverged_since(rows)
+    if epoch is not None or outcome.test_loss is None:
+        where = "on the test images" if epoch is None else f"since epoch {epoch}"
         print(
-            f"pdeinfer: the loss is not finite since epoch {epoch}: the training has diverged. Train again with a --lr "
-            f"below {recipe.learning_rate:g} or, in a preset of your own, a lower dt",
+            f"pdeinfer: the loss is not finite {where}: the training has diverged. Train again with a --lr below "
+            f"{recipe.learning_rate:g} or, in a preset of your own, a lower dt",
             file=sys.stderr,
         )
-    return 0
 
 
 def _print_next_steps(folder: Path, package: str, photos: Path | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdeinfer.datasets.image_folder import LabelledFile
 from pdeinfer.errors import DatasetError
-from pdeinfer.images.files import LeftOut, scan_folder
+from pdeinfer.images.files import LeftOut, count_files, scan_folder
 from pdeinfer.images.formats import SUFFIXES
 
 
@@ -52,7 +52,7 @@ def find_labelled_files(folder: Path, labels: Sequence[str]) -> LabelledFiles:
         if not each.path.is_dir():
             left_out.append(each)
         elif each.path.name not in labels:
-            unknown[each.path.name] = each.files
+            unknown[each.path.name] = count_files(each.path)  # it may be a link
         else:
             content = scan_folder(each.path)
             left_out += content.left_out

@@ -71,8 +71,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         litert: add `model.tflite`, for LiteRT.
         calibrate: add `model.int8.onnx`, for CPUs, calibrated on the images in this folder (see
             `pdeinfer.datasets.load_training_images`). A warning is logged if it classifies the test images less
-            accurately than `MAX_ACCURACY_LOSS` allows. With `litert`, also add `model.int8.tflite`, unless it does so
-            or there are no test images: then a warning is logged instead.
+            accurately than `MAX_ACCURACY_LOSS` allows. With `litert`, also add `model.int8.tflite`; it is left out,
+            with a warning, if it is less accurate than that or there are no test images.
         temperature: divide the logits by the temperature that fits the validation images of the training best (see
             `pdeinfer.export.temperature`). Every file has it, `model.keras` too, and the proof holds for that network.
         force: replace the package at `output`.

@@ -24,7 +24,7 @@ class LeftOut:
     Attributes:
         path: the file, link or folder.
         reason: why not, and what to do about it.
-        files: the number of files: 1, or those in the folder.
+        files: the number of files: 1, also for a link, or those in the folder.
     """
 
     path: Path
@@ -101,8 +101,8 @@ def walk_folder(folder: str | os.PathLike[str], *, recursive: bool = False) -> I
         parent, paths = open_folders[-1]
         try:
             path = next(paths, None)
-        except PermissionError as error:
-            if len(open_folders) == 1:
+        except OSError as error:
+            if len(open_folders) == 1 or error.errno not in PATH_ERRORS:
                 raise
             yield LeftOut(Path(parent), f"cannot be read: {error.strerror}")
             path = None
@@ -162,11 +162,11 @@ def why_no_image(path: Path) -> str | None:
 
 
 def _leave_folder(path: Path) -> LeftOut:
-    files = _count_files(path)
+    files = count_files(path)
     return LeftOut(path, f"a folder of {files:,} file{'' if files == 1 else 's'}", files)
 
 
-def _count_files(folder: Path) -> int:
+def count_files(folder: Path) -> int:
     """Return the number of files in a folder and those below it, without hidden ones and links to folders."""
     count, folders = 0, [str(folder)]
     while folders:
@@ -176,7 +176,7 @@ def _count_files(folder: Path) -> int:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif not entry.is_dir():
+                elif not os.path.isdir(entry.path):  # noqa: PTH112  # Path.is_dir raises for a link to itself
                     count += 1
     return count
 

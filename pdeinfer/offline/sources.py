@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pdeinfer.errors import ClassifyError, ImageError
-from pdeinfer.images.files import ImageFile, LeftOut, walk_folder
+from pdeinfer.images.damage import PATH_ERRORS
+from pdeinfer.images.files import ImageFile, LeftOut, walk_folder, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.sorting import sorted_names
 from pdeinfer.offline.chunks import Chunk, DamagedChunk, FileChunk, ParquetChunk, TarChunk, stamp
@@ -18,7 +19,8 @@ from pdeinfer.offline.tar import TarMember, list_images
 # Small enough that progress is steady and little is done twice, and large enough that a part costs little.
 CHUNK_IMAGES = 256
 
-_MAGIC = re.compile(r"[*?[]")
+_SEPARATORS = re.escape(os.sep + (os.altsep or ""))
+_RECURSIVE = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -52,12 +54,12 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
     """Yield the image files of a source, and the chunks of its tar and Parquet files."""
     is_pattern = glob.has_magic(source) and not os.path.lexists(source)
     path = None
-    for path in _matches(source) if is_pattern else (source,):
+    for path in _matches(source, leave_out) if is_pattern else (source,):
         try:
             status = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError) as error:  # ValueError: a null character
-            if is_pattern:
-                leave_out(LeftOut(Path(path), "a broken link"))
+            if is_pattern and (reason := why_no_image(Path(path))):
+                leave_out(LeftOut(Path(path), reason))
                 continue
             raise ClassifyError(f"{path}: expected a file, a folder or a pattern: {error}") from error
         suffixes = path.lower()
@@ -75,25 +77,54 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
         raise ClassifyError(f"{source}: expected a pattern that fits a file, found none")
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Yield the paths that fit a pattern, sorted, except what lies in a folder that fits too: that is searched anyway.
-
-    "**" does not follow links to folders, which may lead in circles.
-    """
-    start = Path(_MAGIC.split(pattern)[0] + "x").parent  # the part without wildcards may be a link
-    folders: set[Path] = set()
-    for match in sorted_names(glob.iglob(pattern, recursive=True)):  # noqa: PTH207  # Path.glob takes no absolute pattern
-        path = Path(match)
-        if not folders.isdisjoint(path.parents):
+def _matches(pattern: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
+    """Yield the paths that fit a pattern, each once, sorted, except what lies in a folder that fits too."""
+    folders: set[Path] = set()  # which are searched anyway
+    last = None
+    for path in sorted_names(_expand(pattern, leave_out)):
+        if path == last or (folders and not folders.isdisjoint(Path(path).parents)):
             continue
-        is_folder = path.is_dir()
-        if "**" in pattern:
-            below = [each for each in (path, *path.parents) if len(each.parts) > len(start.parts)]
-            if any(each.is_symlink() and each.is_dir() for each in below):
+        if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if it may not look
+            folders.add(Path(path))
+        last = path
+        yield path
+
+
+def _expand(pattern: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
+    """Yield the paths that fit a pattern; unlike that of `glob`, "**" follows no links, which may lead in circles."""
+    found = _RECURSIVE.search(pattern)
+    if found is None:
+        yield from glob.iglob(pattern)  # noqa: PTH207  # Path.glob takes no absolute pattern
+        return
+    start, rest = pattern[: found.start()], pattern[found.end() :]
+    for top in glob.iglob(start) if start else ("",):  # noqa: PTH207
+        if not rest:
+            yield top or os.curdir
+            continue
+        for folder in _folders(top, leave_out):
+            yield from _expand(os.path.join(glob.escape(folder), rest), leave_out)  # noqa: PTH118
+
+
+def _folders(top: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
+    """Yield a folder and those below it, without hidden ones and links."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        yield folder
+        try:
+            names = os.listdir(folder or os.curdir)  # noqa: PTH208
+        except OSError as error:
+            if error.errno not in PATH_ERRORS:
+                raise
+            leave_out(LeftOut(Path(folder), f"cannot be read: {error.strerror}"))
+            continue
+        for path in (os.path.join(folder, name) for name in names if not name.startswith(".")):  # noqa: PTH118
+            if not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises for a link to itself
                 continue
-        if is_folder:
-            folders.add(path)
-        yield match
+            if os.path.islink(path):  # noqa: PTH114
+                leave_out(LeftOut(Path(path), "a link to a folder"))
+            else:
+                folders.append(path)
 
 
 def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile]:

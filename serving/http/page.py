@@ -44,7 +44,8 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("", include_in_schema=False)  # of an application at /prefix; the page's addresses are relative to /prefix/
     async def add_slash(request: Request) -> Response:
-        return RedirectResponse(f"{request.scope['path'].rpartition('/')[2]}/")
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"./{request.scope['path'].rpartition('/')[2]}/{query}")
 
 
 def _find(folder: Traversable, prefix: str = "") -> list[tuple[str, Traversable]]:

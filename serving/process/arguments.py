@@ -26,7 +26,7 @@ _EMPTY_DEFAULT = re.compile(r" \(default(?: factory)?: (?:None|\(\)|dict)\)$")
 _EPILOG = """\
 Every setting is also an environment variable, such as PDEINFER_PORT or PDEINFER_MODELS=digits-pde,mnist-pde, and a key
 of the file that --config names: port = 9000. Keys are never flags: they come from files, one per line, or from
-PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas. Other variables that begin with PDEINFER_ are refused.
+PDEINFER_API_KEYS and PDEINFER_ADMIN_KEYS, separated by commas. Unknown variables that begin with PDEINFER_ are refused.
 
 signals: SIGTERM and SIGHUP drain and stop the server, Ctrl-C stops it without --drain-seconds; SIGUSR1 and SIGUSR2 are
 ignored

@@ -36,7 +36,7 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Start a process that gets stop signals once it calls `unblock_stop_signals`; until then they wait.
+    """Block stop signals in the processes started in this block, until they call `unblock_stop_signals`.
 
     Such a process may be sent them, as to all of a process group, long before it has handlers for them.
     """

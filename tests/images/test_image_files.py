@@ -10,7 +10,7 @@ import pytest
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images import files, formats
-from pdeinfer.images.files import describe_left_out, find_image_files
+from pdeinfer.images.files import LeftOut, describe_left_out, find_image_files
 from tests.images.image_makers import encode
 
 JPEG = encode(PIL.Image.new("L", (8, 8)), "JPEG")
@@ -141,6 +141,21 @@ def test_a_folder_behind_a_link_is_not_counted(tmp_path: Path) -> None:
     assert left_out(tmp_path / "photos") == {"link": ("a link to a folder", 1)}
 
 
+def test_a_link_to_itself_does_not_end_the_count(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "below/1.jpg", "below/deeper/2.jpg")
+    (tmp_path / "below" / "self").symlink_to("self")
+    assert left_out(tmp_path) == {"below": ("a folder of 3 files", 3)}
+
+
+def test_a_folder_that_vanishes_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg", "below/b.jpg")
+    walk = files.walk_folder(tmp_path, recursive=True)
+    assert next(walk).path == str(tmp_path / "a.jpg")
+    (tmp_path / "below" / "b.jpg").unlink()
+    (tmp_path / "below").rmdir()
+    assert list(walk) == [LeftOut(tmp_path / "below", "a broken link")]
+
+
 def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "a.jpg")
     monkeypatch.chdir(tmp_path)
@@ -153,5 +168,7 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path, monkeypatch:
 
 
 def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
-    write(tmp_path, "a.jpg", "no\x1b[31m.txt")
-    assert describe_left_out(find_image_files(tmp_path).left_out)[0].endswith(r"/no\x1b[31m.txt: an empty file")
+    write(tmp_path, "a.jpg", "no\x1b[31m.txt", "\u590f\u3000\u4f11.txt")
+    first, second, _ = describe_left_out(find_image_files(tmp_path).left_out)
+    assert first.endswith(r"/no\x1b[31m.txt: an empty file")
+    assert second.endswith("/\u590f\u3000\u4f11.txt: an empty file")  # an ideographic space is no control character

@@ -70,15 +70,32 @@ def test_a_pattern_takes_what_fits_in_order(tmp_path: Path) -> None:
 
 
 def test_a_recursive_pattern_repeats_nothing_and_follows_no_link(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "photos" / "a" / "b", 1)
-    (tmp_path / "photos" / "c.png").write_bytes(picture(0))
-    expected = [str(tmp_path / "photos" / name) for name in ("a/b/00000.png", "c.png")]
+    photos = tmp_path / "photos"
+    write_pictures(photos / "a" / "b", 1)
+    (photos / "c.png").write_bytes(picture(0))
+    expected = [str(photos / name) for name in ("a/b/00000.png", "c.png")]
+    left_out: list[LeftOut] = []
 
-    assert names(tmp_path / "photos" / "**") == expected
-    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
-    assert names(tmp_path / "photos" / "**" / "*.png") == expected
-    (tmp_path / "link").symlink_to(tmp_path / "photos")
-    assert len(names(tmp_path / "link" / "**" / "*.png")) == 2
+    assert names(photos / "**") == names(photos / "**" / "**" / "*.png") == expected
+    for name in ("loop", "again"):  # together they have 2^40 paths
+        (photos / name).symlink_to(photos)
+    assert read(photos / "**" / "*.png", left_out=left_out) == [(name, name) for name in expected]
+    assert {each.path.name for each in left_out} == {"loop", "again"}
+
+
+def test_a_link_that_a_pattern_names_or_fits_without_recursion_is_followed(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    (tmp_path / "set[1]").symlink_to(tmp_path / "photos")
+
+    for pattern in ("set[[]1]/**/*.png", "set*/**/*.png", "se**/*.png", "set*/*.png"):
+        assert names(tmp_path / pattern) == [str(tmp_path / "set[1]" / "00000.png")], pattern
+
+
+def test_a_recursive_pattern_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+
+    assert names("**/*.png") == names("photos/**/*.png") == ["photos/00000.png"]
 
 
 def test_a_broken_link_that_fits_a_pattern_is_left_out(tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ def test_keys_hold_below_the_root_path_of_the_application(package_folder: Path) 
 def test_the_page_is_found_without_the_slash_after_the_root_path(package_folder: Path) -> None:
     settings = Settings(models=(str(package_folder),), device="cpu", threads=1, api_keys="key")
     with TestClient(create_app(settings), root_path="/a/pde") as client:
-        found = client.get("/a/pde")
+        found = client.get("/a/pde?model=tiny-grey")
 
-    assert (found.status_code, found.url.path) == (200, "/a/pde/")
+    assert (found.status_code, found.url.path, found.url.query) == (200, "/a/pde/", b"model=tiny-grey")
 
 
 def test_settings_decide_whether_probes_and_metrics_need_a_key(package_folder: Path) -> None:

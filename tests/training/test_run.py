@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -48,7 +49,13 @@ def test_every_preset_has_a_recipe() -> None:
 def test_a_training_has_diverged_if_its_last_losses_are_not_finite(
     losses: tuple[float, ...], epoch: int | None
 ) -> None:
-    assert diverged_since([{"epoch": number, "loss": loss} for number, loss in enumerate(losses, start=1)]) == epoch
+    for column, other in (("loss", "val_loss"), ("val_loss", "loss")):
+        rows = [{"epoch": number, column: loss, other: 1, "val_accuracy": 0.5} for number, loss in enumerate(losses, 1)]
+        assert diverged_since(rows) == epoch
+
+
+def test_a_training_without_validation_images_has_not_diverged() -> None:
+    assert diverged_since([{"epoch": 1, "loss": 1.0, "val_loss": math.nan, "val_accuracy": math.nan}]) is None
 
 
 def test_learning_rate_warms_up_to_its_peak_and_ends_at_zero() -> None:
@@ -270,6 +277,20 @@ def test_a_diverged_training_warns_and_writes_valid_json(tmp_path: Path, capsys:
     assert re.match(r"pdeinfer: the loss is not finite since epoch [12]: .* --lr below 1e\+30", warning)
     text = (tmp_path / "run" / "metrics.json").read_text()
     assert "test_loss" not in json.loads(text, parse_constant=pytest.fail)
+
+
+def test_a_training_that_a_callback_stopped_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--epochs", "3", "--batch-size", "512", "--callback", f"{__name__}:StopAfterOne"]
+    assert run.main(["digits-pde", *arguments, "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "pdeinfer: a callback stopped the training after 1 of 3 epochs"
+
+
+class StopAfterOne(keras.callbacks.Callback):
+    """Stops after the first epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        del epoch, logs
+        self.model.stop_training = True
 
 
 def test_a_full_disk_tells_how_to_resume(
