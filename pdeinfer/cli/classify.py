@@ -8,7 +8,6 @@ from pdeinfer.images.files import LeftOut
 from pdeinfer.offline.classifier import Options
 from pdeinfer.offline.run import classify
 from pdeinfer.package import zoo
-from pdeinfer.text import printable
 
 _MAX_NAMED = 10
 
@@ -57,7 +56,7 @@ class _Display:
         self._left_out += 1
         self._files += found.files
         if self._left_out <= _MAX_NAMED:
-            print(f"pdeinfer: left out: {printable(str(found.path))}: {found.reason}", file=sys.stderr)
+            print(f"pdeinfer: {found}", file=sys.stderr)
 
     def report(self, done: int, total: int) -> None:
         if self._progress is None:

@@ -3,6 +3,7 @@
 import sys
 import time
 
+from pdeinfer.errors import ParityError
 from pdeinfer.text import printable
 
 _SECONDS = 0.1  # between two lines of progress in a terminal, each in the place of the one before
@@ -10,8 +11,9 @@ _LOG_SECONDS = 30.0  # between two lines elsewhere
 
 
 def print_error(error: Exception) -> None:
-    """Print an error on stderr, on one line."""
-    print("pdeinfer: error:", printable(" ".join(str(error).splitlines())), file=sys.stderr)
+    """Print an error on stderr: on one line, but a report of differences with its table."""
+    lines = map(printable, str(error).splitlines())
+    print("pdeinfer: error:", ("\n" if isinstance(error, ParityError) else " ").join(lines), file=sys.stderr)
 
 
 class Progress:

@@ -52,7 +52,7 @@ def find_labelled_files(folder: Path, labels: Sequence[str]) -> LabelledFiles:
         if not each.path.is_dir():
             left_out.append(each)
         elif each.path.name not in labels:
-            unknown[each.path.name] = count_files(each.path)  # it may be a link
+            unknown[each.path.name] = count_files(each.path) if each.path.is_symlink() else each.files
         else:
             content = scan_folder(each.path)
             left_out += content.left_out

@@ -31,6 +31,9 @@ class LeftOut:
     reason: str
     files: int = 1
 
+    def __str__(self) -> str:
+        return f"left out: {printable(str(self.path))}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
@@ -184,7 +187,7 @@ def count_files(folder: Path) -> int:
 def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
     """Return lines that name the first entries left out, with the reasons, and count the files of all."""
     left_out = list(left_out)
-    lines = [f"left out: {printable(str(each.path))}: {each.reason}" for each in left_out[:_MAX_NAMED]]
+    lines = [str(each) for each in left_out[:_MAX_NAMED]]
     if len(left_out) > _MAX_NAMED:
         lines.append(f"left out: {len(left_out) - _MAX_NAMED:,} more")
     if left_out:

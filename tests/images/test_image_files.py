@@ -159,12 +159,19 @@ def test_a_folder_that_vanishes_is_left_out(tmp_path: Path) -> None:
 def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "a.jpg")
     monkeypatch.chdir(tmp_path)
-    for _ in range(sys.getrecursionlimit() + 100):
+    depth = sys.getrecursionlimit() + 100
+    for _ in range(depth):
         Path("d").mkdir()
         os.chdir("d")
     write(Path(), "b.jpg")
-    assert left_out(tmp_path) == {"d": ("a folder of 1 file", 1)}
-    assert [path.name for path in find_image_files(tmp_path, recursive=True).images] == ["a.jpg", "b.jpg"]
+    try:
+        assert left_out(tmp_path) == {"d": ("a folder of 1 file", 1)}
+        assert [path.name for path in find_image_files(tmp_path, recursive=True).images] == ["a.jpg", "b.jpg"]
+    finally:  # pytest would recurse to remove them
+        Path("b.jpg").unlink()
+        for _ in range(depth):
+            os.chdir("..")
+            Path("d").rmdir()
 
 
 def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
