@@ -98,7 +98,7 @@ def _weights_by_place(layer: Any) -> dict[tuple[str, int], Any]:
     """
     parts = [layer]
     if isinstance(layer, GlobalLayer):
-        parts = [*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers, layer.norm]
+        parts = [*layer.inner_layers(), layer.norm]
     seen: Counter[str] = Counter()
     weights = {}
     for part in parts:

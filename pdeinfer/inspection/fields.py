@@ -98,7 +98,7 @@ class LayerFields:
     def zero_channels(self) -> dict[str, int]:
         """How many channels of each field, "u", "v", "Dx" and "Dy", are zero at every point.
 
-        A learned field ends in a relu: a channel that is zero for every image has died in training.
+        Of a field that ends in a relu, a channel that is zero for every image has died in training.
         """
         pairs = (("u", "v", self.velocity), ("Dx", "Dy", self.diffusivity))
         fields = {name: field for x, y, pair in pairs if pair for name, field in zip((x, y), pair, strict=True)}

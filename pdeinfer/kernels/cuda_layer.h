@@ -7,9 +7,10 @@ constexpr int kCoefficients = 4;  // the Courant numbers along x (the width) and
 
 // A Courant or diffusion number at every point. The pointers are to memory of the GPU.
 struct Coefficient {
-  enum Kind { kAbsent, kConstant, kMap, kConvolution } kind;  // kConvolution: relu(depthwise 3x3 of the input + bias)
-  const float* values;  // kConstant: one number; kMap: (N, H, W, C); kConvolution: (C, 1, 3, 3)
-  const float* bias;    // kConvolution: (C)
+  // kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
+  enum Kind { kAbsent, kConstant, kMap, kConvolution, kSigned } kind;
+  const float* values;  // kConstant: one number; kMap: (N, H, W, C); kConvolution, kSigned: (C, 1, 3, 3)
+  const float* bias;    // kConvolution, kSigned: (C)
 };
 
 // Computes relu(scale * H[num_steps] + shift). The tensors are (N, H, W, C), except the output, which is (N, C, H, W).

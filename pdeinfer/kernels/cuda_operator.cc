@@ -76,7 +76,7 @@ class Kernel {
   }
 
   OrtStatus* initialize(const OrtKernelInfo* info) {
-    RETURN_IF_ERROR(read_attributes(info, &num_steps_, &source_));
+    RETURN_IF_ERROR(attributes_.read(info));
     RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
     RETURN_IF_ERROR(api->KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_));
     RETURN_IF_ERROR(api->AllocatorGetInfo(allocator_, &memory_));
@@ -87,7 +87,7 @@ class Kernel {
     RETURN_IF_ERROR(check(driver, "cuDeviceGetAttribute",
                           driver.get_attribute(&multiprocessors_, Driver::kMultiprocessors, device)));
     RETURN_IF_ERROR(load_kernels(driver, device, &library));
-    RETURN_IF_ERROR(find(library, num_steps_ == 1 ? "solve_one_step" : "solve", &solve_));
+    RETURN_IF_ERROR(find(library, attributes_.num_steps == 1 ? "solve_one_step" : "solve", &solve_));
     return find(library, "step_in_global_memory", &step_in_global_memory_);
   }
 
@@ -99,10 +99,8 @@ class Kernel {
       if (value) RETURN_IF_ERROR(inputs[i].read(value, i));
     }
     Layer layer{};
-    RETURN_IF_ERROR(read_layer(context, inputs, &layer));
+    RETURN_IF_ERROR(read_layer(context, attributes_, inputs, &layer));
     RETURN_IF_ERROR(check_weights(inputs, layer.channels));
-    layer.num_steps = num_steps_;
-    layer.source = source_;
     layer.scale = inputs[kScale].values;
     layer.shift = inputs[kShift].values;
     for (int i = 0; i < kCoefficients; ++i) {
@@ -149,13 +147,13 @@ class Kernel {
   OrtStatus* solve_in_global_memory(OrtKernelContext* context, Layer layer, int64_t values, void* stream) const {
     const int64_t count = layer.images * values;
     void* memory = nullptr;
-    if (num_steps_ > 1) RETURN_IF_ERROR(allocate(context, stream, (num_steps_ > 2 ? 2 : 1) * count, &memory));
+    if (attributes_.num_steps > 1) RETURN_IF_ERROR(allocate(context, stream, (attributes_.num_steps > 2 ? 2 : 1) * count, &memory));
     float* const buffer = static_cast<float*>(memory);
     layer.level = layer.previous = layer.start ? layer.start : layer.input;
     OrtStatus* error = nullptr;
     const Grid grid = {layer.images * ((values - 1) / kThreads + 1), kThreads, 1, 1, 0};
-    for (int64_t done = 0; !error && done < num_steps_; ++done) {
-      layer.next = done + 1 < num_steps_ ? buffer + done % 2 * count : nullptr;
+    for (int64_t done = 0; !error && done < attributes_.num_steps; ++done) {
+      layer.next = done + 1 < attributes_.num_steps ? buffer + done % 2 * count : nullptr;
       error = launch(step_in_global_memory_, grid, layer, stream);
       layer.previous = layer.level;
       layer.level = layer.next;
@@ -167,8 +165,7 @@ class Kernel {
 
   static constexpr int kThreads = 256;  // of a block, for maps in global memory
 
-  int64_t num_steps_;
-  float source_;
+  Attributes attributes_;
   size_t input_count_;
   int multiprocessors_;
   OrtAllocator* allocator_ = nullptr;  // of ONNX Runtime, for the GPU's memory

@@ -75,7 +75,8 @@ __device__ void solve(const Layer& layer, float* shared) {
 #pragma unroll
     for (int i = 0; i < kCoefficients; ++i) {
       const Coefficient& coefficient = layer.coefficients[i];
-      const bool is_convolution = coefficient.kind == Coefficient::kConvolution;
+      const bool is_signed = coefficient.kind == Coefficient::kSigned;
+      const bool is_convolution = coefficient.kind == Coefficient::kConvolution || is_signed;
       const float same = is_convolution                               ? coefficient.bias[channel]
                          : coefficient.kind == Coefficient::kConstant ? *coefficient.values
                                                                       : 0.0f;
@@ -89,7 +90,7 @@ __device__ void solve(const Layer& layer, float* shared) {
           for (int k = 0; k < kRows; ++k) numbers[i][k] += weight * around[k + tap / 3][tap % 3];
         }
 #pragma unroll
-        for (int k = 0; k < kRows; ++k) numbers[i][k] = relu(numbers[i][k]);
+        for (int k = 0; k < kRows; ++k) numbers[i][k] = is_signed ? numbers[i][k] : relu(numbers[i][k]);
       } else if (coefficient.kind == Coefficient::kMap) {
 #pragma unroll
         for (int k = 0; k < kRows; ++k) {
@@ -176,7 +177,7 @@ __device__ void step_in_global_memory(const Layer& layer) {
       const bool is_inside = v >= 0 && v < height && u >= 0 && u < width;
       sum += coefficient.values[channel * 9 + tap] * (is_inside ? layer.input[place(v, u)] : 0.0f);
     }
-    return relu(sum);
+    return coefficient.kind == Coefficient::kSigned ? sum : relu(sum);
   };
   const float convergence = number(0, y, west) - number(0, y, east) + number(1, north, x) - number(1, south, x);
   const Factors factors =

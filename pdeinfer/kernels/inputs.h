@@ -15,7 +15,7 @@ namespace pdeinfer {
   if (OrtStatus* error = (expression)) return error
 
 // The coefficients are inputs 1, 3, 5 and 7. Each is followed by its bias, present if the coefficient is a convolution.
-enum Input { kH, kCourantX, kScale = 9, kShift, kStart, kInputs };
+enum Input { kH, kCourantX, kDiffusionX = 5, kScale = 9, kShift, kStart, kInputs };
 const char* const kInputNames[kInputs] = {"h",
                                           "courant_x",
                                           "courant_x_bias",

@@ -86,7 +86,9 @@ struct OrtApi {
   ORT_SKIP(87, 90);
   OrtStatus* (*KernelContext_GetInput)(const OrtKernelContext*, size_t index, const OrtValue**);
   OrtStatus* (*KernelContext_GetOutput)(OrtKernelContext*, size_t index, const int64_t* sides, size_t rank, OrtValue**);
-  ORT_SKIP(92, 99);
+  ORT_SKIP(92, 93);
+  void (*ReleaseStatus)(OrtStatus*);
+  ORT_SKIP(94, 99);
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);
   ORT_SKIP(100, 101);
   void (*ReleaseCustomOpDomain)(OrtCustomOpDomain*);

@@ -51,7 +51,7 @@ class Kernel {
   ~Kernel() { free(packed_); }
 
   OrtStatus* initialize(const OrtKernelInfo* info) {
-    RETURN_IF_ERROR(read_attributes(info, &num_steps_, &source_));
+    RETURN_IF_ERROR(attributes_.read(info));
     if (!solver_) return no_solver();
     RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
     bool is_constant[kInputs] = {};
@@ -81,9 +81,7 @@ class Kernel {
       if (value) RETURN_IF_ERROR(inputs[i].read(value, i));
     }
     Layer layer{};
-    RETURN_IF_ERROR(read_layer(context, inputs, &layer));
-    layer.num_steps = num_steps_;
-    layer.source = source_;
+    RETURN_IF_ERROR(read_layer(context, attributes_, inputs, &layer));
     for (int i = 0; i < kCoefficients; ++i) {
       Coefficient& coefficient = layer.coefficients[i];
       const float* const values = inputs[kCourantX + 2 * i].values;
@@ -143,8 +141,7 @@ class Kernel {
   static constexpr int64_t kPreparation = 3, kAlone = 1 << 15;
 
   const Solver* solver_ = choose_solver();
-  int64_t num_steps_;
-  float source_;
+  Attributes attributes_;
   size_t input_count_;
   Tensor constants_[kInputs] = {};
   void* packed_ = nullptr;  // null if a weight is not constant

@@ -27,14 +27,23 @@ inline bool use_api(const OrtApiBase* base) {
   return api.pointer.load();
 }
 
-inline OrtStatus* read_attributes(const OrtKernelInfo* info, int64_t* num_steps, float* source) {
-  constexpr int64_t kMostSteps = 1000;  // because a running node cannot be interrupted
-  RETURN_IF_ERROR(api->KernelInfoGetAttribute_int64(info, "num_steps", num_steps));
-  RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", source));
-  if (*num_steps >= 1 && *num_steps <= kMostSteps) return nullptr;
-  return invalid("num_steps must be 1 to %lld, not %lld", static_cast<long long>(kMostSteps),
-                 static_cast<long long>(*num_steps));
-}
+struct Attributes {
+  int64_t num_steps;
+  float source;
+  int64_t signed_velocity = 0;  // the attribute may be absent
+
+  OrtStatus* read(const OrtKernelInfo* info) {
+    constexpr int64_t kMostSteps = 1000;  // because a running node cannot be interrupted
+    RETURN_IF_ERROR(api->KernelInfoGetAttribute_int64(info, "num_steps", &num_steps));
+    RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source));
+    if (OrtStatus* absent = api->KernelInfoGetAttribute_int64(info, "signed_velocity", &signed_velocity)) {
+      api->ReleaseStatus(absent);
+    }
+    if (num_steps >= 1 && num_steps <= kMostSteps) return nullptr;
+    return invalid("num_steps must be 1 to %lld, not %lld", static_cast<long long>(kMostSteps),
+                   static_cast<long long>(num_steps));
+  }
+};
 
 // Checks that the weights have the shapes that a number of channels demands.
 inline OrtStatus* check_weights(const Tensor* inputs, int64_t channels) {
@@ -48,10 +57,12 @@ inline OrtStatus* check_weights(const Tensor* inputs, int64_t channels) {
   return nullptr;
 }
 
-// Fills in the layer's sides, tensors and kinds of coefficients, whose values it leaves to the caller. It checks the
-// shapes of all but the weights.
+// Fills in the layer's attributes, sides, tensors and kinds of coefficients, whose values it leaves to the caller. It
+// checks the shapes of all but the weights.
 template <typename Layer>
-OrtStatus* read_layer(OrtKernelContext* context, const Tensor* inputs, Layer* layer) {
+OrtStatus* read_layer(OrtKernelContext* context, const Attributes& attributes, const Tensor* inputs, Layer* layer) {
+  layer->num_steps = attributes.num_steps;
+  layer->source = attributes.source;
   const Shape& shape = inputs[kH].shape;
   if (shape.rank != 4) return invalid("h must be of rank 4, (N, H, W, C), not %zu", shape.rank);
   layer->images = shape.sides[0];
@@ -65,7 +76,8 @@ OrtStatus* read_layer(OrtKernelContext* context, const Tensor* inputs, Layer* la
   for (auto& coefficient : layer->coefficients) {
     using Coefficient = std::remove_reference_t<decltype(coefficient)>;
     if (inputs[input + 1].values) {
-      coefficient.kind = Coefficient::kConvolution;
+      const bool is_signed = attributes.signed_velocity && input < kDiffusionX;
+      coefficient.kind = is_signed ? Coefficient::kSigned : Coefficient::kConvolution;
     } else if (inputs[input].values && inputs[input].shape == Shape{4, {1, 1, 1, 1}}) {
       coefficient.kind = Coefficient::kConstant;
     } else if (inputs[input].values) {

@@ -148,7 +148,7 @@ struct Grid {
 constexpr int kKernels = LANES == 16 ? 2 : 1, kPoints = 4;
 
 // Convolves kPoints points from x on with kKernels kernels. Each value is loaded once, for all points and kernels.
-template <int kKernels, int kPoints>
+template <int kKernels, int kPoints, bool kSigned>
 inline INLINED void convolve_points(const Vector* const (&rows)[3], const Vector (&kernels)[kKernels][9],
                                     const Vector (&biases)[kKernels], int64_t x, Vector* result) {
   Vector sums[kKernels][kPoints];
@@ -162,19 +162,22 @@ inline INLINED void convolve_points(const Vector* const (&rows)[3], const Vector
     });
   });
   unroll<kKernels * kPoints>([&](auto i) INLINED {
-    result[(x + i % kPoints) * kCoefficients + i / kPoints] = relu(sums[i / kPoints][i % kPoints]);
+    const Vector sum = sums[i / kPoints][i % kPoints];
+    result[(x + i % kPoints) * kCoefficients + i / kPoints] = kSigned ? sum : relu(sum);
   });
 }
 
 // Computes a row of kKernels coefficients; writes to that many of every kCoefficients vectors of `result`.
-template <int kKernels>
+template <int kKernels, bool kSigned>
 void convolve_row(const Vector* const (&rows)[3], const Convolution* convolutions, int64_t width, Vector* result) {
   Vector kernels[kKernels][9], biases[kKernels];
   unroll<9 * kKernels>([&](auto i) INLINED { kernels[i / 9][i % 9] = convolutions[i / 9].kernel[i % 9]; });
   unroll<kKernels>([&](auto i) INLINED { biases[i] = convolutions[i].bias; });
   int64_t x = 0;
-  for (; x + kPoints <= width; x += kPoints) convolve_points<kKernels, kPoints>(rows, kernels, biases, x, result);
-  for (; x < width; ++x) convolve_points<kKernels, 1>(rows, kernels, biases, x, result);
+  for (; x + kPoints <= width; x += kPoints) {
+    convolve_points<kKernels, kPoints, kSigned>(rows, kernels, biases, x, result);
+  }
+  for (; x < width; ++x) convolve_points<kKernels, 1, kSigned>(rows, kernels, biases, x, result);
 }
 
 // Returns minus the divergence of the Courant numbers.
@@ -308,16 +311,17 @@ class Block {
   // Computes a row of the coefficient with that index, and perhaps of the next; returns how many.
   int compute_numbers_from(int index, int64_t row, Vector* result) const {
     const Coefficient& coefficient = layer_.coefficients[index];
-    if (coefficient.kind == Coefficient::kConvolution) {
+    if (coefficient.kind == Coefficient::kConvolution || coefficient.kind == Coefficient::kSigned) {
       const int64_t y = image_row(row);
       const Vector* const rows[] = {y == 0 ? zeros_ : input_.row(row - 1), input_.row(row),
                                     y == height_ - 1 ? zeros_ : input_.row(row + 1)};
       const Convolution* const convolutions = &weights_.convolutions[index];
-      if (kKernels == 2 && index % 2 == 0 && layer_.coefficients[index + 1].kind == Coefficient::kConvolution) {
-        convolve_row<kKernels>(rows, convolutions, width_, result);
+      const bool is_signed = coefficient.kind == Coefficient::kSigned;
+      if (kKernels == 2 && index % 2 == 0 && layer_.coefficients[index + 1].kind == coefficient.kind) {
+        (is_signed ? convolve_row<kKernels, true> : convolve_row<kKernels, false>)(rows, convolutions, width_, result);
         return kKernels;
       }
-      convolve_row<1>(rows, convolutions, width_, result);
+      (is_signed ? convolve_row<1, true> : convolve_row<1, false>)(rows, convolutions, width_, result);
     } else if (coefficient.kind == Coefficient::kMap) {
       load_row(coefficient.map, row, result, kCoefficients);
     } else {

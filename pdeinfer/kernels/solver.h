@@ -12,9 +12,10 @@ constexpr int kCoefficients = 4;
 
 // A Courant or diffusion number at every point.
 struct Coefficient {
-  enum Kind { kAbsent, kConstant, kMap, kConvolution } kind;  // kConvolution: relu(depthwise 3x3 of the input + bias)
-  float constant;                                             // kConstant
-  const float* map;                                           // kMap: (N, H, W, C)
+  // kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
+  enum Kind { kAbsent, kConstant, kMap, kConvolution, kSigned } kind;
+  float constant;    // kConstant
+  const float* map;  // kMap: (N, H, W, C)
 };
 
 // Weights in ONNX's layout.

@@ -3,28 +3,35 @@
 import keras
 
 from pdeinfer.nn.blocks import basic_block_layer, batch_norm, conv
-from pdeinfer.spec.pde_spec import LearnedField, LearnedVelocity, PeronaMalik, Start
+from pdeinfer.spec.pde_spec import LearnedField, PdeSpec, Start
+
+SOFTPLUS_START = -3.0  # of the offset of a softplus field: softplus(-3) = 0.05
 
 
-def velocity_fields(
-    velocity: LearnedVelocity | None, channels: int, dtype: keras.DTypePolicy, epsilon: float
-) -> list[keras.Layer]:
+def velocity_fields(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
     """Return the layers that make u and v of an input with `channels`: two, or one for both, or none."""
-    if velocity is None:
+    if spec.velocity is None:
         return []
-    if velocity == "preactivation":
-        return [_preactivation_field("velocity", channels, dtype, epsilon)]
-    return [_learned_field(velocity, name, channels, dtype, epsilon) for name in ("u", "v")]
+    if spec.velocity == "preactivation":
+        return [_preactivation_field("velocity", channels, dtype, _epsilon(spec, channels))]
+    epsilon, activation = _epsilon(spec, channels), _activation(spec.velocity_activation, spec.dt, dtype)
+    return [_learned_field(spec.velocity, name, channels, dtype, epsilon, activation) for name in ("u", "v")]
 
 
-def diffusivity_fields(
-    diffusivity: LearnedField | PeronaMalik | float | None, channels: int, dtype: keras.DTypePolicy, epsilon: float
-) -> list[keras.Layer]:
-    """Return the layers that make Dx and Dy of an input with `channels`, or none if they have no weights."""
-    if isinstance(diffusivity, str):
-        names = ("diffusivity_x", "diffusivity_y")
-        return [_learned_field(diffusivity, name, channels, dtype, epsilon) for name in names]
-    return []
+def diffusivity_fields(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
+    """Return the layers that make Dx and Dy of an input with `channels`: two, or one for both, or none."""
+    if not isinstance(spec.diffusivity, str):
+        return []
+    epsilon, activation = _epsilon(spec, channels), _activation(spec.diffusivity_activation, spec.dt, dtype)
+    names = ("diffusivity",) if spec.isotropic else ("diffusivity_x", "diffusivity_y")
+    return [_learned_field(spec.diffusivity, name, channels, dtype, epsilon, activation) for name in names]
+
+
+def source_layers(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
+    """Return the layer that makes the source f of an input with `channels`, or none if it has no weights."""
+    if spec.source is None or spec.source == "input":
+        return []
+    return [_learned_field(spec.source, "source", channels, dtype, 1e-5, _activation("relu", spec.dt, dtype))]
 
 
 def start_layers(start: Start, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
@@ -32,23 +39,44 @@ def start_layers(start: Start, channels: int, dtype: keras.DTypePolicy) -> list[
     return [basic_block_layer(channels, "start", dtype)] if start == "residual" else []
 
 
+def _epsilon(spec: PdeSpec, channels: int) -> float:
+    return float(channels) if spec.norm_epsilon == "channels" else spec.norm_epsilon
+
+
 def _learned_field(
-    field: LearnedField, name: str, channels: int, dtype: keras.DTypePolicy, epsilon: float
+    field: LearnedField,
+    name: str,
+    channels: int,
+    dtype: keras.DTypePolicy,
+    epsilon: float,
+    activation: keras.Layer,
 ) -> keras.Layer:
-    """Return `relu(BatchNorm(g(h)))`, a field >= 0 of h's shape (N, H, W, C); g as `field` says (see `PdeSpec`)."""
-    norm, relu = batch_norm(epsilon, name="norm", dtype=dtype), keras.layers.ReLU(name="relu", dtype=dtype)
+    """Return `activation(BatchNorm(g(h)))`, a field of h's shape (N, H, W, C); g as `field` says (see `PdeSpec`)."""
+    offset = keras.initializers.Constant(SOFTPLUS_START if activation.name == "softplus" else 0.0)
+    norm = batch_norm(epsilon, name="norm", dtype=dtype, beta_initializer=offset)
     if field == "residual":
         block = basic_block_layer(channels, "block", dtype)
-        return keras.Model(block.input, relu(norm(block.output)), name=name)
+        return keras.Model(block.input, activation(norm(block.output)), name=name)
     if field == "identity":
-        return keras.Sequential([norm, relu], name=name)
+        return keras.Sequential([norm, activation], name=name)
     if field == "depthwise":
         convolution = keras.layers.DepthwiseConv2D(
             3, padding="same", use_bias=False, depthwise_initializer="he_normal", name="conv", dtype=dtype
         )
     else:
         convolution = conv(channels, kernel_size=1 if field == "pointwise" else 3, name="conv", dtype=dtype)
-    return keras.Sequential([convolution, norm, relu], name=name)
+    return keras.Sequential([convolution, norm, activation], name=name)
+
+
+def _activation(name: str, dt: float, dtype: keras.DTypePolicy) -> keras.Layer:
+    if name == "relu":
+        return keras.layers.ReLU(name=name, dtype=dtype)
+    function = {
+        "linear": lambda z: z,
+        "tanh": lambda z: keras.ops.tanh(2 * dt * z) / (2 * dt),
+        "softplus": keras.ops.softplus,
+    }[name]
+    return keras.layers.Activation(function, name=name, dtype=dtype)
 
 
 def _preactivation_field(name: str, channels: int, dtype: keras.DTypePolicy, epsilon: float) -> keras.Layer:

@@ -7,8 +7,18 @@ import keras
 from pdeinfer import pde
 from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
-from pdeinfer.nn.fields import diffusivity_fields, start_layers, velocity_fields
-from pdeinfer.spec.pde_spec import LearnedField, LearnedVelocity, NormEpsilon, PdeSpec, PeronaMalik, Source, Start
+from pdeinfer.nn.fields import diffusivity_fields, source_layers, start_layers, velocity_fields
+from pdeinfer.spec.pde_spec import (
+    DiffusivityActivation,
+    LearnedField,
+    LearnedVelocity,
+    NormEpsilon,
+    PdeSpec,
+    PeronaMalik,
+    Source,
+    Start,
+    VelocityActivation,
+)
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
@@ -20,7 +30,8 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     with periodic boundary, and the result is `relu(BatchNorm(H[num_steps]))`.
 
     Args:
-        num_steps, dt, velocity, diffusivity, source, start, norm_epsilon: as in `pdeinfer.PdeSpec`.
+        num_steps, dt, velocity, diffusivity, source, start, norm_epsilon, velocity_activation, diffusivity_activation,
+            isotropic: as in `pdeinfer.PdeSpec`.
 
     Input and output: (N, H, W, C), floating point.
 
@@ -42,20 +53,39 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         source: Source | None = "input",
         start: Start = "input",
         norm_epsilon: NormEpsilon = 1e-5,
+        velocity_activation: VelocityActivation = "relu",
+        diffusivity_activation: DiffusivityActivation = "relu",
+        isotropic: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.spec = PdeSpec(num_steps, dt, velocity, diffusivity, source, start, norm_epsilon)
+        self.spec = PdeSpec(
+            num_steps,
+            dt,
+            velocity,
+            diffusivity,
+            source,
+            start,
+            norm_epsilon,
+            velocity_activation,
+            diffusivity_activation,
+            isotropic,
+        )
         self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         spec, channels, dtype = self.spec, input_shape[-1], self.dtype_policy
-        epsilon = float(channels) if spec.norm_epsilon == "channels" else spec.norm_epsilon
-        self.velocity_fields = velocity_fields(spec.velocity, channels, dtype, epsilon)
-        self.diffusivity_fields = diffusivity_fields(spec.diffusivity, channels, dtype, epsilon)
+        self.velocity_fields = velocity_fields(spec, channels, dtype)
+        self.diffusivity_fields = diffusivity_fields(spec, channels, dtype)
+        self.source_layers = source_layers(spec, channels, dtype)
         self.start_layers = start_layers(spec.start, channels, dtype)
-        for layer in (*self.velocity_fields, *self.diffusivity_fields, *self.start_layers, self.norm):
+        for layer in (*self.inner_layers(), self.norm):
             layer.build(input_shape)
+
+    # Not a property: Keras would save the weights of these layers under its name.
+    def inner_layers(self) -> tuple[keras.layers.Layer, ...]:
+        """Return the layers that make the fields, the source and the start."""
+        return (*self.velocity_fields, *self.diffusivity_fields, *self.source_layers, *self.start_layers)
 
     def compute_velocity(self, h: Any, training: bool = False) -> tuple[Any, Any] | None:
         """Return `(u, v)`, each of h's shape (N, H, W, C), or None for no advection."""
@@ -65,12 +95,20 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     def compute_diffusivity(self, h: Any, training: bool = False) -> tuple[Any, Any] | None:
         """Return `(Dx, Dy)`, each of h's shape (N, H, W, C) or a float, or None for no diffusion."""
         if self.diffusivity_fields:
-            diffusivity_x, diffusivity_y = (field(h, training=training) for field in self.diffusivity_fields)
-            return diffusivity_x, diffusivity_y
+            fields = [field(h, training=training) for field in self.diffusivity_fields]
+            return fields[0], fields[-1]
         diffusivity: Any = self.spec.diffusivity
         if isinstance(diffusivity, PeronaMalik):
             diffusivity = pde.perona_malik_diffusivity(h, contrast=diffusivity.contrast, roll=self.roll)
         return None if diffusivity is None else (diffusivity, diffusivity)
+
+    def compute_source(self, h: Any, training: bool = False) -> Any:
+        """Return the source f of h's shape (N, H, W, C), or 0.0 for none."""
+        if self.spec.source is None:
+            return 0.0
+        for layer in self.source_layers:
+            h = layer(h, training=training)
+        return h
 
     def compute_start(self, h: Any, training: bool = False) -> Any:
         """Return `H[0]`, which is also `H[-1]`, of h's shape (N, H, W, C)."""
@@ -88,7 +126,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         num_steps = self.spec.num_steps
         if training and step_gradient.is_faster(h):
             fields = self.compute_velocity(h, training), self.compute_diffusivity(h, training)
-            start, source = self.compute_start(h, training), self._source(h)
+            start, source = self.compute_start(h, training), self.compute_source(h, training)
             result = step_gradient.solve(start, source, *fields, num_steps=num_steps, dt=self.spec.dt)
         else:
             start, source, factors = self._problem(h, training)
@@ -103,10 +141,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             dt=self.spec.dt,
             roll=self.roll,
         )
-        return self.compute_start(h, training), self._source(h), factors
-
-    def _source(self, h: Any) -> Any:
-        return 0.0 if self.spec.source is None else h
+        return self.compute_start(h, training), self.compute_source(h, training), factors
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return input_shape

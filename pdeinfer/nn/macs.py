@@ -24,8 +24,7 @@ def count_macs(classifier: Classifier) -> int:
 def _layer_macs(layer: keras.Layer) -> int:
     if isinstance(layer, GlobalLayer):
         _, height, width, channels = layer.output.shape
-        inner = (*layer.velocity_fields, *layer.diffusivity_fields, *layer.start_layers)
-        per_pixel = sum(_weights(part) for part in inner)
+        per_pixel = sum(_weights(part) for part in layer.inner_layers())
         per_step = 7 - (layer.spec.velocity is None)
         per_channel = layer.spec.num_steps * per_step + (layer.spec.source is not None)
         return int(height * width * (per_pixel + channels * per_channel))

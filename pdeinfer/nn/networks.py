@@ -1,5 +1,6 @@
 """The networks that presets describe, built from Keras layers."""
 
+from dataclasses import fields
 from typing import Any
 
 import keras
@@ -55,9 +56,7 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 
 def _global_layer(spec: PdeSpec) -> GlobalLayer:
-    return GlobalLayer(
-        spec.num_steps, spec.dt, spec.velocity, spec.diffusivity, spec.source, spec.start, spec.norm_epsilon
-    )
+    return GlobalLayer(**{field.name: getattr(spec, field.name) for field in fields(spec)})
 
 
 def _preactivated_conv(h: keras.KerasTensor) -> keras.KerasTensor:

@@ -10,15 +10,15 @@ from pdeinfer.nn.networks import Classifier
 def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, dict[str, int]]:
     """Return how many channels of each field are zero at every point of every image.
 
-    A learned field ends in a relu. Where it never opens, the field contributes nothing and gets no gradient that could
-    revive it.
+    By default a learned field ends in a relu. Where it never opens, the field contributes nothing and gets no gradient
+    that could revive it.
 
     Args:
         images: uint8 (N, height, width, channels), of the kind that the network was trained on.
 
     Returns:
-        For each PDE layer, "layer1", "layer2", ..., the zero channels of those of "u", "v", "Dx" and "Dy" that it
-        learns, and the layer's "channels".
+        For each PDE layer, "layer1", "layer2", ..., the zero channels of those of "u", "v", "Dx", "Dy" and "f" that it
+        learns, and the layer's "channels". "Dx" stands for an isotropic diffusivity.
     """
     layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
     if not layers:
@@ -34,5 +34,5 @@ def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, d
 
 
 def _learned_fields(layer: GlobalLayer) -> list[tuple[str, keras.Layer]]:
-    velocity, diffusivity = layer.velocity_fields, layer.diffusivity_fields
-    return [*zip(("u", "v"), velocity, strict=False), *zip(("Dx", "Dy"), diffusivity, strict=False)]
+    groups = (("u", "v"), layer.velocity_fields), (("Dx", "Dy"), layer.diffusivity_fields), (("f",), layer.source_layers)
+    return [pair for symbols, fields in groups for pair in zip(symbols, fields, strict=False)]

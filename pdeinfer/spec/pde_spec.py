@@ -9,10 +9,12 @@ from pdeinfer.spec.values import check_positive_int, from_tagged_dict, is_number
 
 LearnedField = Literal["depthwise", "pointwise", "full", "residual", "identity"]
 LearnedVelocity = Literal[LearnedField, "preactivation"]
-Source = Literal["input"]
+Source = Literal["input"] | LearnedField
 Start = Literal["input", "residual"]
 MAX_STEPS = 1000  # of the fused operator too
 NormEpsilon = float | Literal["channels"]
+VelocityActivation = Literal["relu", "linear", "tanh"]
+DiffusivityActivation = Literal["relu", "softplus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,9 @@ class PeronaMalik:
 class PdeSpec:
     """A PDE layer: the scheme of `pdeinfer.pde` with the sources of its fields, its source term and its initial levels.
 
-    With h the layer's input, a learned field is `relu(BatchNorm(g(h)))`, which is never negative. g is one of
-    "depthwise", a 3x3 convolution within each channel; "pointwise", a 1x1 convolution; "full", a 3x3 convolution;
-    "residual", a basic block (`pdeinfer.nn.blocks`); "identity", h itself.
+    With h the layer's input, a learned field is `activation(BatchNorm(g(h)))`. g is one of "depthwise", a 3x3
+    convolution within each channel; "pointwise", a 1x1 convolution; "full", a 3x3 convolution; "residual", a basic
+    block (`pdeinfer.nn.blocks`); "identity", h itself.
 
     Attributes:
         num_steps: K, the number of time steps.
@@ -49,10 +51,16 @@ class PdeSpec:
             `u = v = conv3x3(relu(BatchNorm(h)))`; or None, no advection.
         diffusivity: the source of Dx and Dy: a learned field for each; `PeronaMalik`; a number, that constant; or None,
             no diffusion.
-        source: "input", f = h; or None, no source.
+        source: "input", f = h; a learned field, with relu and an epsilon of 1e-5; or None, no source.
         start: "input", `H[-1] = H[0] = h`; or "residual", `H[-1] = H[0] = a basic block of h`.
         norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
             the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
+        velocity_activation: of learned u and v: "relu", never negative, as in the paper; "linear", of either sign;
+            "tanh", `tanh(2 dt z) / (2 dt)` of z: of either sign, with Courant numbers below one half, for which
+            advection alone is stable.
+        diffusivity_activation: of learned Dx and Dy: "relu"; or "softplus", `log(1 + exp(z))`, which is always
+            positive, with `softplus(-3)`, about 0.05, to start from.
+        isotropic: whether Dx = Dy: one learned field for both.
     """
 
     num_steps: int = 1
@@ -62,6 +70,9 @@ class PdeSpec:
     source: Source | None = "input"
     start: Start = "input"
     norm_epsilon: NormEpsilon = 1e-5
+    velocity_activation: VelocityActivation = "relu"
+    diffusivity_activation: DiffusivityActivation = "relu"
+    isotropic: bool = False
 
     def __post_init__(self) -> None:
         check_positive_int("num_steps", self.num_steps)
@@ -84,14 +95,24 @@ class PdeSpec:
             and (not is_number(self.diffusivity) or self.diffusivity < 0)
         ):
             raise PresetError(f"a constant diffusivity must be a finite number >= 0, not {self.diffusivity!r}")
-        if self.source is not None and self.source not in get_args(Source):
-            raise PresetError(f"source must be 'input' or None, not {self.source!r}")
+        if self.source is not None and self.source not in ("input", *get_args(LearnedField)):
+            raise PresetError(
+                f"source must be 'input', one of {get_args(LearnedField)} or None, not {self.source!r}"
+            )
         if self.start not in get_args(Start):
             raise PresetError(f"start must be one of {get_args(Start)}, not {self.start!r}")
         if self.norm_epsilon != "channels" and (not is_number(self.norm_epsilon) or self.norm_epsilon <= 0):
             raise PresetError(
                 f"norm_epsilon must be 'channels' or a positive, finite number, not {self.norm_epsilon!r}"
             )
+        for name, choices in (
+            ("velocity_activation", get_args(VelocityActivation)),
+            ("diffusivity_activation", get_args(DiffusivityActivation)),
+        ):
+            if getattr(self, name) not in choices:
+                raise PresetError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
+        if not isinstance(self.isotropic, bool):
+            raise PresetError(f"isotropic must be true or false, not {self.isotropic!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layer as JSON values, the inverse of `from_dict`."""

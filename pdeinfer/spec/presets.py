@@ -143,6 +143,8 @@ PRESETS: dict[str, Preset] = {
         _pde_variant("cifar10-global-constant-d", diffusivity=1.0),
         _pde_variant("cifar10-global-no-advection", velocity=None),
         _pde_variant("cifar10-global-no-diffusion", diffusivity=None),
+        _pde_variant("cifar10-global-signed", velocity_activation="linear"),
+        _pde_variant("cifar10-global-source", velocity_activation="linear", isotropic=True, source="depthwise"),
         _global_variant("cifar10-global-no-pde", pde=None),
         _global_variant("cifar10-global-depthwise7", pde=None, control=DepthwiseConvolution(7)),
         _global_variant("cifar10-global-depthwise-sum", pde=None, control=DepthwiseSum(3, num_terms=4)),

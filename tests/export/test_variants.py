@@ -19,6 +19,10 @@ VARIANTS = {
     "perona-malik": PdeSpec(diffusivity=PeronaMalik(0.5)),
     "learned-start": PdeSpec(start="residual"),
     "no-source": PdeSpec(source=None),
+    "signed-velocity": PdeSpec(velocity_activation="linear"),
+    "bounded-velocity": PdeSpec(velocity_activation="tanh"),
+    "positive-diffusivity": PdeSpec(diffusivity_activation="softplus"),
+    "signed-pointwise": PdeSpec(velocity="pointwise", velocity_activation="linear"),
 }
 
 

@@ -178,9 +178,9 @@ class GuardedLayer {
     const size_t channels = layer.channels, values = channels * layer.images * layer.height * layer.width;
     for (pdeinfer::Coefficient& coefficient : layer.coefficients) {
       using pdeinfer::Coefficient;
-      const size_t counts[] = {0, 1, values, 9 * channels};  // of each kind
+      const size_t counts[] = {0, 1, values, 9 * channels, 9 * channels};  // of each kind
       guard(&coefficient.values, counts[coefficient.kind]);
-      guard(&coefficient.bias, coefficient.kind == Coefficient::kConvolution ? channels : 0);
+      guard(&coefficient.bias, coefficient.kind >= Coefficient::kConvolution ? channels : 0);
     }
     for (const float** tensor : {&layer.input, &layer.start, &layer.level, &layer.previous}) guard(tensor, values);
     for (const float** tensor : {&layer.scale, &layer.shift}) guard(tensor, channels);

@@ -24,6 +24,7 @@ class PdeLayer:
     num_steps: int
     source: float
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    signed_velocity: bool = False
 
     def model(self, constant: tuple[str, ...] | None = None) -> onnx.ModelProto:
         """Return the model `result = GlobalLayer(...)`; `constant` names the initializers, by default all weights."""
@@ -33,9 +34,7 @@ class PdeLayer:
         present = [name if name in self.tensors else "" for name in INPUTS]
         while not present[-1]:
             present.pop()
-        call = helper.make_node(
-            "GlobalLayer", present, ["result"], domain="pdeinfer", num_steps=self.num_steps, source=self.source
-        )
+        call = helper.make_node("GlobalLayer", present, ["result"], domain="pdeinfer", **self._attributes())
         graph = helper.make_graph(
             [call],
             "layer",
@@ -85,6 +84,13 @@ class PdeLayer:
         level, _ = pde.solve(start, start, self.source / 2 * h, factors, num_steps=self.num_steps, roll=np.roll)
         return np.maximum(tensors["scale"] * level + tensors["shift"], 0).transpose(0, 3, 1, 2)
 
+    def _attributes(self) -> dict[str, float]:
+        attributes = {"num_steps": self.num_steps, "source": self.source}
+        return attributes | {"signed_velocity": 1} if self.signed_velocity else attributes
+
+    def _is_signed(self, name: str) -> bool:
+        return self.signed_velocity and name.startswith("courant")
+
     def _shape(self, name: str) -> list[int | str]:
         shape = list(self.tensors[name].shape)
         is_map = len(shape) == 4 and name in ("h", "start", *NAMES) and shape == list(self.tensors["h"].shape)
@@ -95,7 +101,8 @@ class PdeLayer:
         if f"{name}_bias" in tensors:
             kernel = tensors[name].transpose(2, 3, 0, 1)  # (3, 3, C, 1)
             with np.errstate(all="ignore"):
-                return np.maximum(convolution(h, kernel) + tensors[f"{name}_bias"], 0)
+                number = convolution(h, kernel) + tensors[f"{name}_bias"]
+                return number if self._is_signed(name) else np.maximum(number, 0)
         return np.broadcast_to(tensors.get(name, np.zeros(())), h.shape)
 
     def _function(self) -> onnx.FunctionProto:
@@ -107,7 +114,8 @@ class PdeLayer:
                 channels = len(self.tensors["scale"])
                 planes = body.add("Transpose", "h", perm=[0, 3, 1, 2])
                 planes = body.add("Conv", planes, name, f"{name}_bias", group=channels, pads=[1, 1, 1, 1])
-                coefficients[name] = body.add("Relu", body.add("Transpose", planes, perm=[0, 2, 3, 1]))
+                number = body.add("Transpose", planes, perm=[0, 2, 3, 1])
+                coefficients[name] = number if self._is_signed(name) else body.add("Relu", number)
             elif name in self.tensors:
                 coefficients[name] = name
         zero = body.add("Sub", "h", "h")
@@ -134,7 +142,7 @@ class PdeLayer:
             ["result"],
             body.nodes,
             [helper.make_opsetid("", 18)],
-            ["num_steps", "source"],
+            list(self._attributes()),
         )
 
 
@@ -171,6 +179,7 @@ class _Body:
 
 STRUCTURES = (
     "convolutions",
+    "signed velocity",
     "no advection",
     "no diffusion",
     "constant diffusion",
@@ -193,20 +202,20 @@ def make_layer(
     """Return a layer with random weights of realistic size and a random input of shape (N, H, W, C)."""
     rng = np.random.default_rng(seed)
     channels = shape[3]
-    layer = PdeLayer(num_steps, source)
+    layer = PdeLayer(num_steps, source, signed_velocity=structure == "signed velocity")
 
     def put(name: str, value: NDArray[np.float64]) -> None:
         layer.tensors[name] = np.ascontiguousarray(value, np.float32)
 
-    def put_convolution(name: str) -> None:
+    def put_convolution(name: str, mean: float = 0.1) -> None:
         put(name, rng.normal(0, 0.05, (channels, 1, 3, 3)))
-        put(f"{name}_bias", rng.normal(0.1, 0.1, channels))
+        put(f"{name}_bias", rng.normal(mean, 0.1, channels))
 
     put("h", np.abs(rng.normal(0, 1, shape)))
     for name in NAMES:
         is_advection = name.startswith("courant")
-        if structure in ("convolutions", "no diffusion" if is_advection else "no advection"):
-            put_convolution(name)
+        if structure in ("convolutions", "signed velocity", "no diffusion" if is_advection else "no advection"):
+            put_convolution(name, mean=0.0 if layer.signed_velocity and is_advection else 0.1)
         elif structure == "constant diffusion":
             put_convolution(name) if is_advection else put(name, np.full((1, 1, 1, 1), 0.2))
         elif structure == "maps":

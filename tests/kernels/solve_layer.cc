@@ -40,7 +40,7 @@ int main() {
     coefficient.kind = static_cast<Coefficient::Kind>(read_value<int64_t>());
     if (coefficient.kind == Coefficient::kConstant) coefficient.constant = read_value<float>();
     if (coefficient.kind == Coefficient::kMap) coefficient.map = read_floats(size);
-    if (coefficient.kind == Coefficient::kConvolution) {
+    if (coefficient.kind >= Coefficient::kConvolution) {
       weights.kernels[i] = read_floats(channels * 9);
       weights.biases[i] = read_floats(channels);
     }

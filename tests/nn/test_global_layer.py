@@ -38,7 +38,19 @@ VARIANTS = [
     {"velocity": None, "diffusivity": None, "source": None},
     {"start": "residual"},
     {"start": "residual", "source": None, "diffusivity": PeronaMalik(2.0)},
+    {"velocity_activation": "linear"},
+    {"velocity_activation": "tanh", "diffusivity_activation": "softplus"},
+    {"source": "depthwise", "isotropic": True},
+    {"source": "pointwise", "start": "residual"},
 ]
+
+
+NAIVE_ACTIVATIONS: dict[str, Callable[[Field], Field]] = {
+    "relu": naive_relu,
+    "linear": lambda z: z,
+    "tanh": lambda z: 2.5 * np.tanh(z / 2.5),  # dt = 0.2
+    "softplus": lambda z: np.log(1 + np.exp(z)),
+}
 
 
 def variant_id(variant: dict[str, object]) -> str:
@@ -66,8 +78,7 @@ def naive_layers(model: keras.Model, h: Field) -> Field:
         elif isinstance(layer, keras.layers.Add):
             h = h + model_input  # the shortcut of a basic block
         elif not isinstance(layer, keras.layers.InputLayer):
-            assert isinstance(layer, keras.layers.ReLU)
-            h = naive_relu(h)
+            h = NAIVE_ACTIVATIONS[layer.name if isinstance(layer, keras.layers.Activation) else "relu"](h)
     return h
 
 
@@ -89,7 +100,9 @@ def naive_global_layer(layer: GlobalLayer, h: Field) -> Field:
     velocity = [naive_layers(field, h) for field in layer.velocity_fields] or [np.zeros_like(h)]
     diffusivity = naive_diffusivity(layer, h)
     start = naive_layers(layer.start_layers[0], h) if layer.spec.start == "residual" else h
-    source = h if layer.spec.source == "input" else np.zeros_like(h)
+    source = np.zeros_like(h) if layer.spec.source is None else h
+    for field in layer.source_layers:
+        source = naive_layers(field, h)
     result, _ = naive_solve(
         start,
         start,
@@ -202,6 +215,36 @@ def test_a_preactivation_velocity_is_one_field_of_either_sign_for_both_direction
     assert u.min() < 0 < u.max()
 
 
+def test_a_linear_velocity_has_either_sign(randomize: Randomize) -> None:
+    layer = GlobalLayer(velocity_activation="linear")
+    layer.build((None, 6, 6, 4))
+    randomize(layer)
+    h = images((2, 6, 6, 4))
+    assert all(to_numpy(field).min() < 0 < to_numpy(field).max() for field in layer.compute_velocity(h))
+    assert all(to_numpy(field).min() == 0 for field in layer.compute_diffusivity(h))
+
+
+@pytest.mark.parametrize("dt", [0.2, 0.05])
+def test_the_courant_numbers_of_a_tanh_velocity_are_below_a_half_however_large_the_input(
+    dt: float, randomize: Randomize
+) -> None:
+    layer = GlobalLayer(dt=dt, velocity_activation="tanh")
+    layer.build((None, 6, 6, 4))
+    randomize(layer)
+    u, v = (to_numpy(field) * dt for field in layer.compute_velocity(100 * images((2, 6, 6, 4))))
+    assert 0.49 < max(np.abs(u).max(), np.abs(v).max()) <= 0.5
+    assert u.min() < 0 < u.max()
+
+
+def test_a_softplus_diffusivity_starts_small_and_is_positive_everywhere(randomize: Randomize) -> None:
+    layer = GlobalLayer(diffusivity_activation="softplus", norm_epsilon="channels")
+    layer.build((None, 6, 6, 4))
+    fields = [to_numpy(field) for field in layer.compute_diffusivity(images((2, 6, 6, 4)))]
+    assert all(0.02 < field.mean() < 0.2 for field in fields)
+    randomize(layer)
+    assert all(to_numpy(field).min() > 0 for field in layer.compute_diffusivity(images((2, 6, 6, 4))))
+
+
 @pytest.mark.parametrize(("diffusivity", "expected"), [(0.25, (0.25, 0.25)), (0, (0, 0)), (None, None)])
 def test_a_field_that_is_not_learned_has_no_weights(
     diffusivity: float | None, expected: tuple[float, float] | None
@@ -292,8 +335,11 @@ def test_training_normalises_with_the_batch_and_moves_every_statistic_that_infer
         ({"num_steps": 0}, r"num_steps must be a positive integer, not 0"),
         ({"dt": -0.2}, r"dt must be a positive, finite number, not -0\.2"),
         ({"velocity": "separable"}, r"velocity must be one of .* not 'separable'"),
-        ({"source": "image"}, r"source must be 'input' or None, not 'image'"),
+        ({"source": "image"}, r"source must be 'input', one of .* or None, not 'image'"),
         ({"start": "identity"}, r"start must be one of \('input', 'residual'\), not 'identity'"),
+        ({"velocity_activation": "gelu"}, r"velocity_activation must be one of .* not 'gelu'"),
+        ({"diffusivity_activation": "linear"}, r"diffusivity_activation must be one of .* not 'linear'"),
+        ({"isotropic": 1}, r"isotropic must be true or false, not 1"),
         ({"diffusivity": -1.0}, r"a constant diffusivity must be a finite number >= 0, not -1\.0"),
     ],
 )

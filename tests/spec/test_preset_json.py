@@ -63,6 +63,9 @@ def test_a_pde_layer_is_described_by_its_values_and_the_kind_of_its_diffusivity(
         "source": "input",
         "start": "input",
         "norm_epsilon": 1e-5,
+        "velocity_activation": "relu",
+        "diffusivity_activation": "relu",
+        "isotropic": False,
     }
 
 

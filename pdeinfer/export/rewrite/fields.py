@@ -39,7 +39,7 @@ def last_level(layer: str) -> str:
 def needed_fields(layer: Any, h: Any) -> dict[str, Any]:
     """Return the arrays of a PDE layer with the input h that `fields.onnx` holds, by symbol."""
     pairs = {
-        ("start", "source"): (layer.compute_start(h), None if layer.spec.source is None else h),
+        ("start", "source"): (layer.compute_start(h), None if layer.spec.source is None else layer.compute_source(h)),
         ("u", "v"): layer.compute_velocity(h) or (None, None),
         ("Dx", "Dy"): layer.compute_diffusivity(h) or (None, None),
     }

@@ -15,7 +15,7 @@ computed when the file is loaded.
 from typing import Any
 
 from pdeinfer.export.rewrite.body import AXES, Axis, BlockedBody, Body, SlicedBody
-from pdeinfer.export.rewrite.operands import OPERANDS
+from pdeinfer.export.rewrite.operands import OPERANDS, is_convolution
 from pdeinfer.spec.pde_spec import PdeSpec
 
 DOMAIN = "pdeinfer"
@@ -41,10 +41,14 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
 
 
 def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
-    """Return the attributes of a call: `num_steps` and `source`, which the operator reads, and those of the body."""
+    """Return the attributes of a call: those that the operator reads, then those of the body.
+
+    The operator reads `num_steps`, `source` and `signed_velocity`, which is absent for a velocity that ends in a relu.
+    """
     return {
         "num_steps": spec.num_steps,
         "source": 0.0 if spec.source is None else 2 * spec.dt,
+        **({"signed_velocity": 1} if spec.velocity_activation == "linear" else {}),
         "channels": channels,
         "period_x": [1, width],
         "pads_x": [0, width + 1] * 2,
@@ -74,12 +78,12 @@ class _Layer:
             self._factor = body.node(f"Div({self._factor}, {denominator})")
             self._previous = body.node(f"Sub({two}, {denominator})")
         elif spec.diffusivity is not None:
-            self._spread = self._numbers("diffusion", spec.diffusivity, 2)
+            self._spread = self._numbers("diffusion", spec.diffusivity, spec.diffusivity_activation, 2)
             ones = body.node(f"Expand({body.constant(1)}, {body.node('Shape(shift)')})")
             self._denominator = body.sum(self._spread["y"], body.affine(self._spread["x"], self._one, ones))
         self._velocity: dict[Axis, str] = {}
         if spec.velocity is not None:
-            self._velocity = self._numbers("courant", spec.velocity, 1)
+            self._velocity = self._numbers("courant", spec.velocity, spec.velocity_activation, 1)
             differences = [body.difference(self._velocity[axis], axis, self._factor) for axis in AXES]
             self._divergence = body.sum(*differences)
 
@@ -138,15 +142,16 @@ class _Layer:
     def _scaled(self, value: str, factor: str) -> str:
         return self._body.affine(value, self._body.product(self._one, factor))
 
-    def _numbers(self, name: str, field: object, factor: float) -> dict[Axis, str]:
+    def _numbers(self, name: str, field: object, activation: str, factor: float) -> dict[Axis, str]:
         """Return `factor` times the Courant or diffusion numbers of both axes."""
         body, scalar = self._body, self._body.constant(factor)
-        if field != "depthwise":
+        if not is_convolution(field, activation):
             return {axis: self._scaled(self._transposed(f"{name}_{axis}"), scalar) for axis in AXES}
         fields: dict[Axis, str] = {}
         for axis in AXES:
             kernel, bias = (body.product(f"{name}_{axis}{part}", scalar) for part in ("", "_bias"))
-            fields[axis] = body.relu(body.convolve(self._source, kernel, bias, "pads = [1, 1, 1, 1]"))
+            number = body.convolve(self._source, kernel, bias, "pads = [1, 1, 1, 1]")
+            fields[axis] = body.relu(number) if activation == "relu" else number
         return fields
 
     def _transposed(self, operand: str) -> str:

@@ -6,7 +6,8 @@ Each takes one of these forms:
     no operand                          0
     a value (N, H, W, C)                a map
     a value (1, 1, 1, 1)                a constant
-    a value (C, 1, 3, 3), a bias (C,)   `relu(conv(h) + bias)` of the layer's input h, the value being the kernel
+    a value (C, 1, 3, 3), a bias (C,)   `relu(conv(h) + bias)` of the layer's input h, the value being the kernel;
+                                        of Ax and Ay without the relu if the call's `signed_velocity` is 1
 """
 
 from collections.abc import Callable
@@ -33,15 +34,21 @@ def operand_name(layer: str, operand: str) -> str:
     return f"{layer}/operands/{operand}"
 
 
+def is_convolution(field: object, activation: str) -> bool:
+    """Return whether a learned field, "depthwise" or another, is a call's operand in the form of a convolution."""
+    return field == "depthwise" and activation in ("relu", "linear")
+
+
 def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
     """Return the operands of a PDE layer, by name, that other operators compute from its input h.
 
     A map that serves both directions is given once, as that of x.
     """
     spec, traced = layer.spec, {"h": h}
-    if isinstance(spec.velocity, str) and spec.velocity != "depthwise":
+    if spec.velocity is not None and not is_convolution(spec.velocity, spec.velocity_activation):
         traced |= _maps("courant", layer.compute_velocity(h), pde.courant_numbers, spec.dt)
-    if isinstance(spec.diffusivity, str | PeronaMalik) and spec.diffusivity != "depthwise":
+    is_map = isinstance(spec.diffusivity, str | PeronaMalik)
+    if is_map and not is_convolution(spec.diffusivity, spec.diffusivity_activation):
         traced |= _maps("diffusion", layer.compute_diffusivity(h), pde.diffusion_numbers, spec.dt)
     if spec.start != "input":
         traced["start"] = layer.compute_start(h)
@@ -56,9 +63,9 @@ def folded_operands(layer: Any) -> dict[str, NDArray[np.float32]]:
     spec = layer.spec
     folded: dict[str, NDArray[Any]] = {}
     fields: dict[str, Any] = {}
-    if spec.velocity == "depthwise":
+    if is_convolution(spec.velocity, spec.velocity_activation):
         fields |= dict(zip(("courant_x", "courant_y"), layer.velocity_fields, strict=True))
-    if spec.diffusivity == "depthwise":
+    if is_convolution(spec.diffusivity, spec.diffusivity_activation):
         fields |= dict(zip(("diffusion_x", "diffusion_y"), layer.diffusivity_fields, strict=True))
     for name, field in fields.items():
         scale, shift = _affine(field.get_layer("norm"))
