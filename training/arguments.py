@@ -79,6 +79,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="weigh images so that all classes count alike")  # fmt: skip
     recipe.add_argument("--patience", type=positive_int, metavar="N",
                         help="stop when the best validation accuracy is N epochs old")  # fmt: skip
+    recipe.add_argument("--validation-fraction", type=_fraction, metavar="F",
+                        help="for a preset: hold out this part of the training images and keep the best epoch; "
+                        "0: train on all and keep the last")  # fmt: skip
     recipe.add_argument("--teacher", metavar="MODEL",
                         help="also distil this model: a bundled model, a package folder or a .keras "
                         "file with the same labels and image size")  # fmt: skip
@@ -130,7 +133,15 @@ def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentPa
             arguments.out = Path("runs") / (arguments.name or _default_name(arguments))
         except (PdeinferError, OSError) as error:
             parser.error(str(error))
-    if arguments.photos is not None and is_inside(arguments.out, arguments.photos):
+    if arguments.photos is not None:
+        _check_photos(arguments, parser)
+
+
+def _check_photos(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Reject options that do not fit a folder of photos."""
+    if arguments.validation_fraction is not None:
+        parser.error("--validation-fraction is for presets: put validation images of your own into photos/val")
+    if is_inside(arguments.out, arguments.photos):
         parser.error(f"expected --out outside the folder of photos, whose folders are its classes, got {arguments.out}")
 
 
@@ -177,6 +188,16 @@ def _mixup(text: str) -> float:
     if not 0 <= alpha <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return alpha
+
+
+def _fraction(text: str) -> float:
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = -1.0
+    if not 0 <= fraction <= 0.5:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 0.5, got {text!r}")
+    return fraction
 
 
 def _seed(text: str) -> int:

@@ -33,6 +33,7 @@ from training.weight_transfer import WeightTransfer, check_transferable, transfe
 _NO_INIT = "none"
 _RECIPE_OPTIONS = (
     "epochs", "batch_size", "learning_rate", "flip", "crop_padding", "mixup", "patience", "balance",
+    "validation_fraction",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ namespace pdeinfer {
 namespace {
 
 // The build writes the two files as string literals.
-const char kSource[] =
+const char kProgram[] =
 #include "cuda_solver.cu.literal"
     ;
 const char kHeader[] =
@@ -164,7 +164,7 @@ OrtStatus* compile(const Key& key, Buffer* code) {
   if (const char* missing = compiler.open(key.driver_version)) return device_error("there is no %s", missing);
   void* program = nullptr;
   const char *headers[] = {kHeader}, *names[] = {"cuda_layer.h"};
-  int error = compiler.create_program(&program, kSource, "cuda_solver.cu", 1, headers, names);
+  int error = compiler.create_program(&program, kProgram, "cuda_solver.cu", 1, headers, names);
   if (error) return device_error("nvrtcCreateProgram returns %s", compiler.get_error_string(error));
   char architecture[40];
   snprintf(architecture, sizeof architecture, "--gpu-architecture=sm_%d%d", key.major, key.minor);
@@ -238,7 +238,7 @@ OrtStatus* load_kernels(const Driver& driver, int device, void** library) {
       check(driver, "cuDeviceGetAttribute", driver.get_attribute(&key.major, Driver::kMajor, device)));
   RETURN_IF_ERROR(
       check(driver, "cuDeviceGetAttribute", driver.get_attribute(&key.minor, Driver::kMinor, device)));
-  key.text = hash(kHeader, sizeof kHeader, hash(kSource, sizeof kSource));
+  key.text = hash(kHeader, sizeof kHeader, hash(kProgram, sizeof kProgram));
   pthread_mutex_lock(&mutex);
   OrtStatus* const status = load_once(driver, key, library);
   pthread_mutex_unlock(&mutex);

@@ -7,8 +7,9 @@ constexpr int kCoefficients = 4;  // the Courant numbers along x (the width) and
 
 // A Courant or diffusion number at every point. The pointers are to memory of the GPU.
 struct Coefficient {
-  // kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
-  enum Kind { kAbsent, kConstant, kMap, kConvolution, kSigned } kind;
+  // kSame: the previous one, which the host replaces; kConvolution: relu(depthwise 3x3 of the input + bias); kSigned:
+  // the same without the relu
+  enum Kind { kAbsent, kConstant, kMap, kSame, kConvolution, kSigned } kind;
   const float* values;  // kConstant: one number; kMap: (N, H, W, C); kConvolution, kSigned: (C, 1, 3, 3)
   const float* bias;    // kConvolution, kSigned: (C)
 };
@@ -16,10 +17,11 @@ struct Coefficient {
 // Computes relu(scale * H[num_steps] + shift). The tensors are (N, H, W, C), except the output, which is (N, C, H, W).
 struct Layer {
   int images, height, width, channels, num_steps;
-  float source;        // 2 dt, or 0
-  const float* input;  // f, and H[-1] = H[0]
-  const float* start;  // if not null, H[-1] = H[0] = start instead of the input
+  float source_factor;  // 2 dt, or 0
+  const float* input;   // h
+  const float* start;   // H[-1] = H[0]; if null, the input
   Coefficient coefficients[kCoefficients];
+  Coefficient source;  // f; if absent, the input
   const float* scale;  // (C)
   const float* shift;  // (C)
   float* output;
@@ -32,7 +34,7 @@ struct Layer {
   const float* previous;
   float* next;
 };
-static_assert(sizeof(Layer) == 192, "the compilers of the host and of the GPU must lay it out alike");
+static_assert(sizeof(Layer) == 216, "the compilers of the host and of the GPU must lay it out alike");
 
 constexpr int kRows = 4;              // rows of a thread
 constexpr int kMostThreads = 1024;    // of a block

@@ -104,9 +104,13 @@ class Kernel {
     layer.scale = inputs[kScale].values;
     layer.shift = inputs[kShift].values;
     for (int i = 0; i < kCoefficients; ++i) {
-      layer.coefficients[i].values = inputs[kCourantX + 2 * i].values;
-      layer.coefficients[i].bias = inputs[kCourantX + 2 * i + 1].values;
+      Coefficient& coefficient = layer.coefficients[i];
+      if (coefficient.kind == Coefficient::kSame) coefficient.kind = layer.coefficients[i - 1].kind;
+      coefficient.values = inputs[kCourantX + 2 * i].values;
+      coefficient.bias = inputs[kCourantX + 2 * i + 1].values;
     }
+    layer.source.values = inputs[kSource].values;
+    layer.source.bias = inputs[kSource + 1].values;
     // The kernels count images, and the values of an image, in ints.
     const int64_t* const sides = inputs[kH].shape.sides;
     int64_t values;

@@ -72,36 +72,38 @@ __device__ void solve(const Layer& layer, float* shared) {
       around[k][1] = is_inside ? row[x] : 0.0f;
       around[k][2] = is_inside && x < width - 1 ? row[x + 1] : 0.0f;
     }
-#pragma unroll
-    for (int i = 0; i < kCoefficients; ++i) {
-      const Coefficient& coefficient = layer.coefficients[i];
+    // Computes a coefficient or the source at the points of this thread.
+    const auto compute = [&](const Coefficient& coefficient, float (&result)[kRows]) {
       const bool is_signed = coefficient.kind == Coefficient::kSigned;
       const bool is_convolution = coefficient.kind == Coefficient::kConvolution || is_signed;
       const float same = is_convolution                               ? coefficient.bias[channel]
                          : coefficient.kind == Coefficient::kConstant ? *coefficient.values
                                                                       : 0.0f;
 #pragma unroll
-      for (int k = 0; k < kRows; ++k) numbers[i][k] = same;
+      for (int k = 0; k < kRows; ++k) result[k] = same;
       if (is_convolution) {
 #pragma unroll
         for (int tap = 0; tap < 9; ++tap) {
           const float weight = coefficient.values[channel * 9 + tap];
 #pragma unroll
-          for (int k = 0; k < kRows; ++k) numbers[i][k] += weight * around[k + tap / 3][tap % 3];
+          for (int k = 0; k < kRows; ++k) result[k] += weight * around[k + tap / 3][tap % 3];
         }
 #pragma unroll
-        for (int k = 0; k < kRows; ++k) numbers[i][k] = is_signed ? numbers[i][k] : relu(numbers[i][k]);
+        for (int k = 0; k < kRows; ++k) result[k] = is_signed ? result[k] : relu(result[k]);
       } else if (coefficient.kind == Coefficient::kMap) {
 #pragma unroll
         for (int k = 0; k < kRows; ++k) {
-          if (k < rows) numbers[i][k] = coefficient.values[image + ((top + k) * width + x) * channels + channel];
+          if (k < rows) result[k] = coefficient.values[image + ((top + k) * width + x) * channels + channel];
         }
       }
-    }
+    };
+#pragma unroll
+    for (int i = 0; i < kCoefficients; ++i) compute(layer.coefficients[i], numbers[i]);
+    if (layer.source.kind != Coefficient::kAbsent) compute(layer.source, force);
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       now[k] = around[k + 1][1];
-      force[k] = layer.source * now[k];
+      force[k] = layer.source_factor * (layer.source.kind == Coefficient::kAbsent ? now[k] : force[k]);
       if (k >= rows) continue;
       odd[(top + k) * pitch + x] = numbers[0][k];
       courant_y[(top + k) * pitch + x] = numbers[1][k];
@@ -166,8 +168,7 @@ __device__ void step_in_global_memory(const Layer& layer) {
   const int north = (y == 0 ? height : y) - 1, south = y == height - 1 ? 0 : y + 1;
 
   const auto place = [&](int row, int column) { return image + (row * width + column) * channels + channel; };
-  const auto number = [&](int i, int row, int column) {
-    const Coefficient& coefficient = layer.coefficients[i];
+  const auto value = [&](const Coefficient& coefficient, int row, int column) {
     if (coefficient.kind == Coefficient::kConstant) return *coefficient.values;
     if (coefficient.kind == Coefficient::kMap) return coefficient.values[place(row, column)];
     if (coefficient.kind == Coefficient::kAbsent) return 0.0f;
@@ -179,11 +180,13 @@ __device__ void step_in_global_memory(const Layer& layer) {
     }
     return coefficient.kind == Coefficient::kSigned ? sum : relu(sum);
   };
+  const auto number = [&](int i, int row, int column) { return value(layer.coefficients[i], row, column); };
   const float convergence = number(0, y, west) - number(0, y, east) + number(1, north, x) - number(1, south, x);
   const Factors factors =
       factors_of(number(0, y, x), number(1, y, x), number(2, y, x), number(3, y, x), convergence);
   const float* const level = layer.level;
-  const float force = layer.source * layer.input[place(y, x)] * factors.inverse;
+  const float f = layer.source.kind == Coefficient::kAbsent ? layer.input[place(y, x)] : value(layer.source, y, x);
+  const float force = layer.source_factor * f * factors.inverse;
   const float result = step(factors, force, layer.previous[place(y, x)], level[place(y, x)], level[place(y, east)],
                             level[place(y, west)], level[place(south, x)], level[place(north, x)]);
   if (layer.next) {

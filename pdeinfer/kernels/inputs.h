@@ -14,8 +14,9 @@ namespace pdeinfer {
 #define RETURN_IF_ERROR(expression) \
   if (OrtStatus* error = (expression)) return error
 
-// The coefficients are inputs 1, 3, 5 and 7. Each is followed by its bias, present if the coefficient is a convolution.
-enum Input { kH, kCourantX, kDiffusionX = 5, kScale = 9, kShift, kStart, kInputs };
+// The coefficients are inputs 1, 3, 5 and 7, the source is input 12. Each is followed by its bias, present if it is a
+// convolution.
+enum Input { kH, kCourantX, kDiffusionX = 5, kScale = 9, kShift, kStart, kSource, kInputs = 14 };
 const char* const kInputNames[kInputs] = {"h",
                                           "courant_x",
                                           "courant_x_bias",
@@ -27,7 +28,9 @@ const char* const kInputNames[kInputs] = {"h",
                                           "diffusion_y_bias",
                                           "scale",
                                           "shift",
-                                          "start"};
+                                          "start",
+                                          "source",
+                                          "source_bias"};
 
 // ONNX Runtime's functions. Atomic because every new session stores the pointer (always the same one) while kernels of
 // other sessions may read it.

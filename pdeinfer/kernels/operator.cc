@@ -43,6 +43,9 @@ struct Job {
   }
 };
 
+// Returns the input of a coefficient, or of the source, which comes after them.
+int input_of(int index) { return index < kCoefficients ? kCourantX + 2 * index : kSource; }
+
 // A node of the graph. It reads its constant inputs and packs its weights when the session is created.
 class Kernel {
  public:
@@ -64,9 +67,11 @@ class Kernel {
       RETURN_IF_ERROR(api->KernelInfo_GetInputName(info, i, nullptr, &name_length));
       is_constant[i] = constant || name_length <= 1;  // an absent input has an empty name
     }
-    for (int i = kH + 1; i < kStart; ++i) {
-      const bool is_weight = i >= kScale || i % 2 == 0 || constants_[i + 1].values || !is_constant[i + 1];
-      if (is_weight && !is_constant[i]) return nullptr;
+    for (int i = kH + 1; i < kInputs; ++i) {
+      if (i == kStart) continue;
+      const bool is_bias = i < kScale ? i % 2 == 0 : i == kSource + 1;
+      const bool is_norm = i == kScale || i == kShift;
+      if ((is_norm || is_bias || constants_[i + 1].values || !is_constant[i + 1]) && !is_constant[i]) return nullptr;
     }
     return pack(constants_, constants_[kScale].shape.sides[0], &packed_);
   }
@@ -82,9 +87,9 @@ class Kernel {
     }
     Layer layer{};
     RETURN_IF_ERROR(read_layer(context, attributes_, inputs, &layer));
-    for (int i = 0; i < kCoefficients; ++i) {
-      Coefficient& coefficient = layer.coefficients[i];
-      const float* const values = inputs[kCourantX + 2 * i].values;
+    for (int i = 0; i < kConvolutions; ++i) {
+      Coefficient& coefficient = i < kCoefficients ? layer.coefficients[i] : layer.source;
+      const float* const values = inputs[input_of(i)].values;
       if (coefficient.kind == Coefficient::kConstant) coefficient.constant = *values;
       if (coefficient.kind == Coefficient::kMap) coefficient.map = values;
     }
@@ -106,8 +111,8 @@ class Kernel {
   OrtStatus* pack(const Tensor* inputs, int64_t channels, void** packed) const {
     RETURN_IF_ERROR(check_weights(inputs, channels));
     Weights weights{};
-    for (int i = 0; i < kCoefficients; ++i) {
-      const int input = kCourantX + 2 * i;
+    for (int i = 0; i < kConvolutions; ++i) {
+      const int input = input_of(i);
       if (!inputs[input + 1].values) continue;
       weights.kernels[i] = inputs[input].values;
       weights.biases[i] = inputs[input + 1].values;

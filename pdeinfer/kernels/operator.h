@@ -29,13 +29,13 @@ inline bool use_api(const OrtApiBase* base) {
 
 struct Attributes {
   int64_t num_steps;
-  float source;
+  float source_factor;
   int64_t signed_velocity = 0;  // the attribute may be absent
 
   OrtStatus* read(const OrtKernelInfo* info) {
     constexpr int64_t kMostSteps = 1000;  // because a running node cannot be interrupted
     RETURN_IF_ERROR(api->KernelInfoGetAttribute_int64(info, "num_steps", &num_steps));
-    RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source));
+    RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source_factor));
     if (OrtStatus* absent = api->KernelInfoGetAttribute_int64(info, "signed_velocity", &signed_velocity)) {
       api->ReleaseStatus(absent);
     }
@@ -49,10 +49,26 @@ struct Attributes {
 inline OrtStatus* check_weights(const Tensor* inputs, int64_t channels) {
   RETURN_IF_ERROR(expect(inputs, kScale, {1, {channels}}));
   RETURN_IF_ERROR(expect(inputs, kShift, {1, {channels}}));
-  for (int input = kCourantX; input < kScale; input += 2) {
+  for (int input = kCourantX; input < kInputs; input += 2) {
+    if (input == kScale) input = kSource;
     if (!inputs[input + 1].values) continue;
     RETURN_IF_ERROR(expect(inputs, input, {4, {channels, 1, 3, 3}}));
     RETURN_IF_ERROR(expect(inputs, input + 1, {1, {channels}}));
+  }
+  return nullptr;
+}
+
+// Fills in what kind of value an input has, and checks its shape unless it is a weight.
+template <typename Coefficient>
+OrtStatus* read_kind(const Tensor* inputs, int input, Coefficient* coefficient) {
+  const Tensor& tensor = inputs[input];
+  if (inputs[input + 1].values) {
+    coefficient->kind = Coefficient::kConvolution;
+  } else if (tensor.values && tensor.shape == Shape{4, {1, 1, 1, 1}}) {
+    coefficient->kind = Coefficient::kConstant;
+  } else if (tensor.values) {
+    RETURN_IF_ERROR(expect(inputs, input, inputs[kH].shape));
+    coefficient->kind = Coefficient::kMap;
   }
   return nullptr;
 }
@@ -62,7 +78,7 @@ inline OrtStatus* check_weights(const Tensor* inputs, int64_t channels) {
 template <typename Layer>
 OrtStatus* read_layer(OrtKernelContext* context, const Attributes& attributes, const Tensor* inputs, Layer* layer) {
   layer->num_steps = attributes.num_steps;
-  layer->source = attributes.source;
+  layer->source_factor = attributes.source_factor;
   const Shape& shape = inputs[kH].shape;
   if (shape.rank != 4) return invalid("h must be of rank 4, (N, H, W, C), not %zu", shape.rank);
   layer->images = shape.sides[0];
@@ -75,17 +91,18 @@ OrtStatus* read_layer(OrtKernelContext* context, const Attributes& attributes, c
   int input = kCourantX;
   for (auto& coefficient : layer->coefficients) {
     using Coefficient = std::remove_reference_t<decltype(coefficient)>;
-    if (inputs[input + 1].values) {
-      const bool is_signed = attributes.signed_velocity && input < kDiffusionX;
-      coefficient.kind = is_signed ? Coefficient::kSigned : Coefficient::kConvolution;
-    } else if (inputs[input].values && inputs[input].shape == Shape{4, {1, 1, 1, 1}}) {
-      coefficient.kind = Coefficient::kConstant;
-    } else if (inputs[input].values) {
-      RETURN_IF_ERROR(expect(inputs, input, shape));
-      coefficient.kind = Coefficient::kMap;
+    const bool is_y = input == kCourantX + 2 || input == kDiffusionX + 2;
+    if (is_y && inputs[input].values && inputs[input].values == inputs[input - 2].values &&
+        inputs[input + 1].values == inputs[input - 1].values) {
+      coefficient.kind = Coefficient::kSame;
+    } else {
+      RETURN_IF_ERROR(read_kind(inputs, input, &coefficient));
     }
+    const bool is_convolution = coefficient.kind == Coefficient::kConvolution;
+    if (is_convolution && attributes.signed_velocity && input < kDiffusionX) coefficient.kind = Coefficient::kSigned;
     input += 2;
   }
+  RETURN_IF_ERROR(read_kind(inputs, kSource, &layer->source));
   OrtValue* output;
   const int64_t sides[] = {shape.sides[0], shape.sides[3], shape.sides[1], shape.sides[2]};
   RETURN_IF_ERROR(api->KernelContext_GetOutput(context, 0, sides, 4, &output));

@@ -24,7 +24,8 @@ enum { kCourantX, kCourantY, kDiffusionX, kDiffusionY };
 enum { kRight, kLeft, kBelow, kAbove };
 static_assert(kCoefficients == 4, "one place for each");
 
-// Per point, the factor of H there, from the divergence of the Courant numbers, and the source, both divided by L.
+// Per point, the factor of H there, from the divergence of the Courant numbers, and 2 dt f, both divided by L. Before
+// the first step, a source that is not the input is f.
 struct Rest {
   Vector here, source;
 };
@@ -34,7 +35,7 @@ struct Convolution {
 };
 
 struct PackedWeights {
-  Convolution convolutions[kCoefficients];
+  Convolution convolutions[kConvolutions];
   Vector scale, shift;
 };
 
@@ -148,7 +149,7 @@ struct Grid {
 constexpr int kKernels = LANES == 16 ? 2 : 1, kPoints = 4;
 
 // Convolves kPoints points from x on with kKernels kernels. Each value is loaded once, for all points and kernels.
-template <int kKernels, int kPoints, bool kSigned>
+template <int kKernels, int kPoints, int kStride, bool kSigned>
 inline INLINED void convolve_points(const Vector* const (&rows)[3], const Vector (&kernels)[kKernels][9],
                                     const Vector (&biases)[kKernels], int64_t x, Vector* result) {
   Vector sums[kKernels][kPoints];
@@ -163,21 +164,21 @@ inline INLINED void convolve_points(const Vector* const (&rows)[3], const Vector
   });
   unroll<kKernels * kPoints>([&](auto i) INLINED {
     const Vector sum = sums[i / kPoints][i % kPoints];
-    result[(x + i % kPoints) * kCoefficients + i / kPoints] = kSigned ? sum : relu(sum);
+    result[(x + i % kPoints) * kStride + i / kPoints] = kSigned ? sum : relu(sum);
   });
 }
 
-// Computes a row of kKernels coefficients; writes to that many of every kCoefficients vectors of `result`.
-template <int kKernels, bool kSigned>
+// Computes a row of kKernels coefficients; writes to that many of every kStride vectors of `result`.
+template <int kKernels, int kStride, bool kSigned>
 void convolve_row(const Vector* const (&rows)[3], const Convolution* convolutions, int64_t width, Vector* result) {
   Vector kernels[kKernels][9], biases[kKernels];
   unroll<9 * kKernels>([&](auto i) INLINED { kernels[i / 9][i % 9] = convolutions[i / 9].kernel[i % 9]; });
   unroll<kKernels>([&](auto i) INLINED { biases[i] = convolutions[i].bias; });
   int64_t x = 0;
   for (; x + kPoints <= width; x += kPoints) {
-    convolve_points<kKernels, kPoints, kSigned>(rows, kernels, biases, x, result);
+    convolve_points<kKernels, kPoints, kStride, kSigned>(rows, kernels, biases, x, result);
   }
-  for (; x < width; ++x) convolve_points<kKernels, 1, kSigned>(rows, kernels, biases, x, result);
+  for (; x < width; ++x) convolve_points<kKernels, 1, kStride, kSigned>(rows, kernels, biases, x, result);
 }
 
 // Returns minus the divergence of the Courant numbers.
@@ -235,6 +236,7 @@ class Block {
   }
 
  private:
+  static constexpr int kRestStride = sizeof(Rest) / sizeof(Vector);
   static constexpr int64_t kPreparation = 3;   // stages before the first step
   static constexpr int64_t kSweptSteps = 2;    // steps in a sweep if all rows are kept
   static constexpr int64_t kCached = 1 << 20;  // bytes that stay in a core's L2 cache
@@ -306,28 +308,43 @@ class Block {
     }
     numbers[-1].values[kCourantX] = numbers[width_ - 1].values[kCourantX];
     numbers[width_].values[kCourantX] = numbers[0].values[kCourantX];
+    if (layer_.source.kind) compute<kRestStride>(layer_.source, kCoefficients, row, &rest_.row(row)->source);
   }
 
   // Computes a row of the coefficient with that index, and perhaps of the next; returns how many.
   int compute_numbers_from(int index, int64_t row, Vector* result) const {
-    const Coefficient& coefficient = layer_.coefficients[index];
-    if (coefficient.kind == Coefficient::kConvolution || coefficient.kind == Coefficient::kSigned) {
-      const int64_t y = image_row(row);
-      const Vector* const rows[] = {y == 0 ? zeros_ : input_.row(row - 1), input_.row(row),
-                                    y == height_ - 1 ? zeros_ : input_.row(row + 1)};
-      const Convolution* const convolutions = &weights_.convolutions[index];
-      const bool is_signed = coefficient.kind == Coefficient::kSigned;
-      if (kKernels == 2 && index % 2 == 0 && layer_.coefficients[index + 1].kind == coefficient.kind) {
-        (is_signed ? convolve_row<kKernels, true> : convolve_row<kKernels, false>)(rows, convolutions, width_, result);
-        return kKernels;
-      }
-      (is_signed ? convolve_row<1, true> : convolve_row<1, false>)(rows, convolutions, width_, result);
-    } else if (coefficient.kind == Coefficient::kMap) {
-      load_row(coefficient.map, row, result, kCoefficients);
-    } else {
-      for (int64_t x = 0; x < width_; ++x) result[x * kCoefficients] = Vector{} + coefficient.constant;
+    const Coefficient* const coefficient = &layer_.coefficients[index];
+    const bool is_pair = index % 2 == 0 && coefficient[1].kind == coefficient->kind;
+    if (kKernels == 2 && is_pair && coefficient->kind >= Coefficient::kConvolution) {
+      convolve<kKernels, kCoefficients>(*coefficient, index, row, result);
+      return kKernels;
     }
+    compute<kCoefficients>(*coefficient, index, row, result);
     return 1;
+  }
+
+  // Computes a row of a coefficient or of the source, whose convolution has that index.
+  template <int kStride>
+  void compute(const Coefficient& coefficient, int index, int64_t row, Vector* result) const {
+    if (coefficient.kind >= Coefficient::kConvolution) {
+      convolve<1, kStride>(coefficient, index, row, result);
+    } else if (coefficient.kind == Coefficient::kMap) {
+      load_row(coefficient.map, row, result, kStride);
+    } else if (coefficient.kind == Coefficient::kSame) {
+      for (int64_t x = 0; x < width_; ++x) result[x * kStride] = result[x * kStride - 1];
+    } else {
+      for (int64_t x = 0; x < width_; ++x) result[x * kStride] = Vector{} + coefficient.constant;
+    }
+  }
+
+  template <int kKernels, int kStride>
+  void convolve(const Coefficient& coefficient, int index, int64_t row, Vector* result) const {
+    const int64_t y = image_row(row);
+    const Vector* const rows[] = {y == 0 ? zeros_ : input_.row(row - 1), input_.row(row),
+                                  y == height_ - 1 ? zeros_ : input_.row(row + 1)};
+    const bool is_signed = coefficient.kind == Coefficient::kSigned;
+    const auto function = is_signed ? convolve_row<kKernels, kStride, true> : convolve_row<kKernels, kStride, false>;
+    function(rows, &weights_.convolutions[index], width_, result);
   }
 
   void compute_convergence(int64_t row) const {
@@ -348,9 +365,11 @@ class Block {
             *const numbers_below = numbers_.row(row + 1);
     Rest* const rest = rest_.row(row);
     const Vector *const above = levels_[0].row(row - 1), *const here = levels_[0].row(row),
-                 *const below = levels_[0].row(row + 1), *const f = input_.row(row);
+                 *const below = levels_[0].row(row + 1);
+    const Vector* f = layer_.source.kind ? &rest->source : input_.row(row);
+    const int64_t f_stride = layer_.source.kind ? kRestStride : 1;
     Vector* const next = levels_[1].row(kOnly && !is_short_ ? 0 : row);
-    const float source = layer_.source;
+    const float source = layer_.source_factor;
     const int64_t width = width_;
     // Each value of a row is loaded once and passed on to the next point.
     Vector west = here[-1], centre = here[0];
@@ -370,10 +389,11 @@ class Block {
         by = 2.0f * v[kDiffusionY];
         inverse = 1.0f / (1.0f + bx + by);
       }
-      const Vector right = bx - ax, left = bx + ax, down = by - ay, up = by + ay, force = source * f[x];
+      const Vector right = bx - ax, left = bx + ax, down = by - ay, up = by + ay, force = source * *f;
       const Vector total = (middle + (1.0f - (bx + by))) * centre + force + right * east + left * west +
                            down * below[x] + up * above[x];
       next[x] = total * inverse;
+      f += f_stride;
       west = centre;
       centre = east;
       ax_west = ax;
@@ -487,7 +507,7 @@ void pack(const Weights& weights, int64_t channels, void* packed) {
   for (int64_t block = 0; block * LANES < channels; ++block) {
     const Lanes lanes(block, channels, images_together(channels), 0);
     PackedWeights& result = static_cast<PackedWeights*>(packed)[block];
-    for (int i = 0; i < kCoefficients; ++i) {
+    for (int i = 0; i < kConvolutions; ++i) {
       if (!weights.kernels[i]) continue;
       for (int tap = 0; tap < 9; ++tap) result.convolutions[i].kernel[tap] = lanes.load(weights.kernels[i] + tap, 9);
       result.convolutions[i].bias = lanes.load(weights.biases[i]);

@@ -12,16 +12,18 @@ constexpr int kCoefficients = 4;
 
 // A Courant or diffusion number at every point.
 struct Coefficient {
-  // kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
-  enum Kind { kAbsent, kConstant, kMap, kConvolution, kSigned } kind;
+  // kSame: the previous one; kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
+  enum Kind { kAbsent, kConstant, kMap, kSame, kConvolution, kSigned } kind;
   float constant;    // kConstant
   const float* map;  // kMap: (N, H, W, C)
 };
 
+constexpr int kConvolutions = kCoefficients + 1;  // those of the coefficients, and the source's
+
 // Weights in ONNX's layout.
 struct Weights {
-  const float* kernels[kCoefficients];  // (C, 1, 3, 3) each, or null if the coefficient is not a convolution
-  const float* biases[kCoefficients];   // (C) each, or null
+  const float* kernels[kConvolutions];  // (C, 1, 3, 3) each, or null if it is not a convolution
+  const float* biases[kConvolutions];   // (C) each, or null
   const float* scale;                   // (C)
   const float* shift;                   // (C)
 };
@@ -29,10 +31,11 @@ struct Weights {
 // Computes relu(scale * H[num_steps] + shift). The tensors are (N, H, W, C), except the output, which is (N, C, H, W).
 struct Layer {
   int64_t images, height, width, channels, num_steps;
-  float source;        // 2 dt, or 0
-  const float* input;  // f, and H[-1] = H[0]
-  const float* start;  // if not null, H[-1] = H[0] = start instead of the input
+  float source_factor;  // 2 dt, or 0
+  const float* input;   // h
+  const float* start;   // H[-1] = H[0]; if null, the input
   Coefficient coefficients[kCoefficients];
+  Coefficient source;  // f; if absent, the input
   const void* weights;  // packed
   float* output;
 };

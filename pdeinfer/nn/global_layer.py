@@ -44,7 +44,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     # The periodic shift. Export replaces it in a layer where a runtime lacks the operator.
     roll: pde.Roll = staticmethod(keras.ops.roll)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the values of PdeSpec
         self,
         num_steps: int = 1,
         dt: float = 0.2,
@@ -53,6 +53,7 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         source: Source | None = "input",
         start: Start = "input",
         norm_epsilon: NormEpsilon = 1e-5,
+        *,
         velocity_activation: VelocityActivation = "relu",
         diffusivity_activation: DiffusivityActivation = "relu",
         isotropic: bool = False,
@@ -67,9 +68,9 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
             source,
             start,
             norm_epsilon,
-            velocity_activation,
-            diffusivity_activation,
-            isotropic,
+            velocity_activation=velocity_activation,
+            diffusivity_activation=diffusivity_activation,
+            isotropic=isotropic,
         )
         self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 

@@ -34,5 +34,9 @@ def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, d
 
 
 def _learned_fields(layer: GlobalLayer) -> list[tuple[str, keras.Layer]]:
-    groups = (("u", "v"), layer.velocity_fields), (("Dx", "Dy"), layer.diffusivity_fields), (("f",), layer.source_layers)
+    groups = (
+        (("u", "v"), layer.velocity_fields),
+        (("Dx", "Dy"), layer.diffusivity_fields),
+        (("f",), layer.source_layers),
+    )
     return [pair for symbols, fields in groups for pair in zip(symbols, fields, strict=False)]

@@ -96,9 +96,7 @@ class PdeSpec:
         ):
             raise PresetError(f"a constant diffusivity must be a finite number >= 0, not {self.diffusivity!r}")
         if self.source is not None and self.source not in ("input", *get_args(LearnedField)):
-            raise PresetError(
-                f"source must be 'input', one of {get_args(LearnedField)} or None, not {self.source!r}"
-            )
+            raise PresetError(f"source must be 'input', one of {get_args(LearnedField)} or None, not {self.source!r}")
         if self.start not in get_args(Start):
             raise PresetError(f"start must be one of {get_args(Start)}, not {self.start!r}")
         if self.norm_epsilon != "channels" and (not is_number(self.norm_epsilon) or self.norm_epsilon <= 0):

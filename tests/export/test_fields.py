@@ -63,6 +63,9 @@ NETWORKS = {
         ),
     ),
     "no-source": digits_with(PdeSpec(num_steps=3, source=None)),
+    "learned-source": digits_with(
+        PdeSpec(num_steps=2, velocity_activation="linear", isotropic=True, source="depthwise")
+    ),
 }
 
 
@@ -141,10 +144,13 @@ def test_absent_constant_and_shared_fields_match_the_preset(package: ModelPackag
         assert (layer.source is None) == (spec.source is None)
         if layer.velocity is not None:
             assert (layer.velocity[0] is layer.velocity[1]) == (spec.velocity == "preactivation")
+        if layer.diffusivity is not None:
+            is_one = isinstance(spec.diffusivity, float | PeronaMalik) or spec.isotropic
+            assert (layer.diffusivity[0] is layer.diffusivity[1]) == is_one
         if isinstance(spec.diffusivity, float):
             assert np.all(np.stack(layer.diffusivity) == np.float32(spec.diffusivity))
         if layer.source is not None:
-            assert np.array_equal(layer.source, layer.levels[0]) == (spec.start == "input")
+            assert np.array_equal(layer.source, layer.levels[0]) == (spec.source == spec.start)
 
 
 def test_the_layers_have_the_order_and_the_sizes_of_the_network(package: ModelPackage) -> None:

@@ -59,6 +59,10 @@ def given_operands(call: onnx.NodeProto) -> list[str]:
 
 
 FOR_CONSTANTS = {"Constant", "Expand", "Reshape", "Shape", "Sub"}
+ONE_DIFFUSION_CONVOLUTION = [
+    *("diffusion_x", "diffusion_x_bias"),
+    *("diffusion_x for diffusion_y", "diffusion_x_bias for diffusion_y_bias"),
+]
 ONE_DIFFUSION = ["diffusion_x", "diffusion_x for diffusion_y", "scale", "shift"]
 
 
@@ -69,6 +73,11 @@ ONE_DIFFUSION = ["diffusion_x", "diffusion_x for diffusion_y", "scale", "shift"]
         (PRESETS["cifar10-global-no-advection"], ["h", *DIFFUSIVITY, "scale", "shift"], 3),
         (PRESETS["cifar10-global-no-diffusion"], ["h", *VELOCITY, "scale", "shift"], 3),
         (PRESETS["cifar10-global-constant-d"], ["h", *VELOCITY, *ONE_DIFFUSION], 3),
+        (
+            PRESETS["cifar10-global-source"],
+            ["h", *VELOCITY, *ONE_DIFFUSION_CONVOLUTION, "scale", "shift", "source", "source_bias"],
+            3,
+        ),
         (PRESETS["mnist-pde"], ["h", "courant_x", "courant_x for courant_y", *ONE_DIFFUSION], 1),
         (
             digits_with(PdeSpec(num_steps=2, velocity="pointwise", diffusivity=PeronaMalik(0.5), start="residual")),
@@ -76,7 +85,15 @@ ONE_DIFFUSION = ["diffusion_x", "diffusion_x for diffusion_y", "scale", "shift"]
             1,
         ),
     ],
-    ids=["depthwise", "no-advection", "no-diffusion", "constant", "one-velocity-for-both", "maps-and-a-start"],
+    ids=[
+        "depthwise",
+        "no-advection",
+        "no-diffusion",
+        "constant",
+        "learned-source",
+        "one-velocity-for-both",
+        "maps-and-a-start",
+    ],
 )
 def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: list[str], num_calls: int) -> None:
     model = converted(preset)
@@ -88,6 +105,7 @@ def test_each_pde_layer_is_a_call_of_the_one_function(preset: Preset, operands: 
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in call.attribute}
         assert attributes["num_steps"] == pde.num_steps
         assert attributes["source"] == pytest.approx(2 * pde.dt)
+        assert attributes.get("signed_velocity", 0) == (pde.velocity_activation == "linear")
     spec = preset.input
     (image,) = model.graph.input
     sizes = [dimension.dim_param or dimension.dim_value for dimension in image.type.tensor_type.shape.dim]

@@ -22,6 +22,9 @@ VARIANTS = {
     "signed-velocity": PdeSpec(velocity_activation="linear"),
     "bounded-velocity": PdeSpec(velocity_activation="tanh"),
     "positive-diffusivity": PdeSpec(diffusivity_activation="softplus"),
+    "learned-source": PdeSpec(source="depthwise", isotropic=True, velocity_activation="linear"),
+    "learned-source-and-start": PdeSpec(source="depthwise", start="residual"),
+    "pointwise-source": PdeSpec(source="pointwise", diffusivity="pointwise", isotropic=True),
     "signed-pointwise": PdeSpec(velocity="pointwise", velocity_activation="linear"),
 }
 

@@ -176,12 +176,14 @@ class GuardedLayer {
  public:
   explicit GuardedLayer(const pdeinfer::Layer& original) : layer(original) {
     const size_t channels = layer.channels, values = channels * layer.images * layer.height * layer.width;
-    for (pdeinfer::Coefficient& coefficient : layer.coefficients) {
+    const auto guard_coefficient = [&](pdeinfer::Coefficient& coefficient) {
       using pdeinfer::Coefficient;
-      const size_t counts[] = {0, 1, values, 9 * channels, 9 * channels};  // of each kind
+      const size_t counts[] = {0, 1, values, 0, 9 * channels, 9 * channels};  // of each kind
       guard(&coefficient.values, counts[coefficient.kind]);
       guard(&coefficient.bias, coefficient.kind >= Coefficient::kConvolution ? channels : 0);
-    }
+    };
+    for (pdeinfer::Coefficient& coefficient : layer.coefficients) guard_coefficient(coefficient);
+    guard_coefficient(layer.source);
     for (const float** tensor : {&layer.input, &layer.start, &layer.level, &layer.previous}) guard(tensor, values);
     for (const float** tensor : {&layer.scale, &layer.shift}) guard(tensor, channels);
     result_ = guard(const_cast<const float**>(layer.next ? &layer.next : &layer.output), values);

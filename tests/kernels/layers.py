@@ -15,16 +15,21 @@ Array = NDArray[np.float64]
 
 NAMES = ("courant_x", "courant_y", "diffusion_x", "diffusion_y")
 INPUTS = ["h", *(f"{name}{part}" for name in NAMES for part in ("", "_bias")), "scale", "shift", "start"]
+INPUTS += ["source", "source_bias"]
 
 
 @dataclass
 class PdeLayer:
-    """A layer and its input; `tensors` maps names of INPUTS to values and omits absent ones."""
+    """A layer and its input; `tensors` maps names of INPUTS to values and omits absent ones.
+
+    With `isotropic`, the operands of diffusion along x serve y too.
+    """
 
     num_steps: int
-    source: float
+    source_factor: float
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     signed_velocity: bool = False
+    isotropic: bool = False
 
     def model(self, constant: tuple[str, ...] | None = None) -> onnx.ModelProto:
         """Return the model `result = GlobalLayer(...)`; `constant` names the initializers, by default all weights."""
@@ -32,6 +37,8 @@ class PdeLayer:
             constant = tuple(name for name in self.tensors if name.endswith("_bias") or self.tensors[name].ndim == 1)
             constant += tuple(name.removesuffix("_bias") for name in constant)
         present = [name if name in self.tensors else "" for name in INPUTS]
+        if self.isotropic:
+            present = [name or self._isotropic(place) for name, place in zip(present, INPUTS, strict=True)]
         while not present[-1]:
             present.pop()
         call = helper.make_node("GlobalLayer", present, ["result"], domain="pdeinfer", **self._attributes())
@@ -64,7 +71,7 @@ class PdeLayer:
             level, _ = naive_solve(
                 start,
                 start,
-                self.source / 2 * h,
+                self.source_factor / 2 * self._source(tensors, naive_depthwise_convolution),
                 u=u,
                 v=v,
                 diffusivity_x=diffusivity_x,
@@ -81,23 +88,30 @@ class PdeLayer:
         u, v, diffusivity_x, diffusivity_y = (self._coefficient(name, tensors, _convolution) for name in NAMES)
         factors = pde.coefficients((u, v), (diffusivity_x, diffusivity_y), dt=1.0, roll=np.roll)
         start = tensors.get("start", h)
-        level, _ = pde.solve(start, start, self.source / 2 * h, factors, num_steps=self.num_steps, roll=np.roll)
+        source = self.source_factor / 2 * self._source(tensors, _convolution)
+        level, _ = pde.solve(start, start, source, factors, num_steps=self.num_steps, roll=np.roll)
         return np.maximum(tensors["scale"] * level + tensors["shift"], 0).transpose(0, 3, 1, 2)
 
     def _attributes(self) -> dict[str, float]:
-        attributes = {"num_steps": self.num_steps, "source": self.source}
+        attributes = {"num_steps": self.num_steps, "source": self.source_factor}
         return attributes | {"signed_velocity": 1} if self.signed_velocity else attributes
 
     def _is_signed(self, name: str) -> bool:
         return self.signed_velocity and name.startswith("courant")
 
+    def _isotropic(self, place: str) -> str:
+        other = place.replace("diffusion_y", "diffusion_x")
+        return other if other != place and other in self.tensors else ""
+
     def _shape(self, name: str) -> list[int | str]:
         shape = list(self.tensors[name].shape)
-        is_map = len(shape) == 4 and name in ("h", "start", *NAMES) and shape == list(self.tensors["h"].shape)
+        is_map = len(shape) == 4 and name in ("h", "start", "source", *NAMES) and shape == list(self.tensors["h"].shape)
         return ["batch", *shape[1:]] if is_map else shape
 
     def _coefficient(self, name: str, tensors: dict[str, Array], convolution: Callable[[Array, Array], Array]) -> Array:
         h = tensors["h"]
+        if self.isotropic and name == "diffusion_y":
+            name = "diffusion_x"
         if f"{name}_bias" in tensors:
             kernel = tensors[name].transpose(2, 3, 0, 1)  # (3, 3, C, 1)
             with np.errstate(all="ignore"):
@@ -105,11 +119,14 @@ class PdeLayer:
                 return number if self._is_signed(name) else np.maximum(number, 0)
         return np.broadcast_to(tensors.get(name, np.zeros(())), h.shape)
 
+    def _source(self, tensors: dict[str, Array], convolution: Callable[[Array, Array], Array]) -> Array:
+        return self._coefficient("source", tensors, convolution) if "source" in tensors else tensors["h"]
+
     def _function(self) -> onnx.FunctionProto:
         """Return the layer as an ONNX function of standard operators, with Slice and Concat for the neighbours."""
         body = _Body()
         coefficients = {}
-        for name in NAMES:
+        for name in (*NAMES, "source"):
             if f"{name}_bias" in self.tensors:
                 channels = len(self.tensors["scale"])
                 planes = body.add("Transpose", "h", perm=[0, 3, 1, 2])
@@ -118,12 +135,14 @@ class PdeLayer:
                 coefficients[name] = number if self._is_signed(name) else body.add("Relu", number)
             elif name in self.tensors:
                 coefficients[name] = name
+        if self.isotropic:
+            coefficients["diffusion_y"] = coefficients["diffusion_x"]
         zero = body.add("Sub", "h", "h")
         ax, ay, bx, by = (body.add("Add", zero, coefficients[name]) if name in coefficients else zero for name in NAMES)
         one, two = body.constant(1.0), body.constant(2.0)
         spread = body.add("Mul", two, body.add("Add", bx, by))
         divergence = body.add("Add", body.difference(ax, 2), body.difference(ay, 1))
-        source = body.add("Mul", body.constant(self.source), "h")
+        source = body.add("Mul", body.constant(self.source_factor), coefficients.get("source", "h"))
         level = previous = "start" if "start" in self.tensors else "h"
         for _ in range(self.num_steps):
             total = body.add("Mul", body.add("Sub", one, spread), previous)
@@ -187,6 +206,8 @@ STRUCTURES = (
     "maps",
     "mixed",
     "neither",
+    "learned source",
+    "isotropic map, source map",
 )
 
 
@@ -202,7 +223,9 @@ def make_layer(
     """Return a layer with random weights of realistic size and a random input of shape (N, H, W, C)."""
     rng = np.random.default_rng(seed)
     channels = shape[3]
-    layer = PdeLayer(num_steps, source, signed_velocity=structure == "signed velocity")
+    signed = structure in ("signed velocity", "learned source")
+    isotropic = structure in ("learned source", "isotropic map, source map")
+    layer = PdeLayer(num_steps, source, signed_velocity=signed, isotropic=isotropic)
 
     def put(name: str, value: NDArray[np.float64]) -> None:
         layer.tensors[name] = np.ascontiguousarray(value, np.float32)
@@ -229,6 +252,12 @@ def make_layer(
         put_convolution("courant_y")
         put("diffusion_x", np.full((1, 1, 1, 1), 0.1))
         put("diffusion_y", rng.uniform(0, 0.2, shape))
+    elif structure == "learned source":
+        for name in ("courant_x", "courant_y", "diffusion_x", "source"):
+            put_convolution(name, mean=0.0 if name.startswith("courant") else 0.1)
+    elif structure == "isotropic map, source map":
+        put("diffusion_x", rng.uniform(0, 0.2, shape))
+        put("source", rng.normal(0, 1, shape))
     put("scale", rng.uniform(0.5, 1.5, channels))
     put("shift", rng.normal(0, 0.1, channels))
     if start:

@@ -31,12 +31,12 @@ int main() {
   const int64_t channels = layer.channels = read_value<int64_t>();
   layer.num_steps = read_value<int64_t>();
   const bool has_start = read_value<int64_t>();
-  layer.source = read_value<float>();
+  layer.source_factor = read_value<float>();
   const int64_t size = layer.images * layer.height * layer.width * channels;
   layer.input = read_floats(size);
   if (has_start) layer.start = read_floats(size);
-  for (int i = 0; i < kCoefficients; ++i) {
-    Coefficient& coefficient = layer.coefficients[i];
+  for (int i = 0; i < kConvolutions; ++i) {
+    Coefficient& coefficient = i < kCoefficients ? layer.coefficients[i] : layer.source;
     coefficient.kind = static_cast<Coefficient::Kind>(read_value<int64_t>());
     if (coefficient.kind == Coefficient::kConstant) coefficient.constant = read_value<float>();
     if (coefficient.kind == Coefficient::kMap) coefficient.map = read_floats(size);

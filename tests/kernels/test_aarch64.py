@@ -16,7 +16,7 @@ from tests.kernels.layers import NAMES, STRUCTURES, PdeLayer, make_layer
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 TOLERANCE = 1e-6  # relative to the largest value, as for the other solvers
 SHAPES = [(1, 1, 1, 1), (2, 1, 5, 3), (1, 2, 2, 17), (3, 3, 2, 5), (1, 7, 6, 9), (2, 16, 16, 33), (1, 400, 25, 5)]
-ABSENT, CONSTANT, MAP, CONVOLUTION = range(4)  # solver.h
+ABSENT, CONSTANT, MAP, SAME, CONVOLUTION, SIGNED = range(6)  # solver.h
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"there is no {COMPILER} or no {EMULATOR} here"
@@ -38,12 +38,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encode(layer: PdeLayer) -> bytes:
     """Return a layer as solve_layer.cc reads it."""
     tensors = layer.tensors
-    parts = [struct.pack("<6qf", *tensors["h"].shape, layer.num_steps, "start" in tensors, layer.source)]
+    parts = [struct.pack("<6qf", *tensors["h"].shape, layer.num_steps, "start" in tensors, layer.source_factor)]
     parts += [tensors[name].tobytes() for name in ("h", "start") if name in tensors]
-    for name in NAMES:
+    for name in (*NAMES, "source"):
         kind, values = ABSENT, b""
-        if f"{name}_bias" in tensors:
-            kind, values = CONVOLUTION, tensors[name].tobytes() + tensors[f"{name}_bias"].tobytes()
+        if layer.isotropic and name == "diffusion_y":
+            kind = SAME
+        elif f"{name}_bias" in tensors:
+            kind = SIGNED if layer.signed_velocity and name.startswith("courant") else CONVOLUTION
+            values = tensors[name].tobytes() + tensors[f"{name}_bias"].tobytes()
         elif name in tensors:
             kind, values = (CONSTANT if tensors[name].size == 1 else MAP), tensors[name].tobytes()
         parts.append(struct.pack("<q", kind) + values)

@@ -109,7 +109,7 @@ class TestEverySolver:
         layer = make_layer("convolutions", (7, 8, 8, channels), 2)
         batch = run(layer)
         for index in range(7):
-            alone = PdeLayer(2, layer.source, {**layer.tensors, "h": layer.tensors["h"][index : index + 1]})
+            alone = PdeLayer(2, layer.source_factor, {**layer.tensors, "h": layer.tensors["h"][index : index + 1]})
             assert np.array_equal(run(alone)[0], batch[index])
 
     @pytest.mark.parametrize("structure", STRUCTURES)

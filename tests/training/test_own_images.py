@@ -255,6 +255,12 @@ def test_options_override_the_choices_and_resuming_compares_them(
     assert "was started with learning_rate 0.02, and cannot resume with 0.01" in capsys.readouterr().err
 
 
+def test_photos_have_a_folder_for_validation_not_a_fraction(photos: Path, capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        run.main([str(photos), "--validation-fraction", "0.2"])
+    assert "put validation images of your own into photos/val" in capsys.readouterr().err
+
+
 def test_a_file_describes_the_network_for_a_standard_data_set(small_preset: Path, tmp_path: Path) -> None:
     assert run.main(["--preset-file", str(small_preset), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -89,10 +89,9 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     assert not list(finished.glob("partial-*"))
 
 
-def test_without_validation_images_the_last_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_validation_images_the_last_epoch_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    monkeypatch.setitem(RECIPES, "digits-pde", replace(RECIPES["digits-pde"], validation_fraction=0.0))
-    assert train("--epochs", 2, "--out", folder) == 0
+    assert train("--epochs", 2, "--validation-fraction", 0, "--out", folder) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["best_epoch"] == 2
     assert "validation_accuracy" not in metrics
@@ -101,6 +100,22 @@ def test_without_validation_images_the_last_epoch_is_kept(tmp_path: Path, monkey
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(math.isnan(row["val_accuracy"]) and row["accuracy"] > 0 for row in rows)
     assert train("--out", folder, "--resume") == 0
+
+
+def test_resuming_compares_the_validation_fraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--epochs", 1, "--out", tmp_path / "run")
+    assert train(*options, "--validation-fraction", 0.5) == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["recipe"]["validation_fraction"] == 0.5
+    capsys.readouterr()
+    assert train(*options, "--validation-fraction", 0.25, "--resume") == 2
+    assert "was started with validation_fraction 0.5, and cannot resume with 0.25" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fraction", ["-0.1", "0.6", "nan", "half"])
+def test_an_impossible_validation_fraction_is_a_usage_error(fraction: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train("--validation-fraction", fraction)
+    assert f"expected a number from 0 to 0.5, got '{fraction}'" in capsys.readouterr().err
 
 
 def test_a_distilled_training_resumes_with_its_teacher_and_mixup(

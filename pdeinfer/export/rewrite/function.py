@@ -1,7 +1,7 @@
 """The ONNX function `pdeinfer.GlobalLayer`: a PDE layer with its final batch normalisation and relu.
 
-With the operands of `operands`, the differences and neighbours of `body`, L = 1 + 2 Bx + 2 By, s = 2 dt and f the
-layer's input, the scheme (see `pdeinfer.pde`) is
+With the operands of `operands`, the differences and neighbours of `body`, L = 1 + 2 Bx + 2 By and s = 2 dt, the scheme
+(see `pdeinfer.pde`) is
 
     H[k+1] = (Ax difference_x(H[k]) + Ay difference_y(H[k]) + 2 Bx neighbours_x(H[k]) + 2 By neighbours_y(H[k])
               + E H[k] + 2 H[k-1] + s f) / L - H[k-1]
@@ -20,6 +20,7 @@ from pdeinfer.spec.pde_spec import PdeSpec
 
 DOMAIN = "pdeinfer"
 NAME = "GlobalLayer"
+PADDED = "pads = [1, 1, 1, 1]"  # of a field's convolution
 VERSION = 2  # version 1 returned (N, H, W, C)
 
 
@@ -62,7 +63,7 @@ class _Layer:
 
     def __init__(self, body: Body, spec: PdeSpec) -> None:
         self._body, self._spec = body, spec
-        self._source = self._transposed("h")
+        self._input = self._transposed("h")
         self._scale, self._one = body.channel_factor("scale"), body.one()
         # With one step, the final affine map is folded in: scale into all kernels, shift into the biases of terms that
         # add up to L.
@@ -81,6 +82,11 @@ class _Layer:
             self._spread = self._numbers("diffusion", spec.diffusivity, spec.diffusivity_activation, 2)
             ones = body.node(f"Expand({body.constant(1)}, {body.node('Shape(shift)')})")
             self._denominator = body.sum(self._spread["y"], body.affine(self._spread["x"], self._one, ones))
+        self._source = self._input  # f
+        if spec.source == "depthwise":
+            self._source = body.relu(body.convolve(self._input, "source", "source_bias", PADDED))
+        elif spec.source not in (None, "input"):
+            self._source = self._transposed("source")
         self._velocity: dict[Axis, str] = {}
         if spec.velocity is not None:
             self._velocity = self._numbers("courant", spec.velocity, spec.velocity_activation, 1)
@@ -90,7 +96,7 @@ class _Layer:
     def result(self) -> str:
         """Write the steps; return the name of `relu(scale H[K] + shift)`."""
         body = self._body
-        h = self._source if self._spec.start == "input" else self._transposed("start")
+        h = self._input if self._spec.start == "input" else self._transposed("start")
         if self._is_single:
             result = body.relu(body.sum(*self._terms(h, own=-1), *self._local_terms(h, self._previous)))
             return body.node(f"Div({result}, {self._denominator})") if self._spread else result
@@ -145,14 +151,17 @@ class _Layer:
     def _numbers(self, name: str, field: object, activation: str, factor: float) -> dict[Axis, str]:
         """Return `factor` times the Courant or diffusion numbers of both axes."""
         body, scalar = self._body, self._body.constant(factor)
-        if not is_convolution(field, activation):
-            return {axis: self._scaled(self._transposed(f"{name}_{axis}"), scalar) for axis in AXES}
-        fields: dict[Axis, str] = {}
+        is_same = name == "diffusion" and self._spec.isotropic
+        numbers: dict[Axis, str] = {}
         for axis in AXES:
-            kernel, bias = (body.product(f"{name}_{axis}{part}", scalar) for part in ("", "_bias"))
-            number = body.convolve(self._source, kernel, bias, "pads = [1, 1, 1, 1]")
-            fields[axis] = body.relu(number) if activation == "relu" else number
-        return fields
+            operand = f"{name}_{'x' if is_same else axis}"
+            if is_convolution(field, activation):
+                kernel, bias = (body.product(f"{operand}{part}", scalar) for part in ("", "_bias"))
+                number = body.convolve(self._input, kernel, bias, PADDED)
+                numbers[axis] = body.relu(number) if activation == "relu" else number
+            else:
+                numbers[axis] = self._scaled(self._transposed(operand), scalar)
+        return numbers
 
     def _transposed(self, operand: str) -> str:
         """Return an operand (N, H, W, C) as (N, C, H, W)."""

@@ -134,9 +134,10 @@ def _call(graph: Any, name: str, layer: Any, traced: set[str]) -> None:
     names = {key: operand_name(name, key) for key in OPERANDS}
     graph.initializer.extend(onnx.numpy_helper.from_array(array, names[key]) for key, array in folded.items())
     operands = {key: value for key, value in names.items() if key in folded or value in traced}
-    for field in ("courant", "diffusion"):
-        if f"{field}_x" in operands:  # one operand may serve both directions
-            operands.setdefault(f"{field}_y", operands[f"{field}_x"])
+    for number in ("courant", "diffusion"):
+        if f"{number}_y" not in operands:  # one operand may serve both directions
+            same = {part: operands.get(f"{number}_x{part}") for part in ("", "_bias")}
+            operands |= {f"{number}_y{part}": name for part, name in same.items() if name}
     inputs = [operands.get(key, "") for key in OPERANDS]
     while not inputs[-1]:
         inputs.pop()

@@ -8,6 +8,8 @@ Each takes one of these forms:
     a value (1, 1, 1, 1)                a constant
     a value (C, 1, 3, 3), a bias (C,)   `relu(conv(h) + bias)` of the layer's input h, the value being the kernel;
                                         of Ax and Ay without the relu if the call's `signed_velocity` is 1
+
+The source f takes the form of a map or of a convolution; without an operand it is h.
 """
 
 from collections.abc import Callable
@@ -26,6 +28,7 @@ OPERANDS = (
     *("diffusion_x", "diffusion_x_bias", "diffusion_y", "diffusion_y_bias"),
     *("scale", "shift"),
     "start",
+    *("source", "source_bias"),
 )
 
 
@@ -52,13 +55,16 @@ def traced_operands(layer: Any, h: Any) -> dict[str, Any]:
         traced |= _maps("diffusion", layer.compute_diffusivity(h), pde.diffusion_numbers, spec.dt)
     if spec.start != "input":
         traced["start"] = layer.compute_start(h)
+    if spec.source not in (None, "input", "depthwise"):
+        traced["source"] = layer.compute_source(h)
     return traced
 
 
 def folded_operands(layer: Any) -> dict[str, NDArray[np.float32]]:
     """Return the operands of a PDE layer, by name, that are weights: float32, with every constant folded in.
 
-    As relu(dt x) = dt relu(x), the time step goes into a number's convolution like the batch normalisation does.
+    As relu(dt x) = dt relu(x), the time step goes into a number's convolution like the batch normalisation does. A
+    convolution that serves both directions is given once, as that of x.
     """
     spec = layer.spec
     folded: dict[str, NDArray[Any]] = {}
@@ -66,12 +72,15 @@ def folded_operands(layer: Any) -> dict[str, NDArray[np.float32]]:
     if is_convolution(spec.velocity, spec.velocity_activation):
         fields |= dict(zip(("courant_x", "courant_y"), layer.velocity_fields, strict=True))
     if is_convolution(spec.diffusivity, spec.diffusivity_activation):
-        fields |= dict(zip(("diffusion_x", "diffusion_y"), layer.diffusivity_fields, strict=True))
+        fields |= dict(zip(("diffusion_x", "diffusion_y"), layer.diffusivity_fields, strict=not spec.isotropic))
+    if spec.source == "depthwise":
+        fields |= dict(zip(("source",), layer.source_layers, strict=True))
     for name, field in fields.items():
         scale, shift = _affine(field.get_layer("norm"))
         kernel = np.asarray(field.get_layer("conv").kernel, np.float64)  # (3, 3, C, 1)
-        folded[name] = (kernel * (scale * spec.dt)[:, np.newaxis]).transpose(2, 3, 0, 1)
-        folded[f"{name}_bias"] = shift * spec.dt
+        factor = 1 if name == "source" else spec.dt
+        folded[name] = (kernel * (scale * factor)[:, np.newaxis]).transpose(2, 3, 0, 1)
+        folded[f"{name}_bias"] = shift * factor
     if isinstance(spec.diffusivity, float | int):
         folded["diffusion_x"] = np.full((1, 1, 1, 1), spec.diffusivity * spec.dt)
     folded["scale"], folded["shift"] = _affine(layer.norm)

@@ -49,7 +49,7 @@ export function equation(element, { advection, diffusion }) {
   for (const [name, text] of [
     ["advection", `advection moves H with the velocity (u, v)${advection ? "" : ": off"}`],
     ["diffusion", `diffusion spreads it by Dx and Dy${diffusion ? "" : ": off"}`],
-    ["source", "the source f feeds the layer's input"],
+    ["source", "the source f feeds H from the layer's input"],
   ]) {
     const span = document.createElement("span");
     span.className = name;
