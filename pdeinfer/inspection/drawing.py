@@ -115,9 +115,8 @@ def _groups(layer: LayerFields) -> dict[tuple[str, ...], tuple[Field, ...]]:
         groups["u", "v"] = layer.velocity
     if layer.velocity_gradients is not None:
         groups["u_x", "v_y"] = layer.velocity_gradients
-    is_start = layer.spec.source == layer.spec.start == "input"  # f is H[0]
-    if layer.source is not None and not is_start:
-        groups[("f",)] = (layer.source,)
+    if layer.separate_source is not None:
+        groups[("f",)] = (layer.separate_source,)
     return groups
 
 

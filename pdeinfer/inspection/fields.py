@@ -38,6 +38,11 @@ class LayerFields:
     levels: Field
 
     @property
+    def separate_source(self) -> Field | None:
+        """The source f, or None where there is none or it is H[0]."""
+        return None if self.spec.source == self.spec.start == "input" else self.source
+
+    @property
     def velocity_gradients(self) -> tuple[Field, Field] | None:
         """(u_x, v_y) by central differences, or None without advection."""
         return None if self.velocity is None else pde.velocity_gradients(self.velocity, roll=np.roll)

@@ -47,10 +47,10 @@ def array_values(array: NDArray[np.uint8] | Field) -> dict[str, Any]:
 
 
 def _fields(layer: LayerFields) -> dict[str, dict[str, Any] | None]:
-    pairs = (*(layer.velocity or (None, None)), *(layer.diffusivity or (None, None)))
+    fields = (*(layer.velocity or (None, None)), *(layer.diffusivity or (None, None)), layer.separate_source)
     return {
         name: None if field is None else array_values(field)
-        for name, field in zip(("u", "v", "Dx", "Dy"), pairs, strict=True)
+        for name, field in zip(("u", "v", "Dx", "Dy", "f"), fields, strict=True)
     }
 
 

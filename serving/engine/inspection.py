@@ -119,6 +119,6 @@ class ModelInspector:
 
 
 def _size(inspector: Inspector, spec: PdeSpec) -> int:
-    """Return the bytes of u, v, Dx, Dy and H[0] to H[K] of all layers."""
+    """Return the bytes of u, v, Dx, Dy, f and H[0] to H[K] of all layers."""
     points = sum(math.prod(shape) for shape in inspector.shapes.values())
-    return 4 * points * (5 + spec.num_steps)
+    return 4 * points * (6 + spec.num_steps)

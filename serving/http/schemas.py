@@ -147,6 +147,7 @@ class InspectedFields(_Schema):
     v: Array | None = Field(description="velocity down")
     Dx: Array | None = Field(description="diffusivity along the rows")
     Dy: Array | None = Field(description="diffusivity along the columns")
+    f: Array | None = Field(description="source; null also where it is H[0]")
 
 
 class InspectedLayer(_Schema):

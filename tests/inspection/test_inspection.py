@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.utils
@@ -21,6 +22,7 @@ from pdeinfer.cli.main import main
 from pdeinfer.errors import ImageError
 from pdeinfer.inspection.fields import Field, layer_fields
 from pdeinfer.inspection.inspector import Inspector
+from pdeinfer.inspection.values import layer_values
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, write_card
 from pdeinfer.runtime.session import Session
@@ -127,6 +129,21 @@ class TestWords:
         ones = field([1.0])
         constant = replace(layer(None, (ones, ones)), spec=PdeSpec(velocity=None, diffusivity=1.0))
         assert "diffusion numbers: Bx = By = 0.2, constant" in constant.summary
+
+    @pytest.mark.parametrize(
+        ("changes", "is_separate"),
+        [({}, False), ({"source": "depthwise"}, True), ({"start": "residual"}, True)],
+        ids=["input", "learned-source", "learned-start"],
+    )
+    def test_a_source_that_is_not_the_first_level_is_among_the_values(
+        self, changes: dict[str, Any], is_separate: bool
+    ) -> None:
+        inspected = layer(None, None)
+        inspected = replace(inspected, spec=replace(inspected.spec, **changes))
+        found = layer_values(inspected, has_arrays=True)["fields"]["f"]
+        assert (found is not None) == is_separate
+        if is_separate:
+            assert np.array_equal(np.frombuffer(base64.b64decode(found["data"]), "<f4"), inspected.source.ravel())
 
     def test_channels_whose_field_is_zero_are_counted(self) -> None:
         u, v = np.ones((1, 2, 3), np.float32), np.ones((1, 2, 3), np.float32)

@@ -13,6 +13,7 @@ const QUANTITIES = {
   v: { title: "v, velocity down", short: "v", palette: "flow", field: true },
   Dx: { title: "Dx, diffusivity along the rows", short: "Dx", palette: "heat", field: true },
   Dy: { title: "Dy, diffusivity along the columns", short: "Dy", palette: "heat", field: true },
+  f: { title: "f, the source", short: "f", palette: "level", field: true },
   stable: { title: "Points outside the stable range", short: "unstable", palette: "heat" },
 };
 const FRAME = 450; // milliseconds of a step while playing
@@ -353,7 +354,7 @@ export class PdeView extends EventTarget {
     const channel = state.channel === "all" ? 0 : state.channel;
     const at = point.row * columns + point.column;
     const parts = [`H[${state.step}] ${format(this.#values("H", channel)[at])}`];
-    for (const name of ["u", "v", "Dx", "Dy"]) {
+    for (const name of ["u", "v", "Dx", "Dy", "f"]) {
       if (layer.fields[name]) parts.push(`${name} ${format(this.#values(name, channel)[at])}`);
     }
     this.readout.textContent = `x ${point.column}, y ${point.row}: ${parts.join(" · ")}`;
