@@ -1,6 +1,7 @@
 """The residual networks of `pdeinfer.spec.presets` in PyTorch, with the same weights and results, for comparison."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,12 @@ class _Block(nn.Module):
 
 
 class _GlobalLayer(nn.Module):
-    """A PDE layer whose fields are depthwise convolutions."""
+    """A PDE layer whose fields are depthwise convolutions, as in the paper."""
 
     def __init__(self, spec: PdeSpec, channels: int) -> None:
         super().__init__()
+        if replace(spec, num_steps=1, dt=0.2, norm_epsilon=1e-5) != PdeSpec():
+            raise TypeError(f"expected the paper's PDE layers, got {spec}")
         self.spec = spec
         self.norm = _norm(channels)
         epsilon = channels if spec.norm_epsilon == "channels" else spec.norm_epsilon

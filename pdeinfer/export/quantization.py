@@ -1,6 +1,7 @@
 """Quantizes the convolutions of an exported network to 8-bit integers.
 
 PDE layers stay in float32: their fused operator computes in float32, and rounding errors would add up over the steps.
+(What computes maps for them, such as pointwise fields, are convolutions like all others.)
 The network must still call its PDE layers as an ONNX function (see `pdeinfer.export.rewrite`); inline the result, not
 the input.
 """

@@ -101,12 +101,14 @@ class LayerFields:
 
     @property
     def zero_channels(self) -> dict[str, int]:
-        """How many channels of each field, "u", "v", "Dx" and "Dy", are zero at every point.
+        """How many channels of each field, "u", "v", "Dx", "Dy" and a learned source "f", are zero at every point.
 
         Of a field that ends in a relu, a channel that is zero for every image has died in training.
         """
         pairs = (("u", "v", self.velocity), ("Dx", "Dy", self.diffusivity))
         fields = {name: field for x, y, pair in pairs if pair for name, field in zip((x, y), pair, strict=True)}
+        if self.source is not None and self.spec.source != "input":
+            fields["f"] = self.source
         return {name: int((field == 0).all(axis=(0, 1)).sum()) for name, field in fields.items()}
 
     @property
@@ -159,7 +161,8 @@ def layer_fields(outputs: Mapping[str, NDArray[Any]], name: str, spec: PdeSpec) 
         outputs: (N, H, W, C) by the names of `pdeinfer.export.rewrite.fields`.
         name: the layer's.
         spec: of the layer. It may differ from the one of the file in dt and num_steps, and have no velocity or no
-            diffusivity.
+            diffusivity. The fields are those of the file: another dt changes the Courant numbers of a tanh velocity
+            too.
 
     Returns:
         The layer; its arrays have the axis N before H, W and C.

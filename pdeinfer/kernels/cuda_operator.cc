@@ -149,15 +149,15 @@ class Kernel {
 
   // Launches a kernel for each step. H[1] and H[2] go to two buffers; H[k] replaces H[k-2], which is read last for it.
   OrtStatus* solve_in_global_memory(OrtKernelContext* context, Layer layer, int64_t values, void* stream) const {
-    const int64_t count = layer.images * values;
+    const int64_t count = layer.images * values, num_steps = attributes_.num_steps;
     void* memory = nullptr;
-    if (attributes_.num_steps > 1) RETURN_IF_ERROR(allocate(context, stream, (attributes_.num_steps > 2 ? 2 : 1) * count, &memory));
+    if (num_steps > 1) RETURN_IF_ERROR(allocate(context, stream, (num_steps > 2 ? 2 : 1) * count, &memory));
     float* const buffer = static_cast<float*>(memory);
     layer.level = layer.previous = layer.start ? layer.start : layer.input;
     OrtStatus* error = nullptr;
     const Grid grid = {layer.images * ((values - 1) / kThreads + 1), kThreads, 1, 1, 0};
-    for (int64_t done = 0; !error && done < attributes_.num_steps; ++done) {
-      layer.next = done + 1 < attributes_.num_steps ? buffer + done % 2 * count : nullptr;
+    for (int64_t done = 0; !error && done < num_steps; ++done) {
+      layer.next = done + 1 < num_steps ? buffer + done % 2 * count : nullptr;
       error = launch(step_in_global_memory_, grid, layer, stream);
       layer.previous = layer.level;
       layer.level = layer.next;

@@ -57,8 +57,10 @@ class Kernel {
     RETURN_IF_ERROR(attributes_.read(info));
     if (!solver_) return no_solver();
     RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
-    bool is_constant[kInputs] = {};
-    for (size_t i = kH + 1; i < input_count_; ++i) {
+    bool is_constant[kInputs];
+    for (size_t i = kH + 1; i < kInputs; ++i) {
+      is_constant[i] = i >= input_count_;  // absent
+      if (is_constant[i]) continue;
       const OrtValue* value;
       int constant;
       size_t name_length = 0;

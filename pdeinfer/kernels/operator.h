@@ -30,7 +30,7 @@ inline bool use_api(const OrtApiBase* base) {
 struct Attributes {
   int64_t num_steps;
   float source_factor;
-  int64_t signed_velocity = 0;  // the attribute may be absent
+  int64_t signed_velocity;  // 0 if the attribute is absent
 
   OrtStatus* read(const OrtKernelInfo* info) {
     constexpr int64_t kMostSteps = 1000;  // because a running node cannot be interrupted
@@ -38,6 +38,7 @@ struct Attributes {
     RETURN_IF_ERROR(api->KernelInfoGetAttribute_float(info, "source", &source_factor));
     if (OrtStatus* absent = api->KernelInfoGetAttribute_int64(info, "signed_velocity", &signed_velocity)) {
       api->ReleaseStatus(absent);
+      signed_velocity = 0;
     }
     if (num_steps >= 1 && num_steps <= kMostSteps) return nullptr;
     return invalid("num_steps must be 1 to %lld, not %lld", static_cast<long long>(kMostSteps),

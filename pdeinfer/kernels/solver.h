@@ -35,7 +35,7 @@ struct Layer {
   const float* input;   // h
   const float* start;   // H[-1] = H[0]; if null, the input
   Coefficient coefficients[kCoefficients];
-  Coefficient source;  // f; if absent, the input
+  Coefficient source;   // f; if absent, the input
   const void* weights;  // packed
   float* output;
 };

@@ -13,25 +13,32 @@ def velocity_fields(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> l
     if spec.velocity is None:
         return []
     if spec.velocity == "preactivation":
-        return [_preactivation_field("velocity", channels, dtype, _epsilon(spec, channels))]
-    epsilon, activation = _epsilon(spec, channels), _activation(spec.velocity_activation, spec.dt, dtype)
-    return [_learned_field(spec.velocity, name, channels, dtype, epsilon, activation) for name in ("u", "v")]
+        return [_preactivation_field("velocity", channels, _norm(spec, channels, dtype))]
+    activation = _activation(spec.velocity_activation, spec.dt, dtype)
+    return [
+        _learned_field(spec.velocity, name, channels, _norm(spec, channels, dtype), activation) for name in ("u", "v")
+    ]
 
 
 def diffusivity_fields(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
     """Return the layers that make Dx and Dy of an input with `channels`: two, or one for both, or none."""
     if not isinstance(spec.diffusivity, str):
         return []
-    epsilon, activation = _epsilon(spec, channels), _activation(spec.diffusivity_activation, spec.dt, dtype)
+    activation = _activation(spec.diffusivity_activation, spec.dt, dtype)
+    offset = SOFTPLUS_START if spec.diffusivity_activation == "softplus" else 0.0
     names = ("diffusivity",) if spec.isotropic else ("diffusivity_x", "diffusivity_y")
-    return [_learned_field(spec.diffusivity, name, channels, dtype, epsilon, activation) for name in names]
+    return [
+        _learned_field(spec.diffusivity, name, channels, _norm(spec, channels, dtype, offset), activation)
+        for name in names
+    ]
 
 
 def source_layers(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
     """Return the layer that makes the source f of an input with `channels`, or none if it has no weights."""
     if spec.source is None or spec.source == "input":
         return []
-    return [_learned_field(spec.source, "source", channels, dtype, 1e-5, _activation("relu", spec.dt, dtype))]
+    norm, activation = batch_norm(name="norm", dtype=dtype), _activation("relu", spec.dt, dtype)
+    return [_learned_field(spec.source, "source", channels, norm, activation)]
 
 
 def start_layers(start: Start, channels: int, dtype: keras.DTypePolicy) -> list[keras.Layer]:
@@ -39,21 +46,17 @@ def start_layers(start: Start, channels: int, dtype: keras.DTypePolicy) -> list[
     return [basic_block_layer(channels, "start", dtype)] if start == "residual" else []
 
 
-def _epsilon(spec: PdeSpec, channels: int) -> float:
-    return float(channels) if spec.norm_epsilon == "channels" else spec.norm_epsilon
+def _norm(spec: PdeSpec, channels: int, dtype: keras.DTypePolicy, offset: float = 0.0) -> keras.Layer:
+    """Return the normalisation of a velocity or diffusivity, which starts with that offset."""
+    epsilon = float(channels) if spec.norm_epsilon == "channels" else spec.norm_epsilon
+    return batch_norm(epsilon, name="norm", dtype=dtype, beta_initializer=keras.initializers.Constant(offset))
 
 
 def _learned_field(
-    field: LearnedField,
-    name: str,
-    channels: int,
-    dtype: keras.DTypePolicy,
-    epsilon: float,
-    activation: keras.Layer,
+    field: LearnedField, name: str, channels: int, norm: keras.Layer, activation: keras.Layer
 ) -> keras.Layer:
-    """Return `activation(BatchNorm(g(h)))`, a field of h's shape (N, H, W, C); g as `field` says (see `PdeSpec`)."""
-    offset = keras.initializers.Constant(SOFTPLUS_START if activation.name == "softplus" else 0.0)
-    norm = batch_norm(epsilon, name="norm", dtype=dtype, beta_initializer=offset)
+    """Return `activation(norm(g(h)))`, a field of h's shape (N, H, W, C); g as `field` says (see `PdeSpec`)."""
+    dtype = norm.dtype_policy
     if field == "residual":
         block = basic_block_layer(channels, "block", dtype)
         return keras.Model(block.input, activation(norm(block.output)), name=name)
@@ -79,16 +82,17 @@ def _activation(name: str, dt: float, dtype: keras.DTypePolicy) -> keras.Layer:
     return keras.layers.Activation(function, name=name, dtype=dtype)
 
 
-def _preactivation_field(name: str, channels: int, dtype: keras.DTypePolicy, epsilon: float) -> keras.Layer:
-    """Return `conv3x3(relu(BatchNorm(h)))`, a field of either sign and h's shape (N, H, W, C).
+def _preactivation_field(name: str, channels: int, norm: keras.Layer) -> keras.Layer:
+    """Return `conv3x3(relu(norm(h)))`, a field of either sign and h's shape (N, H, W, C).
 
     Its kernel is drawn ten times smaller than He-normal: a random velocity of full size blurs and tears the image over
     the steps, and the network then trains worse.
     """
     slow = keras.initializers.VarianceScaling(scale=0.02, mode="fan_in", distribution="truncated_normal")
+    dtype = norm.dtype_policy
     return keras.Sequential(
         [
-            batch_norm(epsilon, name="norm", dtype=dtype),
+            norm,
             keras.layers.ReLU(name="relu", dtype=dtype),
             conv(channels, kernel_initializer=slow, name="conv", dtype=dtype),
         ],

@@ -56,11 +56,11 @@ class PdeSpec:
         norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
             the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
         velocity_activation: of learned u and v: "relu", never negative, as in the paper; "linear", of either sign;
-            "tanh", `tanh(2 dt z) / (2 dt)` of z: of either sign, with Courant numbers below one half, for which
-            advection alone is stable.
-        diffusivity_activation: of learned Dx and Dy: "relu"; or "softplus", `log(1 + exp(z))`, which is always
-            positive, with `softplus(-3)`, about 0.05, to start from.
-        isotropic: whether Dx = Dy: one learned field for both.
+            "tanh", `tanh(2 dt z) / (2 dt)` of z: of either sign, with Courant numbers of at most one half, for which
+            advection alone is stable. A preactivation velocity has none.
+        diffusivity_activation: of learned Dx and Dy: "relu"; or "softplus", `log(1 + exp(z))`, which is positive and
+            starts from `softplus(-3)`, about 0.05.
+        isotropic: whether one learned field is both Dx and Dy; other diffusivities are isotropic anyway.
     """
 
     num_steps: int = 1
@@ -103,14 +103,19 @@ class PdeSpec:
             raise PresetError(
                 f"norm_epsilon must be 'channels' or a positive, finite number, not {self.norm_epsilon!r}"
             )
+        self._check_activations()
+        if not isinstance(self.isotropic, bool):
+            raise PresetError(f"isotropic must be true or false, not {self.isotropic!r}")
+
+    def _check_activations(self) -> None:
         for name, choices in (
             ("velocity_activation", get_args(VelocityActivation)),
             ("diffusivity_activation", get_args(DiffusivityActivation)),
         ):
             if getattr(self, name) not in choices:
                 raise PresetError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
-        if not isinstance(self.isotropic, bool):
-            raise PresetError(f"isotropic must be true or false, not {self.isotropic!r}")
+        if self.velocity == "preactivation" and self.velocity_activation != "relu":
+            raise PresetError(f"a preactivation velocity has no activation, not {self.velocity_activation!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layer as JSON values, the inverse of `from_dict`."""

@@ -23,7 +23,8 @@ from pdeinfer.runtime.kernel import register_kernel
 from tests.export.conftest import train_a_step
 
 DIGITS = PRESETS["digits-pde"]
-# Of the others, cifar10-global and mnist-pde with other numbers of time steps are exported as these are.
+# Of the others, cifar10-global and mnist-pde with other numbers of time steps are exported as these are; test_variants
+# exports the layers of cifar10-global-signed and -source.
 WHOLE = ("digits-pde", "mnist-cnn", "mnist-pde")
 SLOW = ("mnist-residual", "cifar10-resnet32")
 ABLATIONS = ("cifar10-global-constant-d", "cifar10-global-no-advection", "cifar10-global-no-diffusion")  # in digits-pde

@@ -10,7 +10,7 @@ import pytest
 from pdeinfer import PdeSpec
 from pdeinfer.export.onnx_file import OPSET
 from pdeinfer.export.rewrite.function import DOMAIN, NAME, VERSION, call_attributes, global_layer_function
-from pdeinfer.export.rewrite.operands import OPERANDS
+from pdeinfer.export.rewrite.operands import OPERANDS, is_convolution
 from tests.references import naive_solve
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +27,14 @@ SPECS = {
     "only-constant-diffusion": PdeSpec(velocity=None, diffusivity=1.5, source=None),
     "no-source": PdeSpec(source=None),
     "learned-start": PdeSpec(start="residual"),
+    "signed-kernels": PdeSpec(velocity_activation="linear"),
+    "isotropic-kernels": PdeSpec(isotropic=True),
+    "isotropic-maps": PdeSpec(diffusivity="pointwise", isotropic=True),
+    "bounded-and-positive": PdeSpec(velocity_activation="tanh", diffusivity_activation="softplus"),
+    "source-kernels": PdeSpec(source="depthwise"),
+    "source-map": PdeSpec(source="pointwise", diffusivity=None),
+    "all-kernels": PdeSpec(velocity_activation="linear", isotropic=True, source="depthwise"),
+    "source-kernels-learned-start": PdeSpec(source="depthwise", start="residual"),
     "learned-start-no-source": PdeSpec(diffusivity=0.7, start="residual", source=None),
 }
 SHAPES = [(2, 4, 6, 3), (1, 5, 3, 16), (1, 1, 4, 3), (2, 3, 1, 1), (1, 2, 2, 3), (3, 1, 1, 1), (1, 2, 5, 8)]
@@ -34,22 +42,25 @@ SHAPES += [(1, 1, 4, 16), (2, 3, 1, 16), (1, 2, 2, 16), (1, 1, 1, 16)]  # whole 
 
 
 def naive_depthwise(h: Array, kernel: Array, bias: Array) -> Array:
-    """relu(conv(h) + bias), zero 'same' padding, kernel (C, 1, 3, 3)."""
+    """conv(h) + bias, zero 'same' padding, kernel (C, 1, 3, 3)."""
     _, height, width, _ = h.shape
     padded = np.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)))
     total = np.zeros_like(h)
     for row, column in np.ndindex(3, 3):
         total += kernel[:, 0, row, column] * padded[:, row : row + height, column : column + width]
-    return np.maximum(total + bias, 0)
+    return total + bias
 
 
 def draw_operands(spec: PdeSpec, shape: tuple[int, ...], seed: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     channels = shape[-1]
     operands = {"h": rng.normal(size=shape)}
+    activations = {"courant": spec.velocity_activation, "diffusion": spec.diffusivity_activation}
     for name, field, size in (("courant", spec.velocity, 0.1), ("diffusion", spec.diffusivity, 0.3)):
         for axis in "xy":
-            if field == "depthwise":
+            if name == "diffusion" and axis == "y" and spec.isotropic:
+                operands |= {key.replace("_x", "_y"): operands[key] for key in operands if key.startswith(name)}
+            elif is_convolution(field, activations[name]):
                 operands[f"{name}_{axis}"] = size * rng.normal(size=(channels, 1, 3, 3))
                 operands[f"{name}_{axis}_bias"] = size * rng.normal(size=channels)
             elif isinstance(field, str):
@@ -57,6 +68,11 @@ def draw_operands(spec: PdeSpec, shape: tuple[int, ...], seed: int) -> dict[str,
                 operands[f"{name}_{axis}"] = map_ if field == "preactivation" else np.abs(map_)
             elif field is not None:
                 operands[f"{name}_{axis}"] = np.full((1, 1, 1, 1), field * spec.dt)
+    if spec.source == "depthwise":
+        operands["source"] = 0.3 * rng.normal(size=(channels, 1, 3, 3))
+        operands["source_bias"] = rng.normal(size=channels)
+    elif spec.source == "pointwise":
+        operands["source"] = rng.normal(size=shape)
     operands["scale"], operands["shift"] = rng.normal(size=channels), rng.normal(size=channels)
     if spec.start != "input":
         operands["start"] = rng.normal(size=shape)
@@ -74,10 +90,15 @@ def expected_result(spec: PdeSpec, operands: dict[str, Array]) -> Array:
             field = np.zeros(())
         elif f"{name}_bias" in values:
             field = naive_depthwise(h, values[name], values[f"{name}_bias"])
+            if symbol not in "uv" or spec.velocity_activation == "relu":
+                field = np.maximum(field, 0)
         else:
             field = values[name]
         fields[symbol] = np.broadcast_to(field, h.shape) / spec.dt
-    start, source = values.get("start", h), h if spec.source else np.zeros_like(h)
+    start = values.get("start", h)
+    source = values.get("source", h) if spec.source else np.zeros_like(h)
+    if "source_bias" in values:
+        source = np.maximum(naive_depthwise(h, source, values["source_bias"]), 0)
     result, _ = naive_solve(start, start, source, **fields, num_steps=spec.num_steps, dt=spec.dt)
     return np.maximum(values["scale"] * result + values["shift"], 0).transpose(0, 3, 1, 2)
 

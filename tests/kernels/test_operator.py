@@ -90,7 +90,7 @@ class TestEverySolver:
         assert error(function, reference(structure, (2, 5, 4, 24), 5)) < TOLERANCE
         assert error(run(layer), function.astype(np.float64)) < 2 * TOLERANCE
 
-    @pytest.mark.parametrize("structure", ["convolutions", "mixed"])
+    @pytest.mark.parametrize("structure", ["convolutions", "mixed", "learned source", "isotropic map, source map"])
     @pytest.mark.parametrize("num_steps", [1, 2, 5])
     def test_large_images_equal_the_function(
         self, structure: str, num_steps: int, monkeypatch: pytest.MonkeyPatch
@@ -144,8 +144,9 @@ class TestEverySolver:
         assert 0 < expected.max() < np.finfo(np.float32).smallest_normal
         assert np.abs(result - expected).max() <= 8 * num_steps * smallest
 
-    def test_weights_need_not_be_constant(self) -> None:
-        layer = make_layer("convolutions", (2, 5, 4, 11), 2)
+    @pytest.mark.parametrize("structure", ["convolutions", "learned source"])
+    def test_weights_need_not_be_constant(self, structure: str) -> None:
+        layer = make_layer(structure, (2, 5, 4, 11), 2)
         assert np.array_equal(run(layer, model=layer.model(constant=())), run(layer))
 
 
@@ -213,6 +214,19 @@ def test_an_instruction_set_that_becomes_unknown_is_an_error(monkeypatch: pytest
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
+@pytest.mark.parametrize("structure", ["convolutions", "learned source"])
+def test_constant_weights_are_read_when_the_session_is_created(structure: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    assert kernel.register_kernel(options)
+    layer = make_layer(structure, (1, 4, 5, 6))
+    layer.tensors["courant_y_bias"] = np.ones(1, np.float32)
+    with pytest.raises(Exception, match="courant_y_bias must be"):  # ONNX Runtime's own classes
+        onnxruntime.InferenceSession(
+            layer.model().SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+
+
 @pytest.mark.usefixtures("operator")
 class TestMalformed:
     """Malformed nodes raise errors that name the input."""
@@ -246,6 +260,21 @@ class TestMalformed:
         self, name: str, shape: tuple[int, ...], message: str, constant: tuple[str, ...] | None
     ) -> None:
         layer = make_layer("convolutions", (1, 4, 5, 6), start=True)
+        layer.tensors[name] = np.ones(shape, np.float32)
+        expect_error(layer, message, constant)
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "message"),
+        [
+            ("source", (6, 1, 5, 5), r"source must be \(6, 1, 3, 3\), not \(6, 1, 5, 5\)"),
+            ("source_bias", (5,), r"source_bias must be \(6\), not \(5\)"),
+        ],
+    )
+    @pytest.mark.parametrize("constant", [None, ()])
+    def test_a_source_with_a_wrong_shape_is_an_error(
+        self, name: str, shape: tuple[int, ...], message: str, constant: tuple[str, ...] | None
+    ) -> None:
+        layer = make_layer("learned source", (1, 4, 5, 6))
         layer.tensors[name] = np.ones(shape, np.float32)
         expect_error(layer, message, constant)
 

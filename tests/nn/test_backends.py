@@ -48,6 +48,8 @@ NETWORKS = {
         variant("constant", PdeSpec(diffusivity=1.0)),
         variant("convolutions", PdeSpec(2, velocity="pointwise", diffusivity="full")),
         variant("perona-malik", PdeSpec(2, velocity="identity", diffusivity=PeronaMalik(0.5), source=None)),
+        variant("learned-source", PdeSpec(2, source="depthwise", isotropic=True, velocity_activation="linear")),
+        variant("bounded-fields", PdeSpec(2, velocity_activation="tanh", diffusivity_activation="softplus")),
         variant("residual-blocks", PdeSpec(2, velocity="residual", diffusivity="residual", start="residual")),
     )
 }

@@ -128,10 +128,10 @@ def test_a_model_without_fields_has_an_answer_and_no_layers(
 def test_arrays_beyond_the_limit_are_left_out_and_changes_refused(
     post: Callable[..., Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 11)  # u, v, Dx, Dy, f and six levels
+    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 10)  # u, v, Dx, Dy and six levels
     assert len(post().json()["layers"]) == 1
     assert error_of(post(num_steps=6)) == (422, "not_inspectable")
-    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 10)
+    monkeypatch.setattr(inspection, "MAX_BYTES", 8 * 8 * 8 * 4 * 9)
     assert (post().json()["layers"], len(post().json()["top"])) == ([], 10)
 
 

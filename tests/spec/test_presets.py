@@ -171,6 +171,10 @@ def test_an_impossible_input_is_rejected_by_name_and_value(changes: dict[str, An
         ({"diffusivity": [1.0]}, r"a constant diffusivity must be a finite number >= 0, not \[1\.0\]"),
         ({"source": "none"}, r"source must be 'input', one of .* or None, not 'none'"),
         ({"source": 0.0}, r"source must be 'input', one of .* or None, not 0\.0"),
+        (
+            {"velocity": "preactivation", "velocity_activation": "tanh"},
+            r"a preactivation velocity has no activation, not 'tanh'",
+        ),
         ({"start": None}, r"start must be one of \('input', 'residual'\), not None"),
     ],
 )

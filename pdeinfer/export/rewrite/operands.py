@@ -38,7 +38,7 @@ def operand_name(layer: str, operand: str) -> str:
 
 
 def is_convolution(field: object, activation: str) -> bool:
-    """Return whether a learned field, "depthwise" or another, is a call's operand in the form of a convolution."""
+    """Return whether the function computes a field itself, from a kernel and a bias: else the field is a map."""
     return field == "depthwise" and activation in ("relu", "linear")
 
 
