@@ -40,7 +40,7 @@ class LayerFields:
     @property
     def separate_source(self) -> Field | None:
         """The source f, or None where there is none or it is H[0]."""
-        return None if self.spec.source == self.spec.start == "input" else self.source
+        return self.source if self.spec.has_separate_source else None
 
     @property
     def velocity_gradients(self) -> tuple[Field, Field] | None:

@@ -7,8 +7,7 @@ constexpr int kCoefficients = 4;  // the Courant numbers along x (the width) and
 
 // A Courant or diffusion number at every point. The pointers are to memory of the GPU.
 struct Coefficient {
-  // kSame: the previous one, which the host replaces; kConvolution: relu(depthwise 3x3 of the input + bias); kSigned:
-  // the same without the relu
+  // kSame: the previous one; kConvolution: relu(depthwise 3x3 of the input + bias); kSigned: the same without the relu
   enum Kind { kAbsent, kConstant, kMap, kSame, kConvolution, kSigned } kind;
   const float* values;  // kConstant: one number; kMap: (N, H, W, C); kConvolution, kSigned: (C, 1, 3, 3)
   const float* bias;    // kConvolution, kSigned: (C)

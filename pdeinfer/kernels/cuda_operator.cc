@@ -105,7 +105,6 @@ class Kernel {
     layer.shift = inputs[kShift].values;
     for (int i = 0; i < kCoefficients; ++i) {
       Coefficient& coefficient = layer.coefficients[i];
-      if (coefficient.kind == Coefficient::kSame) coefficient.kind = layer.coefficients[i - 1].kind;
       coefficient.values = inputs[kCourantX + 2 * i].values;
       coefficient.bias = inputs[kCourantX + 2 * i + 1].values;
     }

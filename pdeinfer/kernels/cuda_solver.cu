@@ -98,7 +98,14 @@ __device__ void solve(const Layer& layer, float* shared) {
       }
     };
 #pragma unroll
-    for (int i = 0; i < kCoefficients; ++i) compute(layer.coefficients[i], numbers[i]);
+    for (int i = 0; i < kCoefficients; ++i) {
+      if (i % 2 == 0 || layer.coefficients[i].kind != Coefficient::kSame) {
+        compute(layer.coefficients[i], numbers[i]);
+        continue;
+      }
+#pragma unroll
+      for (int k = 0; k < kRows; ++k) numbers[i][k] = numbers[i - i % 2][k];
+    }
     if (layer.source.kind != Coefficient::kAbsent) compute(layer.source, force);
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
@@ -180,7 +187,10 @@ __device__ void step_in_global_memory(const Layer& layer) {
     }
     return coefficient.kind == Coefficient::kSigned ? sum : relu(sum);
   };
-  const auto number = [&](int i, int row, int column) { return value(layer.coefficients[i], row, column); };
+  const auto number = [&](int i, int row, int column) {
+    const bool is_same = layer.coefficients[i].kind == Coefficient::kSame;
+    return value(layer.coefficients[is_same ? i - 1 : i], row, column);
+  };
   const float convergence = number(0, y, west) - number(0, y, east) + number(1, north, x) - number(1, south, x);
   const Factors factors =
       factors_of(number(0, y, x), number(1, y, x), number(2, y, x), number(3, y, x), convergence);

@@ -117,6 +117,11 @@ class PdeSpec:
         if self.velocity == "preactivation" and self.velocity_activation != "relu":
             raise PresetError(f"a preactivation velocity has no activation, not {self.velocity_activation!r}")
 
+    @property
+    def has_separate_source(self) -> bool:
+        """Whether there is a source f that is not H[0] too."""
+        return self.source is not None and not self.source == self.start == "input"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the layer as JSON values, the inverse of `from_dict`."""
         return to_dict(self)

@@ -121,5 +121,4 @@ class ModelInspector:
 def _size(inspector: Inspector, spec: PdeSpec) -> int:
     """Return the bytes of u, v, Dx, Dy, H[0] to H[K], and f if it is not H[0], of all layers."""
     points = sum(math.prod(shape) for shape in inspector.shapes.values())
-    has_source = spec.source is not None and (spec.source, spec.start) != ("input", "input")
-    return 4 * points * (5 + spec.num_steps + has_source)
+    return 4 * points * (5 + spec.num_steps + spec.has_separate_source)
