@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -26,6 +27,7 @@ from tests.images.image_makers import gif_of_comments, padded_jpeg
 SPEC = PRESETS["digits-pde"].input
 MAX_PIXELS = 64_000_000
 MIB = 2**20
+VERSIONS = itertools.count()  # no two tests count in the same metrics
 
 
 def image_file(side: int, grey: int = 128, file_format: str = "PNG") -> NamedFile:
@@ -53,7 +55,7 @@ class Decoding:
         self.calls: list[int] = []
         self.most = 0
         self.threads = Threads(2)
-        self.metrics = ModelMetrics("decoder", str(id(self)))
+        self.metrics = ModelMetrics("decoder", str(next(VERSIONS)))
         self.isolation = Isolation(
             Settings(threads=4, max_body_bytes=MIB, max_decoding_bytes=total, max_image_pixels=max_pixels)
         )
