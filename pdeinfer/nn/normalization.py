@@ -9,10 +9,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Keras's batch normalisation over (N, H, W, C), quicker to train on TensorFlow.
 
     Keras composes the normalisation and its gradient from some twenty elementwise operations; TensorFlow has a fused
-    kernel for each of the two (times: docs/lab/training-speed.md). The result is the same within rounding. With one
-    channel, where the kernels are slower, with other backends, in reduced precision and for inference, this is Keras's
-    layer. The same holds under a `tf.distribute` strategy of several devices, where the statistics are those of the
-    whole batch, not of one device's part.
+    kernel for each of the two (times: docs/lab/training-speed.md). The result is the same within rounding. In bfloat16
+    the kernel computes in float32 and rounds its output. With one channel, where the kernels are slower, with other
+    backends, in float16, in bfloat16 on a GPU, and for inference, this is Keras's layer. The same holds under a
+    `tf.distribute` strategy of several devices, where the statistics are those of the whole batch, not of one device's
+    part.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -49,4 +50,7 @@ def _has_several_replicas() -> bool:
 def _has_fused_kernel(inputs: Any) -> bool:
     if keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor):
         return False
-    return inputs.dtype == "float32" and len(inputs.shape) == 4 and inputs.shape[-1] > 1
+    import tensorflow as tf
+
+    precisions = ("float32",) if tf.config.list_physical_devices("GPU") else ("float32", "bfloat16")
+    return inputs.dtype in precisions and len(inputs.shape) == 4 and inputs.shape[-1] > 1

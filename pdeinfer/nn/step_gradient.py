@@ -3,6 +3,7 @@
 TensorFlow reads and writes a whole feature map for every sum and product of a step, and for each of its gradient. Here
 XLA compiles a step into one loop, and its gradient into one for each map. XLA is slow at a periodic shift but quick at
 a slice: every map is given a border of one pixel, which continues it periodically, and a neighbour is a slice of that.
+Maps in bfloat16 are read and written as such, and computed with in float32.
 
 The gradient. In the terms of `pdeinfer.pde`, with `H[k+1] = N / L`, the gradient g of H[k+1], `p = g / L` and `(x+1)`
 for the neighbour:
@@ -13,6 +14,7 @@ for the neighbour:
     of Dx          2 dt/dx^2 p (H[k](x+1) + H[k](x-1) - H[k-1] - H[k+1])                               Dy likewise
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -25,8 +27,10 @@ Fields = tuple[Any, Any]  # one for x and one for y: tensors (N, H, W, C), or fl
 
 
 def is_faster(h: Any) -> bool:
-    """Return whether `solve` suits a layer's input: float32, with TensorFlow on one CPU."""
-    if keras.backend.backend() != "tensorflow" or isinstance(h, keras.KerasTensor) or h.dtype != "float32":
+    """Return whether `solve` suits a layer's input: float32 or bfloat16, with TensorFlow on one CPU."""
+    if keras.backend.backend() != "tensorflow" or isinstance(h, keras.KerasTensor):
+        return False
+    if h.dtype not in ("float32", "bfloat16"):
         return False
     import tensorflow as tf
 
@@ -67,7 +71,27 @@ def _step(inputs: tuple[Any, ...], dt: float) -> Any:
 def _kernels() -> tuple[Any, Any]:
     import tensorflow as tf
 
-    return tuple(tf.function(kernel, jit_compile=True, autograph=False) for kernel in (_forward, _backward))
+    return tuple(tf.function(_widened(kernel), jit_compile=True, autograph=False) for kernel in (_forward, _backward))
+
+
+def _widened(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the kernel, which computes in float32 where its maps are bfloat16."""
+    import tensorflow as tf
+
+    def computed(*arguments: Any) -> Any:
+        dtype = next(leaf.dtype for leaf in tf.nest.flatten(arguments) if tf.is_tensor(leaf))
+        if dtype != tf.bfloat16:
+            return kernel(*arguments)
+        return _cast(kernel(*_cast(arguments, tf.float32)), dtype)
+
+    return computed
+
+
+def _cast(nested: Any, dtype: Any) -> Any:
+    """Return a nested structure with its tensors in another precision."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda leaf: tf.cast(leaf, dtype) if tf.is_tensor(leaf) else leaf, nested)
 
 
 def _forward(inputs: tuple[Any, ...], dt: float) -> Any:

@@ -20,7 +20,8 @@ def train_once(norm: keras.layers.BatchNormalization, x: np.ndarray) -> dict[str
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         output = norm(inputs, training=True)
-        total = tf.reduce_sum(output * tf.cos(tf.range(tf.size(x), dtype=tf.float32)).numpy().reshape(x.shape))
+        weights = tf.cast(np.cos(np.arange(x.size)).reshape(x.shape), tf.bfloat16)  # in all precisions the same
+        total = tf.reduce_sum(tf.cast(output, tf.float32) * tf.cast(weights, tf.float32))
     gradients = tape.gradient(total, [inputs, norm.gamma.value, norm.beta.value])
     named = zip(("dx", "dgamma", "dbeta"), gradients, strict=True)
     return {
@@ -44,11 +45,24 @@ def test_output_gradients_and_moving_statistics_in_training_equal_those_of_keras
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
-def test_training_on_several_channels_runs_the_fused_kernel() -> None:
+def test_in_bfloat16_the_kernel_rounds_what_it_computes_in_float32() -> None:
     import tensorflow as tf
 
-    norm = BatchNormalization()
-    step = tf.function(lambda x: norm(x, training=True)).get_concrete_function(tf.TensorSpec((4, 8, 8, 16)))
+    x = tf.cast(np.random.default_rng(0).normal(3, 2, (8, 5, 7, 16)), tf.bfloat16).numpy()
+    settings = {"momentum": 0.9, "epsilon": 1e-5}
+    actual = train_once(BatchNormalization(**settings, dtype="mixed_bfloat16"), x)
+    expected = train_once(keras.layers.BatchNormalization(**settings), x.astype(np.float32))
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name].astype(np.float32), value, rtol=2**-8, atol=0.01, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_training_on_several_channels_runs_the_fused_kernel(precision: str) -> None:
+    import tensorflow as tf
+
+    norm = BatchNormalization(dtype=precision)
+    inputs = tf.TensorSpec((4, 8, 8, 16), norm.compute_dtype)
+    step = tf.function(lambda x: norm(x, training=True)).get_concrete_function(inputs)
     assert "FusedBatchNormV3" in {operation.type for operation in step.graph.get_operations()}
 
 
