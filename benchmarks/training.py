@@ -1,4 +1,4 @@
-"""Times training steps: in Keras's operations, with fused batch norms, and with compiled PDE steps as well."""
+"""Times training steps: in Keras's operations, with fused batch norms, with compiled PDE steps too, and in bfloat16."""
 
 import argparse
 import os
@@ -16,14 +16,17 @@ from benchmarks.timing import time_in_turns
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.nn import Classifier, normalization, step_gradient
 from pdeinfer.spec.presets import PRESETS
+from training.fit import precision
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
-# By variant: the operations of Keras that are replaced, by the functions that decide about them.
+FUSED = (normalization, "_has_fused_kernel"), (step_gradient, "is_faster")
+# By variant: the precision, and the operations of Keras that are replaced, by the functions that decide about them.
 VARIANTS = {
-    "Keras": (),
-    "fused norms": ((normalization, "_has_fused_kernel"),),
-    "and PDE steps": ((normalization, "_has_fused_kernel"), (step_gradient, "is_faster")),
+    "Keras": ("float32", ()),
+    "fused norms": ("float32", FUSED[:1]),
+    "and PDE steps": ("float32", FUSED),
+    "in bfloat16": ("mixed_bfloat16", FUSED),
 }
 ROW = "{:<28} {:>5}  {:<13} {:>9} {:>15} {:>9} {:>8}"
 HEADER = ROW.format("network", "batch", "variant", "median ms", "quartiles", "images/s", "x Keras")
@@ -60,13 +63,15 @@ def training_step(name: str, variant: str) -> Callable[[], object]:
     """Return a function that takes one training step of a preset's network on random images.
 
     Args:
-        variant: one of `VARIANTS`; the last is what training uses.
+        variant: one of `VARIANTS`; the last two are what training uses, with `--precision mixed_bfloat16` the last.
     """
+    policy, replaced = VARIANTS[variant]
     recipe, spec = RECIPES[name], PRESETS[name].input
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(recipe.batch_size, spec.height, spec.width, spec.channels), dtype=np.uint8)
     labels = np.eye(10, dtype=np.float32)[rng.integers(10, size=recipe.batch_size)]
-    model = Classifier(PRESETS[name])
+    with precision(policy):
+        model = Classifier(PRESETS[name])
     model.compile(
         recipe.make_optimizer(steps_per_epoch=400),
         keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -75,8 +80,8 @@ def training_step(name: str, variant: str) -> Callable[[], object]:
     )
     step = partial(model.train_on_batch, images, labels)
     with ExitStack() as stack:
-        for module, function in VARIANTS["and PDE steps"]:
-            if (module, function) not in VARIANTS[variant]:
+        for module, function in FUSED:
+            if (module, function) not in replaced:
                 stack.enter_context(mock.patch.object(module, function, return_value=False))
         step()  # traces the step; later calls run the trace
     return step

@@ -10,7 +10,7 @@ import numpy as np
 
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn.loading import load_classifier
-from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.package.package import MODEL_FILES, Precision
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import ModelReference
@@ -21,12 +21,16 @@ Teacher: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, C) ->
 _SMALLEST = np.finfo(np.float32).tiny
 
 
-def load_teacher(source: str, student: Preset, *, threads: int | None = None) -> tuple[Teacher, ModelReference]:
+def load_teacher(
+    source: str, student: Preset, *, policy: str = "float32", threads: int | None = None
+) -> tuple[Teacher, ModelReference]:
     """Load the teacher of a student network.
 
     Args:
         source: a bundled model's name, a package's folder or a `.keras` file.
         student: must have the teacher's labels and image size.
+        policy: the Keras dtype policy of the student. Where it is not "float32", a package that has an int8 file
+            computes with it.
         threads: of ONNX Runtime, where the teacher is a package; by default, those of `Predictor`.
 
     Returns:
@@ -42,8 +46,9 @@ def load_teacher(source: str, student: Preset, *, threads: int | None = None) ->
         sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     else:
         package = load_package(source)
-        preset, sha256 = package.card.preset, package.card.files[ONNX_FILE].sha256
-        teacher = _package_logits(Predictor(package, device="cpu", threads=threads))
+        precision: Precision = "int8" if policy != "float32" and "int8" in package.precisions else "float32"
+        preset, sha256 = package.card.preset, package.card.files[MODEL_FILES[precision]].sha256
+        teacher = _package_logits(Predictor(package, device="cpu", precision=precision, threads=threads))
     if preset.labels != student.labels:
         raise TrainingError(f"{source}: expected a teacher with the labels {student.labels}, got {preset.labels}")
     expected, found = ((spec.height, spec.width, spec.channels) for spec in (student.input, preset.input))

@@ -77,7 +77,7 @@ class Plan:
         source = self.record.teacher_source
         if source is None:
             return None
-        teacher, found = load_teacher(source, self.preset)
+        teacher, found = load_teacher(source, self.preset, policy=self.record.precision)
         if found != self.record.teacher:
             raise TrainingError(f"{source} is not the teacher that the training was started with")
         return teacher
@@ -124,14 +124,15 @@ def begin(arguments: argparse.Namespace) -> Plan:
         name = arguments.name or own_name(asked.name, arguments.photos)
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = replace(folder.record(), unreadable=unreadable)
-    teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset)[1]
+    policy = arguments.precision or "float32"
+    teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset, policy=policy)[1]
     data_dir = arguments.photos or arguments.data_dir
     record = TrainingRecord(
         preset=asked.name,
         classifier=preset,
         recipe=asdict(recipe),
         seed=arguments.seed or 0,
-        precision=arguments.precision or "float32",
+        precision=policy,
         data_dir=data_dir and str(data_dir.resolve()),
         images=images,
         init=init,

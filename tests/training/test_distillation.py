@@ -10,6 +10,7 @@ import pytest
 from pdeinfer.errors import ExportError, ModelNotFoundError, TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
+from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import PRESETS
 from training.distillation import DistillationLoss, accuracy, load_teacher
 
@@ -77,6 +78,18 @@ def test_a_package_and_its_keras_file_are_the_same_teacher() -> None:
     from_file, _ = load_teacher(str(zoo.load("digits-pde").path / "model.keras"), DIGITS)
     assert record.model == "digits-pde"
     np.testing.assert_allclose(softmax(from_package(images)), softmax(from_file(images)), atol=1e-5)
+
+
+def test_a_student_in_lower_precision_has_the_int8_teacher_if_there_is_one() -> None:
+    student, package = PRESETS["cifar10-global"], zoo.load("cifar10-resnet32")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    for policy, file in (("float32", "model.onnx"), ("mixed_bfloat16", "model.int8.onnx")):
+        teacher, record = load_teacher("cifar10-resnet32", student, policy=policy)
+        assert record.sha256 == package.card.files[file].sha256
+        expected = Predictor(package, device="cpu", precision="int8" if "int8" in file else "float32")
+        np.testing.assert_allclose(softmax(teacher(images)), expected.predict_proba(images), atol=1e-6)
+    _, record = load_teacher("digits-pde", DIGITS, policy="mixed_bfloat16")
+    assert record.sha256 == zoo.load("digits-pde").card.files["model.onnx"].sha256
 
 
 def test_a_teacher_of_other_labels_or_images_is_refused(tmp_path: Path) -> None:
