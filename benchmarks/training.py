@@ -35,7 +35,9 @@ HEADER = ROW.format("network", "batch", "variant", "median ms", "quartiles", "im
 def main() -> int:
     """Run the benchmark, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"by default {', '.join(NETWORKS)}")
+    parser.add_argument(
+        "presets", nargs="*", choices=RECIPES, metavar="PRESET", help=f"by default {', '.join(NETWORKS)}"
+    )
     presets = parser.parse_args().presets or NETWORKS
     require_tensorflow()
     onednn = f"oneDNN    TF_ENABLE_ONEDNN_OPTS={os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'not set')}"

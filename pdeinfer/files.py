@@ -1,6 +1,7 @@
 """Writes files that nobody sees half written, and tables."""
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -9,7 +10,8 @@ from typing import Any, TextIO
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside `path`, then rename it: `path` holds the old content or the whole new one.
 
-    A link, a pipe or a device is written directly, and stays one.
+    The new content is on the disk before it is renamed, so this also holds after a power cut. A link, a pipe or a
+    device is written directly, and stays one.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         write(path)
@@ -17,6 +19,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f"partial-{path.name}")
     try:
         write(partial)
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from pdeinfer.cli.arguments import positive_int
@@ -73,13 +74,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     recipe.add_argument("--no-flip", action="store_false", default=None, dest="flip", help="mirror no images")
     recipe.add_argument("--crop-padding", type=_natural, metavar="PIXELS",
                         help="shift images by up to this many pixels at random; 0: not at all")  # fmt: skip
-    recipe.add_argument("--mixup", type=_mixup, metavar="ALPHA",
+    recipe.add_argument("--mixup", type=_up_to(1), metavar="ALPHA",
                         help="mixup: mix images and labels at ratios from Beta(ALPHA, ALPHA); 0: none")  # fmt: skip
     recipe.add_argument("--balance", action="store_true", default=None,
                         help="weigh images so that all classes count alike")  # fmt: skip
     recipe.add_argument("--patience", type=positive_int, metavar="N",
                         help="stop when the best validation accuracy is N epochs old")  # fmt: skip
-    recipe.add_argument("--validation-fraction", type=_fraction, metavar="F",
+    recipe.add_argument("--validation-fraction", type=_up_to(0.5), metavar="F",
                         help="for a preset: hold out this part of the training images and keep the best epoch; "
                         "0: train on all and keep the last")  # fmt: skip
     recipe.add_argument("--teacher", metavar="MODEL",
@@ -167,6 +168,7 @@ def resume_command(arguments: argparse.Namespace) -> str:
         for name in ("isolate", "tensorboard", "data-parallel")
         if getattr(arguments, name.replace("-", "_"))
     ]
+    command += [] if arguments.device is None else ["--device", arguments.device]
     command += [part for reference in arguments.callback for part in ("--callback", reference)]
     return shlex.join(command)
 
@@ -180,24 +182,17 @@ def _image_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
 
 
-def _mixup(text: str) -> float:
-    try:
-        alpha = float(text)
-    except ValueError:
-        alpha = -1.0
-    if not 0 <= alpha <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return alpha
+def _up_to(most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from 0 to {most:g}, got {text!r}")
+        return value
 
-
-def _fraction(text: str) -> float:
-    try:
-        fraction = float(text)
-    except ValueError:
-        fraction = -1.0
-    if not 0 <= fraction <= 0.5:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 0.5, got {text!r}")
-    return fraction
+    return number
 
 
 def _seed(text: str) -> int:

@@ -17,10 +17,14 @@ def choose_side(sizes: Sequence[tuple[int, int]]) -> int:
     return 32 if sizes and median_low([min(size) for size in sizes]) < 48 else 64
 
 
-def choose_recipe(base: Recipe, train: int, side: int) -> Recipe:
-    """Adapt a recipe to a number of training images and to their smaller side in pixels."""
+def choose_recipe(base: Recipe, train: int, side: int, epochs: int | None = None) -> Recipe:
+    """Adapt a recipe to a number of training images and to their smaller side in pixels.
+
+    Args:
+        epochs: if they are given and not to be chosen.
+    """
     fitting = [size for size in _BATCH_SIZES if size <= train / _MIN_STEPS]
-    epochs = min(_MAX_EPOCHS, max(_MIN_EPOCHS, round(_VIEWS / train)))
+    epochs = epochs or min(_MAX_EPOCHS, max(_MIN_EPOCHS, round(_VIEWS / train)))
     return replace(
         base,
         batch_size=max(fitting, default=min(_BATCH_SIZES[0], train)),
@@ -39,15 +43,15 @@ def describe_recipe(recipe: Recipe, train: int, given: Collection[str]) -> list[
         given: the names of values that came from options.
     """
     steps = train // recipe.batch_size
-    seen = (
-        f"{recipe.epochs * train:,} images seen in {recipe.epochs * steps:,} steps, {recipe.warmup_epochs} to warm up"
-    )
+    warmup = min(recipe.warmup_epochs, recipe.epochs - 1)
+    seen = f"{recipe.epochs * train:,} images seen in {recipe.epochs * steps:,} steps, {warmup} epochs to warm up"
+    shift = "pixels of random shift: an eighth of the side" if recipe.crop_padding else "as in the recipe"
     mirrored = "half of the images are mirrored, as photos may be" if recipe.flip else "as in the recipe"
     reasons = {
         "batch_size": ("--batch-size", recipe.batch_size, f"{steps:,} steps an epoch for {train:,} training images"),
         "epochs": ("--epochs", recipe.epochs, seen),
         "learning_rate": ("--lr", recipe.learning_rate, f"the peak, as in the recipe for {recipe.optimizer}"),
-        "crop_padding": ("--crop-padding", recipe.crop_padding, "pixels of random shift: an eighth of the side"),
+        "crop_padding": ("--crop-padding", recipe.crop_padding, shift),
         "flip": ("--no-flip", "no" if recipe.flip else "yes", mirrored),
         "mixup": ("--mixup", recipe.mixup, "as in the recipe"),
     }

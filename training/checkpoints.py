@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import KERAS_FILE
 from pdeinfer.spec.training_record import TrainingRecord
 from training.history import COLUMNS, Row, best_epoch, read_history, write_history
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class RunFolder:
@@ -55,6 +61,25 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("run.json", record.to_dict())
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder, where the system and the file system have locks.
+
+        Raises:
+            TrainingError: another process is training in it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with (self.path / "run.json").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(f"{self.path}: another process is training in this folder") from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+
     def record(self) -> TrainingRecord:
         """Return the record of the training in the folder.
 
@@ -65,7 +90,7 @@ class RunFolder:
             return TrainingRecord.from_dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise TrainingError(f"{self.path}: no training to resume (it has no run.json)") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:

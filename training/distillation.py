@@ -22,7 +22,12 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 def load_teacher(
-    source: str, student: Preset, *, policy: str = "float32", threads: int | None = None
+    source: str,
+    student: Preset,
+    *,
+    policy: str = "float32",
+    recorded: ModelReference | None = None,
+    threads: int | None = None,
 ) -> tuple[Teacher, ModelReference]:
     """Load the teacher of a student network.
 
@@ -30,14 +35,16 @@ def load_teacher(
         source: a bundled model's name, a package's folder or a `.keras` file.
         student: must have the teacher's labels and image size.
         policy: the Keras dtype policy of the student. Where it is not "float32", a package that has an int8 file
-            computes with it.
+            computes with it. A `.keras` file computes in float32.
+        recorded: the teacher that the training was started with.
         threads: of ONNX Runtime, where the teacher is a package; by default, those of `Predictor`.
 
     Returns:
         The teacher's logits as a function of images, up to a constant for each image, and the record of the teacher.
 
     Raises:
-        TrainingError: the teacher has other labels or another image size, or is the folder of a training.
+        TrainingError: the teacher has other labels or another image size, is not the recorded one, or is the folder of
+            a training.
         ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
     """
     if source.endswith(".keras"):
@@ -46,19 +53,26 @@ def load_teacher(
         sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     else:
         package = load_package(source)
-        precision: Precision = "int8" if policy != "float32" and "int8" in package.precisions else "float32"
-        preset, sha256 = package.card.preset, package.card.files[MODEL_FILES[precision]].sha256
+        checksums = {precision: package.card.files[MODEL_FILES[precision]].sha256 for precision in package.precisions}
+        precision: Precision = "int8" if policy != "float32" and "int8" in checksums else "float32"
+        if recorded is not None:
+            precision = next((one for one, checksum in checksums.items() if checksum == recorded.sha256), precision)
+        preset, sha256 = package.card.preset, checksums[precision]
         teacher = _package_logits(Predictor(package, device="cpu", precision=precision, threads=threads))
     if preset.labels != student.labels:
         raise TrainingError(f"{source}: expected a teacher with the labels {student.labels}, got {preset.labels}")
     expected, found = ((spec.height, spec.width, spec.channels) for spec in (student.input, preset.input))
     if found != expected:
         raise TrainingError(f"{source}: expected a teacher for images of shape {expected}, got {found}")
-    return teacher, ModelReference(preset.name, sha256)
+    reference = ModelReference(preset.name, sha256)
+    if recorded not in (None, reference):
+        raise TrainingError(f"{source} is not the teacher that the training was started with")
+    return teacher, reference
 
 
 def _keras_logits(classifier: Any) -> Teacher:
-    return lambda images: np.asarray(classifier.predict_on_batch(images), np.float32)
+    # Not predict_on_batch, which has every device of a tf.distribute strategy classify the whole batch.
+    return lambda images: np.asarray(keras.ops.convert_to_numpy(classifier(images, training=False)), np.float32)
 
 
 def _package_logits(predictor: Predictor) -> Teacher:

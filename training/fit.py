@@ -43,7 +43,7 @@ def fit(
         teacher: to distil, by the recipe's temperature and weight.
 
     Raises:
-        TrainingError: the checkpoint does not match the history.
+        TrainingError: the checkpoint does not match the history, or there are fewer validation images than devices.
     """
     train, validation = splits
     rows = folder.rows()
@@ -120,7 +120,7 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
     If the recipe's `validation_fraction` is 0, there are no validation images, and the last epoch is kept.
 
     Raises:
-        TrainingError: there are too few images.
+        TrainingError: there are too few images, or no validation images for a recipe that judges by them.
     """
     if dataset.validation is not None:
         train, validation = dataset.train, dataset.validation
@@ -132,6 +132,11 @@ def training_splits(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split]:
         raise TrainingError("expected a class with two training images, to hold one out for validation")
     if recipe.patience is not None and not len(validation):
         raise TrainingError("--patience needs validation images, and this recipe trains on all images")
+    if recipe.initializations > 1 and not len(validation):
+        raise TrainingError(
+            f"this recipe tries {recipe.initializations} initial weights and needs validation images to choose: "
+            "expected --validation-fraction above 0"
+        )
     if len(train) < recipe.batch_size:
         raise TrainingError(
             f"a batch of {recipe.batch_size} is larger than the {len(train)} training images: lower --batch-size"

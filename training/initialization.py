@@ -9,6 +9,7 @@ from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import Preset
 from training.batches import Batches
 from training.fit import compile_model, evaluation_batches
+from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
 
 
@@ -26,6 +27,9 @@ def initialize(
         seed: of the batches; Keras's own seed decides the weights.
 
     Returns: the network, and the validation loss of each candidate; no losses where there is only one.
+
+    Raises:
+        TrainingError: there are fewer validation images than devices.
     """
     model = Classifier(preset)
     if recipe.initializations == 1:
@@ -36,10 +40,11 @@ def initialize(
     batches = Batches(train, classes=len(preset.labels), batch_size=recipe.batch_size, seed=seed)
     validation_batches = evaluation_batches(validation, len(preset.labels))
     losses = []
-    for candidate in candidates:
-        compile_model(candidate, replace(recipe, epochs=1), len(batches))
-        candidate.fit(batches, shuffle=False, verbose=0)
-        loss, _accuracy = candidate.evaluate(validation_batches, verbose=0)
-        losses.append(loss)
+    with interrupted_between_batches() as stop:
+        for candidate in candidates:
+            compile_model(candidate, replace(recipe, epochs=1), len(batches))
+            candidate.fit(batches, shuffle=False, verbose=0, callbacks=[stop])
+            loss, _accuracy = candidate.evaluate(validation_batches, verbose=0, callbacks=[stop])
+            losses.append(loss)
     model.set_weights(initial_weights[int(np.nan_to_num(losses, nan=np.inf).argmin())])
     return model, losses

@@ -14,12 +14,14 @@ import pdeinfer
 from pdeinfer.datasets import Array, Dataset, Split
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters, count_zero_fields
+from pdeinfer.nn.loading import load_classifier
 from pdeinfer.spec.training_record import Outcome
 from training.batches import EvaluationBatches
 from training.checkpoints import RunFolder
+from training.fit import EVALUATION_BATCH
 from training.history import best_epoch, read_history
 
-_BATCH = 500
+_SAMPLES = 500
 
 
 def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
@@ -33,6 +35,7 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
 
     Raises:
         TrainingError: the training has no finished epoch.
+        ExportError: the file of its best network is missing or damaged.
     """
     rows = read_history(folder.history)
     if not rows:
@@ -40,7 +43,7 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
             f"a callback stopped the training in its first epoch, and {folder.path} holds no network: "
             "if its loss was not finite, train again with a lower --lr"
         )
-    model = keras.saving.load_model(folder.best, compile=False)
+    model = load_classifier(folder.best)
     confusion, loss = classify_test_images(model, dataset.test)
     best = best_epoch(rows)
     return Outcome(
@@ -61,7 +64,7 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
 
 def sample(split: Split) -> Array:
     """Return up to 500 images, spread evenly: a folder's are in the order of their classes."""
-    return split.images[:: -(-len(split) // _BATCH)]
+    return split.images[:: -(-len(split) // _SAMPLES)]
 
 
 def classify_test_images(model: keras.Model, test: Split) -> tuple[np.ndarray, float]:
@@ -73,7 +76,7 @@ def classify_test_images(model: keras.Model, test: Split) -> tuple[np.ndarray, f
     """
     classes = model.output_shape[-1]
     with _without_tf32():
-        logits = model.predict(EvaluationBatches(test, classes=classes, batch_size=_BATCH), verbose=0)
+        logits = model.predict(EvaluationBatches(test, classes=classes, batch_size=EVALUATION_BATCH), verbose=0)
     confusion = np.zeros((classes, classes), dtype=int)
     np.add.at(confusion, (test.labels, logits.argmax(axis=1)), 1)
     loss = keras.losses.sparse_categorical_crossentropy(test.labels, logits, from_logits=True)

@@ -46,12 +46,14 @@ class Plan:
         preset: the network that is trained, which for a folder of images is not the one asked for.
         recipe: how it is trained.
         dataset: the images.
+        teacher: to distil, or None.
     """
 
     record: TrainingRecord
     preset: Preset
     recipe: Recipe
     dataset: Dataset
+    teacher: Teacher | None
 
     def transfer_weights(self, classifier: Classifier) -> WeightTransfer | None:
         """Copy the weights that the training starts from into a new network; return None if they are random.
@@ -66,21 +68,6 @@ class Plan:
         if package.card.files[KERAS_FILE].sha256 != self.record.init.sha256:
             raise TrainingError(f"{package.path} is not the model that the training was started with")
         return transfer_weights(classifier, package)
-
-    def load_teacher(self) -> Teacher | None:
-        """Return the teacher to distil, or None.
-
-        Raises:
-            TrainingError: the teacher has changed since the training was started.
-            ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
-        """
-        source = self.record.teacher_source
-        if source is None:
-            return None
-        teacher, found = load_teacher(source, self.preset, policy=self.record.precision)
-        if found != self.record.teacher:
-            raise TrainingError(f"{source} is not the teacher that the training was started with")
-        return teacher
 
 
 def begin(arguments: argparse.Namespace) -> Plan:
@@ -116,7 +103,7 @@ def begin(arguments: argparse.Namespace) -> Plan:
         print(*summarize(folder, sizes), sep="\n")
         dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
         train = len(dataset.train)
-        recipe = replace(choose_recipe(recipe, train, min(height, width)), dataset="folder",
+        recipe = replace(choose_recipe(recipe, train, min(height, width), arguments.epochs), dataset="folder",
                          validation_fraction=VALIDATION_FRACTION, **given, **fixed)  # fmt: skip
         start = "random weights" if package is None else f"the weights of {package.card.preset.name}"
         print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
@@ -125,7 +112,9 @@ def begin(arguments: argparse.Namespace) -> Plan:
         preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
         images = replace(folder.record(), unreadable=unreadable)
     policy = arguments.precision or "float32"
-    teacher = None if arguments.teacher is None else load_teacher(arguments.teacher, preset, policy=policy)[1]
+    teacher, reference = (
+        (None, None) if arguments.teacher is None else load_teacher(arguments.teacher, preset, policy=policy)
+    )
     data_dir = arguments.photos or arguments.data_dir
     record = TrainingRecord(
         preset=asked.name,
@@ -138,10 +127,10 @@ def begin(arguments: argparse.Namespace) -> Plan:
         init=init,
         init_dir=None if package is None else str(package.path.resolve()),
         git_commit=_git_commit(),
-        teacher=teacher,
+        teacher=reference,
         teacher_source=arguments.teacher and _absolute(arguments.teacher),
     )
-    return Plan(record, preset, recipe, dataset)
+    return Plan(record, preset, recipe, dataset, teacher)
 
 
 def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage | None]:
@@ -183,8 +172,9 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
     """Plan the rest of the training that a record describes.
 
     Raises:
-        TrainingError: the arguments contradict the record, or the folder of images has changed.
+        TrainingError: the arguments contradict the record, or the folder of images or the teacher has changed.
         DatasetError: the data set is missing or damaged.
+        ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
     """
     if arguments.source in PRESETS and arguments.source != record.preset:  # without SOURCE, `preset` is a default
         raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.source}")
@@ -206,9 +196,12 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
             raise TrainingError(
                 f"{arguments.out} was started with {name} {started[name]}, and cannot resume with {value}"
             )
+    teacher = None
+    if record.teacher_source is not None:
+        teacher, _ = load_teacher(record.teacher_source, preset, recorded=record.teacher)
     data_dir = arguments.photos or arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
     if record.images is None:
-        return Plan(record, preset, recipe, _read_standard(recipe.dataset, data_dir))
+        return Plan(record, preset, recipe, _read_standard(recipe.dataset, data_dir), teacher)
     if data_dir is None:
         raise TrainingError(f"{arguments.out} was started on a folder of images: --data-dir must name it")
     folder = find_images(data_dir, record.images.validation_fraction)
@@ -220,7 +213,7 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
             f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
             f"{arguments.out} was started"
         )
-    return Plan(record, preset, recipe, dataset)
+    return Plan(record, preset, recipe, dataset, teacher)
 
 
 def _network_and_recipe(record: TrainingRecord, folder: Path) -> tuple[Preset, Recipe]:

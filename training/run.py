@@ -20,7 +20,10 @@ from training.onednn import prefer_onednn
 if TYPE_CHECKING:  # they import Keras
     from collections.abc import Sequence
 
+    from pdeinfer.datasets import Split
+    from pdeinfer.nn import Classifier
     from training.history import Row
+    from training.plan import Plan
     from training.recipes import Recipe
 
 
@@ -60,7 +63,6 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.devices import check_device, data_parallel, device_name, list_devices
     from training.fit import fit, precision, training_splits
     from training.history import read_history
-    from training.initialization import initialize
     from training.outcome import measure
     from training.plan import begin, resume
 
@@ -77,22 +79,16 @@ def _train(arguments: argparse.Namespace) -> int:
     scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
     device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
     with precision(record.precision), scope:
-        if not arguments.resume:
-            folder.start(record)
         print(
             f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {record.precision}, "
             f"on {device} ({keras.backend.backend()}), in {folder.path}"
         )
         keras.utils.set_random_seed(seed)
-        if folder.rows():
-            model = folder.load_last()
-        else:
-            model, losses = initialize(preset, recipe, splits, seed=seed)
-            if losses:
-                print("validation losses of the initial weights:", ", ".join(f"{loss:.3f}" for loss in losses))
-            if (transfer := plan.transfer_weights(model)) is not None:
-                print(transfer)
-        fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=plan.load_teacher())
+        model = folder.load_last() if folder.rows() else _new_network(plan, splits)
+        if not arguments.resume:
+            folder.start(record)
+        with folder.locked():
+            fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=plan.teacher)
     outcome = measure(folder, plan.dataset, device)
     folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
     accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
@@ -104,6 +100,20 @@ def _train(arguments: argparse.Namespace) -> int:
     _print_next_steps(folder.path, f"build/{preset.name}", arguments.photos)
     _print_warnings(rows, recipe, outcome)
     return 0
+
+
+def _new_network(plan: "Plan", splits: "tuple[Split, Split]") -> "Classifier":
+    """Return a network with the weights that the training starts from, and print how they were chosen."""
+    from training.initialization import initialize
+
+    if plan.recipe.initializations > 1:
+        print(f"trying {plan.recipe.initializations} initial weights for an epoch each")
+    model, losses = initialize(plan.preset, plan.recipe, splits, seed=plan.record.seed)
+    if losses:
+        print("validation losses of the initial weights:", ", ".join(f"{loss:.3f}" for loss in losses))
+    if (transfer := plan.transfer_weights(model)) is not None:
+        print(transfer)
+    return model
 
 
 def _print_warnings(rows: "Sequence[Row]", recipe: "Recipe", outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ class Run:
     """A finished training.
 
     Attributes:
-        preset: the network that was trained, as it was then.
+        preset: the network that was trained, as it was then, under the name of the preset that was asked for.
         confusion: test images by true class (rows) and predicted class (columns).
         history: a row per epoch.
     """
@@ -230,12 +230,13 @@ def read_run(folder: Path) -> Run:
     history = read_history(folder / HISTORY_FILE)
     if not history:
         raise TrainingError(f"{folder}: expected a finished training, with {HISTORY_FILE}")
-    return Run(record, preset, outcome, outcome.confusion, history)
+    return Run(record, replace(preset, name=record.preset), outcome, outcome.confusion, history)
 
 
 def _identity(run: Run) -> str:
     """Return what the runs of a group have in common."""
-    return json.dumps([run.record.preset, run.preset.to_dict(), effective_recipe(run.record)], sort_keys=True)
+    models = [model and model.sha256 for model in (run.record.teacher, run.record.init)]
+    return json.dumps([run.preset.to_dict(), effective_recipe(run.record), models], sort_keys=True)
 
 
 def _seed(run: Run) -> int:

@@ -7,7 +7,7 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime.kernel import LIBRARY
 
-_ROW = "{:<20}{:>10}{:>9}{:>12}{:>13}{:>15}{:>10}"
+_ROW = "{:<23}{:>8}{:>9}{:>12}{:>13}{:>15}{:>10}"
 
 
 def run(_: argparse.Namespace) -> int:

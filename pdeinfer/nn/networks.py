@@ -34,10 +34,10 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
             preset = Preset.from_dict(preset)
         spec = preset.input
         image = keras.Input((spec.height, spec.width, spec.channels), name="image")
-        # (pixel / 255 - mean) / std
+        # (pixel / 255 - mean) / std, in float32 also in reduced precision: bfloat16 would merge and shift pixel values.
         scale = [1 / (255 * std) for std in spec.std]
         offset = [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-        h = keras.layers.Rescaling(scale, offset, name="normalize")(image)
+        h = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalize")(image)
         if isinstance(preset.network, SingleChannelNetwork):
             h = _single_channel_features(h, preset.network)
         else:

@@ -122,6 +122,22 @@ def test_values_that_change_nothing_do_not_split_a_row(tmp_path: Path) -> None:
     assert len(group.runs) == 2
 
 
+def test_a_run_with_a_name_of_its_own_counts_for_its_preset(tmp_path: Path) -> None:
+    named = PRESETS["mnist-cnn"].to_dict() | {"name": "mine"}
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
+    write_run(tmp_path / "mnist-cnn" / "b", seed=1, classifier=named)
+    (group,) = read_groups(tmp_path)
+    assert len(group.runs) == 2
+    assert not group.is_earlier
+
+
+def test_runs_with_other_weights_of_a_teacher_share_no_row(tmp_path: Path) -> None:
+    for checksum in ("a", "b"):
+        teacher = {"model": "mnist-residual", "sha256": checksum}
+        write_run(tmp_path / "mnist-cnn" / checksum, seed=0, teacher=teacher)
+    assert len(read_groups(tmp_path)) == 2
+
+
 def test_runs_of_an_earlier_network_are_marked_and_have_its_costs(tmp_path: Path) -> None:
     earlier = PRESETS["mnist-cnn"].to_dict()
     earlier["network"] |= {"pool_size": 7}

@@ -286,7 +286,7 @@ def test_the_pool_of_a_single_channel_network_decides_the_size_of_its_head(pool_
     assert model.get_layer("logits").kernel.shape == ((28 // pool_size) ** 2, 10)
 
 
-def test_logits_are_float32_in_mixed_precision() -> None:
+def test_pixels_and_logits_are_float32_in_mixed_precision() -> None:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -296,6 +296,7 @@ def test_logits_are_float32_in_mixed_precision() -> None:
         keras.config.set_dtype_policy(policy)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert {layer.compute_dtype for layer in model.layers if isinstance(layer, GlobalLayer)} == {"float16"}
+    assert model.get_layer("normalize").compute_dtype == "float32"
 
 
 # --- as a config ----------------------------------------------------------------------------------------------------

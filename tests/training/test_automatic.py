@@ -25,6 +25,11 @@ def test_the_shift_is_an_eighth_of_the_side_where_the_recipe_shifts_at_all() -> 
     assert choose_recipe(replace(BASE, crop_padding=0), 100, side=96).crop_padding == 0
 
 
+def test_the_warm_up_follows_from_epochs_that_are_given() -> None:
+    assert choose_recipe(BASE, 100, side=64, epochs=60).warmup_epochs == 3
+    assert choose_recipe(BASE, 100, side=64, epochs=6).warmup_epochs == 1
+
+
 def test_small_images_are_not_blown_up() -> None:
     assert choose_side([(4000, 3000)] * 3 + [(32, 32)]) == 64
     assert choose_side([]) == 64  # none could be read without a process of its own
@@ -32,7 +37,7 @@ def test_small_images_are_not_blown_up() -> None:
 
 
 def test_each_choice_is_printed_with_its_option_and_its_reason() -> None:
-    recipe = replace(choose_recipe(BASE, 180, side=64), epochs=7)
+    recipe = choose_recipe(BASE, 180, side=64, epochs=7)
     lines = describe_recipe(recipe, 180, given={"epochs"})
     assert [line.split()[:2] for line in lines] == [
         ["--batch-size", "16"],

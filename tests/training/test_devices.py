@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdeinfer.errors import TrainingError
+from pdeinfer.package import zoo
 from training import run
+from training.accelerators import select_device
 from training.arguments import parse_arguments, resume_command
 
 TRAIN = """
@@ -29,7 +32,9 @@ sys.exit(main(["digits-pde", "--epochs", "2", *sys.argv[1:]]))
 
 def train(backend: str, devices: int, folder: Path, *arguments: str) -> list[dict[str, str]]:
     """Return the history of a training of two epochs in a new process."""
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    # With more threads, TensorFlow sums in a different order from run to run.
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    environment = {**os.environ, **threads, "KERAS_BACKEND": backend}
     command = [sys.executable, "-c", TRAIN, str(devices), "--out", str(folder), *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -50,9 +55,40 @@ def test_two_devices_give_the_loss_curve_of_one(backend: str, tmp_path: Path) ->
         np.testing.assert_allclose([float(row[name]) for row in two], [float(row[name]) for row in one], rtol=0.03)
 
 
+@pytest.mark.slow
+def test_a_keras_file_teaches_two_devices(tmp_path: Path) -> None:
+    teacher = str(zoo.load("digits-pde").path / "model.keras")
+    rows = train("tensorflow", 2, tmp_path / "two", "--data-parallel", "--teacher", teacher)
+    assert len(rows) == 2
+
+
 def test_the_resume_command_keeps_what_the_record_does_not_hold() -> None:
-    arguments = parse_arguments(["digits-pde", "--data-parallel", "--resume", "--isolate", "--out", "runs/two"])
-    assert resume_command(arguments).endswith("digits-pde --out runs/two --resume --isolate --data-parallel")
+    arguments = parse_arguments(
+        ["digits-pde", "--data-parallel", "--resume", "--isolate", "--device", "cpu", "--out", "runs/two"]
+    )
+    expected = "digits-pde --out runs/two --resume --isolate --data-parallel --device cpu"
+    assert resume_command(arguments).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "expected"),
+    [(None, "gpu:1", "1"), ("3,5", "gpu:1", "5"), ("3,5", "gpu", "3,5"), ("3,5", "cpu", "-1")],
+)
+def test_a_gpu_is_one_of_those_that_the_environment_lists(
+    visible: str | None, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "")  # `cpu` sets it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    select_device(name)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_a_gpu_that_the_environment_does_not_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(TrainingError, match="no such GPU in CUDA_VISIBLE_DEVICES=3"):
+        select_device("gpu:1")
 
 
 def test_a_single_device_is_refused_before_anything_is_written(

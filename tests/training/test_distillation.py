@@ -12,6 +12,7 @@ from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import PRESETS
+from pdeinfer.spec.training_record import ModelReference
 from training.distillation import DistillationLoss, accuracy, load_teacher
 
 DIGITS = PRESETS["digits-pde"]
@@ -88,6 +89,8 @@ def test_a_student_in_lower_precision_has_the_int8_teacher_if_there_is_one() -> 
         assert record.sha256 == package.card.files[file].sha256
         expected = Predictor(package, device="cpu", precision="int8" if "int8" in file else "float32")
         np.testing.assert_allclose(softmax(teacher(images)), expected.predict_proba(images), atol=1e-6)
+        # A training that was started with it goes on with it.
+        assert load_teacher("cifar10-resnet32", student, recorded=record)[1] == record
     _, record = load_teacher("digits-pde", DIGITS, policy="mixed_bfloat16")
     assert record.sha256 == zoo.load("digits-pde").card.files["model.onnx"].sha256
 
@@ -101,6 +104,11 @@ def test_a_teacher_of_other_labels_or_images_is_refused(tmp_path: Path) -> None:
     Classifier(larger).save(tmp_path / "larger.keras")
     with pytest.raises(TrainingError, match="shape"):
         load_teacher(str(tmp_path / "larger.keras"), DIGITS)
+
+
+def test_another_teacher_than_the_recorded_one_is_refused() -> None:
+    with pytest.raises(TrainingError, match="is not the teacher that the training was started with"):
+        load_teacher("digits-pde", DIGITS, recorded=ModelReference("digits-pde", "0" * 64))
 
 
 def test_a_missing_teacher_is_named(tmp_path: Path) -> None:

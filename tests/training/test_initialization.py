@@ -1,5 +1,6 @@
 """A training starts from the best of several random initial weights."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
@@ -13,6 +14,7 @@ from pdeinfer.datasets import hold_out, load_dataset
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.presets import PRESETS
+from training.batches import Batches, EvaluationBatches
 from training.initialization import initialize
 from training.recipes import RECIPES
 
@@ -53,3 +55,21 @@ def test_a_loss_of_nan_is_never_the_lowest(
     monkeypatch.setattr(Classifier, "evaluate", lambda *_, **__: (next(measured), 0.5))
     chosen, _, candidates = choose(3)
     assert_equal(chosen, candidates[lowest])
+
+
+@pytest.mark.parametrize("batches", [Batches, EvaluationBatches])
+def test_ctrl_c_stops_the_trials_after_the_batch(
+    batches: type[keras.utils.PyDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested, batch_of = [], batches.__getitem__
+
+    def interrupting(self: keras.utils.PyDataset, index: int) -> Any:
+        if not requested:  # Keras asks for a first batch on the main thread
+            requested.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return batch_of(self, index)
+
+    monkeypatch.setattr(batches, "__getitem__", interrupting)
+    with pytest.raises(KeyboardInterrupt) as interruption:
+        choose(2)
+    assert "on_train_batch_end" in [entry.name for entry in interruption.traceback]

@@ -22,6 +22,7 @@ import pytest
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.presets import PRESETS
 from training import run
+from training.checkpoints import RunFolder
 from training.history import COLUMNS, diverged_since, read_history
 from training.recipes import RECIPES
 
@@ -260,6 +261,26 @@ def test_a_damaged_folder_is_a_one_line_error(
     error = capsys.readouterr().err
     assert name in error
     assert error.count("\n") == 1
+
+
+def test_a_second_process_is_kept_out_of_the_folder(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    with RunFolder(folder).locked():
+        assert train("--out", folder, "--resume") == 2
+    assert f"{folder}: another process is training in this folder" in capsys.readouterr().err
+    assert train("--out", folder, "--resume") == 0
+
+
+def test_initial_weights_cannot_be_judged_without_validation_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "digits-pde", replace(RECIPES["digits-pde"], initializations=2))
+    assert train("--out", tmp_path / "run", "--validation-fraction", 0) == 2
+    assert "expected --validation-fraction above 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_large_a_batch_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
