@@ -155,4 +155,4 @@ def test_its_comparison_follows_from_the_results() -> None:
     assert f"and {span(ours[2:])} above plain ResNets ([more]" in text
 
     times = [[float(cell) for cell in row_of(name)[4:]] for name in ("`cifar10-global`", "`cifar10-global-source`")]
-    assert all(0.95 < other / paper < 1.05 for paper, other in zip(*times, strict=True))  # "of the same speed"
+    assert all(0.95 < other / paper < 1.05 for paper, other in zip(*times, strict=True))  # equally fast

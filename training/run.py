@@ -84,10 +84,11 @@ def _train(arguments: argparse.Namespace) -> int:
             f"on {device} ({keras.backend.backend()}), in {folder.path}"
         )
         keras.utils.set_random_seed(seed)
-        model = folder.load_last() if folder.rows() else _new_network(plan, splits)
+        new = None if folder.rows() else _new_network(plan, splits)
         if not arguments.resume:
             folder.start(record)
         with folder.locked():
+            model = folder.load_last() if new is None else new
             fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=plan.teacher)
     outcome = measure(folder, plan.dataset, device)
     folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
