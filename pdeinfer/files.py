@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,11 +20,36 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f"partial-{path.name}")
     try:
         write(partial)
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
+        sync_file(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Return once the content of a file is on the disk."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return once the names in a folder are on the disk, where the system can tell: Windows opens no folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Add a path to the system's errors that have none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def csv_table(file: TextIO) -> Any:

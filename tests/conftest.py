@@ -20,6 +20,15 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# The servers under test are asked directly, whatever proxy this machine has.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+# Settings of a developer's own server are none of the tests'.
+TEST_VARIABLES = {"PDEINFER_DATA_DIR", "PDEINFER_FUZZ_SECONDS", "PDEINFER_KERNEL", "PDEINFER_RELIABILITY"}
+for name in [name for name in os.environ if name.upper().startswith("PDEINFER_")]:
+    if name not in TEST_VARIABLES:
+        del os.environ[name]
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise each worker's TensorFlow starts a thread per CPU
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, "1")

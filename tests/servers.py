@@ -86,3 +86,27 @@ def children(process: int) -> list[int]:
             if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
                 found.append(int(child))
     return found
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process runs: one that has ended may wait for its parent, or for init, to notice."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def owners(server: Server) -> dict[int, int]:
+    """Return the worker that has accepted each connection, by the client's port."""
+    found = {}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    for worker in children(server.process.pid):
+        sockets = set()
+        for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                sockets.add(str(descriptor.readlink()))
+        for line in lines:
+            # Those that the client has closed count until the worker has closed them too.
+            if line[1].endswith(f":{server.port:04X}") and line[3] != "0A" and f"socket:[{line[9]}]" in sockets:
+                found[int(line[2].split(":")[1], 16)] = worker
+    return found

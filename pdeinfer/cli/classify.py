@@ -3,9 +3,10 @@
 import argparse
 import sys
 
-from pdeinfer.cli.output import Progress
+from pdeinfer.cli.output import Progress, print_error
 from pdeinfer.images.files import LeftOut
 from pdeinfer.offline.classifier import Options
+from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.run import classify
 from pdeinfer.package import zoo
 
@@ -36,11 +37,14 @@ def run(options: argparse.Namespace) -> int:
             leave_out=display.leave_out,
             report=display.report,
         )
+    except OSError as error:  # such as a full disk
+        display.close()
+        print_error(error)
+        if Parts(options.out).is_begun:
+            print("pdeinfer: finished images are kept. To resume, run the same command again", file=sys.stderr)
+        return 2
     finally:
         display.close()
-    if count is None:
-        print(f"{options.out}: complete since an earlier run")
-        return 0
     print(f"{options.out}: {count.rows:,} images, {count.errors:,} with errors")
     return 1 if count.errors else 0
 

@@ -35,20 +35,28 @@ class BatchDecoder:
     def decode(
         self, images: Iterable[ImageLike], batch_size: int, *, ends_at_error: bool = False
     ) -> Iterator[list[Decoded]]:
-        """Yield the images in batches, decoded, or their errors; with `ends_at_error`, none after the first error."""
+        """Yield the images in batches, decoded, or their errors; with `ends_at_error`, none after the first error.
+
+        If anything else fails, such as the iterable itself, the images before it come first.
+        """
         of_count = _of_count(images)
         batch: list[Decoded] = []
-        for number, image in enumerate(images, 1):
-            try:
-                batch.append((self.to_array(image, f"image {number}{of_count}"), path_of(image)))
-            except ImageError as error:
-                if ends_at_error:
-                    batch.append((error, None))
-                    break
-                batch.append((without_frames(error), None))
-            if len(batch) == batch_size:
+        try:
+            for number, image in enumerate(images, 1):
+                try:
+                    batch.append((self.to_array(image, f"image {number}{of_count}"), path_of(image)))
+                except ImageError as error:
+                    if ends_at_error:
+                        batch.append((error, None))
+                        break
+                    batch.append((without_frames(error), None))
+                if len(batch) == batch_size:
+                    yield batch
+                    batch = []
+        except Exception:
+            if batch:
                 yield batch
-                batch = []
+            raise
         if batch:
             yield batch
 

@@ -4,13 +4,14 @@ The rule, in this order:
 
 1. The first frame of a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP file is decoded; a Pillow image is taken at
    its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its end
-   marker is missing or a chunk other than the pixels is damaged. A file that lacks pixels is refused. A JPEG file whose
-   sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the network's
-   input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG of
-   one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately slow to
-   decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object may have at most
-   `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
-   `pdeinfer.images.isolation`.
+   marker is missing or a chunk other than the pixels is damaged. A file that lacks pixels is refused, unless the
+   program has set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: this switch of the whole process lets Pillow make them up. A
+   JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times
+   the network's input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is
+   decoded: a JPEG of one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is
+   disproportionately slow to decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object
+   may have at most `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can,
+   only by `pdeinfer.images.isolation`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -80,9 +81,9 @@ def to_array(
 
     Raises:
         ImageTooLargeError: decoding takes more than `max_pixels`, or the file is too large.
-        ImageError: not an image of the kinds above, a damaged one, or a path that cannot be opened; the message names
-            it.
-        OSError: the system failed, e.g. with too many open files.
+        ImageError: not an image of the kinds above, a damaged one, or a path that cannot be opened or read; the message
+            names it.
+        OSError: the system failed, e.g. with too many open files, or a file object cannot be read.
     """
     with open_image(image, spec, name, max_pixels=max_pixels) as opened:
         return opened.to_array()
@@ -256,7 +257,10 @@ def _from_array(array: NDArray[Any], name: str) -> PIL.Image.Image:
     if array.dtype != np.uint8:
         raise ImageError(f"{name}: expected pixels of dtype uint8, 0 to 255, got {array.dtype}")
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or array.size == 0:
-        raise ImageError(f"{name}: expected the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
+        raise ImageError(
+            f"{name}: expected the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or for several images "
+            f"(N, H, W, C), got {array.shape}"
+        )
     return PIL.Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 

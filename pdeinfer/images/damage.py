@@ -1,6 +1,7 @@
 """Tells damaged images from failures of the machine and from bugs."""
 
 import errno
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,11 +20,14 @@ _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, SyntaxError),
     *(TypeError, ValueError, Warning, struct.error, zlib.error),
 )
-# Error numbers of a path that cannot be an image; all others concern the machine.
+# Error numbers of a path that cannot be an image or a folder.
 PATH_ERRORS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
 )
+# Error numbers that concern the machine, not the file that is read: no memory, too many open files, and a file system
+# whose program has ended.
+MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOTCONN)
 
 ErrorT = TypeVar("ErrorT", bound=ImageError)
 
@@ -74,6 +78,18 @@ def opening(name: str, expected: str = EXPECTED) -> Iterator[None]:
         raise ImageError(f"{name}: expected {expected}: {error.strerror}") from error
     except ValueError as error:  # a null character
         raise ImageError(f"{name}: expected a path: {error}") from error
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], name: str, expected: str = EXPECTED) -> Iterator[None]:
+    """Turn the system's error for a file that cannot be opened or read into an ImageError; name the path in others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.errno in MACHINE_ERRORS:
+            error.filename = error.filename or os.fspath(path)
+            raise
+        raise ImageError(f"{name}: expected {expected}: {error.strerror}") from error
 
 
 def orientation(picture: PIL.Image.Image) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images.damage import PATH_ERRORS, opening
+from pdeinfer.images.damage import MACHINE_ERRORS, PATH_ERRORS, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
 from pdeinfer.images.sorting import sorted_names
 from pdeinfer.text import printable
@@ -155,7 +155,7 @@ def why_no_image(path: Path) -> str | None:
     except FileNotFoundError:
         return "a broken link"
     except OSError as error:
-        if error.errno not in PATH_ERRORS:
+        if error.errno in MACHINE_ERRORS:
             raise
         return f"cannot be read: {error.strerror}"
     if is_surely_image(head):

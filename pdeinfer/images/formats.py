@@ -33,6 +33,7 @@ _SIGNATURES = (
 _DISTINCT = ("GIF", "JPEG", "PNG", "WEBP")
 
 _CONVERT = "convert it to JPEG or PNG"
+_NAME_IT = "`pdeinfer classify` takes it if it is named, itself or by a pattern such as 'FOLDER/{}'"
 _INSTALL_HEIF = f"pip install 'pdeinfer[heic]', or {_CONVERT}"
 _RAW = ("a raw camera file", "develop it to JPEG or PNG")
 _VIDEO = ("a video", "extract a frame as JPEG or PNG")
@@ -80,6 +81,8 @@ _FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
     (b"version https://git-lfs", 0, "a Git LFS pointer", "fetch the file with `git lfs pull`"),
     (b"AVI ", 8, *_VIDEO),
     (b"DICM", 128, "a DICOM image", _CONVERT),
+    (b"ustar", 257, "a tar file", _NAME_IT.format("*.tar")),
+    (b"PAR1", 0, "a Parquet file", _NAME_IT.format("*.parquet")),
 )
 
 

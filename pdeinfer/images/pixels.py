@@ -1,5 +1,7 @@
 """Converts decoded pixels: steps 2 to 6 of the rule in `pdeinfer.images.convert`."""
 
+from typing import cast
+
 import numpy as np
 import PIL.Image
 from PIL.PngImagePlugin import PngImageFile
@@ -22,6 +24,7 @@ _UPRIGHT = {
     8: _TRANSPOSE.ROTATE_90,
 }
 _GREY_LEVELS = {"L;2": 85, "L;4": 17}  # by Pillow's name of the samples: 8-bit values between neighbouring levels
+_TRANSPARENT_GREY = "_pdeinfer_transparent_grey"  # an attribute of Pillow images, which may be given again
 
 
 def transparent_grey(picture: PIL.Image.Image, name: str) -> int | None:
@@ -30,12 +33,18 @@ def transparent_grey(picture: PIL.Image.Image, name: str) -> int | None:
     Raises:
         ImageError: a PNG of 16-bit colours calls one of them transparent: Pillow keeps only the high bytes of pixels.
     """
-    if not (isinstance(picture, PngImageFile) and picture.tile and "transparency" in picture.info):
+    if not (isinstance(picture, PngImageFile) and "transparency" in picture.info):
         return None
-    samples = str(picture.tile[0].args)
-    if samples == "RGB;16B":
-        raise ImageError(f"{name}: expected 8 bits per channel beside a transparent colour, got 16: save it as 8-bit")
-    return int(picture.info["transparency"]) * _GREY_LEVELS[samples] if samples in _GREY_LEVELS else None
+    noted = vars(picture)  # a picture that was decoded before no longer tells its bits
+    if picture.tile:
+        samples = str(picture.tile[0].args)
+        if samples == "RGB;16B":
+            raise ImageError(
+                f"{name}: expected 8 bits per channel beside a transparent colour, got 16: save it as 8-bit"
+            )
+        if samples in _GREY_LEVELS:
+            noted[_TRANSPARENT_GREY] = int(picture.info["transparency"]) * _GREY_LEVELS[samples]
+    return cast(int | None, noted.get(_TRANSPARENT_GREY))
 
 
 def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, name: str) -> PIL.Image.Image:

@@ -1,22 +1,34 @@
 """Reads image files as a whole, up to a limit of bytes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images.damage import opening
+from pdeinfer.images.damage import opening, reading
 from pdeinfer.images.limits import MAX_FILE_BYTES, file_too_large
 
 _PART_BYTES = 2**20
 
 
-def open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    """Open a file; raise ImageError, which calls it `name`, if the path is missing, unsuitable or forbidden."""
+@contextmanager
+def open_path(path: str | os.PathLike[str], name: str) -> Iterator[BinaryIO]:
+    """Open a file for the `with` block, which does nothing but read it.
+
+    Raises:
+        ImageError: the path is missing, unsuitable or forbidden, or the file cannot be read; `name` is what the error
+            calls it.
+        OSError: the machine is to blame, e.g. with too many open files; the error has the path.
+    """
     if not os.fspath(path):
         raise ImageError("expected the path of an image, got ''")
-    with opening(name):
-        return Path(path).open("rb")
+    with reading(path, name):
+        with opening(name):
+            file = Path(path).open("rb")  # noqa: SIM115  # closed below
+        with file:
+            yield file
 
 
 def read_file(file: BinaryIO, name: str) -> bytes:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 
+from pdeinfer.files import naming
+
 _NAMES_IN_MEMORY = 100_000
 
 
@@ -16,9 +18,9 @@ def sorted_names(names: Iterable[str]) -> Iterator[str]:
     if len(run) < _NAMES_IN_MEMORY:
         yield from run
         return
-    from tempfile import TemporaryFile
+    from tempfile import TemporaryFile, gettempdir
 
-    with ExitStack() as stack:
+    with naming(gettempdir()), ExitStack() as stack:
         runs = []
         while run:
             file = stack.enter_context(TemporaryFile("w+", encoding="ascii"))

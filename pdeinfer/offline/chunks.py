@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from pdeinfer.errors import ClassifyError, ImageError
+from pdeinfer.images.damage import reading, without_frames
 from pdeinfer.images.limits import MAX_FILE_BYTES, file_too_large
 from pdeinfer.offline.parquet import ParquetRows, read_rows
 from pdeinfer.offline.tar import TarMember
@@ -61,8 +62,16 @@ class TarChunk(NamedTuple):
                 elif size > MAX_FILE_BYTES:
                     yield name, file_too_large(name, size)
                 else:
-                    file.seek(offset)
-                    yield name, file.read(size)
+                    yield name, _read_member(file, name, offset, size, self.path)
+
+
+def _read_member(file: BinaryIO, name: str, offset: int, size: int, path: str) -> bytes | ImageError:
+    try:
+        with reading(path, name):
+            file.seek(offset)
+            return file.read(size)
+    except ImageError as error:
+        return without_frames(error)
 
 
 class ParquetChunk(NamedTuple):

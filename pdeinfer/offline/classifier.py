@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pdeinfer.errors import ImageError, ModelPackageError
 from pdeinfer.images.damage import without_frames
 from pdeinfer.images.isolation import IsolatedDecoders
-from pdeinfer.offline.chunks import Chunk, NamedImage
+from pdeinfer.offline.chunks import Chunk
 from pdeinfer.package import zoo
 from pdeinfer.package.package import Precision
 from pdeinfer.prediction import Prediction
@@ -82,8 +82,9 @@ class Classifier:
             ClassifyError: a file of images has changed since it was listed.
             OSError: the system failed.
         """
-        images, lines = chunk.read(), []
-        while batch := list(islice(images, self._batch_size)):
+        images = ((name, self._to_array(name, image)) for name, image in chunk.read())
+        lines: list[str] = []
+        while batch := list(islice(images, self._batch_size)):  # of pixels: the files may be much larger
             lines += [json.dumps(row, allow_nan=False) + "\n" for row in self._rows(batch)]
         return "".join(lines).encode("ascii")
 
@@ -91,11 +92,10 @@ class Classifier:
         """End the processes that decode images."""
         self._decoders.close()
 
-    def _rows(self, images: list[NamedImage]) -> Iterator[dict[str, Any]]:
-        decoded = [self._to_array(name, image) for name, image in images]
-        pixels = [image for image in decoded if not isinstance(image, ImageError)]
+    def _rows(self, images: list[tuple[str, NDArray[np.uint8] | ImageError]]) -> Iterator[dict[str, Any]]:
+        pixels = [image for _, image in images if not isinstance(image, ImageError)]
         scores: Iterator[NDArray[np.float32]] = iter(self._predictor.predict_proba(np.stack(pixels)) if pixels else ())
-        for (name, _), image in zip(images, decoded, strict=True):
+        for name, image in images:
             if isinstance(image, ImageError):
                 yield _failed(name, image.code, str(image))
             elif np.isfinite(own := next(scores)).all():

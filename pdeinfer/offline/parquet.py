@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pdeinfer.errors import ImageError, MissingDependencyError
+from pdeinfer.images.damage import MACHINE_ERRORS
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -37,9 +38,9 @@ def list_rows(path: str) -> Iterator[ParquetRows]:
     """Yield the rows of a Parquet file in parts.
 
     Raises:
-        ImageError: the file is no Parquet file, is damaged, or has not exactly one column of images.
+        ImageError: the file is no Parquet file, is damaged, cannot be read, or has not exactly one column of images.
         MissingDependencyError: pyarrow is missing.
-        OSError: it cannot be read.
+        OSError: the system failed, e.g. with too many open files.
     """
     with _open(path) as file:
         column, first = _find_column(path, file.schema_arrow), 0
@@ -55,8 +56,8 @@ def read_rows(path: str, rows: ParquetRows) -> Iterator[bytes | None]:
     """Yield the bytes of each row, or None for a null.
 
     Raises:
-        ImageError: the file is damaged.
-        OSError: it cannot be read.
+        ImageError: the file is damaged or cannot be read.
+        OSError: the system failed, e.g. with too many open files.
     """
     from pyarrow import types
 
@@ -89,12 +90,13 @@ def _batch_rows(group: Any, column: str) -> int:
 def _find_column(path: str, schema: Any) -> str:
     """Return the path of the only column of images, or of the one that is named "image"."""
     found = {field.name: _bytes_path(field) for field in schema if _bytes_path(field)}
+    kinds = [f"{field.name}: {field.type}" for field in schema if field.name in (found or schema.names)]
     if len(found) > 1 and "image" in found:
         return str(found["image"])
     if len(found) != 1:
         raise ImageError(
             f"{path}: expected one column of image files, of the type binary or struct<bytes: binary>, or one of them "
-            f'named "image", got {", ".join(found or schema.names)}'
+            f'named "image", got {", ".join(kinds)}'
         )
     return str(*found.values())
 
@@ -103,7 +105,8 @@ def _bytes_path(field: Any) -> str | None:
     from pyarrow import types
 
     def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
     if is_bytes(field.type):
         return str(field.name)
@@ -114,11 +117,14 @@ def _bytes_path(field: Any) -> str | None:
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turn the errors of pyarrow for a damaged file into an ImageError."""
+    """Turn the errors of pyarrow for a file that is damaged or cannot be read into an ImageError."""
     try:
         yield
     except (StopIteration, ValueError, LookupError, NotImplementedError, OSError) as error:
-        if isinstance(error, ImageError) or (isinstance(error, OSError) and error.errno is not None):
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            error.filename = error.filename or path
+            raise
+        if isinstance(error, ImageError):
             raise
         problem = " ".join(str(error).split()) or "rows are missing"
         raise ImageError(f"{path}: expected a Parquet file that is intact: {problem}") from error

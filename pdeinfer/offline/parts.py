@@ -8,21 +8,29 @@ A part appears whole, by renaming, or not at all: a run that is stopped at any m
         00000000.jsonl    the rows of the first chunk
         ...
         lock              held by the process that works
-        finished          there from just before the result appears until the folder is removed
+        finished          the job and the numbers of rows and errors, from just before the result appears until the
+                          folder is removed
 """
 
+import errno
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self
 
 from pdeinfer.errors import ClassifyError
+from pdeinfer.files import naming, sync_file, sync_folder
 from pdeinfer.offline.chunks import Chunk, FileChunk, from_line, to_line
+from pdeinfer.offline.results import Count
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+# Error numbers of a file system that has no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Todo(NamedTuple):
@@ -57,16 +65,19 @@ class Parts:
 
     def __enter__(self) -> Self:
         """Make the folder and lock it; raise ClassifyError if another process holds it."""
+        is_new = not self._folder.exists()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("wb")
-        with suppress(ImportError):  # on Windows nothing keeps two processes apart
-            import fcntl
-
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        try:
+            self._lock = (self._folder / "lock").open("wb")
+            self._hold(self._lock)
+        except BaseException as error:
+            if self._lock is not None:
                 self._lock.close()
-                raise ClassifyError(f"{self._folder}: another process works there: wait for it") from error
+            if is_new and not isinstance(error, ClassifyError):
+                self.remove()
+            raise
+        if not self._result.exists():
+            self._finished.unlink(missing_ok=True)
         if not self._has_parts:
             self._job.unlink(missing_ok=True)
             self.plan.unlink(missing_ok=True)
@@ -75,26 +86,55 @@ class Parts:
     def __exit__(self, *_: object) -> None:
         """Unlock the folder, and remove it if it holds nothing to go on from."""
         try:
-            if self._folder.exists() and not self._has_parts:
+            if self._folder.exists() and not (self._has_parts or self._finished.exists()):
                 self.remove()
         finally:
             if self._lock is not None:
                 self._lock.close()
 
+    def _hold(self, lock: IO[bytes]) -> None:
+        try:
+            import fcntl
+        except ImportError:  # on Windows
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ClassifyError(f"{self._folder}: another process works there: wait for it") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: no other process may work there: the file system has no locks", self._folder)
+
     @property
-    def is_finished(self) -> bool:
-        """Whether the result is complete and only the folder was not removed."""
-        if not self._result.exists():
-            return False
-        return self._finished.exists() or (self._folder.exists() and not any(self._folder.iterdir()))
+    def is_begun(self) -> bool:
+        """Whether the folder is there."""
+        return self._folder.exists()
+
+    def finished(self, job: dict[str, Any]) -> Count:
+        """Return what an earlier run of the job has written, and remove the folder.
+
+        Raises:
+            ClassifyError: the result is that of another job.
+        """
+        mark: dict[str, Any] = {}
+        with suppress(FileNotFoundError, ValueError):  # ValueError: an older version left it empty
+            mark = json.loads(self._finished.read_bytes())
+        if mark.get("job") != job:
+            raise exists(self._result)
+        self.remove()
+        return Count(*mark["count"])
 
     @property
     def _has_parts(self) -> bool:
         return any(self._folder.glob(f"{'[0-9]' * 8}.jsonl"))
 
     def holds(self, path: Path) -> bool:
-        """Return whether a path is in the folder, which may be in a folder that is classified."""
-        return self._folder.resolve() in path.resolve().parents
+        """Return whether a path is the result, the folder or in it: they may lie among the sources."""
+        if path.name != self._result.name and self._folder.name not in path.parts:
+            return False  # without a look at the disk
+        path = path.resolve()
+        return path == self._result.resolve() or self._folder.resolve() in (path, *path.parents)
 
     def check_job(self, job: dict[str, Any]) -> None:
         """Note what is to be done, as JSON values by name.
@@ -107,7 +147,7 @@ class Parts:
                 file.write(json.dumps(job, indent=1).encode())
             return
         begun = json.loads(self._job.read_bytes())
-        changes = [f"{name} {begun.get(name)!r}, now {new!r}" for name, new in job.items() if begun.get(name) != new]
+        changes = [_change(name, begun.get(name), new) for name, new in job.items() if begun.get(name) != new]
         if changes:
             raise self._changed(", ".join(changes))
 
@@ -149,29 +189,34 @@ class Parts:
         """Yield the parts in order."""
         return (self._part(number).read_bytes() for number in range(self._chunks))
 
-    def finish(self, write: Callable[[Path], T]) -> T:
-        """Make the result appear, and remove the folder.
+    def finish(self, write: Callable[[Path], Count]) -> Count:
+        """Make the result appear, and remove the folder. After a power cut, too, one of the two is whole.
 
         Args:
-            write: writes the result to a path beside it.
+            write: writes the result to a path beside it, and returns the numbers of rows and errors.
 
         Raises:
             ClassifyError: the result exists by now.
         """
         joined = self._folder / "joined"
-        written = write(joined)
+        with naming(joined):
+            count = write(joined)
+            sync_file(joined)
         if self._result.exists():
             raise exists(self._result)
-        self._finished.touch()
+        with _appearing(self._finished) as file:
+            file.write(json.dumps({"job": json.loads(self._job.read_bytes()), "count": count}).encode())
+        sync_folder(self._folder)
         joined.replace(self._result)
+        sync_folder(self._result.parent)
         self.remove()
-        return written
+        return count
 
     def remove(self) -> None:
         """Remove the folder."""
         for path in self._folder.iterdir():
             if path != self._finished:
-                path.unlink()
+                path.unlink(missing_ok=True)
         self._finished.unlink(missing_ok=True)  # the last one: it tells what remains to be done
         with suppress(OSError):  # another process has come
             self._folder.rmdir()
@@ -201,6 +246,14 @@ def read_chunk(plan: Path, offset: int) -> Chunk:
         return from_line(file.readline().decode("ascii"))
 
 
+def _change(name: str, begun: Any, now: Any) -> str:
+    """Describe a changed value, and of the sources the first that has changed."""
+    if name == "sources":
+        pairs = zip_longest(begun or (), now)
+        name, (begun, now) = "the source", next(pair for pair in pairs if pair[0] != pair[1])
+    return f"{name} {begun!r}, now {now!r}"
+
+
 def _difference(before: Chunk | None, now: Chunk | None) -> str:
     """Describe the first difference between a chunk and what the sources hold in its place."""
     pairs = zip_longest(before.names() if before else (), now.names() if now else ())
@@ -217,7 +270,7 @@ def _appearing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside a path, which takes its place once it is complete."""
     beside = path.with_name(f"{path.name}.tmp")
     try:
-        with beside.open("wb") as file:
+        with naming(path), beside.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -30,7 +30,7 @@ def classify(
     workers: int | None = None,
     leave_out: Callable[[LeftOut], None] = lambda _: None,
     report: Callable[[int, int], None] = lambda *_: None,
-) -> Count | None:
+) -> Count:
     """Write a row for each image to a file. If this is stopped, the same call goes on.
 
     Args:
@@ -38,11 +38,11 @@ def classify(
         result: the file; its suffix, .parquet, .csv or .jsonl, names the format.
         engine: "local" for processes on this machine, "ray" for a Ray cluster.
         workers: the number of processes or actors; by default, one for each CPU.
-        leave_out: is told what is found in folders and is no image.
+        leave_out: is told what is found in folders or fits a pattern, and is left out.
         report: is told how many images have been classified, and how many there are.
 
     Returns:
-        The number of rows and of errors; None if an earlier run had written the result.
+        The number of rows and of errors.
 
     Raises:
         ClassifyError: the result exists, the sources hold no image, or what an earlier run began does not fit.
@@ -51,16 +51,19 @@ def classify(
     """
     check_format(result)
     parts = Parts(result)
-    if parts.is_finished:
-        parts.remove()
-        return None
-    if result.exists():
+    if result.exists() and not parts.is_begun:
         raise exists(result)
     run = importlib.import_module(_ENGINES[engine]).classify
+    sources = [source for source in sources if not parts.holds(Path(source))]  # a shell's pattern names them
+    fixed = {name: value for name, value in asdict(options).items() if name not in _FREE}
+    job = {"pdeinfer": __version__, "sources": sources, **fixed}
     with parts:
-        fixed = {name: value for name, value in asdict(options).items() if name not in _FREE}
-        parts.check_job({"pdeinfer": __version__, "sources": list(sources), **fixed})
-        parts.make_plan(list_chunks(sources, lambda found: None if parts.holds(found.path) else leave_out(found)))
+        if result.exists():
+            count = parts.finished(job)
+            report(count.rows, count.rows)
+            return count
+        parts.check_job(job)
+        parts.make_plan(list_chunks(sources, leave_out, parts.holds))
         done = parts.done
         report(done, parts.images)
         with closing(run(parts.plan, parts.todo(), options, workers)) as classified:

@@ -24,21 +24,29 @@ _RECURSIVE = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
-def list_chunks(sources: Sequence[str], leave_out: Callable[[LeftOut], None]) -> Iterator[Chunk]:
+def list_chunks(
+    sources: Sequence[str], leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Chunk]:
     """Yield the images of the sources in chunks, in the order of the sources and, within each, of the names.
 
     Args:
         sources: files, folders, which are searched with those below them, tar files, Parquet files, and patterns of
             them as `glob` has them.
-        leave_out: is told what is found in folders and is no image.
+        leave_out: is told what is found in folders or fits a pattern, and is left out.
+        is_own: whether a path is written by the run itself: it is passed over.
 
     Raises:
         ClassifyError: a source does not exist, is a folder without images, or a compressed tar file.
         MissingDependencyError: a source is a Parquet file, and pyarrow is missing.
         OSError: a source cannot be read.
     """
+
+    def tell(found: LeftOut) -> None:
+        if not is_own(found.path):
+            leave_out(found)
+
     files: list[ImageFile] = []
-    for found in (found for source in sources for found in _find(source, leave_out)):
+    for found in (found for source in sources for found in _find(source, tell, is_own)):
         if isinstance(found, ImageFile):
             files.append(found)
         if files and (len(files) == CHUNK_IMAGES or not isinstance(found, ImageFile)):
@@ -50,11 +58,13 @@ def list_chunks(sources: Sequence[str], leave_out: Callable[[LeftOut], None]) ->
         yield FileChunk(files)
 
 
-def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile | Chunk]:
+def _find(
+    source: str, leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool]
+) -> Iterator[ImageFile | Chunk]:
     """Yield the image files of a source, and the chunks of its tar and Parquet files."""
     is_pattern = glob.has_magic(source) and not os.path.lexists(source)
     path = None
-    for path in _matches(source, leave_out) if is_pattern else (source,):
+    for path in _matches(source, leave_out, is_own) if is_pattern else (source,):
         try:
             status = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError) as error:  # ValueError: a null character
@@ -64,7 +74,7 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
             raise ClassifyError(f"{path}: expected a file, a folder or a pattern: {error}") from error
         suffixes = path.lower()
         if stat.S_ISDIR(status.st_mode):
-            yield from _find_in_folder(path, leave_out)
+            yield from _find_in_folder(path, leave_out, is_pattern=is_pattern)
         elif suffixes.endswith(".tar"):
             yield from _unless_damaged(path, _tar_chunks(path), leave_out)
         elif suffixes.endswith(".parquet"):
@@ -77,12 +87,12 @@ def _find(source: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFi
         raise ClassifyError(f"{source}: expected a pattern that fits a file, found none")
 
 
-def _matches(pattern: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
-    """Yield the paths that fit a pattern, each once, sorted, except what lies in a folder that fits too."""
+def _matches(pattern: str, leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool]) -> Iterator[str]:
+    """Yield the paths that fit a pattern, each once, sorted, but neither own ones nor those in a folder that fits."""
     folders: set[Path] = set()  # which are searched anyway
     last = None
     for path in sorted_names(_expand(pattern, leave_out)):
-        if path == last or (folders and not folders.isdisjoint(Path(path).parents)):
+        if path == last or (folders and not folders.isdisjoint(Path(path).parents)) or is_own(Path(path)):
             continue
         if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if it may not look
             folders.add(Path(path))
@@ -127,7 +137,7 @@ def _folders(top: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
                 folders.append(path)
 
 
-def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None]) -> Iterator[ImageFile]:
+def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None], *, is_pattern: bool) -> Iterator[ImageFile]:
     is_empty = True
     for found in walk_folder(folder, recursive=True):
         if isinstance(found, LeftOut):
@@ -135,7 +145,9 @@ def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None]) -> Iterat
         else:
             is_empty = False
             yield found
-    if is_empty:
+    if is_empty and is_pattern:
+        leave_out(LeftOut(Path(folder), "a folder without images", files=0))
+    elif is_empty:
         raise ClassifyError(f"{folder}: expected a folder of images ({' '.join(SUFFIXES)}), found none")
 
 

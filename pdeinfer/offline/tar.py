@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from pdeinfer.errors import ImageError
+from pdeinfer.images.damage import reading
 from pdeinfer.images.formats import SUFFIXES
 
 _MAX_HEADER_BYTES = 2**16  # of one member, with its long name and attributes
@@ -27,10 +28,11 @@ def list_images(path: str) -> Iterator[TarMember]:
     """Yield the members of a tar file whose names end like those of images; others, such as labels, are ignored.
 
     Raises:
-        ImageError: the file is no uncompressed tar file, is damaged or is cut off. What was read before is intact.
-        OSError: it cannot be read.
+        ImageError: the file is no uncompressed tar file, is damaged or cut off, or cannot be read. What was read before
+            is intact.
+        OSError: the system failed, e.g. with too many open files.
     """
-    with Path(path).open("rb") as file:
+    with reading(path, path, "an uncompressed tar file"), Path(path).open("rb") as file:
         headers = _Headers(file)
         try:
             with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]  # it has what is used

@@ -17,6 +17,7 @@ from pdeinfer.graph.rules import check_graph
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
 from pdeinfer.runtime.cuda_session import blank_feeds
+from pdeinfer.runtime.ending import Run
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import import_onnxruntime
 
@@ -27,6 +28,8 @@ PdeLayers: TypeAlias = Literal["fused", "standard"]
 # The most images in one run, unless the caller says otherwise. On an H100 an image takes 9 µs in a batch of 256, and
 # 0.4 ms alone (docs/lab/gpu.md).
 CPU_BATCH_SIZE, CUDA_BATCH_SIZE = 32, 256
+
+_RUN = Run()
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -92,7 +95,8 @@ class Session:
 
     def _run(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         try:
-            return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
+            with _RUN:
+                return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
         except PdeinferError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
@@ -150,28 +154,24 @@ def create_session(
     threads = threads or available_cpus()
     if device == "auto" and not has_cuda(onnxruntime):
         device = "cpu"
-    cuda_error = None
-    if device != "cpu":
-        options = CudaOptions(int(device.partition(":")[2] or 0), batch_size or CUDA_BATCH_SIZE, gpu_mem_limit)
-        make_session_options = functools.partial(_session_options, onnxruntime, threads)
-        try:
-            session = open_on_cuda(onnxruntime, model, options, make_session_options, fused=fused)
-        except DeviceError as error:
-            cuda_error = error
-        else:
-            return _describe(
-                onnxruntime, session, f"cuda:{options.index}", threads, options.batch_size,
-                is_fused=session.is_fused, has_graphs=session.has_graphs,
-            )  # fmt: skip
-    cpu_session = _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
-    if cuda_error is not None:
+    if device == "cpu":
+        return _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
+    options = CudaOptions(int(device.partition(":")[2] or 0), batch_size or CUDA_BATCH_SIZE, gpu_mem_limit)
+    make_session_options = functools.partial(_session_options, onnxruntime, threads)
+    try:
+        session = open_on_cuda(onnxruntime, model, options, make_session_options, fused=fused)
+    except DeviceError as error:
+        cpu_session = _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
         if has_cuda(onnxruntime):
             cpu_session.run_all(blank_feeds(cpu_session._session))  # fails if the model is to blame, not CUDA
-            if device == "auto":
-                _warn_once(f"predicting on the CPU: {cuda_error}")
         if device != "auto":
-            raise cuda_error
-    return cpu_session
+            raise
+        _warn_once(f"predicting on the CPU: {error}")
+        return cpu_session
+    return _describe(
+        onnxruntime, session, f"cuda:{options.index}", threads, options.batch_size,
+        is_fused=session.is_fused, has_graphs=session.has_graphs,
+    )  # fmt: skip
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -176,6 +177,15 @@ def _pack_block(block: np.ndarray, layout: TiffLayout) -> bytes:
     if layout.fill_order == 2:
         packed = bytes(int(f"{value:08b}"[::-1], 2) for value in packed)
     return zlib.compress(packed) if layout.compression == 8 else packed
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="this system has no /proc")
+
+
+def unreadable(path: Path) -> Path:
+    """Make a file that can be opened, and whose read fails with EIO as on a damaged disk."""
+    path.symlink_to("/proc/self/mem")
+    return path
 
 
 # Small images of many kinds, to damage or to decode in many threads.

@@ -11,6 +11,9 @@ import pytest
 
 from pdeinfer import PRESETS
 from pdeinfer.images.convert import open_image
+from pdeinfer.images.cost import estimate_webp
+from tests.images.conftest import SMALL
+from tests.images.image_makers import encode
 
 ROOT = Path(__file__).parents[2]
 GREY = PRESETS["digits-pde"].input
@@ -89,3 +92,14 @@ def test_a_tile_larger_than_its_image_costs_its_own_pixels() -> None:
 
     with open_image(tiff((8, 8), (4000, 4000), 8, b""), GREY) as opened:
         assert opened.estimate().bytes > 16_000_000
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}], ids=["lossy", "lossless", "extended"]
+)
+def test_the_size_of_a_webp_is_read_from_its_first_bytes(options: dict[str, object]) -> None:
+    estimate = estimate_webp(encode(PIL.Image.new("RGB", (300, 20)), "WEBP", **options)[:30])
+
+    assert estimate is not None
+    assert estimate[1:] == (300, 20)
+    assert estimate_webp(SMALL) is None

@@ -31,6 +31,8 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>"
         (b"RIFF\0\0\0\0AVI LIST", "video", "frame"),
         (bytes(128) + b"DICM", "DICOM", "convert"),
         (b"PK\3\4", "ZIP", "extract"),
+        (bytes(257) + b"ustar\x0000", "tar file", r"'FOLDER/\*.tar'"),
+        (b"PAR1", "Parquet", r"'FOLDER/\*.parquet'"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS", "fetch"),
     ],
 )

@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import os
+import re
 import resource
 import struct
 import warnings
@@ -21,8 +22,9 @@ from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images import convert, reading
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.formats import FORMATS
+from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
-from tests.images.image_makers import SEEDS, encode, grey, png, random_pixels, rgb
+from tests.images.image_makers import SEEDS, encode, grey, needs_proc, png, random_pixels, rgb, unreadable
 
 
 def rle_bmp(width: int, height: int, data: bytes) -> bytes:
@@ -56,7 +58,7 @@ class TestRefusals:
             (np.zeros((8, 8), np.int64), "dtype uint8, 0 to 255, got int64"),
             (np.zeros((8, 8), bool), "dtype uint8, 0 to 255, got bool"),
             (np.zeros((8, 8, 2), np.uint8), r"got \(8, 8, 2\)"),
-            (np.zeros((3, 8, 8), np.uint8), r"got \(3, 8, 8\)"),
+            (np.zeros((3, 8, 8), np.uint8), r"\(N, H, W, C\), got \(3, 8, 8\)"),
             (np.zeros((2, 8, 8, 3), np.uint8), r"got \(2, 8, 8, 3\)"),
             (np.zeros(8, np.uint8), r"got \(8,\)"),
             (np.zeros((), np.uint8), r"got \(\)"),
@@ -266,7 +268,9 @@ class TestFailuresOfTheMachine:
 
     CONTENT = encode(PIL.Image.new("L", (8, 8)), "PNG")
 
-    @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error"), RecursionError()])
+    @pytest.mark.parametrize(
+        "error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RecursionError()]
+    )
     @pytest.mark.parametrize("place", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
     def test_a_failure_of_the_machine_passes_through(
         self, place: str, error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +294,29 @@ class TestFailuresOfTheMachine:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert caught.value.errno == errno.EMFILE
+
+    @needs_proc
+    def test_a_file_that_cannot_be_read_is_an_image_error_that_names_it(self, tmp_path: Path) -> None:
+        path = unreadable(tmp_path / "image.png")
+        with IsolatedDecoders() as decoders:
+            for decode in (to_array, decoders.to_array, decoders.to_array_where_needed):
+                with pytest.raises(ImageError, match=f"^{re.escape(str(path))}: expected "):
+                    decode(path, rgb(8, 8))
+
+    @pytest.mark.parametrize("place", ["pdeinfer.images.convert.read_file", "PIL.ImageFile.ImageFile.load"])
+    def test_an_error_while_a_file_is_read_names_it(
+        self, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "image.png"
+        path.write_bytes(self.CONTENT)
+        for number, kind in ((errno.ESTALE, ImageError), (errno.ENOMEM, OSError)):
+
+            def fail(*_: object, number: int = number) -> None:
+                raise OSError(number, os.strerror(number))
+
+            monkeypatch.setattr(place, fail)
+            with pytest.raises(kind, match=re.escape(str(path))):
+                to_array(path, rgb(8, 8))
 
     def test_a_bug_in_the_conversion_passes_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object) -> None:

@@ -173,10 +173,10 @@ class TestLargeFiles:
 
     def test_very_many_pointers_to_many_tags_are_refused_soon(self) -> None:
         entries = b"".join(struct.pack("<HHLL", 34_665, 4, 1, 8) for _ in range(65_535))
-        started = time.monotonic()
+        started = time.process_time()
         with pytest.raises(ImageError, match="TIFF"):
             to_array(b"II*\0" + struct.pack("<LH", 8, 65_535) + entries, grey(HEIGHT, WIDTH))
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
 
     @pytest.mark.parametrize("kind", [1, 2, 5, 7, 11, 12])
     @pytest.mark.parametrize("tag", [254, 256, 257, 258, 259, 262, 266, 277, 284, 320, 322, 323, 332, 339, 530])

@@ -1,11 +1,12 @@
 """`pdeinfer classify`: rows, formats, refusals, errors."""
 
+import errno
 import io
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageError
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
-from pdeinfer.offline.chunks import FileChunk
+from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage
 from pdeinfer.offline.classifier import Classifier
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS
 from pdeinfer.offline.run import classify
 from pdeinfer.predictor import Predictor
-from tests.images.image_makers import avif, gif_of_comments, heic
+from tests.images.image_makers import avif, gif_of_comments, heic, needs_proc, unreadable
 from tests.offline.makers import Row, options, picture, read_rows, write_pictures, write_tar
 from tests.offline.test_sources import write_parquet
 
@@ -306,12 +307,69 @@ def test_one_process_at_a_time_writes_a_result(tmp_path: Path, package_folder: P
     assert classify([str(tmp_path / "photos")], result, options(package_folder), workers=1) == (1, 0)
 
 
-def test_a_result_in_a_folder_that_is_classified_is_no_source(tmp_path: Path, package_folder: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_file_system_without_locks_is_a_warning_and_another_failure_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import fcntl
+
+    def fail_with(number: int) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", fail)
+
+    for number in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        fail_with(number)
+        with Parts(tmp_path / "a.csv"):
+            assert "no locks" in caplog.text
+        caplog.clear()
+    fail_with(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), Parts(tmp_path / "a.csv"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_in_a_tar_are_decoded_one_by_one(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Recorded(DamagedChunk):
+        def read(self) -> Iterator[NamedImage]:
+            for name in ("a", "b"):
+                seen.append(f"read {name}")
+                yield name, picture(0)
+
+    def decode(*_: object, name: str) -> np.ndarray:
+        seen.append(f"decode {name}")
+        return np.zeros((8, 8, 1), np.uint8)
+
+    classifier = Classifier(options(package_folder))
+    monkeypatch.setattr(classifier, "_decode", decode)
+    classifier.classify(Recorded("shard.tar", ""))
+
+    assert seen == ["read a", "decode a", "read b", "decode b"]
+
+
+@needs_proc
+def test_a_file_that_cannot_be_read_is_a_row_with_an_error(tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    path = unreadable(tmp_path / "photos" / "b.png")
+
+    assert classify([str(tmp_path / "photos")], tmp_path / "a.jsonl", options(package_folder), workers=1) == (2, 1)
+    assert read_rows(tmp_path / "a.jsonl")[1]["error"].startswith(f"{path}: expected")
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*"])
+def test_a_result_in_a_folder_that_is_classified_is_no_source(
+    pattern: str, tmp_path: Path, package_folder: Path
+) -> None:
     write_pictures(tmp_path / "photos", 2)
     result = tmp_path / "photos" / "a.csv"
     left_out: list[object] = []
 
-    classify([str(tmp_path / "photos")], result, options(package_folder), workers=1, leave_out=left_out.append)
+    classify(
+        [str(tmp_path / "photos" / pattern)], result, options(package_folder), workers=1, leave_out=left_out.append
+    )
 
     assert len(read_rows(result)) == 2
     assert left_out == []

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError
 from pdeinfer.offline.classifier import Options
+from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.run import classify
 from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.offline.makers import options, picture, read_rows, write_pictures, write_tar
 from tests.offline.test_sources import write_parquet
+from tests.servers import is_alive
 
 CHUNK = 256
 REPEATS = 6  # chunks
@@ -105,13 +108,6 @@ def test_no_process_outlives_one_that_is_killed(photos: Path, package_folder: Pa
     assert not any(is_alive(child) for child in children)
 
 
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @needs_kill
 def test_a_process_that_dies_is_an_error_and_the_same_command_goes_on(
     photos: Path, package_folder: Path, tmp_path: Path
@@ -159,6 +155,8 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_half_written(
 
     assert full.returncode == 2
     assert b"Traceback" not in full.stderr
+    assert b"a.csv.parts/" in full.stderr
+    assert (b"To resume" in full.stderr) is result.with_name("a.csv.parts").exists()
     assert not result.exists()
     assert not list(tmp_path.rglob("*.tmp"))
     assert subprocess.run(arguments, check=False, capture_output=True).returncode == 1
@@ -220,7 +218,8 @@ def test_other_sources_and_options_are_refused_by_name(begun: tuple[list[str], P
     other = write_tiny_package(tmp_path / "other", replace(GREY_PRESET, labels=tuple("abcdefghij")))
 
     for names, changed, match in (
-        (sources[:1], how, "sources"),
+        (sources[:1], how, "shard.tar', now None"),
+        ([sources[0], "b", "c"], how, "begun with the source .*shard.tar', now 'b':"),
         (sources, replace(how, top_k=2), "top_k 5, now 2"),
         (sources, replace(how, threshold=0.5), "threshold"),
         (sources, options(other), "model .*digest"),
@@ -259,11 +258,60 @@ def test_killed_around_the_moment_when_the_result_appears(
     monkeypatch.undo()
     assert result.exists() is (moment != "before")
 
-    count = classify(sources, result, how, workers=1)
+    if moment != "before":
+        for names, changed in ((sources[:1], how), (sources, replace(how, top_k=2))):
+            with pytest.raises(ClassifyError, match="exists"):
+                classify(names, result, changed, workers=1)
+    if moment == "cleaning":  # nothing but an empty folder was left
+        return
 
-    assert count == ((CHUNK + 2, 0) if moment == "before" else None)
+    assert classify(sources, result, how, workers=1) == (CHUNK + 2, 0)
     assert len(read_rows(result)) == CHUNK + 2
     assert not result.with_name("a.jsonl.parts").exists()
+
+
+def test_after_a_kill_at_the_end_the_same_command_still_counts_the_errors(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(0)[:50])
+    arguments = ["classify", str(tmp_path / "a.png"), "--out", str(tmp_path / "a.csv"), "--model", str(package_folder)]
+    monkeypatch.setattr(Parts, "remove", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(arguments)
+    monkeypatch.undo()
+
+    assert cli.main(arguments) == 1
+    assert "1 images, 1 with errors" in capsys.readouterr().out
+
+
+def test_the_result_is_on_the_disk_before_its_parts_are_removed(
+    begun: tuple[list[str], Path, Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, result, how = begun
+    calls: list[tuple[str, str]] = []
+    sync, replace_path, unlink = os.fsync, Path.replace, Path.unlink
+
+    def record(name: str, path: Path) -> None:
+        calls.append((name, path.name))
+
+    def fsync(file: int) -> None:
+        record("fsync", Path(f"/proc/self/fd/{file}").readlink())
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", lambda old, new: (record("replace", old), replace_path(old, new)))
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (record("unlink", path), unlink(path, **how)))
+    classify(sources, result, how, workers=1)
+
+    appears = calls.index(("replace", "joined"))
+    assert ("fsync", "joined") in calls[:appears]
+    assert ("fsync", result.parent.name) in calls[appears : calls.index(("unlink", "00000000.jsonl"))]
+
+
+def test_shell_patterns_that_name_the_parts_are_resumed(begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+
+    assert classify([*sources, f"{result}.parts"], result, how, workers=1) == (CHUNK + 2, 0)
 
 
 def test_a_result_that_appears_meanwhile_is_kept(begun: tuple[list[str], Path, Options]) -> None:

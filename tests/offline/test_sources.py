@@ -1,5 +1,6 @@
 """What sources hold: folders, patterns, tar and Parquet files, intact and damaged."""
 
+import errno
 import io
 import os
 import pickle
@@ -17,6 +18,7 @@ from pdeinfer.offline import chunks as chunks_module
 from pdeinfer.offline import sources as sources_module
 from pdeinfer.offline.chunks import NamedImage, from_line, to_line
 from pdeinfer.offline.sources import list_chunks
+from tests.images.image_makers import needs_proc, unreadable
 from tests.offline.makers import picture, write_pictures, write_tar
 
 
@@ -120,6 +122,63 @@ def test_chunks_are_full_across_sources(tmp_path: Path, monkeypatch: pytest.Monk
     listed = list_chunks([str(path) for path in paths], lambda _: None)
 
     assert [chunk.images for chunk in listed] == [4, 2]
+
+
+def test_what_the_run_itself_writes_is_no_source(tmp_path: Path) -> None:
+    (path,) = write_pictures(tmp_path / "photos", 1)
+    own = write_pictures(tmp_path / "photos" / "own", 1)[0].parent
+    left_out: list[LeftOut] = []
+
+    def is_own(path: Path) -> bool:
+        return own in (path, *path.parents)
+
+    for pattern in ("*", "**/*"):
+        chunks = list_chunks([str(tmp_path / "photos" / pattern)], left_out.append, is_own)
+        assert [name for chunk in chunks for name in chunk.names()] == [str(path)]
+    assert left_out == []
+
+
+def test_a_folder_without_images_that_fits_a_pattern_is_left_out(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos" / "a", 1)
+    (tmp_path / "photos" / "empty").mkdir()
+    left_out: list[LeftOut] = []
+
+    assert len(read(tmp_path / "photos" / "*", left_out=left_out)) == 1
+    assert [(each.path.name, each.files) for each in left_out] == [("empty", 0)]
+
+
+@needs_proc
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_a_file_of_images_that_cannot_be_read_is_an_error(tmp_path: Path, name: str) -> None:
+    if name == "a.parquet":
+        pytest.importorskip("pyarrow")
+    path = unreadable(tmp_path / name)
+
+    assert list(errors(path)) == [str(path)]
+
+
+def test_a_member_of_a_tar_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_tar(tmp_path / "a.tar", [("a.png", b"a"), ("b.png", b"b")])
+    (chunk,) = list_chunks([str(shard)], lambda _: None)
+
+    class Broken(io.BytesIO):
+        number = errno.EIO
+
+        def read(self, size: int | None = -1) -> bytes:
+            content = super().read(size)
+            if content == b"a":
+                raise OSError(self.number, os.strerror(self.number))
+            return content
+
+    monkeypatch.setattr(chunks_module, "open", lambda *_: Broken(shard.read_bytes()), raising=False)
+    (first, error), *others = chunk.read()
+    assert first == f"{shard}/a.png"
+    assert isinstance(error, ImageError)
+    assert others == [(f"{shard}/b.png", b"b")]
+
+    monkeypatch.setattr(Broken, "number", errno.ENOMEM)
+    with pytest.raises(OSError, match=str(shard)):
+        list(chunk.read())
 
 
 @pytest.mark.parametrize("source", ["none.png", "none/*.png", "empty", "shard.tar.gz", "nul\0.png"])
@@ -310,11 +369,24 @@ def test_parquet_without_one_column_of_images_is_an_error(tmp_path: Path) -> Non
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    for name, columns in (("none", {"a": [1]}), ("two", {"a": [b"1"], "b": [b"2"]})):
-        path = tmp_path / f"{name}.parquet"
+    for found, columns in (("a: int64", {"a": [1]}), ("a: binary, b: binary", {"a": [b"1"], "b": [b"2"]})):
+        path = tmp_path / "a.parquet"
         parquet.write_table(pa.table(columns), path)
         (error,) = errors(path).values()
-        assert ", ".join(columns) in str(error)
+        assert found in str(error)
+
+
+@pytest.mark.parametrize("kind", ["binary_view", "dictionary"])
+def test_parquet_may_hold_its_images_as_views_or_in_a_dictionary(tmp_path: Path, kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    types = {"binary_view": pa.binary_view(), "dictionary": pa.dictionary(pa.int32(), pa.binary())}
+    parquet.write_table(pa.table({"image": pa.array([b"a", None, b"a"], types[kind])}), path)
+
+    assert list(errors(path)) == [f"{path}/1"]
+    assert contents(path) == {"0": b"a", "2": b"a"}
 
 
 def test_damaged_parquet_is_an_error_for_each_row_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class TestErrors:
         path.write_bytes(path.read_bytes()[:60])
         with pytest.raises(ImageError, match=rf"^image 2 of 2 \({re.escape(str(path))}\): "):
             predictor.predict([IMAGES[0], path])
+
+    def test_the_predictions_before_an_iterable_that_fails_come_first(self, predictor: Predictor) -> None:
+        def images() -> Iterator[np.ndarray]:
+            yield from IMAGES[:3]
+            raise OSError("the camera is gone")
+
+        iterator = predictor.predict_iter(images(), on_error="yield")
+        assert [next(iterator) for _ in range(3)] == predictor.predict(IMAGES[:3])
+        with pytest.raises(OSError, match="camera"):
+            next(iterator)
 
     @pytest.mark.parametrize("image", [None, 3, np.zeros(8, np.uint8), np.zeros((1, 1, 8, 8, 1), np.uint8)])
     def test_what_is_neither_an_image_nor_an_iterable_of_images_is_an_image_error(

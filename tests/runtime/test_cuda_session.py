@@ -18,6 +18,7 @@ from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime.cuda_session import CaptureLock, batch_sizes
 from pdeinfer.runtime.session import CPU_BATCH_SIZE, CUDA_BATCH_SIZE, Session, create_session
 from tests.runtime.fake_onnxruntime import FakeOnnxRuntime, FakeSession, probabilities
+from tests.servers import PATIENCE
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 2, 2, 1), dtype=np.uint8)
 
@@ -46,9 +47,9 @@ def classify(session: Session, images: np.ndarray) -> np.ndarray:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it has not happened within 10 s"
+        assert time.monotonic() < deadline, f"it has not happened within {PATIENCE} s"
         time.sleep(0.01)
 
 

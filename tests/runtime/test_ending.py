@@ -1,0 +1,52 @@
+"""A program ends normally while daemon threads predict."""
+
+import subprocess
+import sys
+
+from tests.predictor.helpers import needs_fork
+
+START = """
+import os, sys, threading, time, numpy as np
+from pdeinfer import Predictor
+predictor = Predictor("cifar10-global", threads=1)
+images = np.zeros((8, 32, 32, 3), np.uint8)
+
+def classify(count):
+    while True:
+        predictor.predict_proba(images[:count])
+
+for count in (1, 2, 4, 8):  # whenever the program ends, some of them return soon
+    threading.Thread(target=classify, args=[count], daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_daemon_thread_that_predicts_does_not_abort_the_program_at_its_end() -> None:
+    done = run(START)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_main_thread_may_still_predict_at_the_end() -> None:
+    program = "import atexit; atexit.register(lambda: print(predictor.predict(images[0]).label))\n" + START
+    done = run(program)  # registered first: it is called last
+    assert (done.returncode, done.stdout != "", done.stderr) == (0, True, "")
+
+
+@needs_fork
+def test_a_forked_child_does_not_wait_for_the_threads_of_its_parent() -> None:
+    program = (
+        START
+        + """
+from pdeinfer.runtime import ending
+child = os.fork()
+if child == 0:
+    os._exit(len(ending._running))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    )
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
