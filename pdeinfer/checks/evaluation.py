@@ -21,13 +21,14 @@ from pdeinfer.checks.metrics import (
     import_metrics,
 )
 from pdeinfer.datasets import find_labelled_files, find_recorded_folder, holds_files, holds_labels, load_test_split
-from pdeinfer.errors import DatasetError, ImageError
+from pdeinfer.errors import DatasetError, ImageError, ModelPackageError
 from pdeinfer.images.files import LeftOut
 from pdeinfer.package import zoo
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import Precision
 from pdeinfer.predictor import Predictor
 from pdeinfer.runtime.session import PdeLayers
+from pdeinfer.text import printable
 
 MAX_PRINTED_CLASSES = 20
 PRINTED_CONFUSIONS = 10
@@ -63,7 +64,8 @@ class Evaluation:
         calibration: whether probabilities can be trusted.
         mistakes, confident: the wrong and the correct answers of the highest probability, at most `EXAMPLES` each.
         unknown_labels: the folders that are named after no label of the model, with their numbers of files.
-        left_out: all other files that were not classified, with the reasons.
+        unreadable: the number of images that cannot be read.
+        left_out: these, and all other files that were not classified, with the reasons.
         images_per_second: of arrays in batches of `batch_size`: the median of three passes after a warm-up.
         device, threads, pde_layers: as in `pdeinfer.PredictorInfo`.
         source: the images.
@@ -87,6 +89,7 @@ class Evaluation:
     mistakes: tuple[Example, ...] = ()
     confident: tuple[Example, ...] = ()
     unknown_labels: Mapping[str, int] = field(default_factory=dict)
+    unreadable: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
     @property
@@ -171,7 +174,7 @@ class Evaluation:
 
     def _against_card(self) -> str:
         if self.folder is not None:
-            return f"from {self.folder}, not the test images of its training"
+            return f"from {printable(self.folder)}, not the test images of its training"
         if self.card_accuracy is None:
             return "the card states no accuracy"
         if self.equals_card:
@@ -214,7 +217,7 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
 
     Raises:
         ModelNotFoundError: no model has this name.
-        ModelPackageError: the package is damaged, or has no file of this precision.
+        ModelPackageError: the package is damaged, has no file of this precision, or computes NaN or infinity.
         MissingDependencyError: ONNX Runtime or scikit-learn is not installed.
         DatasetError: the card names no data set and `data_dir` is None; the test images are missing, damaged or
             different; or `data_dir` has no readable image of a label of the model.
@@ -257,6 +260,7 @@ def evaluate(model: str | Path, data_dir: Path | None = None, precision: Precisi
         mistakes=tuple(each for each in examples if each.label != each.predicted),
         confident=tuple(each for each in examples if each.label == each.predicted),
         unknown_labels=found.unknown_labels,
+        unreadable=len(unreadable),
         left_out=(*found.left_out, *unreadable),
     )
 
@@ -322,7 +326,10 @@ def _classify(
         if images:
             batch = np.stack(images)
             speed = speed or _speed(predictor, batch)
-            probabilities.append(predictor.predict_proba(batch))
+            answers = predictor.predict_proba(batch)
+            if not np.isfinite(answers).all():
+                raise ModelPackageError(f"the network {predictor.info().model} computed NaN or infinity")
+            probabilities.append(answers)
     return np.array(indices, np.int64), np.concatenate(probabilities), speed, unreadable
 
 

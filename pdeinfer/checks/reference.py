@@ -13,6 +13,10 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.package import MAX_FILE_BYTES, ONNX_FILE, REFERENCE_FILE, ModelPackage
 from pdeinfer.predictor import Predictor
 
+# Export writes 32. All run at once, so their number bounds the memory.
+_MAX_IMAGES = 256
+_MAX_NAME = 200  # characters
+
 _ARRAYS = ("images", "probabilities", "original")
 
 
@@ -83,6 +87,13 @@ def read_reference(package: ModelPackage) -> Reference:
         if array.dtype != dtype or array.shape != shape or not count:
             expected = f"{np.dtype(dtype)} (N, {', '.join(map(str, shape[1:]))}), N at least 1"
             raise ModelPackageError(f"{path}: {name}: expected {expected}, got {array.dtype} {array.shape}")
+    if count > _MAX_IMAGES:
+        raise ModelPackageError(f"{path}: images: expected at most {_MAX_IMAGES}, got {count}")
     if original.dtype.kind != "U" or original.ndim:
         raise ModelPackageError(f"{path}: original: expected a text, got {original.dtype} {original.shape}")
-    return Reference(images, probabilities, str(original))
+    name = str(original)
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise ModelPackageError(
+            f"{path}: original: expected at most {_MAX_NAME} printable characters, got {name[:_MAX_NAME]!r}"
+        )
+    return Reference(images, probabilities, name)

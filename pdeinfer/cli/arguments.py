@@ -60,7 +60,8 @@ _EVALUATE_EXAMPLES = """examples:
 Without --data-dir, or with the data set that the model was trained on, it measures the test images of that data set;
 the exit code is 1 if the accuracy differs from the one in the model's card. Any other folder is taken as DIR/LABEL/* or
 DIR/test/LABEL/*, and all of these images are measured: they should be none that the model was trained on. Folders named
-after no label of the model are left out, with a warning. This needs scikit-learn.
+after no label of the model are left out, with a warning. If an image cannot be read, the others are measured, and the
+exit code is 1. This needs scikit-learn.
 """
 
 _INSPECT_EXAMPLES = """examples:
@@ -140,8 +141,9 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES)
-    export.add_argument("source", type=Path, metavar="SOURCE",
-                        help="a training's folder, or a .keras file; for Triton also a package")  # fmt: skip
+    export.add_argument("source", metavar="SOURCE",
+                        help="folder of a training or a package, or .keras file; for Triton also a bundled model"
+                        )  # fmt: skip
     export.add_argument("--format", choices=("onnx", "saved_model", "all", "litert", "triton"), default="onnx",
                         help="(%(default)s)")  # fmt: skip
     export.add_argument("--inline", action="store_true",

@@ -7,18 +7,19 @@ import sys
 from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels, evaluate
 from pdeinfer.checks.evaluation_report import write_report
 from pdeinfer.images.files import describe_left_out
+from pdeinfer.text import printable
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the evaluation; return 1 if the accuracy differs from the one in the model's card."""
+    """Print the evaluation; return 1 if an image cannot be read, or the accuracy is not the one in the card."""
     evaluation = evaluate(options.package, options.data_dir, options.precision)
     for line in _warnings(evaluation):
-        print(f"pdeinfer: {line}", file=sys.stderr)
-    print(json.dumps(evaluation.to_dict()) if options.json else evaluation)
+        print(f"pdeinfer: {printable(line)}", file=sys.stderr)
+    print(json.dumps(evaluation.to_dict(), allow_nan=False) if options.json else evaluation)
     if options.report is not None:
         path = write_report(evaluation, options.report)
-        print(f"pdeinfer: the report is {path}", file=sys.stderr)
-    return 1 if evaluation.equals_card is False else 0
+        print(f"pdeinfer: the report is {printable(str(path))}", file=sys.stderr)
+    return 1 if evaluation.unreadable or evaluation.equals_card is False else 0
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

@@ -2,6 +2,11 @@
 
 import argparse
 import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pdeinfer.errors import ExportError
 from pdeinfer.export import TEST_IMAGES, export_package, export_to_triton
@@ -11,8 +16,24 @@ from pdeinfer.package.package import ModelPackage
 
 def run(options: argparse.Namespace) -> int:
     """Export, print the reports, and print the command that uses the package."""
-    if options.format == "triton":
-        return _run_for_triton(options)
+    with _ending_on_sigterm():
+        return _run_for_triton(options) if options.format == "triton" else _run_for_package(options)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that the folder that is being written is removed."""
+    if threading.current_thread() is not threading.main_thread():  # only there Python has signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_for_package(options: argparse.Namespace) -> int:
     reports = export_package(
         options.source,
         options.output,

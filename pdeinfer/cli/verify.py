@@ -5,6 +5,7 @@ import argparse
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.export.verification import REFERENCE, verify
 from pdeinfer.package import zoo
+from pdeinfer.text import printable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -12,11 +13,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         package = zoo.load(options.package)
     except ModelPackageError as error:  # a finding, as those below
-        print(f"card: FAILED, {error}")
+        print(f"card: FAILED, {printable(str(error))}")
         return 1
     checks = []
     for check in verify(package, options.device):
-        print(f"{check.name}: {check.outcome}, {check.detail}", flush=True)
+        print(f"{check.name}: {check.outcome}, {printable(check.detail)}", flush=True)
         checks.append(check)
     if any(check.outcome == "FAILED" for check in checks):
         return 1

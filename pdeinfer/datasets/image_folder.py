@@ -57,11 +57,6 @@ class ImageFolder:
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
 
-    @property
-    def other_files(self) -> int:
-        """The number of files in `left_out`, including those in its folders."""
-        return sum(each.files for each in self.left_out)
-
     def record(self) -> ImagesRecord:
         """Return a record that equals another one if both searches of the folder found the same files and splits."""
         splits = {

@@ -94,10 +94,10 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
     if found.images:
         with IsolatedDecoders() as decoders:
             return np.stack([decoders.to_array_where_needed(file, preset.input) for file in found.images])
-    if dataset in ("mnist", "cifar10"):
-        return _check(load_dataset(dataset, folder).train, preset).images
     if not any(each.path.is_dir() for each in found.left_out):
-        raise DatasetError(f"{folder}: expected images ({' '.join(SUFFIXES)}), or a folder of them for each class")
+        files = f", or the files of {dataset}" if dataset in ("mnist", "cifar10") else ""
+        images = f"images ({' '.join(SUFFIXES)}), or a folder of them for each class"
+        raise DatasetError(f"{folder}: expected {images}{files}")
     train, _ = find_images(folder).read_split("train", preset.input)
     return train.images
 

@@ -1,6 +1,7 @@
 """Turns a trained network into a model package, and proves the package equal to the network."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthet
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import compare_variant, open_model
 from pdeinfer.datasets import Split, load_training_images, load_validation_split
-from pdeinfer.errors import ParityError
+from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.export.litert import convert, open_litert, require_litert
 from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
@@ -19,9 +20,7 @@ from pdeinfer.export.original import Original, check_output, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, check_finite, prove
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.reference import write_reference
-from pdeinfer.export.rewrite.fields import pde_layers
 from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages, without_functions
-from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.export.saved_model import write_saved_model
 from pdeinfer.export.temperature import scale_probabilities
@@ -63,7 +62,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
     classifies the data set's test images, if they are available.
 
     Args:
-        source: the folder of a training, or a `.keras` file.
+        source: the folder of a training or a package, or a `.keras` file. The new card keeps what a package's card
+            says of the training and its measurements.
         output: the package's folder.
         inline: write ONNX files without functions, for tools that cannot read functions; the operators of the PDE
             layers are then part of the graph.
@@ -75,12 +75,14 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
             with a warning, if it is less accurate than that or there are no test images.
         temperature: divide the logits by the temperature that fits the validation images of the training best (see
             `pdeinfer.export.temperature`). Every file has it, `model.keras` too, and the proof holds for that network.
-        force: replace the package at `output`.
+        force: replace the package at `output`. A warning is logged if it has files that this export does not write.
 
     Raises:
         ExportError: `source` is not a network of this package, cannot be converted, or has probabilities that are not
-            finite; or `output` lies in the folder of images that it was trained on.
-        ModelPackageError: `output` exists and `force` is False, or it cannot be written.
+            finite; or `output` lies in the folder of images that it was trained on, or is the source itself and would
+            lose files.
+        ModelPackageError: `output` exists and `force` is False, or it cannot be written; or `source` is a damaged
+            package.
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
             images are not where they were, or all classified correctly.
         ParityError: an exported file differs from the network; the message is the report. Nothing is left behind.
@@ -91,7 +93,10 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         require_litert(f"exporting {LITERT_FILE}")
     check_output(Path(source), Path(output))
     with new_package(output, force=force) as folder:
-        original = load_original(Path(source))
+        calibrated = calibrate is not None
+        is_written = (calibrated, litert, litert and calibrated, saved_model)
+        _check_lost_files(Path(source), Path(output), dict(zip(_OPTIONS, is_written, strict=True)))
+        original = load_original(Path(source), calibrate)
         images = synthetic_images(*original.classifier.input_shape[1:])
         check_finite(original.classifier, images)
         scaled = None
@@ -105,7 +110,7 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
             calibration_images = load_training_images(original.record, original.classifier.preset, calibrate)
         precisions = _write_models(original.classifier, folder, calibration_images, inline=inline)
         if saved_model:
-            write_saved_model(original.classifier, trace(original.classifier), folder / SAVED_MODEL)
+            write_saved_model(original.classifier, folder / SAVED_MODEL)
         if litert:
             (folder / LITERT_FILE).write_bytes(convert(original.classifier))
         reports = prove(original.classifier, folder, images, saved_model=saved_model)
@@ -122,6 +127,27 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         write_descriptions(card, folder)
         write_card(folder, card)
     return every_report
+
+
+# The files that a package has on request.
+_OPTIONS = {
+    MODEL_FILES["int8"]: "--calibrate DIR",
+    LITERT_FILE: "--format litert",
+    LITERT_INT8_FILE: "--format litert --calibrate DIR",
+    SAVED_MODEL: "--format saved_model",
+}
+
+
+def _check_lost_files(source: Path, output: Path, is_written: Mapping[str, bool]) -> None:
+    """Log a warning if replacing `output` loses files; raise ExportError if it is the package that is exported."""
+    lost = [name for name in _OPTIONS if not is_written[name] and (output / name).exists()]
+    if not lost:
+        return
+    names = ", ".join(f"{name} ({_OPTIONS[name]} writes it)" for name in lost)
+    folder = source if source.is_dir() else source.parent
+    if os.path.realpath(folder) == os.path.realpath(output):
+        raise ExportError(f"{output} would lose {names}: add the option, or write to another folder")
+    logger.warning("%s is replaced, and loses %s", output, names)
 
 
 class _Variant(NamedTuple):
@@ -141,7 +167,7 @@ def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, i
 
     model = convert_classifier(classifier, for_onnx_runtime=not inline)
     write_onnx(MODEL_FILES["float32"], model, broken_rules)
-    if pde_layers(classifier):
+    if classifier.pde_layers():
         write_onnx(FIELDS_FILE, convert_stages(classifier), broken_fields_rules)
     if calibration is None:
         return []
@@ -196,8 +222,8 @@ def _card(
 ) -> ModelCard:
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
 
-    classifier, record, test = original.classifier, original.record, original.test
-    training, metrics = ({}, {}) if record is None else record.to_card()
+    classifier, test = original.classifier, original.test
+    training, metrics = original.training_and_metrics()
     if scaled is not None:
         metrics.pop("test_loss", None)  # of the probabilities before the temperature
         metrics |= scaled

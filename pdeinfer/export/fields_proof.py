@@ -7,7 +7,7 @@ import numpy as np
 from pdeinfer.checks.fields import compare_fields
 from pdeinfer.checks.parity import Array
 from pdeinfer.checks.report import Report
-from pdeinfer.export.rewrite.fields import needed_fields, pde_layers
+from pdeinfer.export.rewrite.fields import needed_fields
 from pdeinfer.inspection.inspector import run_stages
 from pdeinfer.package.package import FIELDS_FILE, OUTPUT_NAME
 from pdeinfer.runtime.session import Session, create_session
@@ -52,7 +52,7 @@ def original_fields(classifier: Any, images: Array) -> dict[str, Array]:
     """
     import keras
 
-    layers = pde_layers(classifier)
+    layers = classifier.pde_layers()
     around = keras.Model(
         classifier.input,
         ({name: (layer.input, layer.output) for name, layer in layers.items()}, classifier.output),
@@ -79,9 +79,8 @@ def exported_fields(classifier: Any, session: Session, images: Array) -> dict[st
     """
     import keras
 
-    layers = pde_layers(classifier)
-    spec = next(iter(layers.values())).spec  # the PDE layers of a network share one spec
-    arrays, inspected = run_stages(session, images, spec)
+    layers = classifier.pde_layers()
+    arrays, inspected = run_stages(session, images, classifier.preset.pde)
     for fields in inspected:
         arrays[f"{fields.name}/levels"] = np.moveaxis(fields.levels, 0, 1)
         normalized = layers[fields.name].norm(fields.levels[-1], training=False)

@@ -13,7 +13,6 @@ from typing import Any
 from pdeinfer.checks.parity import Array, Classify
 from pdeinfer.errors import ExportError, MissingDependencyError, ModelPackageError
 from pdeinfer.export.quantization import calibration_sample
-from pdeinfer.export.rewrite.fields import pde_layers
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.export.saved_model import as_module
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
@@ -91,7 +90,7 @@ def require_litert(purpose: str) -> Any:
 
 @contextmanager
 def _shifts_by_slices(classifier: Any) -> Iterator[None]:
-    layers = pde_layers(classifier).values()
+    layers = classifier.pde_layers().values()
     for layer in layers:
         layer.roll = _roll
     try:

@@ -78,16 +78,11 @@ def model_readme(card: ModelCard) -> str:
         "Licence": _LICENCE if is_ours else _UNKNOWN_LICENCE,
     }
     kind = "A residual network" if isinstance(preset.network, ResidualNetwork) else "A network of one channel"
-    pde = " Its PDE layers solve a diffusion-advection equation inside the network." if _has_pde(card) else ""
+    pde = " Its PDE layers solve a diffusion-advection equation inside the network." if preset.pde else ""
     title = f"{readme_header(card, 'apache-2.0' if is_ours else 'unknown')}\n# {preset.name}"
     summary = f"{kind} that classifies {colour} images of {size} pixels: {', '.join(preset.labels)}.{pde}"
     parts = [title, summary, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
     return "\n\n".join(parts) + "\n"
-
-
-def _has_pde(card: ModelCard) -> bool:
-    network = card.preset.to_dict()["network"]
-    return network.get("pde") is not None or isinstance(network.get("feature"), dict)
 
 
 def _figures(card: ModelCard) -> dict[str, str]:

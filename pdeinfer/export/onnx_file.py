@@ -1,4 +1,4 @@
-"""Converts a traced function with tf2onnx, and writes the ONNX file if it obeys the rules in `rules`."""
+"""Converts a traced function with tf2onnx, and reads and writes ONNX files that obey the rules of a package."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.errors import ExportError, MissingDependencyError
+from pdeinfer.errors import ExportError, MissingDependencyError, ModelPackageError
+from pdeinfer.graph.rules import check_graph
 from pdeinfer.package.metadata import metadata
 from pdeinfer.spec.presets import Preset
 from pdeinfer.version import __version__
@@ -54,6 +55,33 @@ def convert(function: Any, preset: Preset, nchw_inputs: Sequence[str] = ()) -> A
         model.opset_import.remove(entry)
     onnx.helper.set_model_props(model, metadata(preset))
     return model
+
+
+def parse(content: bytes, name: str) -> Any:
+    """Return the `onnx.ModelProto` in the content of an ONNX file, after checking its graph.
+
+    For a graph that breaks the rules of `pdeinfer.graph`, such as one of nested functions, onnx may take hours.
+
+    Raises:
+        ModelPackageError: it is not an ONNX file, or breaks a rule; the message begins with `name`.
+    """
+    import onnx
+
+    try:
+        check_graph(content)
+        return onnx.load_model_from_string(content)
+    except ModelPackageError as error:
+        raise ModelPackageError(f"{name}: {error}") from error
+    except Exception as error:  # from protobuf, which pdeinfer imports nowhere else
+        raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
+
+
+def require_onnx(purpose: str) -> None:
+    """Raise MissingDependencyError, which says that `purpose` needs it, if onnx is not installed."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "train", purpose) from error
 
 
 def _keep_batch(graph: Any) -> None:

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.datasets import Split, is_inside, load_test_split
-from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError
-from pdeinfer.package.package import KERAS_FILE
+from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError, ModelPackageError
+from pdeinfer.package.card import CARD_FILE, ModelCard
+from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import TrainingRecord
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,16 +24,24 @@ class Original:
 
     Attributes:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
-        record: of its training; None for a file on its own. It has an outcome only if the training measured this
-            very file.
-        data_dir: where the data set was, as the record says; None without one.
+        record: of its training; None if it is not known. It has an outcome only if the training measured this very
+            file.
+        data_dir: where the data set was, as the record says, or may be; None if that is not known.
         test: the data set's test images; None if they are not available.
+        card: of the package that it is from, which holds for every file made from the same weights; None without one.
     """
 
     classifier: Any
     record: TrainingRecord | None
     data_dir: Path | None
     test: Split | None
+    card: ModelCard | None = None
+
+    def training_and_metrics(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the `training` and the `metrics` of a new card."""
+        if self.card is not None:
+            return dict(self.card.training), dict(self.card.metrics)
+        return ({}, {}) if self.record is None else self.record.to_card()
 
 
 def check_output(source: Path, output: Path) -> None:
@@ -38,8 +50,10 @@ def check_output(source: Path, output: Path) -> None:
     Args:
         source: as in `load_original`.
     """
-    path = (source if source.is_dir() else source.parent) / "run.json"
-    record = _read_record(path) if path.is_file() else None
+    try:
+        record = _read_record((source if source.is_dir() else source.parent) / "run.json")
+    except ExportError:  # load_original says what that means
+        return
     if record is None or record.images is None or record.data_dir is None:
         return
     if is_inside(output, Path(record.data_dir)):
@@ -48,31 +62,85 @@ def check_output(source: Path, output: Path) -> None:
         )
 
 
-def load_original(source: Path) -> Original:
-    """Load the `model.keras` of a training's folder, or a `.keras` file, with the training's record if there is one.
+def load_original(source: Path, data_dir: Path | None = None) -> Original:
+    """Load the `model.keras` of a training or a package, or a `.keras` file, with what is known about its training.
+
+    That is the record beside it, if it describes this network, or the card of the package.
+
+    Args:
+        source: the folder of a training or a package, or a `.keras` file.
+        data_dir: where the data set may be, if the record does not say.
 
     Raises:
-        ExportError: there is no such file, it does not hold a `pdeinfer.nn.Classifier`, or the record is damaged.
+        ExportError: there is no such file, it does not hold a `pdeinfer.nn.Classifier`, or the record in a training's
+            folder is damaged.
+        ModelPackageError: the package is damaged.
         BackendError: Keras runs on another backend than TensorFlow.
         MissingDependencyError: TensorFlow or Keras is not installed.
     """
     path = source / KERAS_FILE if source.is_dir() else source
     if not path.is_file():
         raise ExportError(
-            f"{path}: no such file; expected a .keras file that training wrote, or the folder of a training"
+            f"{path}: no such file; expected a .keras file that training wrote, or the folder of a training or package"
         )
     require_tensorflow()
     from pdeinfer.nn.loading import load_classifier  # imports Keras
 
+    card = _read_card(path)
     classifier = load_classifier(path)
-    record = _read_record(path.with_name("run.json"))
+    preset = classifier.preset
+    if card is None:
+        record = _find_record(path, preset, is_lone=not source.is_dir())
+    elif card.preset == preset:
+        record = card.training_record
+    else:
+        raise ModelPackageError(f"{path.with_name(CARD_FILE)}: it describes another network than {KERAS_FILE}")
+    if record is not None and record.data_dir is not None:
+        data_dir = Path(record.data_dir)
+    return Original(classifier, record, data_dir, _load_test(record, data_dir, preset), card)
+
+
+def _read_card(path: Path) -> ModelCard | None:
+    """Return the card of the package that a file is the `model.keras` of, after comparing its checksum."""
+    if path.name != KERAS_FILE or not path.with_name(CARD_FILE).is_file():
+        return None
+    package = ModelPackage.read(path.parent)
+    package.read_file(KERAS_FILE)
+    return package.card
+
+
+def _find_record(path: Path, preset: Preset, *, is_lone: bool) -> TrainingRecord | None:
+    """Return the record of the training that wrote a file.
+
+    Args:
+        is_lone: the file was named, not the folder of a training: files beside it may be of anything.
+    """
+
+    def read(name: str) -> TrainingRecord | None:
+        try:
+            return _read_record(path.with_name(name))
+        except ExportError as error:
+            if not is_lone:
+                raise
+            logger.warning("ignored: %s", error)
+            return None
+
     # When the training ends, metrics.json repeats run.json and adds what was measured on model.keras. It does not
     # describe other files, such as last-3.keras.
-    finished = _read_record(path.with_name("metrics.json"))
+    finished = read("metrics.json")
     if finished is not None and finished.measured(hashlib.sha256(path.read_bytes()).hexdigest()):
-        record = finished
-    data_dir = None if record is None or record.data_dir is None else Path(record.data_dir)
-    return Original(classifier, record, data_dir, _load_test(record, data_dir, classifier.preset))
+        return finished
+    started = read("run.json")
+    if started is None or _describes(started, preset):
+        return started
+    logger.warning("ignored: %s: the record of a training of another network", path.with_name("run.json"))
+    return None
+
+
+def _describes(record: TrainingRecord, preset: Preset) -> bool:
+    if record.classifier is None:  # written by an earlier version
+        return record.preset == preset.name
+    return record.classifier == preset
 
 
 def _read_record(path: Path) -> TrainingRecord | None:

@@ -121,22 +121,28 @@ def verify_package(package: ModelPackage) -> list[Report]:
         raise ModelPackageError(f"{package.path} has no {KERAS_FILE} to compare with")
     require_tensorflow()
     from pdeinfer.nn import count_macs, count_parameters  # imports Keras
-    from pdeinfer.nn.loading import load_classifier
+    from pdeinfer.nn.loading import load_classifier, read_preset
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         package.copy_files(folder, *(name for name in _COMPARED if name in package.card.files))
+        described = read_preset(folder / KERAS_FILE)
+        if package.card.preset != described:  # before Keras builds the network
+            raise _contradiction("preset", described, package.card.preset)
         classifier = load_classifier(folder / KERAS_FILE)
         for name, expected, found in (
-            ("preset", classifier.preset, package.card.preset),
             ("parameters", count_parameters(classifier), package.card.parameters),
             ("macs", count_macs(classifier), package.card.macs),
         ):
             if found != expected:
-                raise ModelPackageError(f"{name} in the card: expected {expected}, as {KERAS_FILE} has, got {found}")
+                raise _contradiction(name, expected, found)
         images = synthetic_images(*classifier.input_shape[1:])
         variants = [compare_variant(folder, precision, images) for precision in package.precisions[1:]]
         return [*prove(classifier, folder, images, saved_model=False), *variants]
+
+
+def _contradiction(name: str, expected: object, found: object) -> ModelPackageError:
+    return ModelPackageError(f"{name} in the card: expected {expected}, as {KERAS_FILE} has, got {found}")
 
 
 def _onnx_candidates(folder: Path) -> list[tuple[str, Classify]]:

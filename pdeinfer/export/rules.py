@@ -16,13 +16,17 @@ _LAST = re.compile(r"layer[1-9]\d*/last", re.ASCII)
 def broken_rules(model: Any, preset: Preset) -> list[str]:
     """Return the rules that an `onnx.ModelProto` breaks as the `model.onnx` of a preset; an empty list if none.
 
+    - Its graph obeys the rules of `pdeinfer.graph`, which every file is checked for when it is loaded. If it does not,
+      nothing else is looked at.
     - `onnx.checker` accepts it.
     - Its one input is `image`, uint8 (batch, height, width, channels); its outputs are `probabilities`, float32
       (batch, classes), and `features`, float32 (batch, features), which earlier versions did not write. Only the batch
       size is free.
-    - Its graph obeys the rules of `pdeinfer.graph`, which every file is checked for when it is loaded.
     - Its metadata describes the preset.
     """
+    unbounded = _broken_graph_rules(model)
+    if unbounded:
+        return unbounded
     expected = [(OUTPUT_NAME, "FLOAT", ["batch", len(preset.labels)])]
     found = [_signature(value) for value in model.graph.output]
     is_right = found[:1] == expected and all(_are_features(value) for value in found[1:]) and len(found) <= 2
@@ -37,6 +41,9 @@ def broken_fields_rules(model: Any, preset: Preset) -> list[str]:
     `pdeinfer.export.rewrite.fields`. All but the image and the probabilities are float32 (batch, height, width,
     channels).
     """
+    unbounded = _broken_graph_rules(model)
+    if unbounded:
+        return unbounded
     inputs, outputs = ([_signature(value) for value in values] for values in (model.graph.input, model.graph.output))
     broken = _broken_rules_of_any(model, preset, inputs[:1])
     broken += [
@@ -69,8 +76,17 @@ def _is_map(signature: tuple[str, str, list[str | int]], names: re.Pattern[str])
     return bool(names.fullmatch(name)) and is_map and all(isinstance(size, int) for size in shape[1:])
 
 
+def _broken_graph_rules(model: Any) -> list[str]:
+    """Return what `check_graph` finds. It comes first: it bounds the time and memory of `onnx.checker`."""
+    try:
+        check_graph(model.SerializeToString())
+    except ModelPackageError as error:
+        return [str(error)]
+    return []
+
+
 def _broken_rules_of_any(model: Any, preset: Preset, inputs: list[tuple[str, str, list[str | int]]]) -> list[str]:
-    """Return the broken rules among those that hold for every ONNX file of a package.
+    """Return the broken rules among those that hold for every ONNX file of a package, except those of its graph.
 
     Args:
         inputs: must be the image alone.
@@ -90,10 +106,6 @@ def _broken_rules_of_any(model: Any, preset: Preset, inputs: list[tuple[str, str
     for key, value in metadata(preset).items():
         if not describes(key, properties.get(key, ""), preset):
             broken.append(f"metadata: {key} must be {value}, not {properties.get(key)}")
-    try:
-        check_graph(model.SerializeToString())
-    except ModelPackageError as error:
-        broken.append(str(error))
     return broken
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 
 
-def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:
-    """Write a traced function (see `traced.trace`) of `classifier` as a SavedModel.
+def write_saved_model(classifier: Any, folder: Path) -> None:
+    """Write a network as a SavedModel.
 
     Its one signature, `serving_default`, takes `image` and returns `probabilities`. It holds plain TensorFlow
     operations and variables: reading it needs neither Keras nor pdeinfer.
@@ -18,8 +19,8 @@ def write_saved_model(classifier: Any, classify: Any, folder: Path) -> None:
     import tensorflow as tf
 
     module = as_module(classifier)
-    module.classify = classify
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
+    module.classify = trace(classifier)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.classify})
 
 
 def as_module(classifier: Any) -> Any:

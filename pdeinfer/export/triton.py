@@ -1,20 +1,20 @@
 """Turns a network into a model of a Triton model repository: `NAME/config.pbtxt`, labels, and the ONNX file."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pdeinfer.checks.parity import compare, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate
-from pdeinfer.errors import ExportError, MissingDependencyError, ParityError
+from pdeinfer.errors import ExportError, ModelNotFoundError, ParityError
 from pdeinfer.export.exporter import export_package
-from pdeinfer.export.onnx_file import write
+from pdeinfer.export.onnx_file import parse, require_onnx, write
 from pdeinfer.export.original import check_output
 from pdeinfer.export.rewrite.graph import without_functions
 from pdeinfer.export.rules import broken_rules
 from pdeinfer.package import zoo
-from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, ModelPackage, new_folder
 from pdeinfer.runtime.session import create_session
 
@@ -36,12 +36,13 @@ instance_group [ {{ count: 1, kind: KIND_AUTO }} ]
 
 
 def export_to_triton(
-    source: Path, repository: Path, *, temperature: bool = False, force: bool = False
+    source: str | Path, repository: Path, *, temperature: bool = False, force: bool = False
 ) -> tuple[Path, list[Report]]:
     """Add a network to a Triton model repository; return the model's folder, and the proof.
 
     Args:
-        source: a model package or the name of a bundled one, which needs no TensorFlow; or what `export_package` takes.
+        source: a model package or the name of a bundled one, as `pdeinfer.package.zoo` spells them, which needs no
+            TensorFlow; or what `export_package` takes.
         repository: the folder of the repository, which may hold other models.
         temperature: as in `export_package`.
         force: replace the repository's model of the same name.
@@ -53,36 +54,37 @@ def export_to_triton(
         ParityError: the model differs from the package. Nothing is left behind.
         Other errors are those of `export_package`.
     """
-    if (source / CARD_FILE).is_file() or (str(source) in zoo.names() and not source.exists()):
+    package = None
+    with suppress(ModelNotFoundError):  # it is a training
+        package = zoo.load(source)
+    if package is not None:
         if temperature:
             raise ExportError(f"{source}: a package is converted as it is: fit its temperature when you export it")
-        folder, report = _convert(zoo.load(source), repository, force=force)
+        folder, report = _convert(package, repository, force=force)
         return folder, [report]
-    check_output(source, repository)
+    check_output(Path(source), repository)
     with tempfile.TemporaryDirectory() as temporary:
-        package = Path(temporary) / "package"
-        reports = export_package(source, package, temperature=temperature)
-        folder, report = _convert(ModelPackage.read(package), repository, force=force)
+        output = Path(temporary) / "package"
+        reports = export_package(source, output, temperature=temperature)
+        folder, report = _convert(ModelPackage.read(output), repository, force=force)
         return folder, [*reports, report]
 
 
 def _convert(package: ModelPackage, repository: Path, *, force: bool) -> tuple[Path, Report]:
     """Write a package's network, without functions, and compare it with the package's own."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "train", "converting a package for Triton") from error
+    require_onnx("converting a package for Triton")
     preset = package.card.preset
     output, spec = repository / preset.name, preset.input
     with new_folder(output, CONFIG_FILE, force=force) as folder:
-        original = package.read_model()
-        model = without_functions(onnx.load_model_from_string(original))
+        content = package.read_model()
+        original = create_session(content, "cpu")
+        model = without_functions(parse(content, ONNX_FILE))
         version = folder / "1"
         version.mkdir()
         write(model, preset, version / ONNX_FILE, broken_rules)
         session = create_session((version / ONNX_FILE).read_bytes(), "cpu")
         report = compare(
-            as_candidate(ONNX_FILE, create_session(original, "cpu")),
+            as_candidate(ONNX_FILE, original),
             as_candidate(f"{preset.name}/1/{ONNX_FILE}", session),
             synthetic_images(spec.height, spec.width, spec.channels),
         )

@@ -12,6 +12,7 @@ from pdeinfer.checks.reference import compare_with_reference, read_reference
 from pdeinfer.checks.report import Report
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
 from pdeinfer.export.litert import open_litert
+from pdeinfer.export.onnx_file import parse, require_onnx
 from pdeinfer.export.proof import verify_package
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
 from pdeinfer.package.package import (
@@ -101,19 +102,12 @@ def _no_reference() -> _NoReferenceError:
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "train", "checking the graph") from error
+    require_onnx("checking the graph")
     sizes = []
     rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
     for name, broken_rules_of in rules.items():
         if name in package.card.files:
-            content = package.read_file(name)
-            try:
-                model = onnx.load_model_from_string(content)
-            except Exception as error:  # from protobuf, which pdeinfer imports nowhere else
-                raise ModelPackageError(f"{name}: not an ONNX file: {error}") from error
+            model = parse(package.read_file(name), name)
             broken = broken_rules_of(model, package.card.preset)
             opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
             if opset != package.card.opset:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pdeinfer import pde
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.package import FIELDS_FILE
-from pdeinfer.spec.pde_spec import PdeSpec
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
 
 Field = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class LayerFields:
             diffusion,
             *source,
             *self._zero_summary,
-            f"outside the stable range: {1 - self.stable.mean():.1%} of the points",
+            f"outside the stable range: {_percent(1 - self.stable.mean())} of the points",
             f"largest |H|: {largest[0]:.3g} at H[0], {largest[-1]:.3g} at H[{self.spec.num_steps}]",
         )
 
@@ -122,7 +122,7 @@ class LayerFields:
         share = 1 - self.stable.mean()
         if share == 0:
             return None
-        outside = f"the scheme is outside its stable range at {share:.1%} of the points"
+        outside = f"the scheme is outside its stable range at {_percent(share)} of the points"
         if self.spec.num_steps == 1:
             return f"{outside}; with a single step (K = 1), disturbances have no time to grow"
         return f"{outside}; there, disturbances can grow with each of the {self.spec.num_steps} steps"
@@ -152,6 +152,10 @@ class LayerFields:
 
 def _extent(name: str, values: Field) -> str:
     return f"{name} maximum {values.max():.3g}, mean {values.mean():.3g}"
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def layer_fields(outputs: Mapping[str, NDArray[Any]], name: str, spec: PdeSpec) -> LayerFields:
@@ -186,17 +190,18 @@ def _layer(name: str, arrays: Mapping[str, NDArray[Any]], spec: PdeSpec) -> Laye
                 f"the output {name}/{symbol} is {array.dtype} {array.shape}; the layer's start is "
                 f"{start.dtype} {start.shape}"
             )
-    source = None if spec.source is None else arrays.get("source", start)
+    source = arrays["source"] if spec.has_separate_source else None if spec.source is None else start
     velocity = diffusivity = None
     if spec.velocity is not None:
         u = arrays["u"]
-        velocity = (u, arrays.get("v", u))
+        velocity = (u, u if spec.velocity == "preactivation" else arrays["v"])
     if isinstance(spec.diffusivity, float | int):
         constant = np.full_like(start, spec.diffusivity)
         diffusivity = (constant, constant)
     elif spec.diffusivity is not None:
         diffusivity_x = arrays["Dx"]
-        diffusivity = (diffusivity_x, arrays.get("Dy", diffusivity_x))
+        is_shared = spec.isotropic or isinstance(spec.diffusivity, PeronaMalik)
+        diffusivity = (diffusivity_x, diffusivity_x if is_shared else arrays["Dy"])
     factors = pde.coefficients(velocity, diffusivity, dt=spec.dt, roll=np.roll)
     forced = 0.0 if source is None else source
     levels = [start, *pde.levels(start, start, forced, factors, num_steps=spec.num_steps, roll=np.roll)]

@@ -16,9 +16,7 @@ from pdeinfer.inspection.fields import LayerFields, layer_fields
 from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, OUTPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
 from pdeinfer.runtime.session import Session, create_session
-from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.presets import Preset
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +51,7 @@ class Inspector:
     """
 
     def __init__(self, package: ModelPackage, threads: int | None = None) -> None:
-        spec = pde_spec(package.card.preset)
+        spec = package.card.preset.pde
         if spec is None:
             raise ModelPackageError(f"{package.card.preset.name} has no PDE layers to inspect")
         if FIELDS_FILE not in package.card.files:
@@ -124,13 +122,6 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
     package = model if isinstance(model, ModelPackage) else load(model)
     inspector = Inspector(package)
     return inspector.inspect(to_array(image, package.card.preset.input)).layers
-
-
-def pde_spec(preset: Preset) -> PdeSpec | None:
-    """Return the spec of the PDE layers of a preset's network, or None if it has none."""
-    network = preset.network
-    spec = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
-    return spec if isinstance(spec, PdeSpec) else None
 
 
 def run_stages(

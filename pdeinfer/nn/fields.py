@@ -1,4 +1,4 @@
-"""Builds the small networks that compute a PDE layer's velocity, diffusivity and start from its input."""
+"""Builds the small networks that compute a PDE layer's velocity, diffusivity, source and start from its input."""
 
 import keras
 

@@ -8,17 +8,7 @@ from pdeinfer import pde
 from pdeinfer.nn import step_gradient
 from pdeinfer.nn.blocks import batch_norm
 from pdeinfer.nn.fields import diffusivity_fields, source_layers, start_layers, velocity_fields
-from pdeinfer.spec.pde_spec import (
-    DiffusivityActivation,
-    LearnedField,
-    LearnedVelocity,
-    NormEpsilon,
-    PdeSpec,
-    PeronaMalik,
-    Source,
-    Start,
-    VelocityActivation,
-)
+from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
 
 
 @keras.saving.register_keras_serializable("pdeinfer")
@@ -30,13 +20,9 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     with periodic boundary, and the result is `relu(BatchNorm(H[num_steps]))`.
 
     Args:
-        num_steps, dt, velocity, diffusivity, source, start, norm_epsilon, velocity_activation, diffusivity_activation,
-            isotropic: as in `pdeinfer.PdeSpec`.
+        spec: the steps and what the fields, the source and the start are made from.
 
     Input and output: (N, H, W, C), floating point.
-
-    Raises:
-        PresetError: an argument has an impossible value.
 
     Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", CVPR 2022, section 3.
     """
@@ -44,34 +30,9 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     # The periodic shift. Export replaces it in a layer where a runtime lacks the operator.
     roll: pde.Roll = staticmethod(keras.ops.roll)
 
-    def __init__(  # noqa: PLR0913  # the values of PdeSpec
-        self,
-        num_steps: int = 1,
-        dt: float = 0.2,
-        velocity: LearnedVelocity | None = "depthwise",
-        diffusivity: LearnedField | PeronaMalik | float | None = "depthwise",
-        source: Source | None = "input",
-        start: Start = "input",
-        norm_epsilon: NormEpsilon = 1e-5,
-        *,
-        velocity_activation: VelocityActivation = "relu",
-        diffusivity_activation: DiffusivityActivation = "relu",
-        isotropic: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, spec: PdeSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.spec = PdeSpec(
-            num_steps,
-            dt,
-            velocity,
-            diffusivity,
-            source,
-            start,
-            norm_epsilon,
-            velocity_activation=velocity_activation,
-            diffusivity_activation=diffusivity_activation,
-            isotropic=isotropic,
-        )
+        self.spec = spec
         self.norm = batch_norm(name="norm", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
@@ -148,11 +109,9 @@ class GlobalLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.spec.to_dict()}
+        return {**super().get_config(), "spec": self.spec.to_dict()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GlobalLayer":
-        # The diffusivity is the one argument that can be another value in JSON.
-        diffusivity = PdeSpec.from_dict({"diffusivity": config["diffusivity"]}).diffusivity
-        layer: GlobalLayer = super().from_config({**config, "diffusivity": diffusivity})
+        layer: GlobalLayer = super().from_config({**config, "spec": PdeSpec.from_dict(config["spec"])})
         return layer

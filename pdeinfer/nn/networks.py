@@ -1,6 +1,5 @@
 """The networks that presets describe, built from Keras layers."""
 
-from dataclasses import fields
 from typing import Any
 
 import keras
@@ -46,6 +45,11 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
         super().__init__(image, logits, **{"name": preset.name, **kwargs})
         self.preset = preset
 
+    def pde_layers(self) -> dict[str, GlobalLayer]:
+        """Return the PDE layers by name, "layer1", "layer2", ..., in the order of the network."""
+        layers = [layer for layer in self.layers if isinstance(layer, GlobalLayer)]
+        return {f"layer{number}": layer for number, layer in enumerate(layers, 1)}
+
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "preset": self.preset.to_dict()}
 
@@ -55,10 +59,6 @@ class Classifier(keras.Model):  # type: ignore[misc]  # Keras is untyped
         return cls(**config)
 
 
-def _global_layer(spec: PdeSpec) -> GlobalLayer:
-    return GlobalLayer(**{field.name: getattr(spec, field.name) for field in fields(spec)})
-
-
 def _preactivated_conv(h: keras.KerasTensor) -> keras.KerasTensor:
     return conv(h.shape[-1])(keras.layers.ReLU()(batch_norm()(h)))
 
@@ -66,7 +66,7 @@ def _preactivated_conv(h: keras.KerasTensor) -> keras.KerasTensor:
 def _single_channel_features(h: keras.KerasTensor, network: SingleChannelNetwork) -> keras.KerasTensor:
     f = _preactivated_conv(h)
     if isinstance(network.feature, PdeSpec):
-        h = _global_layer(network.feature)(f)
+        h = GlobalLayer(network.feature)(f)
     elif network.feature == "residual":
         h = batch_norm()(keras.layers.Add()([f, _preactivated_conv(f)]))
     else:
@@ -84,7 +84,7 @@ def _residual_features(h: keras.KerasTensor, network: ResidualNetwork) -> keras.
         if stage == len(network.widths) - 1:
             break
         if network.pde is not None:
-            h = _global_layer(network.pde)(h)
+            h = GlobalLayer(network.pde)(h)
         elif isinstance(network.control, DepthwiseConvolution):
             h = depthwise_convolution(h, network.control.kernel_size)
         elif isinstance(network.control, DepthwiseSum):

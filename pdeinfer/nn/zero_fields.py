@@ -20,17 +20,21 @@ def count_zero_fields(classifier: Classifier, images: np.ndarray) -> dict[str, d
         For each PDE layer, "layer1", "layer2", ..., the zero channels of those of "u", "v", "Dx", "Dy" and "f" that it
         learns, and the layer's "channels". "Dx" stands for an isotropic diffusivity.
     """
-    layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
+    layers = classifier.pde_layers()
     if not layers:
         return {}
-    inputs = keras.Model(classifier.input, {str(index): layer.input for index, layer in enumerate(layers)})
+    inputs = keras.Model(classifier.input, {name: layer.input for name, layer in layers.items()})
+    starts = inputs.predict(images, verbose=0)
     counts = {}
-    for number, (layer, h) in enumerate(zip(layers, inputs.predict(images, verbose=0).values(), strict=True), 1):
-        counts[f"layer{number}"] = {"channels": h.shape[-1]} | {
-            symbol: int((keras.ops.convert_to_numpy(field(h, training=False)) == 0).all(axis=(0, 1, 2)).sum())
-            for symbol, field in _learned_fields(layer)
+    for name, layer in layers.items():
+        counts[name] = {"channels": starts[name].shape[-1]} | {
+            symbol: _zero_channels(field(starts[name], training=False)) for symbol, field in _learned_fields(layer)
         }
     return counts
+
+
+def _zero_channels(field: keras.KerasTensor) -> int:
+    return int((keras.ops.convert_to_numpy(field) == 0).all(axis=(0, 1, 2)).sum())
 
 
 def _learned_fields(layer: GlobalLayer) -> list[tuple[str, keras.Layer]]:

@@ -116,7 +116,8 @@ class ModelPackage:
         path = self.path / name
         try:
             # Unlike Path.resolve, realpath raises OSError for a link to itself before Python 3.13 too.
-            if not Path(os.path.realpath(path, strict=True)).is_relative_to(self.path.resolve()):
+            file_path, folder = Path(os.path.realpath(path, strict=True)), self.path.resolve()
+            if not (file_path.is_relative_to(folder) or _is_blob(file_path, folder)):
                 raise ModelPackageError(f"{path} is a link to a file outside the package")
             with open_regular(path) as (file, size):
                 if size != record.bytes:
@@ -182,14 +183,25 @@ class ModelPackage:
     def verify_checksums(self) -> None:
         """Check every file that the card lists, and that the folder contains no others.
 
+        Files and folders in it whose names begin with a dot, such as `.git` and `.cache`, are ignored.
+
         Raises:
             ModelPackageError: a file is missing, damaged, outside the folder, or not in the card.
         """
         for name in self.card.files:
             self.read_file(name)
-        unlisted = sorted(set(_files_in(self.path)) - self.card.files.keys() - {CARD_FILE, DIGEST_FILE})
+        found = {name for name in _files_in(self.path) if not name.startswith(".")}
+        unlisted = sorted(found - self.card.files.keys() - {CARD_FILE, DIGEST_FILE})
         if unlisted:
             raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")
+
+
+def _is_blob(file: Path, folder: Path) -> bool:
+    """Return whether a package in the cache of Hugging Face holds a link to this file.
+
+    `ROOT/snapshots/REVISION/model.onnx` is a link to `ROOT/blobs/HASH` there.
+    """
+    return file.parent.name == "blobs" and folder.is_relative_to(file.parent.with_name("snapshots"))
 
 
 def new_package(output: str | Path, *, force: bool = False) -> AbstractContextManager[Path]:
@@ -206,13 +218,15 @@ def new_folder(output: str | Path, marker: str, *, force: bool = False) -> Itera
     Args:
         output: the folder.
         marker: a file that the block writes, and that a folder must hold to be replaced.
-        force: replace an existing folder.
+        force: replace an existing folder, except files and folders in it whose names begin with a dot.
 
     Raises:
         ModelPackageError: `output` exists and `force` is false; or it neither has the marker nor is an empty folder,
             which even `force` does not replace; or it cannot be written.
     """
     output = Path(os.path.realpath(output))  # Path.resolve raises RuntimeError for a link to itself before 3.13
+    if not output.name:
+        raise ModelPackageError(f"{output} cannot be written: expected a folder inside another")
     token = secrets.token_hex(4)
     folder = output.with_name(f".{output.name}.{token}.new")
     with _writing(output):
@@ -280,7 +294,10 @@ def _check_free(output: Path, marker: str, force: bool) -> None:
 
 
 def _move(folder: Path, output: Path, aside: Path) -> None:
-    """Rename `folder` to `output`; restore the old content of `output` on failure, remove it on success."""
+    """Rename `folder` to `output`; restore the old content of `output` on failure, remove it on success.
+
+    Names that begin with a dot stay: a package may be in a git repository.
+    """
     if not output.exists():
         folder.rename(output)
         return
@@ -290,6 +307,8 @@ def _move(folder: Path, output: Path, aside: Path) -> None:
     except BaseException:
         aside.rename(output)
         raise
+    for hidden in aside.glob(".*"):
+        hidden.rename(output / hidden.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 

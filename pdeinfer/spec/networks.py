@@ -58,7 +58,7 @@ class SingleChannelNetwork:
     """The paper's illustrative MNIST networks: one channel throughout, about 520 parameters.
 
     The layers are `f = conv3x3(relu(BN(x)))`, a feature block, relu, average pooling and a dense layer. The feature
-    block is "conv", `conv3x3(relu(BN(f)))`; "residual", `relu(BN(f + conv3x3(relu(BN(f)))))`; or a PDE layer on f.
+    block is "conv", `conv3x3(relu(BN(f)))`; "residual", `BN(f + conv3x3(relu(BN(f))))`; or a PDE layer on f.
 
     Attributes:
         feature: the feature block.

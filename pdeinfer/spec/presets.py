@@ -57,6 +57,13 @@ class Preset:
             if self.network.pool_size > smallest_side:
                 raise PresetError(f"pool_size must fit the image ({smallest_side}), not {self.network.pool_size!r}")
 
+    @property
+    def pde(self) -> PdeSpec | None:
+        """The PDE layers of the network, which share one description; None if it has none."""
+        network = self.network
+        layer = network.feature if isinstance(network, SingleChannelNetwork) else network.pde
+        return layer if isinstance(layer, PdeSpec) else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the preset as JSON values, the inverse of `from_dict`."""
         return to_dict(self)

@@ -208,7 +208,7 @@ class TrainingRecord:
 
     def to_card(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the `training` and the `metrics` of a card: no paths, and no checksum, which the card has already."""
-        values = self.without_paths().to_dict()
+        values = self.to_dict()
         for name in ("classifier", "model_sha256", *_PATHS):
             values.pop(name, None)
         metrics = {name: values.pop(name) for name in _CARD_METRICS if name in values}

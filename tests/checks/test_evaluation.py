@@ -209,7 +209,7 @@ def test_any_folder_of_labelled_images_is_measured(
     with Predictor(folder) as predictor:
         predicted = predictor.predict_proba(images).argmax(axis=1)
 
-    assert cli.main(["evaluate", str(folder), "--data-dir", str(photos), "--json"]) == 0  # the card's accuracy differs
+    assert cli.main(["evaluate", str(folder), "--data-dir", str(photos), "--json"]) == 1  # an image is broken
 
     out, err = capsys.readouterr()
     found = json.loads(out)
@@ -219,16 +219,39 @@ def test_any_folder_of_labelled_images_is_measured(
     assert np.array(found["confusion"]).sum(axis=0).tolist() == np.bincount(predicted, minlength=10).tolist()
     assert found["accuracy"] == np.mean(predicted == np.repeat(range(3), 3))
     assert found["unknown_labels"] == {"eight": 1}
+    assert found["unreadable"] == 1
     assert {Path(each["path"]).name for each in found["left_out"]} == {"notes.txt", "broken.png"}
     assert [each["images"] for each in found["classes"]] == [3, 3, 3] + 7 * [0]
     assert found["classes"][9]["recall"] is None
     assert "eight (1 file)" in err
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_network_that_computes_nan_is_exit_code_2(
+    options: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "predict_proba", lambda _, images: np.full((len(images), 10), np.nan, np.float32))
+    assert cli.main(["evaluate", str(write_package(tmp_path / "tiny")), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "tiny-grey computed NaN or infinity" in err
+
+
+def test_names_of_folders_cannot_forge_lines(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+    forged = tmp_path / "new\npdeinfer: all is well \x1b[8m"
+    photos.rename(forged)
+    (forged / "eight").rename(forged / "nine\npdeinfer: all is well \x1b[8m")
+    cli.main(["evaluate", str(write_package(tmp_path / "tiny")), "--data-dir", str(forged)])
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert not any(line.startswith("pdeinfer: all is well") for line in (out + err).splitlines())
+
+
 def test_heic_photos_are_measured_and_shown(tmp_path: Path, photos: Path, capsys: Captured) -> None:
     for path in photos.glob("0/*.png"):
         path.with_suffix(".heic").write_bytes(heic(PIL.Image.open(path), quality=-1))
         path.unlink()
+    (photos / "1" / "broken.png").unlink()
     arguments = [str(write_package(tmp_path / "tiny", training={})), "--data-dir", str(photos), "--json"]
     assert cli.main(["evaluate", *arguments, "--report", str(tmp_path / "report")]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 9
@@ -309,7 +332,7 @@ def test_the_report_is_one_file_without_scripts_or_links(tmp_path: Path, photos:
     folder = write_package(tmp_path / "tiny")
     (photos / "0" / "0.png").rename(photos / "0" / "<script>&.png")
     arguments = ["evaluate", str(folder), "--data-dir", str(photos), "--report", str(tmp_path / "new" / "report")]
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 1  # an image is broken
     assert str(tmp_path / "new" / "report" / "index.html") in capsys.readouterr().err
     (file,) = (tmp_path / "new" / "report").iterdir()
     page = file.read_text(encoding="utf-8")

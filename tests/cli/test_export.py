@@ -1,5 +1,6 @@
 """`pdeinfer export`: its options and exit codes; `tests/export` tests what it writes."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.package import zoo
+from pdeinfer.package.package import new_package
 from tests.cli.helpers import Captured, error_lines
 
 
@@ -38,7 +40,7 @@ class TestExport:
         assert cli.main(["export", "runs/x", "-o", "build/x", *options]) == 0
         switches = dict.fromkeys(("inline", "saved_model", "litert", "temperature", "force"), False)
         expected = {**switches, "calibrate": None}
-        assert calls == [((Path("runs/x"), Path("build/x")), expected | given)]
+        assert calls == [(("runs/x", Path("build/x")), expected | given)]
         assert capsys.readouterr().out.startswith("the report against Keras\n")
 
     @pytest.mark.parametrize(
@@ -50,6 +52,22 @@ class TestExport:
         monkeypatch.setattr("pdeinfer.cli.export.export_package", lambda *_, **__: [])
         assert cli.main(["export", "runs/x", "-o", output]) == 0
         assert capsys.readouterr().out.endswith(f"--model {model}\n")
+
+    def test_sigterm_removes_the_folder_that_is_being_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def export_package(_: object, output: Path, **__: object) -> None:
+            with new_package(output):
+                assert len(list(tmp_path.iterdir())) == 1
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr("pdeinfer.cli.export.export_package", export_package)
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["export", "runs/x", "-o", str(tmp_path / "p")])
+        assert caught.value.code == 143
+        assert list(tmp_path.iterdir()) == []
+        assert signal.getsignal(signal.SIGTERM) is before
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
     def test_a_parity_error_is_exit_code_1_and_an_export_error_2(

@@ -1,6 +1,7 @@
 """`pdeinfer predict`: output, exit codes, and errors on one line."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from pdeinfer.cli import main as cli
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.predictor import Predictor
 from tests.cli.helpers import Captured, error_lines, needs_terminal
-from tests.images.image_makers import gif_of_comments, heic
+from tests.images.image_makers import gif_of_comments, heic, needs_proc, unreadable
 
 
 class TestPredict:
@@ -107,6 +108,32 @@ class TestPredict:
         assert first.startswith(f"pdeinfer: error: {images / 'b.png'}: ")
         assert second.startswith("pdeinfer: error: /no/such.png: ")
         assert third.startswith(f"pdeinfer: error: {too_long}: ")
+
+    @needs_proc
+    @pytest.mark.parametrize("options", [[], ["--isolate"]])
+    def test_a_file_that_cannot_be_read_is_an_error_line_and_the_others_are_classified(
+        self, options: list[str], images: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        unreadable(images / "b2.png")
+        assert cli.main(["predict", str(images), "--model", str(package_folder), "--csv", *options]) == 1
+        output = capsys.readouterr()
+        assert [line.split(",")[0] for line in output.out.splitlines()[1:]] == [
+            str(images / n) for n in ("a.png", "c.png")
+        ]
+        assert f"{images / 'b2.png'}: expected" in output.err
+
+    def test_a_failure_of_the_machine_names_the_file_and_comes_after_the_predictions(
+        self, images: Path, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        (images / "c.tiff").write_bytes(b"II*\0" + bytes(12))
+        monkeypatch.setattr("pdeinfer.images.tiff.check_tags", fail)
+        assert cli.main(["predict", str(images), "--model", str(package_folder)]) == 2
+        output = capsys.readouterr()
+        assert len(output.out.splitlines()) == 2
+        assert str(images / "c.tiff") in output.err.splitlines()[-1]
 
     def test_a_file_name_of_two_lines_is_one_error_line(self, package_folder: Path, capsys: Captured) -> None:
         assert cli.main(["predict", "two\nlines.png", "--model", str(package_folder)]) == 1

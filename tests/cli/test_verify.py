@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pdeinfer.checks.report import Comparison, Report
@@ -14,6 +15,7 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.predictor import Predictor
 from tests.cli.helpers import Captured, error_lines
+from tests.graph.nested import write_nested_functions
 from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 
@@ -139,7 +141,30 @@ class TestVerify:
         (folder / FIELDS_FILE).write_bytes(b"not an ONNX file")
         write_card(folder, ModelPackage.read(folder).card)
         assert cli.main(["verify", str(folder)]) == 1
-        assert "graph rules: FAILED, fields.onnx: not an ONNX file" in capsys.readouterr().out.splitlines()[-1]
+        assert (
+            "graph rules: FAILED, fields.onnx: the model is not an ONNX file"
+            in capsys.readouterr().out.splitlines()[-1]
+        )
+
+    def test_onnx_is_not_given_a_file_of_nested_functions(
+        self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+        write_nested_functions(folder / FIELDS_FILE)
+        write_card(folder, ModelPackage.read(folder).card)
+
+        def check_model(model: onnx.ModelProto, **_: object) -> None:
+            assert len(model.functions) < 2  # it would run for hours
+
+        monkeypatch.setattr(onnx.checker, "check_model", check_model)
+        assert cli.main(["verify", str(folder)]) == 1
+        assert "graph rules: FAILED, fields.onnx: the model defines" in capsys.readouterr().out.splitlines()[-1]
+
+    def test_text_of_a_package_cannot_forge_lines(self, package: Path, capsys: Captured) -> None:
+        (package / "extra\nparity: ok\x1b[8m").touch()
+        assert cli.main(["verify", str(package)]) == 1
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.endswith(r"extra\nparity: ok\x1b[8m")
 
     def test_a_damaged_card_is_a_failed_check(self, package: Path, capsys: Captured) -> None:
         card = package / "card.json"

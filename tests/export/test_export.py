@@ -1,6 +1,7 @@
 """Every preset exports to a package that equals the Keras network; anything else is a clear error."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from pdeinfer import PRESETS, ModelPackage, PdeSpec, Predictor, Preset
+from pdeinfer import PRESETS, ExportError, ModelPackage, ModelPackageError, PdeSpec, Predictor, Preset
 from pdeinfer.cli.main import main
-from pdeinfer.export import broken_rules, export_package, verify_package
+from pdeinfer.export import broken_rules, export_package, exporter, verify_package
 from pdeinfer.package import zoo
-from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, KERAS_FILE, ONNX_FILE
+from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, KERAS_FILE, ONNX_FILE, write_card
 from pdeinfer.runtime.kernel import register_kernel
 from tests.export.conftest import train_a_step
 
@@ -304,6 +305,53 @@ def test_measurements_of_another_network_stay_out_of_the_card(
     card = ModelPackage.read(tmp_path / "package").card
     assert (card.metrics, card.training) == ({}, {})
     assert "test images were not found" in capsys.readouterr().out
+
+
+def test_a_package_exported_again_keeps_what_its_card_says(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+    calibration = {"temperature": 1.5, "ece_before": 0.2, "ece_after": 0.1, "images": 359, "measured_on": "test images"}
+    card = ModelPackage.read(folder).card
+    write_card(folder, replace(card, metrics={**card.metrics, "calibration": calibration}))
+    before = ModelPackage.read(folder)
+    export_package(folder, folder, force=True)
+    after = ModelPackage.read(folder)
+    assert after.digest != before.digest
+    assert (after.card.training, after.card.metrics) == (before.card.training, before.card.metrics)
+    assert "are not calibrated" not in (folder / "README.md").read_text()
+    assert "Apache" in (folder / "README.md").read_text()
+
+
+def test_a_package_whose_network_was_changed_is_not_exported_again(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+    shutil.copyfile(zoo.load("mnist-pde").path / KERAS_FILE, folder / KERAS_FILE)
+    with pytest.raises(ModelPackageError, match="damaged"):
+        export_package(folder, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("model.int8.onnx", "--calibrate DIR"),
+        ("model.tflite", "--format litert"),
+        ("model.int8.tflite", "--format litert --calibrate DIR"),
+        ("saved_model", "--format saved_model"),
+    ],
+)
+def test_files_that_an_export_would_lose_are_named(
+    name: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+    (folder / name).touch()
+    for source in (folder, folder / KERAS_FILE):
+        with pytest.raises(ExportError, match=re.escape(f"would lose {name} ({option} writes it)")):
+            export_package(source, folder, force=True)
+
+    monkeypatch.setattr(exporter, "load_original", None)  # ends the export after the warning
+    with pytest.raises(TypeError):
+        export_package(tmp_path / "other.keras", folder, force=True)
+    (record,) = caplog.records
+    assert f"loses {name} ({option} writes it)" in record.getMessage()
+    assert (folder / name).exists()
 
 
 def broken_models() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]:

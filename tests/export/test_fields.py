@@ -17,7 +17,6 @@ from pdeinfer import (
     LayerFields,
     ModelPackage,
     ModelPackageError,
-    ParityError,
     PdeSpec,
     PeronaMalik,
     Preset,
@@ -30,7 +29,6 @@ from pdeinfer.cli.main import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package
 from pdeinfer.export.fields_proof import original_fields, prove_fields
 from pdeinfer.export.onnx_file import OPSET, write
-from pdeinfer.export.rewrite.fields import pde_layers
 from pdeinfer.export.rewrite.graph import convert_stages
 from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.nn.loading import load_classifier
@@ -193,7 +191,7 @@ def test_changed_values_give_the_answer_of_a_network_that_has_them(
         monkeypatch.setattr(GlobalLayer, "compute_velocity", lambda *_, **__: None)
     if spec.diffusivity is None:
         monkeypatch.setattr(GlobalLayer, "compute_diffusivity", lambda *_, **__: None)
-    for layer in pde_layers(classifier).values():
+    for layer in classifier.pde_layers().values():
         layer.spec = spec
     logits = classifier(pixels[np.newaxis], training=False)  # eagerly: the layers have their new spec
     expected = keras_softmax(logits)
@@ -246,11 +244,10 @@ def test_wrong_fields_fail_the_proof(damage: Callable[[onnx.ModelProto], None], 
     assert not prove_damaged(digits, damage).passed
 
 
-def test_missing_fields_are_an_error(digits: ModelPackage) -> None:
-    with pytest.raises(ModelPackageError, match=r"fields\.onnx lacks the output 'layer1/u'"):
-        prove_damaged(digits, drop("layer1/u"))
-    with pytest.raises(ParityError, match=r"expected the fields .*layer1/v.*, got "):
-        prove_damaged(digits, drop("layer1/v"))  # it could be that v is u
+@pytest.mark.parametrize("name", ["layer1/u", "layer1/v"])
+def test_missing_fields_are_an_error(name: str, digits: ModelPackage) -> None:
+    with pytest.raises(ModelPackageError, match=rf"fields\.onnx lacks the output '{name}'"):
+        prove_damaged(digits, drop(name))
 
 
 def test_an_export_with_wrong_fields_fails_and_leaves_nothing(

@@ -112,13 +112,12 @@ def test_every_form_of_a_pde_layer_is_converted(name: str, saved_network: Callab
 def test_converting_leaves_the_network_as_it_was(saved_network: Callable[..., Path]) -> None:
     import keras
 
-    from pdeinfer.export.rewrite.fields import pde_layers
     from pdeinfer.nn.loading import load_classifier
 
     classifier = load_classifier(saved_network(PRESETS["digits-pde"]))
     litert.convert(classifier)
 
-    assert {layer.roll for layer in pde_layers(classifier).values()} == {keras.ops.roll}
+    assert {layer.roll for layer in classifier.pde_layers().values()} == {keras.ops.roll}
 
 
 @pytest.mark.parametrize(("shift", "axis"), [(1, -2), (-1, -2), (1, -3), (-1, -3), (2, 1), (-3, 2)])

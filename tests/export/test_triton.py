@@ -17,8 +17,11 @@ from pdeinfer import PRESETS, Predictor
 from pdeinfer.cli.main import main
 from pdeinfer.export import export_to_triton
 from pdeinfer.package import zoo
+from pdeinfer.package.package import ModelPackage, write_card
 from pdeinfer.runtime.session import create_session
+from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.documents import ROOT
+from tests.graph.nested import write_nested_functions
 
 TYPES = {onnx.TensorProto.UINT8: triton.TYPE_UINT8, onnx.TensorProto.FLOAT: triton.TYPE_FP32}
 
@@ -81,6 +84,34 @@ def test_a_trained_network_is_exported_with_its_features(
     assert "against Keras on TensorFlow" in output
     assert "digits-pde/1/model.onnx on ONNX Runtime" in output
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_the_spelling_says_whether_a_name_is_a_folder_or_a_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_package(Path("digits-pde"), GREY_PRESET)
+    assert main(["export", "./digits-pde", "--format", "triton", "-o", "mine"]) == 0
+    assert main(["export", "digits-pde", "--format", "triton", "-o", "theirs"]) == 0
+    assert [path.name for path in (*Path("mine").iterdir(), *Path("theirs").iterdir())] == ["tiny-grey", "digits-pde"]
+
+
+def test_a_bundled_model_is_replaced_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["export", "digits-pde", "--format", "triton", "-o", ".", "--force"]) == 0
+    assert read_config(Path("digits-pde")).name == "digits-pde"
+
+
+def test_a_package_of_nested_functions_is_refused_before_it_is_inlined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+    write_nested_functions(package / "model.onnx")
+    write_card(package, ModelPackage.read(package).card)
+    monkeypatch.setattr("pdeinfer.export.triton.without_functions", None)
+    assert main(["export", str(package), "--format", "triton", "-o", str(tmp_path / "models")]) == 2
+    assert "the model defines 9 functions" in capsys.readouterr().err
 
 
 def test_a_package_is_converted_without_tensorflow(tmp_path: Path) -> None:

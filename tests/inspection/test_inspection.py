@@ -156,6 +156,10 @@ class TestWords:
     def test_a_stable_layer_has_no_warning(self) -> None:
         assert layer((field([1.9]), field([0.0])), None).instability is None
 
+    def test_a_small_share_is_not_rounded_to_none(self) -> None:
+        u = field([2.0] + 1999 * [0.0])
+        assert "outside the stable range: less than 0.1% of the points" in layer((u, u), None).summary
+
     def test_instability_depends_on_the_number_of_steps(self) -> None:
         velocity = (field([2.0, 0.0]), field([0.0, 0.0]))
         outside = "the scheme is outside its stable range at 50.0% of the points"

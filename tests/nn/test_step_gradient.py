@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from pdeinfer import PeronaMalik, pde
+from pdeinfer import PdeSpec, PeronaMalik, pde
 from pdeinfer.nn import GlobalLayer, step_gradient
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the compiled steps are TensorFlow's")
@@ -118,7 +118,7 @@ def test_a_layer_trains_by_them_with_the_same_gradients(
 ) -> None:
     import tensorflow as tf
 
-    layer = GlobalLayer(num_steps=2, **variant)
+    layer = GlobalLayer(PdeSpec(num_steps=2, **variant))
     h = tf.constant(np.random.default_rng(1).standard_normal((2, 5, 7, 3)).astype(np.float32))
     layer.build(h.shape)
 
@@ -147,6 +147,6 @@ def test_inference_and_precisions_without_a_kernel_do_not_use_them(monkeypatch: 
 
     monkeypatch.setattr(step_gradient, "solve", fail)
     h = np.ones((1, 4, 4, 2), np.float32)
-    GlobalLayer()(h)
-    GlobalLayer(dtype="float64")(h, training=True)
-    GlobalLayer(dtype="mixed_float16")(h, training=True)
+    GlobalLayer(PdeSpec())(h)
+    GlobalLayer(PdeSpec(), dtype="float64")(h, training=True)
+    GlobalLayer(PdeSpec(), dtype="mixed_float16")(h, training=True)

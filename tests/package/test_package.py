@@ -96,12 +96,57 @@ class TestFiles:
         with pytest.raises(ModelPackageError, match=r"'extra'.*\['model.onnx'\]"):
             ModelPackage.read(package).read_file("extra")
 
-    @pytest.mark.parametrize("name", ["extra.onnx", "deep/er/extra", ".hidden"])
+    @pytest.mark.parametrize("name", ["extra.onnx", "deep/er/extra", "deep/.hidden"])
     def test_an_unlisted_file_fails_the_check(self, package: Path, name: str) -> None:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).touch()
         with pytest.raises(ModelPackageError, match=f": {name}$"):
             ModelPackage.read(package).verify_checksums()
+
+    def test_hidden_files_of_other_tools_are_ignored(self, package: Path) -> None:
+        for name in (".gitattributes", ".DS_Store", ".cache/huggingface/download/model.onnx.metadata"):
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).touch()
+        ModelPackage.read(package).verify_checksums()
+
+    @staticmethod
+    def as_hub_cache(package: Path, root: Path, subfolder: str = "", blobs: str = "blobs") -> Path:
+        """Move a package into the layout of Hugging Face's cache: links in a snapshot, to files named by hashes."""
+        snapshot = root / "snapshots" / "0123abcd" / subfolder
+        snapshot.mkdir(parents=True)
+        (root / blobs).mkdir()
+        for number, path in enumerate(sorted(package.iterdir())):
+            path.rename(root / blobs / f"{number:040x}")
+            up = "../" * len(snapshot.relative_to(root).parts)
+            (snapshot / path.name).symlink_to(f"{up}{blobs}/{number:040x}")
+        return snapshot
+
+    @pytest.mark.parametrize("subfolder", ["", "models/tiny"])
+    def test_a_package_in_the_cache_of_hugging_face_is_read(
+        self, package: Path, tmp_path: Path, subfolder: str
+    ) -> None:
+        snapshot = self.as_hub_cache(package, tmp_path / "models--me--tiny", subfolder)
+        (tmp_path / "current").symlink_to(snapshot)
+        for folder in (snapshot, tmp_path / "current"):
+            read = ModelPackage.read(folder)
+            read.verify_checksums()
+            assert len(read.read_file(ONNX_FILE)) == read.card.files[ONNX_FILE].bytes
+        (snapshot / ONNX_FILE).resolve().write_bytes(b"x" * read.card.files[ONNX_FILE].bytes)
+        with pytest.raises(ModelPackageError, match="damaged"):
+            read.read_file(ONNX_FILE)
+
+    def test_links_to_other_places_than_the_blobs_of_the_cache_are_rejected(
+        self, package: Path, tmp_path: Path
+    ) -> None:
+        snapshot = self.as_hub_cache(package, tmp_path / "models--me--tiny", blobs="others")
+        with pytest.raises(ModelPackageError, match="outside the package"):
+            ModelPackage.read(snapshot).read_file(ONNX_FILE)
+        (tmp_path / "blobs").mkdir()
+        (snapshot / ONNX_FILE).resolve().rename(tmp_path / "blobs" / "0")
+        (snapshot / ONNX_FILE).unlink()
+        (snapshot / ONNX_FILE).symlink_to(tmp_path / "blobs" / "0")
+        with pytest.raises(ModelPackageError, match="outside the package"):
+            ModelPackage.read(snapshot).read_file(ONNX_FILE)
 
     def test_a_link_to_a_folder_fails_the_check(self, package: Path, tmp_path: Path) -> None:
         (package / "link").symlink_to(tmp_path)
@@ -203,6 +248,15 @@ class TestNewPackage:
         assert not (tmp_path / "p" / "old-file").exists()
         assert names_in(tmp_path) == {"p"}
 
+    def test_force_keeps_what_is_hidden(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "p", name="old")
+        (tmp_path / "p" / ".git").mkdir()
+        (tmp_path / "p" / ".git" / "HEAD").write_text("ref: refs/heads/main")
+        self.write(tmp_path / "p", force=True, name="new")
+        assert ModelPackage.read(tmp_path / "p").card.preset.name == "new"
+        assert (tmp_path / "p" / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+        assert names_in(tmp_path) == {"p"}
+
     def test_force_fills_an_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "p").mkdir()
         self.write(tmp_path / "p", force=True)
@@ -258,6 +312,10 @@ class TestNewPackage:
             self.write(tmp_path / "p", force=True, name="new")
         assert ModelPackage.read(tmp_path / "p").card.preset.name == "old"
         assert names_in(tmp_path) == {"p"}
+
+    def test_the_root_is_no_output(self) -> None:
+        with pytest.raises(ModelPackageError, match="/ cannot be written"):
+            self.write(Path("/"), force=True)
 
     def test_an_output_inside_a_file_is_rejected(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

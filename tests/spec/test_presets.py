@@ -176,6 +176,9 @@ def test_an_impossible_input_is_rejected_by_name_and_value(changes: dict[str, An
             r"a preactivation velocity has no activation, not 'tanh'",
         ),
         ({"start": None}, r"start must be one of \('input', 'residual'\), not None"),
+        ({"velocity_activation": "gelu"}, r"velocity_activation must be one of .* not 'gelu'"),
+        ({"diffusivity_activation": "linear"}, r"diffusivity_activation must be one of .* not 'linear'"),
+        ({"isotropic": 1}, r"isotropic must be true or false, not 1"),
     ],
 )
 def test_an_impossible_pde_is_rejected_by_name_and_value(values: dict[str, Any], message: str) -> None:

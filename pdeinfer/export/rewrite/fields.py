@@ -23,14 +23,6 @@ Files of earlier versions hold the steps too: they take the image alone, and hav
 from typing import Any
 
 
-def pde_layers(classifier: Any) -> dict[str, Any]:
-    """Return the PDE layers of a network by name, in the order of the network."""
-    from pdeinfer.nn import GlobalLayer
-
-    layers = [layer for layer in classifier.layers if isinstance(layer, GlobalLayer)]
-    return {f"layer{number}": layer for number, layer in enumerate(layers, 1)}
-
-
 def last_level(layer: str) -> str:
     """Return the name of the input that takes a PDE layer's last level."""
     return f"{layer}/last"

@@ -44,7 +44,8 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
 def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
     """Return the attributes of a call: those that the operator reads, then those of the body.
 
-    The operator reads `num_steps`, `source` and `signed_velocity`, which is absent for a velocity that ends in a relu.
+    The operator reads `num_steps`, `source` and `signed_velocity`, which is 1 for a linear velocity and otherwise
+    absent. It matters only where the velocity is a convolution (see `operands`).
     """
     return {
         "num_steps": spec.num_steps,

@@ -76,9 +76,9 @@ def _convert(classifier: Any, cut: Cut, *, for_onnx_runtime: bool = True) -> Any
     for name, layer in layers.items():
         _call(graph, name, layer, traced)
     if layers:
-        (spec,) = {layer.spec for layer in layers.values()}  # the PDE layers of a network share one spec
         has_blocks = all(layer.output.shape[-1] % BlockedBody.BLOCK == 0 for layer in layers.values())
-        model.functions.append(global_layer_function(spec, OPSET, blocked=for_onnx_runtime and has_blocks))
+        blocked = for_onnx_runtime and has_blocks
+        model.functions.append(global_layer_function(classifier.preset.pde, OPSET, blocked=blocked))
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     _pool_globally(graph)
     _sort_nodes(graph)

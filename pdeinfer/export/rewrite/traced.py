@@ -1,9 +1,9 @@
 """Traces a network as a `tf.function`: whole, or with its normalisation and PDE layers cut out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pdeinfer.export.rewrite.fields import last_level, needed_fields, pde_layers
+from pdeinfer.export.rewrite.fields import last_level, needed_fields
 from pdeinfer.export.rewrite.operands import operand_name, traced_operands
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
 
@@ -36,17 +36,37 @@ def trace(classifier: Any) -> Any:
 
 
 def trace_around_layers(classifier: Any) -> Cut:
-    """Return the function of `trace` with the normalisation and the PDE layers cut out (see `_trace_around`).
+    """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
 
-    It has one more result, `features`, float32 (batch, features): what the last layer takes.
+    The output of each of these layers becomes an argument: "normalized", "layer1", "layer2", ... The
+    `operands.traced_operands` of each PDE layer become results, named by `operands.operand_name`, beside
+    `probabilities` and `features`, float32 (batch, features): what the last layer takes. A functional Keras model can
+    be cut this way without a placeholder operator that TensorFlow and tf2onnx would have to preserve.
     """
     import keras
+    import tensorflow as tf
 
-    def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {OUTPUT_NAME: keras.ops.softmax(values["logits"]), FEATURES_NAME: values[FEATURES_NAME]}
-
+    layers = classifier.pde_layers()
+    arguments = {
+        NORMALIZED: classifier.get_layer("normalize").output,
+        **{name: layer.output for name, layer in layers.items()},
+    }
+    inputs = {name: layer.input for name, layer in layers.items()}
     results = {"logits": classifier.output, FEATURES_NAME: classifier.get_layer("logits").input}
-    return _trace_around(classifier, pde_layers(classifier), results, outputs)
+    around = keras.Model(list(arguments.values()), {**inputs, **results}, name=classifier.name)
+    signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
+
+    def function(*arguments: Any) -> dict[str, Any]:
+        values = around(list(arguments), training=False)
+        operands = {
+            operand_name(name, operand): value
+            for name, layer in layers.items()
+            for operand, value in traced_operands(layer, values[name]).items()
+        }
+        probabilities = keras.ops.softmax(values["logits"])
+        return {OUTPUT_NAME: probabilities, FEATURES_NAME: values[FEATURES_NAME], **operands}
+
+    return Cut(tf.function(function, input_signature=signature, autograph=False), layers)
 
 
 def trace_stages(classifier: Any) -> Cut:
@@ -57,7 +77,7 @@ def trace_stages(classifier: Any) -> Cut:
     import keras
     import tensorflow as tf
 
-    layers = pde_layers(classifier)
+    layers = classifier.pde_layers()
     normalized = classifier.get_layer("normalize").output
     around = keras.Model(
         [normalized, *(layer.output for layer in layers.values())],
@@ -82,43 +102,3 @@ def trace_stages(classifier: Any) -> Cut:
         return {**fields, OUTPUT_NAME: keras.ops.softmax(values[OUTPUT_NAME])}
 
     return Cut(tf.function(function, input_signature=signature, autograph=False), {})
-
-
-def _trace_around(
-    classifier: Any,
-    layers: Mapping[str, Any],
-    results: Mapping[str, Any],
-    outputs: Callable[[Mapping[str, Any]], dict[str, Any]],
-) -> Cut:
-    """Return a `tf.function` of a network with its normalisation and PDE layers cut out.
-
-    The output of each of these layers becomes an argument: "normalized", "layer1", "layer2", ... The
-    `operands.traced_operands` of each PDE layer become further results, named by `operands.operand_name`. A functional
-    Keras model can be cut this way without a placeholder operator that TensorFlow and tf2onnx would have to preserve.
-
-    Args:
-        layers: the PDE layers to cut out, by name.
-        results: further tensors of the network, by name.
-        outputs: computes the outputs from the values of `results` and the inputs of the layers, by name.
-    """
-    import keras
-    import tensorflow as tf
-
-    arguments = {
-        NORMALIZED: classifier.get_layer("normalize").output,
-        **{name: layer.output for name, layer in layers.items()},
-    }
-    inputs = {name: layer.input for name, layer in layers.items()}
-    around = keras.Model(list(arguments.values()), {**inputs, **results}, name=classifier.name)
-    signature = [tf.TensorSpec(argument.shape, tf.float32, name=name) for name, argument in arguments.items()]
-
-    def function(*arguments: Any) -> dict[str, Any]:
-        values = around(list(arguments), training=False)
-        operands = {
-            operand_name(name, operand): value
-            for name, layer in layers.items()
-            for operand, value in traced_operands(layer, values[name]).items()
-        }
-        return {**outputs(values), **operands}
-
-    return Cut(tf.function(function, input_signature=signature, autograph=False), layers)

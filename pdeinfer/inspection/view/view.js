@@ -98,12 +98,12 @@ export class PdeView extends EventTarget {
       ),
     );
     this.step.addEventListener("input", () => {
-      this.#pause();
+      this.pause();
       this.set({ step: Number(this.step.value) });
     });
     this.channel.addEventListener("input", () => this.set({ channel: Number(this.channel.value) }));
     this.arrows.addEventListener("change", () => this.set({ arrows: this.arrows.checked }));
-    this.play.addEventListener("click", () => (this.playing === null ? this.#start() : this.#pause()));
+    this.play.addEventListener("click", () => (this.playing === null ? this.#start() : this.pause()));
     this.save.addEventListener("click", () => this.#save());
     this.stage.addEventListener("pointermove", (event) => this.#pointAt(event));
     this.stage.addEventListener("pointerleave", () => this.#setPoint(null));
@@ -122,9 +122,16 @@ export class PdeView extends EventTarget {
     this.set({ layer });
   }
 
+  /** Forget the inspection, and show the next one in a state. */
+  reset(state) {
+    this.pause();
+    this.inspection = undefined;
+    Object.assign(this.state, state);
+  }
+
   /** Change what is shown, or draw it anew. */
   set(change) {
-    if (this.flow) this.#pause();
+    if (this.flow) this.pause();
     Object.assign(this.state, change);
     this.#adjust();
     this.dispatchEvent(new CustomEvent("change", { detail: change }));
@@ -225,7 +232,8 @@ export class PdeView extends EventTarget {
 
   #adjustNumbers() {
     const { layer } = this;
-    const share = `${(100 * layer.unstable).toFixed(1)} %`;
+    const percent = 100 * layer.unstable;
+    const share = percent > 0 && percent < 0.1 ? "less than 0.1 %" : `${percent.toFixed(1)} %`;
     const rows = [
       ["Courant numbers |Ax| + |Ay|", layer.fields.u ? extent(layer.courant) : "no advection"],
       ["Diffusion numbers Bx + By", layer.fields.Dx ? extent(layer.diffusion) : "no diffusion"],
@@ -393,7 +401,7 @@ export class PdeView extends EventTarget {
       return;
     }
     if (!QUANTITIES[this.state.show].changes) this.set({ show: "H" });
-    const advance = () => this.set({ step: (this.state.step + 1) % this.layer.numLevels });
+    const advance = () => this.layer && this.set({ step: (this.state.step + 1) % this.layer.numLevels });
     advance();
     this.#setPlaying(setInterval(advance, FRAME));
   }
@@ -412,7 +420,8 @@ export class PdeView extends EventTarget {
     advance();
   }
 
-  #pause() {
+  /** Stop the animation. */
+  pause() {
     clearInterval(this.playing);
     const hadFlow = this.flow !== null;
     this.flow = null;
@@ -427,6 +436,7 @@ export class PdeView extends EventTarget {
   }
 
   #save() {
+    if (!this.layer) return;
     const picture = new OffscreenCanvas(this.stage.width + 32, this.stage.height + 32);
     const context = picture.getContext("2d");
     context.fillStyle = theme() === "dark" ? "#191c22" : "#fff";
