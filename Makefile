@@ -25,7 +25,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
-	@echo "Every target works in $(VENV) and creates it if it is missing (PYTHON=python3, 3.11 or newer)."
+	@echo "Every target works in $(VENV) and creates it if it is missing (PYTHON=python3, 3.11 to 3.13)."
 
 demo: $(INSTALLED) ## train, export, verify and serve a model and classify real images, in about two minutes
 	@$(BIN)/python scripts/demo.py
@@ -94,6 +94,8 @@ $(INSTALLED): pyproject.toml pdeinfer/version.py requirements/constraints.txt \
 		$(wildcard hatch_build.py pdeinfer/kernels/*.cc pdeinfer/kernels/*.cu pdeinfer/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "pdeinfer needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
+		{ echo "TensorFlow has no version for the Python of $(PYTHON) yet: make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "Installing into $(VENV) (a minute or two, once)"
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)

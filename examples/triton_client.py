@@ -21,5 +21,5 @@ with InferenceServerClient(server) as client:
     result = client.infer(model, [tensor], outputs=[best], response_compression_algorithm="gzip")
 
     for path, (text,) in zip(paths, result.as_numpy("probabilities"), strict=True):
-        probability, _, label = text.decode().split(":")
+        probability, _, label = text.decode().split(":", 2)
         print(f"{path}: {label} ({float(probability):.1%})")

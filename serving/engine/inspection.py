@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdeinfer import LayerFields, ModelPackageError, PdeSpec, Predictor
-from pdeinfer.inspection.inspector import Inspection, Inspector, pde_spec
+from pdeinfer.inspection.inspector import Inspection, Inspector
 from pdeinfer.package.package import FIELDS_FILE, ModelPackage
 from serving.errors import NotInspectableError
 
@@ -76,7 +76,7 @@ class ModelInspector:
     def __init__(self, name: str, package: ModelPackage, predictor: Predictor) -> None:
         self._name = name
         self._predictor = predictor
-        self._original = pde_spec(package.card.preset)
+        self._original = package.card.preset.pde
         self._inspector: Inspector | None = None
         if self._original is not None and FIELDS_FILE in package.card.files:
             try:

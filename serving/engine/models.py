@@ -284,6 +284,7 @@ class Models:
         for model in self._models.get(name, {}).values():
             info = model.info
             model.metrics.set_served(info.device, info.provider, info.pde_layers, info.cuda_graphs, is_served)
+            model.metrics.max_queue_images.set(model.max_queue if is_served else 0)
 
 
 def _take_expected(

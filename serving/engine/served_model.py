@@ -95,7 +95,7 @@ class ServedModel:
         self._ranking = threads.share()
         self._inspector = ModelInspector(name, package, self.predictor)
         self._max_batch_size = min(self.info.batch_size, max_queue)
-        self._max_queue = max_queue
+        self.max_queue = max_queue
         self._admitted = 0
         self._decoder = Decoder(
             self.spec, settings.max_image_pixels, threads.share(DECODING_WEIGHT), isolation, self.metrics
@@ -121,7 +121,7 @@ class ServedModel:
     @property
     def is_full(self) -> bool:
         """Whether the queue has no room for another image."""
-        return self._admitted >= self._max_queue
+        return self._admitted >= self.max_queue
 
     @property
     def execution(self) -> str:
@@ -296,7 +296,7 @@ class ServedModel:
             self._leave(images)
 
     def _enter(self, images: int) -> None:
-        if self._admitted + images > self._max_queue:
+        if self._admitted + images > self.max_queue:
             raise OverloadedError
         self._admitted += images
         self.metrics.admitted_images.inc(images)

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Depends, Request
 
 from pdeinfer import ModelCard
-from pdeinfer.inspection.inspector import pde_spec
 from pdeinfer.inspection.values import spec_values
 from serving.engine.served_model import ServedModel
 from serving.http.openapi import describe_error
@@ -32,7 +31,7 @@ async def models(request: Request) -> ModelList:
 
 
 def _model_info(model: ServedModel) -> ModelInfo:
-    info, spec, values = model.info, model.spec, spec_values(pde_spec(model.card.preset))
+    info, spec, values = model.info, model.spec, spec_values(model.card.preset.pde)
     return ModelInfo(
         name=model.name,
         version=model.version,

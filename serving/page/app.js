@@ -19,9 +19,11 @@ const SAMPLES = [
 const HINT = "Change the equation: the network is computed again, with the new values in all of its PDE layers.";
 
 let models = [];
+let samples = []; // those of SAMPLES that a model knows
 let picture = null; // { blob, name, sample }
-let answer = null; // of the model as trained, decoded
+let answer = null; // to this picture, of the model as trained, decoded; null until it has come
 let latest = 0; // counts requests: an answer that was overtaken is dropped
+let attempts = 0; // counts what the reader has begun: only the last has a message
 const view = new PdeView($("view"));
 
 // --- messages --------------------------------------------------------------------------------------------------------
@@ -37,19 +39,21 @@ function say(text, retry = null) {
   }
 }
 
-/** Run work for the reader; show what went wrong. */
-async function attempt(work, retry = null) {
+/** Run work for the reader; show what went wrong, unless more was begun meanwhile. */
+async function attempt(work) {
+  const number = ++attempts;
+  const end = (message) => {
+    if (number !== attempts) return;
+    document.body.classList.remove("busy");
+    say(message, () => attempt(work));
+  };
   document.body.classList.add("busy");
   try {
-    const result = await work();
-    say("");
-    return result;
+    await work();
+    end("");
   } catch (error) {
+    end(error instanceof Problem ? error.message : "");
     if (!(error instanceof Problem)) throw error;
-    say(error.message, retry);
-    return undefined;
-  } finally {
-    document.body.classList.remove("busy");
   }
 }
 
@@ -65,22 +69,34 @@ async function loadModels() {
   const listed = await ask("models");
   models = [...new Map(listed.models.toReversed().map((entry) => [entry.name, entry])).values()].toReversed();
   const option = ({ name }) => h("option", { value: name }, name);
-  const wanted = readAddress();
   $("model").replaceChildren(...models.map(option));
   $("other").replaceChildren(h("option", { value: "" }, "no other"), ...models.map(option));
-  const has = (name) => models.some((entry) => entry.name === name);
-  if (has(wanted.model)) $("model").value = wanted.model;
-  else if (listed.default) $("model").value = listed.default;
-  if (has(wanted.other)) $("other").value = wanted.other;
-  Object.assign(view.state, wanted.view);
+  if (listed.default) $("model").value = listed.default;
   const labels = new Set(models.flatMap((entry) => entry.labels));
-  const samples = SAMPLES.filter(([, label]) => labels.has(label));
-  showSamples(samples);
-  if (samples.some(([name]) => name === wanted.sample)) await takeSample(wanted.sample);
-  else if (!location.hash && samples.length) await takeSample(samples[0][0]); // something to see at once
+  samples = SAMPLES.filter(([, label]) => labels.has(label));
+  showSamples();
+  if (!location.hash && samples.length) await takeSample(samples[0][0]); // something to see at once
+  else await followAddress();
 }
 
-function showSamples(samples) {
+/** Show what the address asks for, with the picture that is there if it names none. */
+async function followAddress() {
+  const wanted = readAddress();
+  const choose = () => {
+    const has = (name) => models.some((entry) => entry.name === name);
+    if (has(wanted.model)) $("model").value = wanted.model;
+    $("other").value = has(wanted.other) ? wanted.other : "";
+    view.reset(wanted.view);
+  };
+  if (samples.some(([name]) => name === wanted.sample)) {
+    await takeSample(wanted.sample, choose);
+  } else {
+    choose();
+    await classify();
+  }
+}
+
+function showSamples() {
   $("samples").replaceChildren(
     ...samples.map(([name, label]) => {
       const image = h("img", { src: `page/samples/${name}.png`, alt: "", width: 56, height: 56 });
@@ -93,17 +109,21 @@ function showSamples(samples) {
 
 // --- pictures --------------------------------------------------------------------------------------------------------
 
-async function takeSample(name) {
+/** Take a sample; `choose` is called once it has been loaded. */
+async function takeSample(name, choose = () => {}) {
+  const blob = await load(`page/samples/${name}.png`);
+  choose();
   const [, label] = SAMPLES.find(([sample]) => sample === name);
   const knows = (name) => models.some((entry) => entry.name === name && entry.labels.includes(label));
   if (!knows($("model").value)) $("model").value = models.find((entry) => knows(entry.name)).name;
   if (!knows($("other").value)) $("other").value = "";
-  await take(await load(`page/samples/${name}.png`), `${name}.png`, name);
+  await take(blob, `${name}.png`, name);
 }
 
 /** Take a picture: show it and ask for its answer. */
 async function take(blob, name, sample = null) {
   picture = { blob, name, sample };
+  withdraw();
   const preview = $("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(blob);
@@ -114,26 +134,58 @@ async function take(blob, name, sample = null) {
   await classify();
 }
 
+async function checkReadable(file) {
+  await file.slice(0, 1).arrayBuffer().catch(() => {
+    throw new Problem("This file cannot be read: it is a folder, or it was moved.");
+  });
+}
+
 // --- answers ---------------------------------------------------------------------------------------------------------
+
+/** Take back the answer that is shown: another picture or another model was chosen. */
+function withdraw() {
+  latest++;
+  answer = null;
+  $("status").textContent = "";
+  document.body.classList.add("outdated");
+}
 
 async function classify() {
   if (!picture) return;
-  if (!models.length) throw new Problem("The server has no model loaded.");
-  const number = ++latest;
+  withdraw();
+  const number = latest;
   const names = [$("model").value, $("other").value].filter(Boolean);
   // How many layers a model has, its first answer tells. The arrays of a later one are asked for when it is shown.
-  const layer = answer?.model === names[0] ? Math.min(view.state.layer, answer.layers.length) : 1;
-  const found = await Promise.all(
-    names.map((name, index) => inspect(picture.blob, picture.name, { model: name, layer: index === 0 ? layer : 0 })),
-  );
-  if (number !== latest) return;
+  const former = view.inspection;
+  const layer = former?.model === names[0] ? Math.min(view.state.layer, former.layers.length) : 1;
+  try {
+    if (!models.length) throw new Problem("The server has no model loaded.");
+    const found = await Promise.all(
+      names.map((name, index) => inspect(picture.blob, picture.name, { model: name, layer: index === 0 ? layer : 0 })),
+    );
+    if (number === latest) show(found);
+  } catch (error) {
+    if (number === latest) showNothing();
+    throw error;
+  }
+}
+
+function show(found) {
   [answer] = found;
+  document.body.classList.remove("outdated");
   showAnswers(found);
   setValues(answer.trained_values);
   showLayers(answer);
   saveState();
   const [best] = answer.top;
   $("status").textContent = `${answer.model}: ${best.label}, ${Math.round(100 * best.score)} %`;
+}
+
+function showNothing() {
+  document.body.classList.remove("outdated");
+  view.pause();
+  $("answers").replaceChildren(h("p", { className: "note" }, "There is no answer to this picture yet."));
+  for (const id of ["view", "values", "pde-note"]) $(id).hidden = true;
 }
 
 function showAnswers(found) {
@@ -162,6 +214,7 @@ function showAnswers(found) {
 
 function showLayers(inspection) {
   const hasLayers = inspection.layers.length > 0;
+  if (!hasLayers) view.pause();
   $("view").hidden = !hasLayers;
   $("values").hidden = !hasLayers;
   $("pde-note").hidden = hasLayers;
@@ -178,15 +231,21 @@ function showLayers(inspection) {
 
 let isAsking = false; // one request at a time; the last values win
 let isWaiting = false;
+const moved = new Set(); // what the reader has changed, by the server's names
 
-const values = () => ({
-  dt: Number((10 ** Number($("dt").value)).toPrecision(2)),
-  num_steps: Number($("num-steps").value),
-  advection: $("advection").checked,
-  diffusion: $("diffusion").checked,
-});
+/** Return the values that the reader has changed. The sliders may be unable to stand on the trained ones. */
+function changes() {
+  const all = {
+    dt: Number((10 ** Number($("dt").value)).toPrecision(2)),
+    num_steps: Number($("num-steps").value),
+    advection: $("advection").checked,
+    diffusion: $("diffusion").checked,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([name]) => moved.has(name)));
+}
 
 function setValues(trained) {
+  moved.clear();
   if (!trained) return;
   $("dt").value = Math.log10(trained.dt);
   $("num-steps").value = trained.num_steps;
@@ -201,38 +260,45 @@ function setValues(trained) {
 }
 
 function showValues() {
-  const now = values();
-  $("dt-text").value = String(now.dt);
-  $("dt").setAttribute("aria-valuetext", String(now.dt));
-  $("num-steps-text").value = String(now.num_steps);
+  const now = { ...answer.trained_values, ...changes() };
+  for (const [id, value] of [["dt", now.dt], ["num-steps", now.num_steps]]) {
+    $(`${id}-text`).value = String(value);
+    $(id).setAttribute("aria-valuetext", String(value));
+  }
   equation($("equation"), now);
 }
 
 async function play() {
+  if (!answer) return; // its values are shown when it comes
   showValues();
-  if (isAsking) {
-    isWaiting = true;
-    return;
-  }
+  isWaiting = true;
+  if (isAsking) return;
   isAsking = true;
   try {
-    do {
+    while (isWaiting && answer) {
       isWaiting = false;
-      const [number, started] = [latest, performance.now()];
-      const blob = await pixelCanvas(answer.pixels).convertToBlob(); // what the network saw: exact, and small
-      const changed = await inspect(blob, picture.name, { model: answer.model, layer: view.state.layer, ...values() });
-      if (number !== latest) return;
-      const { step } = view.state;
-      if (view.layer && step === view.layer.numLevels - 1) view.state.step = null; // stays at the last one
-      view.setInspection(changed);
-      showChanged(changed, performance.now() - started);
-      say("");
-    } while (isWaiting);
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    say(error.message, play);
+      await compute(answer);
+    }
   } finally {
     isAsking = false;
+  }
+}
+
+/** Compute what is shown anew, with the values that the reader has changed. */
+async function compute(shown) {
+  const started = performance.now();
+  try {
+    const blob = await pixelCanvas(shown.pixels).convertToBlob(); // what the network saw: exact, and small
+    const changed = await inspect(blob, picture.name, { model: shown.model, layer: view.state.layer, ...changes() });
+    if (answer !== shown) return;
+    const { step } = view.state;
+    if (view.layer && step === view.layer.numLevels - 1) view.state.step = null; // stays at the last one
+    view.setInspection(changed);
+    showChanged(changed, performance.now() - started);
+    say("");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (answer === shown) say(error.message, play);
   }
 }
 
@@ -256,8 +322,14 @@ view.addEventListener("change", ({ detail }) => {
   // The arrays of one layer come at a time.
   if (detail.layer && answer && !view.layer) play();
 });
-for (const id of ["dt", "num-steps", "advection", "diffusion"]) $(id).addEventListener("input", play);
+for (const id of ["dt", "num-steps", "advection", "diffusion"]) {
+  $(id).addEventListener("input", () => {
+    moved.add(id.replace("-", "_"));
+    play();
+  });
+}
 $("reset").addEventListener("click", () => {
+  if (!answer) return;
   setValues(answer.trained_values);
   play();
 });
@@ -265,11 +337,15 @@ $("values").addEventListener("submit", (event) => event.preventDefault());
 for (const id of ["model", "other"]) {
   $(id).addEventListener("change", () => {
     saveState();
-    attempt(classify, () => attempt(classify));
+    attempt(classify);
   });
 }
 
-const takeFile = (file) => attempt(() => take(file, file.name || "picture.png"), () => takeFile(file));
+const takeFile = (file) =>
+  attempt(async () => {
+    await checkReadable(file);
+    await take(file, file.name || "picture.png");
+  });
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
   if (file) takeFile(file);
@@ -296,6 +372,7 @@ $("enter-key").addEventListener("click", async () => {
 camera($("camera"), $("camera-dialog"), takeFile, say);
 drawing($("draw"), $("draw-dialog"), () => model()?.training.dataset, takeFile);
 
-const start = () => attempt(loadModels, start);
+addEventListener("hashchange", () => models.length && attempt(followAddress));
+const start = () => attempt(loadModels);
 equation($("equation"), { advection: true, diffusion: true });
 start();

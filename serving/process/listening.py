@@ -35,9 +35,11 @@ async def accept_waiting(listening: list[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _MAX_SECONDS
     quiet_at = loop.time() + _QUIET_SECONDS
-    while loop.time() < min(quiet_at, deadline):
-        if poll.poll(0):
-            quiet_at = loop.time() + _QUIET_SECONDS
+    while (now := loop.time()) < deadline:
+        if poll.poll(0):  # asked even once that time is over: the event loop may have stood still
+            quiet_at = now + _QUIET_SECONDS
+        elif now >= quiet_at:
+            return
         await asyncio.sleep(_QUIET_SECONDS / 20)
 
 

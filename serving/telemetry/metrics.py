@@ -44,6 +44,9 @@ _DECODE_SECONDS = Histogram("pdeinfer_decode_seconds", "Decoding one image and m
 _INFERENCE_SECONDS = Histogram("pdeinfer_inference_seconds", "Computing one batch", _MODEL, buckets=_SECONDS)
 _BATCH_IMAGES = Histogram("pdeinfer_batch_images", "Images computed together", _MODEL, buckets=_IMAGES)
 _ADMITTED_IMAGES = Gauge("pdeinfer_admitted_images", "Images being decoded, waiting or computed", _MODEL)
+_MAX_QUEUE_IMAGES = Gauge(
+    "pdeinfer_max_queue_images", "Images that all workers together admit: --max-queue of each", _MODEL
+)
 _MODEL_INFO_NAME = "pdeinfer_model_info"
 _MODEL_INFO = Gauge(
     _MODEL_INFO_NAME, "1 for a served model", (*_MODEL, "device", "provider", "pde_layers", "cuda_graphs")
@@ -62,6 +65,7 @@ class ModelMetrics:
         self.inference_seconds = _INFERENCE_SECONDS.labels(model, version)
         self.batch_images = _BATCH_IMAGES.labels(model, version)
         self.admitted_images = _ADMITTED_IMAGES.labels(model, version)
+        self.max_queue_images = _MAX_QUEUE_IMAGES.labels(model, version)
 
     def set_served(self, device: str, provider: str, pde_layers: str, cuda_graphs: bool, is_served: bool) -> None:
         _MODEL_INFO.labels(*self._labels, device, provider, pde_layers, str(cuda_graphs).lower()).set(is_served)

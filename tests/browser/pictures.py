@@ -8,7 +8,7 @@ from pathlib import Path
 import PIL.Image
 
 from tests.browser.devtools import Page, open_page
-from tests.browser.test_docs_page import BROWSER
+from tests.browser.page import BROWSER
 from tests.servers import ROOT, running_server
 
 FOLDER = ROOT / "docs" / "page"

@@ -1,45 +1,28 @@
 """The page at /docs classifies an image in a real browser, without errors or violations of its security policy."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.browser.devtools import Page, open_page
-from tests.servers import ROOT, Server, running_server
+from tests.browser.devtools import Page
+from tests.browser.page import IN_A_BROWSER, leave
+from tests.servers import ROOT, Server
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-# In CI a missing browser is a failure.
-IS_SKIPPED = BROWSER is None and "CI" not in os.environ
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(IS_SKIPPED, reason="Chromium is not installed")]
+pytestmark = IN_A_BROWSER
 
 CLASSIFY = "#operations-images-classify_classify_post"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server") / "log", "digits-pde") as server:
-        yield server
-
-
 @pytest.fixture
-def page(server: Server, tmp_path: Path) -> Iterator[Page]:
-    """The loaded page, which records violations of its content security policy."""
-    with open_page(str(BROWSER), tmp_path / "profile") as page:
-        page.send(
-            "Page.addScriptToEvaluateOnNewDocument",
-            source="window.violations = []; document.addEventListener('securitypolicyviolation', "
-            "event => violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`))",
-        )
-        page.send("Page.navigate", url=f"http://127.0.0.1:{server.port}/docs")
-        page.wait_for("document.querySelectorAll('.opblock').length > 10")
-        yield page
-        assert page.evaluate("violations") == []
-        assert page.complaints == []
+def page(browser: Page, server: Server) -> Iterator[Page]:
+    """The loaded page. Afterwards, it has broken no rule."""
+    leave(browser)
+    browser.send("Page.navigate", url=f"http://127.0.0.1:{server.port}/docs")
+    browser.wait_for("document.querySelectorAll('.opblock').length > 10")
+    yield browser
+    assert browser.evaluate("violations") == []
+    assert browser.complaints == []
 
 
 def test_the_page_classifies_an_image(page: Page) -> None:

@@ -19,12 +19,11 @@ from pdeinfer import Predictor
 from pdeinfer.images.convert import to_array
 from pdeinfer.package import zoo
 from pdeinfer.spec.networks import InputSpec
-from tests.browser.devtools import Page, open_page
-from tests.browser.test_docs_page import BROWSER, IS_SKIPPED
-from tests.browser.test_page import AXE, faults, watch_cameras
+from tests.browser.devtools import Page
+from tests.browser.page import AXE, IN_A_BROWSER, faults, leave, watch_cameras
 from tests.servers import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(IS_SKIPPED, reason="Chromium is not installed")]
+pytestmark = IN_A_BROWSER
 
 WEB = ROOT / "examples" / "web"
 SAMPLES = ROOT / "serving" / "page" / "samples"
@@ -57,17 +56,6 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_page(str(BROWSER), tmp_path_factory.mktemp("profile") / "profile") as page:
-        page.send(
-            "Page.addScriptToEvaluateOnNewDocument",
-            source="window.violations = []; document.addEventListener('securitypolicyviolation', "
-            "event => violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`))",
-        )
-        yield page
-
-
 @pytest.fixture
 def open_example(browser: Page, node_modules: Path, tmp_path: Path) -> Iterator[Callable[..., Page]]:
     """Open the page with a model. Afterwards, it has broken no rule and asked no other server."""
@@ -84,9 +72,7 @@ def open_example(browser: Page, node_modules: Path, tmp_path: Path) -> Iterator[
             browser.send(
                 "Emulation.setDeviceMetricsOverride", width=1100, height=800, deviceScaleFactor=1, mobile=False
             )
-            browser.send("Page.navigate", url="about:blank")
-            browser.complaints.clear()
-            browser.requested.clear()
+            leave(browser)
             browser.send("Page.navigate", url=address)
             browser.wait_for(f"{MESSAGE}?.includes({ready!r})")
             return browser

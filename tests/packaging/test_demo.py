@@ -46,7 +46,7 @@ def test_every_step_prints_a_row_and_the_server_is_stopped(
     assert "2 epochs" in output
     assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(httpx2.ConnectError):
-        httpx2.get(re.findall(r"http://[\d.:]+", output)[0], trust_env=False)
+        httpx2.get(re.findall(r"http://[\d.:]+", output)[0])
 
 
 def test_a_failed_step_exits_with_1_and_shows_its_name_and_the_end_of_its_log(

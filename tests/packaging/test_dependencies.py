@@ -63,3 +63,12 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 
     for requirement in map(Requirement, chain(*groups)):
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+def test_no_pre_release_of_tensorflow_is_allowed() -> None:
+    """Where no release has a wheel for the Python, pip takes one, with keras-nightly in the place of keras."""
+    (tensorflow,) = [line for line in map(Requirement, EXTRAS["train"]) if line.name == "tensorflow"]
+    (pin,) = [line.partition("==")[2] for line in LINES if line.startswith("tensorflow==")]
+    major, minor, _ = pin.split(".")
+
+    assert not tensorflow.specifier.contains(f"{major}.{int(minor) + 1}.0rc0", prereleases=True)

@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.servers import ROOT
 
@@ -26,13 +29,23 @@ def test_make_alone_lists_every_target() -> None:
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")] == targets.split()
 
 
-def test_a_python_that_is_too_old_makes_no_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "expected"), [((3, 10, 9), "Python 3.11"), ((3, 14, 0), "TensorFlow"), ((3, 15, 0), "TensorFlow")]
+)
+def test_a_python_that_is_too_old_or_too_new_makes_no_environment(
+    version: tuple[int, ...], expected: str, tmp_path: Path
+) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements/constraints.txt", "pdeinfer/version.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "python"
+    program = f"import sys; assert sys.argv[1] == '-c'; sys.version_info = {version}; exec(sys.argv[2])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$@"\n')
+    python.chmod(0o755)
 
-    done = make(tmp_path, "venv", "PYTHON=false")  # the check of the version fails
+    done = make(tmp_path, "venv", f"PYTHON={python}")
 
     assert done.returncode == 2
-    assert "Python 3.11" in done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / ".venv").exists()

@@ -96,7 +96,7 @@ def test_the_installed_package_runs_pde_layers_in_the_operator_of_its_wheel(envi
 
 def test_the_installed_server_serves_every_bundled_model_until_sigterm(environment: Path, tmp_path: Path) -> None:
     with running_server(environment, tmp_path / "log") as (process, port):
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
             answers = [
                 client.post("/classify", params={"model": name}, files={"file": DIGIT.read_bytes()})
                 for name in zoo.names()

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from tests.servers import Server
 
-PATIENCE = 10.0  # seconds for what should take a few milliseconds
-
 
 def resident_megabytes(server: Server) -> float:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -17,7 +15,6 @@ def exchange(server: Server, *parts: bytes, end: bool = True) -> bytes:
     """Send the parts, say that this was all, and return everything that is answered until the connection closes."""
     answer = b""
     with server.connect() as connection:
-        connection.settimeout(PATIENCE)
         try:
             for part in parts:
                 connection.sendall(part)
@@ -28,6 +25,14 @@ def exchange(server: Server, *parts: bytes, end: bool = True) -> bytes:
         except ConnectionError:  # the server was right to hang up
             pass
     return answer
+
+
+def read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return the status, the headers and the body of the one answer that is waiting."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        headers = dict(line.decode().strip().lower().split(": ", 1) for line in iter(file.readline, b"\r\n"))
+        return status, headers, file.read(int(headers["content-length"]))
 
 
 def statuses(answer: bytes) -> list[int]:

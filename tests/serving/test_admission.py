@@ -24,7 +24,7 @@ def full(package_folder: Path, rgb_package_folder: Path) -> Callable[..., bytes 
     settings = Settings(models=(str(package_folder), str(rgb_package_folder)), device="cpu", threads=1, max_images=4)
     models = Models(settings)
     asyncio.run(models.load())
-    models.get(MODEL)._enter(models.get(MODEL)._max_queue)
+    models.get(MODEL)._enter(models.get(MODEL).max_queue)
 
     def refusal(path: str, method: bytes = b"POST") -> bytes | None:
         async def ask() -> RawAnswer | None:

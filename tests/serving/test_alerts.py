@@ -5,7 +5,10 @@ from typing import Any
 
 import yaml
 
+from serving.app import create_app
+from serving.grpc.messages import SERVICE
 from serving.http.errors import STATUSES
+from serving.settings import Settings
 from tests.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -33,3 +36,16 @@ def test_every_failure_of_the_server_counts_over_http_and_over_grpc() -> None:
     (reasons,) = re.findall(r'pdeinfer_rejected_requests_total\{reason=~"([^"]+)"\}', expression("PdeinferFails"))
 
     assert set(reasons.split("|")) == {code for code, status in STATUSES.items() if status == 500}
+
+
+def test_every_route_that_computes_a_network_can_be_slow() -> None:
+    (pattern,) = re.findall(r'pdeinfer_request_seconds_bucket\{route=~"([^"]+)"\}', expression("PdeinferIsSlow"))
+    routes = [*create_app(Settings()).openapi()["paths"], f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ServerReady", "other"]
+
+    assert [route for route in routes if re.fullmatch(pattern, route)] == [
+        "/classify",
+        "/embed",
+        "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}/infer",
+        "/inference.GRPCInferenceService/ModelInfer",
+    ]

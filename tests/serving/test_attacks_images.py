@@ -16,7 +16,7 @@ from tests.serving.hostile_images import LIMIT, Outcome, corpus
 
 ROOT = Path(__file__).parents[2]
 CORPUS = corpus()
-MAX_SECONDS = 5.0
+MAX_SECONDS = 60.0  # on a busy machine; the slowest takes one to four
 MAX_MEGABYTES = 60
 
 
@@ -38,7 +38,9 @@ def test_a_hostile_image_gets_its_expected_answer_soon(
     body = response.json()
     if outcome == "classified":
         assert response.status_code == 200
-        assert sum(entry["score"] for entry in body["results"][0]["top"]) <= 1.0001
+        top = body["results"][0]["top"]
+        assert len(top) == 5
+        assert 0.1 <= top[0]["score"] <= 1
     else:
         assert (response.status_code, body["error"]["code"]) == (422, outcome)
         assert name in body["error"]["message"]

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from serving.engine import batching
 from serving.engine.batching import Batcher
 from serving.engine.threads import Threads
 from serving.telemetry.metrics import ModelMetrics
+from tests.servers import PATIENCE
 
 
 class Work:
@@ -25,7 +27,7 @@ class Work:
 
     def __call__(self, numbers: list[int]) -> list[int]:
         self.batches.append(numbers)
-        assert self.open.wait(10)
+        assert self.open.wait(PATIENCE)
         return numbers.copy()
 
 
@@ -337,9 +339,14 @@ def test_a_thread_stays_busy_while_it_runs_abandoned_work() -> None:
 
 
 class Places:
-    """Returns every number as it is after some seconds, and records the batches and whether the event loop ran them."""
+    """Returns every number as it is after some seconds, and records the batches and whether the event loop ran them.
+
+    Attributes:
+        clock: the seconds so far, which no machine is too busy for.
+    """
 
     def __init__(self, *seconds: float) -> None:
+        self.clock = 0.0
         self.batches: list[list[int]] = []
         self.is_inline: list[bool] = []
         self.during: Callable[[], object] = lambda: None
@@ -349,12 +356,24 @@ class Places:
         self.batches.append(numbers)
         self.is_inline.append(threading.current_thread() is threading.main_thread())
         self.during()
-        time.sleep(next(self._seconds, 0))
+        self.clock += next(self._seconds, 0)
         return numbers.copy()
 
 
-def test_a_batch_runs_in_the_event_loop_if_the_last_one_was_short() -> None:
-    work = Places(0, 0, 0.6, 0.6, 0, 0)
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Places]:
+    """Return a function that makes `Places` whose clock batchers read."""
+
+    def make(*seconds: float) -> Places:
+        work = Places(*seconds)
+        monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: work.clock))
+        return work
+
+    return make
+
+
+def test_a_batch_runs_in_the_event_loop_if_the_last_one_was_short(places: Callable[..., Places]) -> None:
+    work = places(0, 0, 0.6, 0.6, 0, 0)
 
     async def test(batcher: Numbers) -> None:
         for number in range(6):
@@ -365,8 +384,8 @@ def test_a_batch_runs_in_the_event_loop_if_the_last_one_was_short() -> None:
     assert work.is_inline == [False, True, True, False, False, True]
 
 
-def test_a_small_batch_runs_in_the_event_loop_and_a_large_one_does_not() -> None:
-    work = Places(0.1, 0.1, 0.1)
+def test_a_small_batch_runs_in_the_event_loop_and_a_large_one_does_not(places: Callable[..., Places]) -> None:
+    work = places(0.1, 0.1, 0.1)
 
     async def test(batcher: Numbers) -> None:
         await batcher.run([1])

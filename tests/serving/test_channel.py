@@ -15,6 +15,7 @@ from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
+from tests.servers import PATIENCE
 
 
 def connected(functions: Functions, test: Callable[[Channel, Channel, list[str]], Coroutine[Any, Any, None]]) -> None:
@@ -85,12 +86,19 @@ def test_calls_to_an_end_that_closes_raise() -> None:
 
 def test_an_end_that_does_not_read_does_not_hold_up_the_other() -> None:
     async def test() -> None:
+        noted = asyncio.Event()
+
+        async def note() -> None:
+            noted.set()
+
         near, far = socket.socketpair()
         with far:
-            caller = await Channel.open(near, {}, lost=lambda: None)
+            caller = await Channel.open(near, {"note": note}, lost=lambda: None)
             calls = [asyncio.create_task(caller.call("add", "a" * 1_000_000)) for _ in range(8)]
-            async with asyncio.timeout(5):
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+            far.sendall(b'["call", 0, "note", []]\n')
+            async with asyncio.timeout(PATIENCE):
+                await noted.wait()
             caller.close()
             assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {PeerLostError}
 

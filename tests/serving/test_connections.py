@@ -3,103 +3,20 @@
 import asyncio
 import gc
 import json
-import logging
 import socket
 import weakref
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any
 
 import pytest
-import uvicorn
-from prometheus_client import REGISTRY
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from serving.http import protocol
-from serving.http.browser_headers import EXPOSED
-from serving.http.protocol import MAX_HEADERS, Connections, LimitedProtocol
-from serving.http.raw_answers import TOO_MANY, RawAnswer
-from serving.middleware.security import SecurityHeaders
+from serving.http.protocol import MAX_HEADERS, LimitedProtocol
+from tests.serving.protocol_server import GET, SLOW_SECONDS, Running, serve, wait_until
 from tests.serving.raw_http import statuses
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY_TO_COME = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"
 GARBAGE = b"\0garbage\r\n\r\n"
-SLOW_SECONDS = 0.15
-FULL = replace(TOO_MANY, route="/full", method="POST", path="/full", delay=0.1)
-
-
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the body, and answer with the path; /slow takes its time."""
-    while (message := await receive()).get("more_body", False):
-        pass
-    if message["type"] == "http.disconnect":
-        return
-    if scope["path"] == "/slow":
-        await asyncio.sleep(SLOW_SECONDS)
-    path = scope["path"].encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(path))]})
-    await send({"type": "http.response.body", "body": path})
-
-
-class Running:
-    """A server on this event loop."""
-
-    def __init__(self, state: Connections, address: tuple[str, int]) -> None:
-        self.state = state
-        self.address = address
-        self._clients: list[asyncio.StreamWriter] = []
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(*self.address)
-        self._clients.append(writer)
-        return reader, writer
-
-    async def exchange(self, sent: bytes, end: bool = False) -> bytes:
-        """Send the bytes, and return what comes back until the server closes."""
-        reader, writer = await self.connect()
-        writer.write(sent)
-        if end:
-            writer.write_eof()
-        async with asyncio.timeout(10):
-            answer = await reader.read()
-        writer.close()
-        return answer.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
-
-    async def close(self) -> None:
-        for writer in self._clients:
-            writer.transport.abort()
-        await wait_until(lambda: not self.state.connections)
-
-
-def serve(test: Callable[[Running], Awaitable[None]], app: App = application, **limits: Any) -> None:
-    """Run a test against a server, on the event loop that the server uses."""
-    state = Connections(**{"max_connections": 100, "max_head_bytes": 16_384, **limits})
-    config = uvicorn.Config(app, http=LimitedProtocol, lifespan="off", log_config=None)
-    config.load()
-
-    async def run() -> None:
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: LimitedProtocol(config, state, {}), "127.0.0.1", 0
-        )
-        server = Running(state, listening.sockets[0].getsockname())
-        try:
-            await test(server)
-        finally:
-            listening.close()
-            await server.close()
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(run())
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_one_connection_too_many_gets_503_at_once_and_the_others_are_answered() -> None:
@@ -250,119 +167,6 @@ def test_the_work_for_a_client_that_has_closed_its_connection_is_given_up() -> N
             await gone.wait()
 
     serve(test, app=wait_for_disconnect)
-
-
-def test_a_refused_request_reaches_neither_the_application_nor_the_memory() -> None:
-    seen = []
-
-    def admit(method: bytes, path: str, query: bytes) -> RawAnswer | None:
-        seen.append((method, path, query))
-        return FULL if path == "/full" else None
-
-    async def unreachable(scope: Scope, receive: Receive, send: Send) -> None:
-        assert scope["path"] != "/full"
-        await application(scope, receive, send)
-
-    async def test(server: Running) -> None:
-        head = b"POST /full?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-        started = asyncio.get_running_loop().time()
-        whole, part = await asyncio.gather(
-            server.exchange(head % 3 + b"abc" + GET), server.exchange(head % 10**9 + bytes(200_000))
-        )
-        assert statuses(whole) == statuses(part) == [503]
-        assert asyncio.get_running_loop().time() - started > 0.09  # uvloop counts milliseconds
-        assert statuses(await server.exchange(GET, end=True)) == [200]
-        assert seen[0] == (b"POST", "/full", b"a=b")
-
-    serve(test, app=unreachable, admission=admit)
-
-
-def refuse_full(_: bytes, path: str, __: bytes) -> RawAnswer | None:
-    return FULL if path == "/full" else None
-
-
-def headers_of(answer: bytes) -> dict[str, str]:
-    lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-
-
-REFUSED = {
-    b"POST /full HTTP/1.1\r\nHost: x\r\n%b\r\n": ("/full", "503", "overloaded"),
-    b"GET / HTTP/1.1\r\n%bHost: x\r\nNot a header\r\n\r\n": ("other", "400", "malformed_request"),
-    b"GET / HTTP/1.1\r\n%b" + b"a: b\r\n" * MAX_HEADERS + b"\r\n": ("other", "431", "headers_too_large"),
-}
-
-
-@pytest.mark.parametrize("request_", REFUSED, ids=[status for _, status, _ in REFUSED.values()])
-@pytest.mark.parametrize("origins", [("https://example.org",), ("*",)])
-def test_a_request_that_is_refused_gets_the_headers_of_every_answer(request_: bytes, origins: tuple[str, ...]) -> None:
-    app = SecurityHeaders(CORSMiddleware(application, allow_origins=origins, expose_headers=EXPOSED))
-    origin = b"Origin: https://example.org\r\n"
-
-    async def test(server: Running) -> None:
-        answered = headers_of(await server.exchange(GET[:-2] + origin + b"\r\n", end=True))
-        refused = headers_of(await server.exchange(request_ % (origin + b"X-Request-Id: my-id\r\n")))
-
-        for name in ("content-length", "date", "server"):
-            answered.pop(name, None)
-        assert answered["access-control-allow-origin"] == origins[0]
-        assert answered.items() <= refused.items()
-        assert refused["x-request-id"] == "my-id"
-
-    serve(test, app=app, admission=refuse_full, origins=origins)
-
-
-def test_a_page_of_another_origin_cannot_read_why_a_request_was_refused() -> None:
-    async def test(server: Running) -> None:
-        for request in REFUSED:
-            refused = headers_of(await server.exchange(request % b"Origin: https://example.org\r\n"))
-            assert "access-control-allow-origin" not in refused
-
-    serve(test, admission=refuse_full, origins=("https://other.example",))
-
-
-def recorded(route: str, status: str, reason: str) -> tuple[float, ...]:
-    samples = (
-        ("pdeinfer_requests_total", {"route": route, "status": status}),
-        ("pdeinfer_rejected_requests_total", {"reason": reason}),
-        ("pdeinfer_request_seconds_count", {"route": route}),
-    )
-    return tuple(REGISTRY.get_sample_value(*sample) or 0 for sample in samples)
-
-
-@pytest.mark.parametrize(("request_", "expected"), REFUSED.items(), ids=[status for _, status, _ in REFUSED.values()])
-def test_a_request_that_is_refused_is_counted_timed_and_logged(
-    request_: bytes, expected: tuple[str, str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "serving.access")
-    before = recorded(*expected)
-
-    async def test(server: Running) -> None:
-        await server.exchange(request_ % b"X-Request-Id: my-id\r\n")
-
-    serve(test, admission=refuse_full, access_log=True)
-
-    assert recorded(*expected) == tuple(value + 1 for value in before)
-    (record,) = [record for record in caplog.records if record.name == "serving.access"]
-    fields = record.fields  # type: ignore[attr-defined]
-    assert (fields["status"], fields["client"]) == (expected[1], "127.0.0.1")
-    if expected[0] == "/full":
-        assert (fields["method"], fields["path"]) == ("POST", "/full")
-        assert fields["seconds"] >= 0.09
-
-
-def test_a_request_whose_body_is_malformed_is_recorded_by_the_application_alone() -> None:
-    expected = ("other", "400", "malformed_request")
-    before = recorded(*expected)
-
-    async def test(server: Running) -> None:
-        head = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        assert statuses(await server.exchange(head + b"no size\r\n")) == [400]
-
-    serve(test)
-
-    counted, rejected, timed = (after - former for after, former in zip(recorded(*expected), before, strict=True))
-    assert (counted, rejected, timed) == (0, 1, 0)
 
 
 def test_connections_close_after_their_next_answers_while_the_server_drains() -> None:

@@ -18,6 +18,7 @@ from serving.app import create_app
 from serving.process.worker import log_models
 from serving.settings import Settings
 from tests.runtime.cuda_on_cpu import CudaOnCpu
+from tests.servers import PATIENCE
 
 PNG = {"Content-Type": "image/png"}
 
@@ -100,7 +101,7 @@ def test_images_are_decoded_while_the_device_computes(
 
     def wait(images: np.ndarray) -> np.ndarray:
         computing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return classify(images)
 
     monkeypatch.setattr(model.predictor, "predict_proba", wait)
@@ -111,7 +112,7 @@ def test_images_are_decoded_while_the_device_computes(
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)
-        assert computing.wait(10)
+        assert computing.wait(PATIENCE)
         before = count()
         second = pool.submit(client.post, "/classify", content=png(pixels[1]), headers=PNG)
         deadline = threading.Event()

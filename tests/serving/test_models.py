@@ -22,6 +22,7 @@ from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages, split_name
 from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
+from tests.servers import PATIENCE
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
@@ -200,8 +201,11 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
         'pdeinfer_model_info{cuda_graphs="false",device="cpu",model="tiny-grey",pde_layers="standard",'
         'provider="CPUExecutionProvider",version="10"} 0.0'
     ) in admin.get("/metrics").text
+    room = 'pdeinfer_max_queue_images{model="tiny-grey",version="10"}'
+    assert f"{room} 0.0" in admin.get("/metrics").text
 
     loaded = change(admin, "tiny-grey", "load")
+    assert f"{room} 256.0" in admin.get("/metrics").text
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
     # It is the default model again.
     assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
@@ -373,7 +377,7 @@ def served_models() -> list[ServedModel]:
 
 def assert_count(expected: int) -> None:
     """Assert how many models there are once the threads that loaded some have ended."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while len(served_models()) != expected and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(served_models()) == expected

@@ -22,6 +22,7 @@ from serving.engine import served_model
 from serving.engine.served_model import ServedModel
 from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
+from tests.servers import PATIENCE
 
 Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
@@ -39,7 +40,7 @@ class Brake:
 
         def braked(predictor: Predictor, images: np.ndarray) -> np.ndarray:
             self.batches.append(len(images))
-            assert len(self.batches) <= self.free or self.released.wait(10)
+            assert len(self.batches) <= self.free or self.released.wait(PATIENCE)
             return predict_proba(predictor, images)
 
         monkeypatch.setattr(Predictor, "predict_proba", braked)

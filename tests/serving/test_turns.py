@@ -7,13 +7,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from serving.process import turns
-from tests.servers import PATIENCE, Server, children, running_server
+from tests.servers import PATIENCE, Server, children, owners, running_server
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 
@@ -23,22 +23,6 @@ def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     log = tmp_path_factory.mktemp("turns") / "log"
     with running_server(log, str(package_folder), "--workers", "2") as running:
         yield running
-
-
-def owners(server: Server) -> dict[int, int]:
-    """Return the worker that has accepted each connection, by the client's port."""
-    found = {}
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    for worker in children(server.process.pid):
-        sockets = set()
-        for descriptor in Path(f"/proc/{worker}/fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
-                sockets.add(str(descriptor.readlink()))
-        for line in lines:
-            # Those that the client has closed count until the worker has closed them too.
-            if line[1].endswith(f":{server.port:04X}") and line[3] != "0A" and f"socket:[{line[9]}]" in sockets:
-                found[int(line[2].split(":")[1], 16)] = worker
-    return found
 
 
 def await_owners(server: Server, total: int) -> dict[int, int]:

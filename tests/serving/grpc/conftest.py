@@ -20,6 +20,8 @@ from tests.servers import Server, running_server
 from tests.serving.test_overload import Brake
 
 METHOD = f"/{messages.SERVICE}/"
+HEALTH = "/grpc.health.v1.Health/"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 @pytest.fixture
@@ -74,6 +76,11 @@ class Client:
         return caught.value.code().name, found[1] if found else details
 
 
+def admitted(client: Client) -> int:
+    (model,) = client.models
+    return model._admitted
+
+
 def new_channel(address: str) -> Any:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     return grpc.aio.insecure_channel(address, options=options)
@@ -103,3 +110,7 @@ def infer_request(pixels: np.ndarray, model: str = "tiny-grey", **fields: Any) -
     request.inputs.add(name="image", datatype="UINT8", shape=pixels.shape)
     request.raw_input_contents.append(pixels.tobytes())
     return request
+
+
+GREY = np.random.default_rng(7).integers(0, 256, (1, 8, 8, 1), np.uint8)
+INFER = infer_request(GREY).SerializeToString()

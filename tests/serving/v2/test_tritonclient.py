@@ -1,6 +1,10 @@
 """Triton's own client against a running server."""
 
+import re
+import runpy
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from pdeinfer import Preset, __version__
-from tests.conftest import GREY_PRESET, RGB_PRESET
-from tests.servers import running_server
+from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
+from tests.servers import ROOT, running_server
 
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 PRESETS = {"tiny-grey": GREY_PRESET, "tiny-rgb": RGB_PRESET}
@@ -224,3 +228,14 @@ def test_unknown_model_and_unsupported_extension_are_404(triton: InferenceServer
         infer(triton, "digits", images("tiny-grey", 1))
     with pytest.raises(InferenceServerException, match="Not Found"):
         triton.load_model("tiny-grey")
+
+
+def test_the_example_prints_labels_with_colons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tuple(f"digit: {number}" for number in range(10))
+    folder = write_tiny_package(tmp_path / "colons", replace(GREY_PRESET, name="colons", labels=labels))
+    with running_server(tmp_path / "log", str(folder)) as server:
+        monkeypatch.setattr(sys, "argv", ["", f"127.0.0.1:{server.port}", "colons", str(ROOT / "examples/seven.png")])
+        runpy.run_path(str(ROOT / "examples/triton_client.py"))
+    assert re.search(r"seven\.png: digit: \d \(", capsys.readouterr().out)

@@ -1,0 +1,48 @@
+"""The page at / for everyone: axe's rules in both colour schemes, telephones, the keyboard alone."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.devtools import Page
+from tests.browser.page import AXE, IN_A_BROWSER, faults, wait_for_label
+
+pytestmark = IN_A_BROWSER
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(scheme: str, open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&other=cifar10-resnet32&sample=ship")
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    page.wait_for("document.querySelectorAll('.answer').length === 2")
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    page.evaluate("document.getElementById('play-note').textContent = 'Changed'")
+    page.evaluate(AXE + "; undefined")
+    assert faults(page) == []
+    for dialog in ("key-dialog", "draw-dialog", "camera-dialog"):
+        page.evaluate(f"document.getElementById('{dialog}').showModal()")
+        assert faults(page) == []
+        page.evaluate(f"document.getElementById('{dialog}').close()")
+
+
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_phone_shows_everything_without_scrolling_sideways(width: int, open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&other=cifar10-resnet32&sample=ship")
+    page.wait_for("document.querySelectorAll('.answer').length === 2")
+    page.send("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=2, mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    box = "document.querySelector('{}').getBoundingClientRect()"
+    assert page.evaluate(f"{box.format('.halves math:last-child')}.right < {box.format('#pde')}.right")
+
+
+def test_everything_is_reached_by_keyboard(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(40):
+        page.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className || "
+                                  "document.activeElement.name || document.activeElement.dataset.sample"))  # fmt: skip
+    expected = {"file", "camera", "draw", "model", "other", "dt", "num-steps", "advection", "diffusion", "reset"}
+    assert expected | {"stage", "play", "step", "channel", "arrows", "save", "show", "enter-key"} <= reached

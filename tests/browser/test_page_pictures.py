@@ -1,0 +1,140 @@
+"""The page at / takes pictures: files, what is pasted or dropped, samples, drawings, the camera's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.browser.devtools import Page
+from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, MESSAGE, SEVEN, wait_for_label, watch_cameras
+
+pytestmark = IN_A_BROWSER
+
+
+def test_a_chosen_file_is_classified(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde")
+    page.choose_file("#file", SEVEN)
+    wait_for_label(page, "7")
+    assert page.evaluate("document.querySelector('.times .legend').textContent").count(" ms") == 3
+    assert page.evaluate("document.querySelector('.model-card').textContent").count("5,490") == 1
+    assert page.evaluate("document.querySelector('.seen').getAttribute('aria-label')").startswith("the 8 x 8 pixels")
+
+
+@pytest.mark.parametrize("type_", ["paste", "drop"])
+def test_a_pasted_or_dropped_picture_is_classified(type_: str, open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde")
+    page.evaluate(
+        """(async () => {
+          const transfer = new DataTransfer();
+          const blob = await (await fetch("page/samples/digit-5.png")).blob();
+          transfer.items.add(new File([blob], "five.png", { type: "image/png" }));
+          dispatchEvent(TYPE === "paste"
+            ? new ClipboardEvent("paste", { clipboardData: transfer })
+            : new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        })()""".replace("TYPE", json.dumps(type_))
+    )
+    wait_for_label(page, "5")
+
+
+def test_a_folder_is_refused_and_the_picture_stays(open_at: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.send("Input.dispatchDragEvent", type=kind, x=300, y=300, data=data)
+    assert "a folder" in page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}")
+    assert page.evaluate("document.getElementById('preview').alt") == "sample: digit-3"
+    assert page.evaluate(FIRST_LABEL) == "3"
+
+
+def test_a_sample_chooses_a_model_that_knows_it(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde")
+    for sample, label, model in (("ship", "ship", "cifar10-global"), ("digit-3", "3", "digits-pde")):
+        page.click(f"[data-sample={sample}]")
+        wait_for_label(page, label)
+        assert page.evaluate("document.getElementById('model').value") == model
+
+
+def test_the_first_visit_shows_a_sample_at_once(open_at: Callable[..., Page]) -> None:
+    page = open_at()
+    wait_for_label(page, "ship")
+    page.wait_for("location.hash.includes('sample=ship')")
+
+
+@pytest.mark.parametrize(
+    ("digit", "strokes"),
+    [
+        ("7", [[(0.2, 0.12), (0.78, 0.12), (0.45, 0.9)]]),
+        ("0", [[(0.5, 0.1), (0.25, 0.3), (0.25, 0.7), (0.5, 0.9), (0.75, 0.7), (0.75, 0.3), (0.5, 0.1)]]),
+        ("1", [[(0.4, 0.25), (0.53, 0.1), (0.53, 0.9)]]),
+    ],
+)
+def test_a_drawn_digit_is_recognised(
+    digit: str, strokes: list[list[tuple[float, float]]], open_at: Callable[..., Page]
+) -> None:
+    page = open_at("model=digits-pde")
+    page.click("#draw")
+    box = page.wait_for("(() => { const box = document.getElementById('pad').getBoundingClientRect(); "
+                        "return box.width ? [box.left, box.top, box.width, box.height] : null })()")  # fmt: skip
+    left, top, width, height = box
+    for stroke in strokes:
+        page.drag(*((left + x * width, top + y * height) for x, y in stroke))
+    page.click("#drawn")
+    wait_for_label(page, digit)
+
+
+def test_a_picture_of_the_camera_is_classified(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    page.click("#camera")
+    page.wait_for("!document.getElementById('shoot').disabled")
+    page.click("#shoot")
+    page.wait_for("document.getElementById('preview').alt === 'your picture camera.jpg'")
+    page.wait_for("document.getElementById('status').textContent.startsWith('cifar10-global: ')")
+    assert page.evaluate("document.getElementById('video').srcObject") is None
+
+
+def test_leaving_the_camera_turns_it_off_also_after_two_clicks(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    watch_cameras(page)
+    for leave in ("#camera-close", "#shoot"):
+        page.evaluate("document.getElementById('camera').click()")
+        page.click("#camera")
+        page.wait_for("!document.getElementById('shoot').disabled")
+        page.click(leave)
+        page.wait_for("!document.getElementById('camera-dialog').open")
+        page.wait_for("streams.every(({ active }) => !active)")
+    assert page.evaluate("streams.length") == 2
+
+
+def test_no_picture_is_taken_before_the_first_frame(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    page.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.resolve(new MediaStream())")
+    page.click("#camera")
+    page.wait_for("document.getElementById('camera-dialog').open")
+    page.click("#shoot")
+    assert page.evaluate("document.getElementById('shoot').disabled")
+    assert page.evaluate("document.getElementById('camera-dialog').open")
+    page.click("#camera-close")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NotAllowedError", "not allowed"),
+        ("NotFoundError", "No camera"),
+        ("NotReadableError", "Another program"),
+        ("AbortError", "AbortError"),
+    ],
+)
+def test_a_camera_that_does_not_open_has_a_message_of_its_own(
+    name: str, message: str, open_at: Callable[..., Page]
+) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', {json.dumps(name)}))"
+    )
+    page.click("#camera")
+    page.wait_for(f"{MESSAGE}.includes({json.dumps(message)})")
+    assert not page.evaluate("document.getElementById('camera-dialog').open")

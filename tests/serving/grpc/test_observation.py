@@ -1,0 +1,81 @@
+"""Errors, request ids, counts, logs and health."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+from prometheus_client import REGISTRY
+
+from serving.engine.served_model import ServedModel
+from serving.grpc import messages
+from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, infer_request, serving
+
+
+def test_an_unexpected_error_is_logged_and_not_told(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError(f"secret of {package_folder}")
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            monkeypatch.setattr(ServedModel, "infer", fail)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call("ModelInfer", INFER)
+            assert caught.value.code() == grpc.StatusCode.INTERNAL
+            assert caught.value.details() == "internal_error: the server failed to answer; its log has the details"
+
+    asyncio.run(test())
+    assert "secret of" in caplog.text
+
+
+def count(route: str, status: str) -> float:
+    return REGISTRY.get_sample_value("pdeinfer_requests_total", {"route": route, "status": status}) or 0
+
+
+def test_calls_are_counted_logged_and_have_ids(package_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "serving.access")
+    monitored = ((METHOD + "ModelInfer", "OK"), (METHOD + "ModelInfer", "NOT_FOUND"), (HEALTH + "Check", "OK"))
+    before = [count(*entry) for entry in monitored]
+
+    async def test() -> None:
+        async with serving(package_folder, access_log=True) as client:
+            call = client.call("ModelInfer", INFER, metadata=[("x-request-id", "my-id-1")])
+            await call
+            assert dict(await call.trailing_metadata())["x-request-id"] == "my-id-1"
+            unknown = infer_request(GREY, model="no").SerializeToString()
+            assert await client.refusal("ModelInfer", unknown) == ("NOT_FOUND", "model_not_found")
+            await client.call(HEALTH + "Check")
+
+    asyncio.run(test())
+    assert [count(*entry) for entry in monitored] == [value + 1 for value in before]
+    logged = [record.fields for record in caplog.records if record.name == "serving.access"]  # type: ignore[attr-defined]
+    assert [(fields["path"], fields["status"]) for fields in logged] == list(monitored)
+    assert {fields["client"] for fields in logged} == {"127.0.0.1"}
+
+
+def test_a_stopping_server_is_alive_but_not_ready(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            watch = client.channel.unary_stream(HEALTH + "Watch")(b"")
+            states = [health_pb2.HealthCheckResponse.FromString(await watch.read()).status]
+            client.models.draining = True
+            states.append(health_pb2.HealthCheckResponse.FromString(await watch.read()).status)
+            assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+            assert not messages.ServerReadyResponse.FromString(await client.call("ServerReady")).ready
+            assert messages.ServerLiveResponse.FromString(await client.call("ServerLive")).live
+
+    asyncio.run(test())
+
+
+def test_health_of_an_unknown_service_is_not_found(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            request = health_pb2.HealthCheckRequest(service="other").SerializeToString()
+            assert (await client.refusal(HEALTH + "Check", request))[0] == "NOT_FOUND"
+
+    asyncio.run(test())
