@@ -10,7 +10,7 @@ import numpy as np
 
 from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
-from pdeinfer.checks.variants import compare_variant, open_model
+from pdeinfer.checks.variants import open_model
 from pdeinfer.datasets import Split, load_training_images, load_validation_split
 from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.export.litert import convert, open_litert, require_litert
@@ -33,7 +33,6 @@ from pdeinfer.package.package import (
     LITERT_INT8_FILE,
     MODEL_FILES,
     ONNX_FILE,
-    Precision,
     new_package,
     write_card,
 )
@@ -108,17 +107,15 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         calibration_images = None
         if calibrate is not None:
             calibration_images = load_training_images(original.record, original.classifier.preset, calibrate)
-        precisions = _write_models(original.classifier, folder, calibration_images, inline=inline)
+        _write_models(original.classifier, folder, calibration_images, inline=inline)
         if saved_model:
             write_saved_model(original.classifier, folder / SAVED_MODEL)
         if litert:
             (folder / LITERT_FILE).write_bytes(convert(original.classifier))
         reports = prove(original.classifier, folder, images, saved_model=saved_model)
-        variants: dict[str, _Variant] = {
-            precision: _measure_variant(folder, precision, images, original.test) for precision in precisions
-        }
-        if litert and calibration_images is not None:
-            variants |= _add_litert_int8(original, folder, calibration_images, images)
+        variants = {}
+        if calibration_images is not None:
+            variants = _measure_int8(original, folder, images, calibration_images if litert else None)
         every_report = [*reports, *(variant.report for variant in variants.values())]
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
@@ -157,8 +154,8 @@ class _Variant(NamedTuple):
     accuracy: float | None
 
 
-def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, inline: bool) -> list[Precision]:
-    """Write `model.keras` and the ONNX files; return the precisions other than float32."""
+def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, inline: bool) -> None:
+    """Write `model.keras` and the ONNX files, in int8 too if there are images to calibrate it."""
     preset = classifier.preset
     classifier.save(folder / KERAS_FILE)
 
@@ -169,43 +166,47 @@ def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, i
     write_onnx(MODEL_FILES["float32"], model, broken_rules)
     if classifier.pde_layers():
         write_onnx(FIELDS_FILE, convert_stages(classifier), broken_fields_rules)
-    if calibration is None:
-        return []
-    write_onnx(MODEL_FILES["int8"], to_int8(model, calibration), broken_rules)
-    return ["int8"]
+    if calibration is not None:
+        write_onnx(MODEL_FILES["int8"], to_int8(model, calibration), broken_rules)
 
 
-def _measure_variant(folder: Path, precision: Precision, images: Mapping[str, Array], test: Split | None) -> _Variant:
-    report = compare_variant(folder, precision, images)
-    if test is None:
-        return _Variant(report, None)
-    files: tuple[Precision, Precision] = (precision, "float32")
-    accuracy, expected = (_accuracy(open_model(folder, file)[1], test) for file in files)
-    _warn_of_loss(f"{MODEL_FILES[precision]} is inaccurate", accuracy, expected)
-    return _Variant(report, accuracy)
-
-
-def _add_litert_int8(
-    original: Original, folder: Path, calibration: Array, images: Mapping[str, Array]
+def _measure_int8(
+    original: Original, folder: Path, images: Mapping[str, Array], litert: Array | None
 ) -> dict[str, _Variant]:
-    """Write `model.int8.tflite` if it is accurate; return its measurements under `LITERT_INT8`, or nothing."""
-    if original.test is None:
+    """Measure the int8 ONNX file, and write and measure `model.int8.tflite`, which is left out if it is inaccurate.
+
+    Args:
+        images: sets of uint8 images (N, height, width, channels) by name.
+        litert: the images that calibrate the LiteRT file; None for no such file.
+
+    Returns:
+        The measurements, by "int8" and `LITERT_INT8`.
+    """
+    reference, test = open_model(folder, "float32"), original.test
+    expected = None if test is None else _accuracy(reference[1], test)
+
+    def measure(candidate: tuple[str, Classify]) -> _Variant:
+        report = compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
+        return _Variant(report, None if test is None else _accuracy(candidate[1], test))
+
+    int8 = measure(open_model(folder, "int8"))
+    _warn_of_loss(f"{MODEL_FILES['int8']} is inaccurate", int8.accuracy, expected)
+    if litert is None:
+        return {"int8": int8}
+    if test is None:
         logger.warning("%s was left out: there are no test images to measure it on", LITERT_INT8_FILE)
-        return {}
-    content = convert(original.classifier, calibration)
-    reference = open_model(folder, "float32")
-    candidate = open_litert(LITERT_INT8_FILE, content)
-    accuracy, expected = (_accuracy(classify, original.test) for _, classify in (candidate, reference))
-    if _warn_of_loss(f"{LITERT_INT8_FILE} was left out", accuracy, expected):
-        return {}
+        return {"int8": int8}
+    content = convert(original.classifier, litert)
+    measured = measure(open_litert(LITERT_INT8_FILE, content))
+    if _warn_of_loss(f"{LITERT_INT8_FILE} was left out", measured.accuracy, expected):
+        return {"int8": int8}
     (folder / LITERT_INT8_FILE).write_bytes(content)
-    report = compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
-    return {LITERT_INT8: _Variant(report, accuracy)}
+    return {"int8": int8, LITERT_INT8: measured}
 
 
-def _warn_of_loss(problem: str, accuracy: float, expected: float) -> bool:
+def _warn_of_loss(problem: str, accuracy: float | None, expected: float | None) -> bool:
     """Log a warning and return True if an int8 file classifies fewer test images correctly than it may."""
-    if round(expected - accuracy, 6) <= MAX_ACCURACY_LOSS:
+    if accuracy is None or expected is None or round(expected - accuracy, 6) <= MAX_ACCURACY_LOSS:
         return False
     logger.warning(
         "%s: it classifies %.2f %% of the test images correctly, %s %.2f %%",

@@ -18,6 +18,7 @@ from pdeinfer.checks.parity import Array, synthetic_images
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
 from pdeinfer.export import broken_rules, export_package, exporter
+from pdeinfer.export.original import Original
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
 from pdeinfer.package import zoo
@@ -96,7 +97,8 @@ def test_an_inaccurate_file_is_kept_with_a_warning(
 ) -> None:
     monkeypatch.setattr(exporter, "MAX_ACCURACY_LOSS", limit)
     test = load_dataset("digits", None).test
-    exporter._measure_variant(package.path, "int8", {"test images": test.images[:1]}, test)
+    original = Original(None, None, None, test)
+    exporter._measure_int8(original, package.path, {"test images": test.images[:1]}, None)
     stated = (100 * package.card.variants["int8"]["test_accuracy"], 100 * evaluate(package.path).accuracy)
     expected = "model.int8.onnx is inaccurate: it classifies {:.2f} % of the test images correctly, model.onnx {:.2f} %"
     assert [record.getMessage() for record in caplog.records] == warnings * [expected.format(*stated)]
