@@ -35,7 +35,6 @@ from benchmarks.timing import time_in_turns
 from pdeinfer import DeviceError, Predictor
 from pdeinfer.checks.parity import TOLERANCE
 from pdeinfer.checks.reference import compare_with_reference, read_reference
-from pdeinfer.inspection.inspector import pde_spec
 from pdeinfer.package import zoo
 from pdeinfer.runtime import cuda
 from pdeinfer.runtime.cuda_session import batch_sizes
@@ -174,7 +173,7 @@ def _check_model(name: str, quick: bool) -> Result:
     with Predictor(package, device="cuda", batch_size=largest) as predictor:
         info = predictor.info()
         _check(info.cuda_graphs, f"{name} runs without CUDA graphs")
-        has_layers = pde_spec(package.card.preset) is not None
+        has_layers = package.card.preset.pde is not None
         _check(info.pde_layers == ("fused" if has_layers else "standard"), f"{name}: {info.pde_layers} PDE layers")
 
         def compare(start: int, size: int) -> float:

@@ -118,7 +118,7 @@ def create_app(
             expose_headers=EXPOSED,
         )
     app.add_middleware(ErrorShape)
-    app.add_middleware(Observation, access_log=settings.access_log)
+    app.add_middleware(Observation, access_log=settings.access_log, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
     return app
 
@@ -135,8 +135,7 @@ def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRo
 
 def _keys(settings: Settings) -> dict[str, list[str]]:
     """Return the accepted keys by path prefix; a prefix without keys is open."""
-    admin_keys = settings.keys_of_admins()
-    keys = [*settings.keys(), *admin_keys] if settings.keys() else []
+    admin_keys, keys = settings.keys_of_admins(), settings.accepted_keys()
     paths = {"/": keys, "/admin": admin_keys, "/metrics": keys if settings.metrics_need_key else []}
     paths.update((path, keys if settings.probes_need_key else []) for path in _PROBES)
     paths.update((path, []) for path in _OPEN)

@@ -5,7 +5,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -61,11 +61,12 @@ def _read_per_model(value: object) -> object:
         found = json.loads(f"[{value}]") if isinstance(value, str) else [value]
     except ValueError:
         found = [None]
-    merged: dict[str, object] = {}
+    merged: dict[str, Any] = {}
     for models in found:
         if not isinstance(models, dict) or not all(isinstance(own, dict | ModelSettings) for own in models.values()):
             raise ValueError(f"expected settings by model, such as {_PER_MODEL_EXAMPLE}")
-        merged.update(models)
+        for name, own in models.items():  # a repeated flag may name a model twice
+            merged[name] = {**merged[name], **own} if name in merged else own
     return merged
 
 
@@ -138,6 +139,14 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 Key = Annotated[SecretStr, Field(min_length=1), AfterValidator(_require_printable_ascii)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
 KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
+
+
+class Batching(NamedTuple):
+    """How the images of a model are batched, as `Settings` describes these values."""
+
+    max_batch_size: int | None
+    max_delay_ms: float
+    max_queue: int
 
 
 class ModelSettings(BaseModel):
@@ -323,25 +332,30 @@ class Settings(BaseSettings):
         """Return the keys that may load and unload models."""
         return [key.get_secret_value() for key in (*self.admin_keys, *self.admin_keys_file)]
 
-    def batching(self, model: str) -> tuple[int | None, float, int]:
-        """Return max_batch_size, max_delay_ms and max_queue of a model."""
-        own = self.per_model.get(model, ModelSettings())
-        max_queue = own.max_queue or self.max_queue
-        max_batch_size = own.max_batch_size or self.max_batch_size
-        return (
-            max_batch_size and min(max_batch_size, max_queue),  # no more can wait
-            self.max_delay_ms if own.max_delay_ms is None else own.max_delay_ms,
-            max_queue,
-        )
+    def accepted_keys(self) -> list[str]:
+        """Return the keys of which every request needs one, those of admins included; none: requests need no key."""
+        return [*self.keys(), *self.keys_of_admins()] if self.keys() else []
+
+    def batching(self, model: str) -> Batching:
+        """Return how the images of a model are batched."""
+        max_batch_size, max_queue = self._value(model, "max_batch_size"), self._value(model, "max_queue")
+        largest = max_batch_size and min(max_batch_size, max_queue)  # no more can wait
+        return Batching(largest, self._value(model, "max_delay_ms"), max_queue)
 
     def precision_of(self, model: str) -> Precision:
         """Return the precision in which a model is served."""
-        return self.per_model.get(model, ModelSettings()).precision or self.precision
+        precision: Precision = self._value(model, "precision")
+        return precision
 
     def threshold_of(self, model: str) -> float:
         """Return the least probability of a model's answers."""
-        own = self.per_model.get(model, ModelSettings()).threshold
-        return self.threshold if own is None else own
+        threshold: float = self._value(model, "threshold")
+        return threshold
+
+    def _value(self, model: str, name: str) -> Any:
+        """Return a setting of a model: its own, or the common one."""
+        own = getattr(self.per_model.get(model, ModelSettings()), name)
+        return getattr(self, name) if own is None else own
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -350,9 +364,14 @@ class Settings(BaseSettings):
         if self.decoding_bytes < self._least_decoding_bytes:
             least = self._least_decoding_bytes
             raise ValueError(f"max_decoding_bytes must be at least {least}, for max_body_bytes {self.max_body_bytes}")
-        for name in ("", *self.per_model):
-            if self.batching(name)[2] < self.max_images:
-                raise ValueError(f"max_queue must be at least max_images, {self.max_images}: a request must fit in")
+        for model in ("", *self.per_model):
+            max_queue = self.batching(model).max_queue
+            if max_queue < self.max_images:
+                of_model = f" of {model}" if model else ""
+                raise ValueError(
+                    f"max_queue{of_model} must be at least max_images, {self.max_images}: a request must fit in; "
+                    f"got {max_queue}"
+                )
         return self
 
     @field_validator("cors_origins")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pdeinfer import LayerFields, ModelPackageError, PdeSpec, Predictor
 from pdeinfer.inspection.inspector import Inspection, Inspector
 from pdeinfer.package.package import FIELDS_FILE, ModelPackage
-from serving.errors import NotInspectableError
+from serving.errors import InferenceError, NotInspectableError
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,11 @@ class ModelInspector:
         Args:
             pixels: uint8 (H, W, C), in the network's shape.
 
+        Returns:
+            The inspection; `seconds` has "fields" and "inference".
+
         Raises:
+            InferenceError: the unchanged network computed NaN or infinity.
             NotInspectableError: the model cannot be changed, or its arrays are too large.
             ModelPackageError: the package's `fields.onnx` is damaged.
         """
@@ -113,6 +117,8 @@ class ModelInspector:
         probabilities = inspection.probabilities
         if not is_changed or probabilities is None:
             (probabilities,) = self._predictor.predict_proba(pixels[np.newaxis])
+        if not is_changed and not np.isfinite(probabilities).all():
+            raise InferenceError
         seconds = {"fields": inspected - started, "inference": time.perf_counter() - inspected}
         can_change = inspector is not None and inspector.can_replay
         return Inspected(pixels, probabilities, self._original, spec, can_change, inspection.layers, seconds)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -251,8 +252,8 @@ class ServedModel:
             computing = time.perf_counter()
             self.metrics.compute_queue_seconds.observe(computing - decoded)
             inspected = self._inspector.run(pixels, change)
-            inspected.seconds.update(decode=decoded - started, queue=computing - decoded)
-            return encode(inspected)
+            seconds = inspected.seconds | {"decode": decoded - started, "queue": computing - decoded}
+            return encode(replace(inspected, seconds=seconds))
 
         with span("inspect", {"model": self.name}):
             try:

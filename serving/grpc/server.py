@@ -108,7 +108,7 @@ class _Server:
 
 def _keys(settings: Settings) -> Keys:
     """Return the accepted keys by prefix of the method's path: as over HTTP, probes and the description may be open."""
-    keys = [*settings.keys(), *settings.keys_of_admins()] if settings.keys() else []
+    keys = settings.accepted_keys()
     probes = keys if settings.probes_need_key else []
     return Keys(
         {

@@ -21,7 +21,7 @@ from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import require_reasonable
 from serving.http.errors import ApiError
-from serving.http.operations import encode
+from serving.http.operations import MAX_MODEL_NAME, encode
 from serving.http.v2.infer import count_numbers, run_inference
 from serving.http.v2.tensors import NUMBERS, PIXELS, refusal
 from serving.settings import Settings
@@ -30,11 +30,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 # What is larger is parsed in a thread, where it does not hold up other calls.
-PARSED_AT_ONCE = 64 * 2**10
+MESSAGE_PARSED_AT_ONCE = 64 * 2**10
 
 _EXTENSIONS = ("classification",)
 _PLATFORM = "onnxruntime_onnx"
-_MAX_NAME = 200
 
 
 class Service:
@@ -146,7 +145,7 @@ class Service:
 
     async def _run(self, size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Return `function(*args)`, computed in a thread if there are many bytes to read."""
-        if size <= PARSED_AT_ONCE:
+        if size <= MESSAGE_PARSED_AT_ONCE:
             return function(*args)
         return await self._models.threads.run(function, *args)
 
@@ -158,10 +157,9 @@ class Service:
 
     def _find(self, name: str, version: str) -> ServedModel:
         """Return a model; an empty version means the highest."""
-        if len(name) > _MAX_NAME or len(version) > _MAX_NAME:
-            raise ApiError(
-                "invalid_request", f"the name and the version of a model: expected at most {_MAX_NAME} characters"
-            )
+        if max(len(name), len(version)) > MAX_MODEL_NAME:
+            message = f"the name and the version of a model: expected at most {MAX_MODEL_NAME} characters"
+            raise ApiError("invalid_request", message)
         return self._models.get(name, version or None)
 
     def _deadline(self, context: Any) -> float:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
-from serving.http.body import PARSED_AT_ONCE, read_small_body
+from serving.http.body import MAX_SMALL_BYTES, read_small_body
 from serving.http.errors import ApiError, first_problem
 from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse
         404: describe_error("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
         413: describe_error(
             "The body is too large",
-            ("body_too_large", f"the body of this request may have at most {PARSED_AT_ONCE} bytes"),
+            ("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes"),
         ),
         422: describe_error(
             "The package is damaged, or the request is wrong",

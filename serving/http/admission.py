@@ -62,7 +62,7 @@ class Admission:
                 name = dict(parse_qsl(query.decode("latin-1"))).get("model", self._models.default)
                 return (path, self._models.get(name)) if name else None
             if found := _V2_PATH.fullmatch(path):
-                route = V2_PATHS[found["version"] is not None]
+                route = V2_PATHS[0] if found["version"] is None else V2_PATHS[1]
                 return route, self._models.get(found["model"], found["version"])
         except ServingError:
             pass  # the application answers that there is no such model

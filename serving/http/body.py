@@ -21,8 +21,9 @@ from serving.http.state import models_of, settings_of
 
 T = TypeVar("T")
 
-# What is larger is parsed in a thread, where it does not hold up other requests, or refused if it holds no images.
+# What is larger is parsed in a thread, where it does not hold up other requests.
 PARSED_AT_ONCE = 4 * 2**10
+MAX_SMALL_BYTES = PARSED_AT_ONCE  # of a body that holds no images
 
 Answer: TypeAlias = Callable[[Request, Hold], Awaitable[Response]]
 
@@ -116,13 +117,13 @@ async def read_small_body(request: Request) -> bytes:
     """Return the body of a request that holds no images.
 
     Raises:
-        ApiError: it has more than PARSED_AT_ONCE bytes.
+        ApiError: it has more than MAX_SMALL_BYTES.
     """
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > PARSED_AT_ONCE:
-            raise ApiError("body_too_large", f"the body of this request may have at most {PARSED_AT_ONCE} bytes")
+        if len(body) > MAX_SMALL_BYTES:
+            raise ApiError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes")
     return body.removeprefix(codecs.BOM_UTF8)
 
 

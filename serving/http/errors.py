@@ -90,7 +90,7 @@ def error_response(scope: Scope, code: str, message: str) -> Response:
 def shaped_response(
     scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a response in the shape that the request's protocol uses, for an error that may have no entry here."""
+    """Count an error, which may have no entry here, and return its response in the shape of the request's protocol."""
     REJECTED.labels(code).inc()
     path = route_path(scope)
     is_v2 = path == "/v2" or path.startswith("/v2/")

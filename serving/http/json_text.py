@@ -56,19 +56,17 @@ def cut(body: bytes, max_bytes: int) -> CutJson:
         return f'"{name}"'.encode()
 
     for start, end, is_string in _segments(body):
-        if end - start < LONG_BYTES:
-            left.append(body[start:end])
-        elif is_string:
-            left.append(cut_out(start + 1, end - 1))
-        else:
+        piece = body[start:end]
+        if is_string and len(piece) >= LONG_BYTES:
+            piece = cut_out(start + 1, end - 1)
+        elif len(piece) >= LONG_BYTES:
             first = body.find(b"[", start, end)
             brace = body.find(b"}", first, end)
             last = body.rfind(b"]", first, brace if brace >= 0 else end)
             if 0 <= first < last:
-                left += (body[start:first], cut_out(first, last + 1), body[last + 1 : end])
-            else:
-                left.append(body[start:end])
-        size += len(left[-1])
+                piece = body[start:first] + cut_out(first, last + 1) + body[last + 1 : end]
+        left.append(piece)
+        size += len(piece)
         if size > max_bytes:
             raise ApiError("json_too_large", f"expected at most {max_bytes} bytes of JSON beside images and pixels")
     return CutJson(b"".join(left), parts)

@@ -1,6 +1,5 @@
 """What the operations that take images share: finding the model, the results of the images, JSON."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -48,10 +47,9 @@ def results(
     Raises:
         ApiError: all images have failed, the first one with this code and message.
     """
-    if isinstance(outcomes[0], ImageError | ServingError) and all(
-        isinstance(outcome, ImageError | ServingError) for outcome in outcomes
-    ):
-        raise ApiError(outcomes[0].code, str(outcomes[0]))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, ImageError | ServingError)]
+    if len(failed) == len(outcomes):
+        raise ApiError(failed[0].code, str(failed[0]))
     return [result(name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
 
 
@@ -91,7 +89,4 @@ def hold_answer(hold: Hold, size: int) -> None:
 
 def to_json(value: object) -> bytes:
     """Return JSON without spaces; its numbers must be finite."""
-    try:
-        return pydantic_core.to_json(value)
-    except pydantic_core.PydanticSerializationError:  # a label with half a surrogate pair, which UTF-8 lacks
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return pydantic_core.to_json(value)

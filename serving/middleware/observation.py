@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReadyError
+from serving.http.browser_headers import cross_origin_headers
 from serving.http.errors import error_response
 from serving.http.request_id import request_id_for
 from serving.telemetry.logs import request_id
@@ -23,11 +25,16 @@ class Observation:
     The id is the client's X-Request-Id if that is well formed, and a random one otherwise. An exception of the
     application is logged with the id and answered with an opaque 500. A request that is cancelled because the server
     stops is answered with a 503, and one whose client has left is not answered.
+
+    Args:
+        access_log: whether each request is logged.
+        origins: whose pages may read these answers; "*": all.
     """
 
-    def __init__(self, app: ASGIApp, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, access_log: bool, origins: Collection[str]) -> None:
         self.app = app
         self.access_log = access_log
+        self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,19 +52,22 @@ class Observation:
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", current_id.encode())]}
             await send(message)
 
+        async def answer(code: str, message: str) -> None:
+            response = error_response(scope, code, message)
+            response.raw_headers += cross_origin_headers(self.origins, scope["headers"])  # it does not pass CORS
+            await response(scope, receive, observed_send)
+
         try:
             await self.app(scope, receive, observed_send)
         except asyncio.CancelledError:  # uvicorn cancels what is not answered within --shutdown-timeout
             if status is None:
-                error = NotReadyError("the server is stopping")
-                await error_response(scope, error.code, str(error))(scope, receive, observed_send)
+                await answer(NotReadyError.code, "the server is stopping")
         except ClientDisconnect as error:  # while it sent its body: nobody reads an answer
             error.__traceback__ = None  # as in `serving.http.errors`
         except Exception:
             logger.exception("the server failed to answer a request")
             if status is None:
-                message = "the server failed to answer; its log has the details"
-                await error_response(scope, "internal_error", message)(scope, receive, observed_send)
+                await answer("internal_error", "the server failed to answer; its log has the details")
         finally:
             self._record(scope, status, time.perf_counter() - started)
 

@@ -85,19 +85,27 @@ class Supervisor:
 
     async def _keep_worker(self, share: Share) -> int:
         """Start a worker, and again whenever it has ended, until the server stops."""
+        functions: Functions = {
+            "join": self._join,
+            "started": self._note_start,
+            "failed": self._tell_failure,
+            "change": self._change,
+            "metrics": self._read_metrics,
+        }
         restart_seconds = RESTART_SECONDS
         while self._stop_signal is None:
-            functions: Functions = {
-                "join": self._join,
-                "started": self._note_start,
-                "failed": self._tell_failure,
-                "change": self._change,
-                "metrics": self._read_metrics,
-            }
             expected = self._expected()
-            worker = await WorkerProcess.start(
-                self._settings, self._listening, expected, share, self._changes, functions
-            )
+            try:
+                worker = await WorkerProcess.start(
+                    self._settings, self._listening, expected, share, self._changes, functions
+                )
+            except OSError as error:  # the system has no process, memory or file left; the other workers serve
+                if not self._has_started:
+                    raise
+                logger.error("a worker cannot be started: %s", error)
+                restart_seconds = min(2 * restart_seconds, MAX_RESTART_SECONDS)
+                await self._wait_to_restart(restart_seconds)
+                continue
             self._workers.append(worker)
             if self._stop_signal is not None:  # it came meanwhile
                 worker.stop(self._stop_signal)
@@ -117,10 +125,14 @@ class Supervisor:
                 self._stop(signal.SIGTERM)
                 return CANNOT_START if exit_code == CANNOT_START else 1
             restart_seconds = RESTART_SECONDS if worker.has_started else min(2 * restart_seconds, MAX_RESTART_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(worker.started_at + restart_seconds - time.monotonic()):
-                    await self._retry.wait()
+            await self._wait_to_restart(worker.started_at + restart_seconds - time.monotonic())
         return 0
+
+    async def _wait_to_restart(self, seconds: float) -> None:
+        """Wait, but not after the models have changed or the server has been told to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._retry.wait()
 
     def _expected(self) -> "Expected | None":
         """Return what a new worker must serve: the same as the others, or the same models if there are no others."""

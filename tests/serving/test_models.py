@@ -20,7 +20,7 @@ from pdeinfer.package import zoo
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages, split_name
-from serving.http.body import PARSED_AT_ONCE
+from serving.http.body import MAX_SMALL_BYTES
 from serving.settings import Settings
 from tests.servers import PATIENCE
 
@@ -317,7 +317,7 @@ def test_a_reload_beside_a_damaged_package_keeps_the_order(admin: TestClient, re
         (b"[]", 422, "invalid_parameter"),
         (b"{}", 422, "invalid_parameter"),
         (iter([b" " * 20_000]), 413, "body_too_large"),
-        (b"{" + b" " * PARSED_AT_ONCE, 413, "body_too_large"),
+        (b"{" + b" " * MAX_SMALL_BYTES, 413, "body_too_large"),
     ],
     ids=["cut off", "no text", "no object", "no action", "too large", "too large for a change"],
 )

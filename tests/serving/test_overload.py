@@ -270,9 +270,9 @@ def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answe
         brake.on()
         requests = [pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)]
         asyncio.run(wait_until(lambda: brake.batches == [1]))
-        # These wait for the only thread; it decodes them together, and then computes them together.
+        # These are decoded at once, being tiny, and wait for the only thread, which computes them together.
         requests += [pool.submit(client.post, "/classify", content=png(image), headers=PNG) for image in pixels]
-        asyncio.run(wait_until(lambda: model._admitted == 5))
+        asyncio.run(wait_until(lambda: model._network._waiting == 4))
         brake.released.set()
         statuses = [request.result().status_code for request in requests]
 

@@ -158,6 +158,10 @@ def test_cors_allows_only_the_configured_origins(package_folder: Path) -> None:
         too_large = client.post("/classify", content=bytes(11), headers={"Origin": "https://example.org"})
         assert too_large.status_code == 413
         assert too_large.headers["access-control-allow-origin"] == "https://example.org"
+        client.app.state.models = None
+        failed = client.get("/models", headers={"Origin": "https://example.org"})
+        assert failed.status_code == 500
+        assert failed.headers["access-control-allow-origin"] == "https://example.org"
 
 
 def test_openapi_document_names_the_operations_that_need_a_key(package_folder: Path) -> None:

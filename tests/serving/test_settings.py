@@ -172,7 +172,7 @@ def test_an_unknown_device_is_refused_with_the_names_of_devices(
     ("arguments", "environment", "message"),
     [
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
-        (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue must be at least max_images, 64"),
+        (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue of a must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
         (["--per-model", '{"a": {"max_bach": 1}}'], {}, "unknown setting 'per_model.a.max_bach'"),
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),

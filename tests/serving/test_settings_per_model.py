@@ -22,6 +22,8 @@ def test_per_model_settings_of_several_flags_and_of_the_environment_are_read(mon
     settings = parse_settings(["--per-model", first, f"--per-model={second}"])
 
     assert {name: settings.batching(name)[2] for name in settings.per_model} == {"a": 99, "b": 98}
+    twice = parse_settings(["--per-model", first, '--per-model={"a": {"max_delay_ms": 3}}'])
+    assert twice.batching("a") == (None, 3, 99)
     monkeypatch.setenv("PDEINFER_PER_MODEL", first)
     assert parse_settings([]).batching("a")[2] == 99
 

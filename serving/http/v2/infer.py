@@ -1,4 +1,4 @@
-"""POST /v2/models/{model}/infer: classifies pixels of the model's own size."""
+"""POST /v2/models/{model}/infer: a model's outputs for pixels of its own size, or for encoded images."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -42,9 +42,9 @@ With the datatype BYTES and the shape [N] the binary data are encoded images, ea
 endian. They are decoded as by /classify; if one cannot be, the request fails.
 
 The response has the probabilities (N, classes) as FP32 and, if `outputs` asks for them, the `features` that the last
-layer takes. With the output parameter `classification` = k it has the k
-best classes of each image as texts "probability:index:label". If `binary_data` or `binary_data_output` asks for binary
-data, the content type is application/octet-stream."""
+layer takes. With the output parameter `classification` = k it has the k best classes of each image as texts
+"probability:index:label". If `binary_data` or `binary_data_output` asks for binary data, the content type is
+application/octet-stream."""
 
 
 def operation(path: str) -> dict[str, Any]:

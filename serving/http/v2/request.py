@@ -225,9 +225,10 @@ def _long_values(text: memoryview, shape: tuple[int, ...]) -> bytes:
     while start < len(text):
         piece = bytes(text[start : start + PIECE_BYTES])
         if start + len(piece) < len(text):
-            piece = piece[: piece.rfind(b",")]
-            if not piece:
+            comma = piece.rfind(b",")
+            if comma < 0:
                 raise refusal(f"the data of {INPUT_NAME!r}", "integers from 0 to 255", "white space")
+            piece = piece[:comma]
         start += len(piece) + 1
         parts.append(_to_bytes(_loads(b"[%b]" % piece.translate(_BRACKETS_TO_SPACES))))
     return b"".join(parts)

@@ -27,13 +27,9 @@ def encode_response(
     """
     outputs, binary = [], b""
     for requested in request.outputs:
-        output, values, content = _encode(requested, labels, results[requested.name])
-        if requested.binary:
-            output["parameters"] = {"binary_data_size": len(content)}
-            binary += content
-        else:
-            output["data"] = values
+        output, content = _encode(requested, labels, results[requested.name])
         outputs.append(output)
+        binary += content
     answer: dict[str, object] = {"model_name": model, "model_version": version, "outputs": outputs}
     if request.id is not None:
         answer["id"] = request.id
@@ -48,11 +44,17 @@ def encode_response(
 
 def _encode(
     requested: RequestedOutput, labels: Sequence[str], rows: NDArray[np.float32]
-) -> tuple[dict[str, object], list[float] | list[str], bytes]:
-    """Return the description of an output, its values, and the same as binary data."""
+) -> tuple[dict[str, object], bytes]:
+    """Return the JSON of an output, and its binary data if it is requested as such."""
     if requested.classification is None:
         output: dict[str, object] = {"name": requested.name, "datatype": NUMBERS, "shape": list(rows.shape)}
-        return output, rows.ravel().tolist(), rows.astype("<f4", copy=False).tobytes()
-    texts, shape = best_classes(rows, labels, requested.classification)
-    output = {"name": requested.name, "datatype": BYTES, "shape": shape}
-    return output, texts, join(text.encode() for text in texts)
+        if not requested.binary:
+            return {**output, "data": rows.ravel().tolist()}, b""
+        content = rows.astype("<f4", copy=False).tobytes()
+    else:
+        texts, shape = best_classes(rows, labels, requested.classification)
+        output = {"name": requested.name, "datatype": BYTES, "shape": shape}
+        if not requested.binary:
+            return {**output, "data": texts}, b""
+        content = join(text.encode() for text in texts)
+    return {**output, "parameters": {"binary_data_size": len(content)}}, content

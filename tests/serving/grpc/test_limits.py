@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.grpc import messages
-from serving.grpc.service import PARSED_AT_ONCE
+from serving.grpc.service import MESSAGE_PARSED_AT_ONCE
 from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, admitted, infer_request, new_channel, serving
 from tests.serving.test_overload import Brake, wait_until
 
@@ -52,7 +52,7 @@ def test_malformed_messages_are_refused(package_folder: Path, message: bytes) ->
 def test_a_large_message_is_parsed_in_a_thread_and_answered_alike(package_folder: Path) -> None:
     async def test() -> None:
         async with serving(package_folder, max_images=2000, max_queue=2000) as client:
-            pixels = np.repeat(GREY, 2 * PARSED_AT_ONCE // 64 - 100, axis=0)
+            pixels = np.repeat(GREY, 2 * MESSAGE_PARSED_AT_ONCE // 64 - 100, axis=0)
             answer = await client.call("ModelInfer", infer_request(pixels).SerializeToString())
             one = await client.call("ModelInfer", INFER)
 

@@ -51,6 +51,18 @@ def test_binary_data_is_little_endian_after_the_json() -> None:
     assert rest == struct.pack("<6f", *PROBABILITIES.ravel())
 
 
+def test_numbers_that_are_sent_as_binary_data_are_not_made_python_numbers_too() -> None:
+    class Rows(np.ndarray):
+        def tolist(self) -> Any:
+            raise AssertionError
+
+    request = InferenceRequest(None, PIXELS, (RequestedOutput("probabilities", binary=True),))
+
+    body, _ = encode_response(request, "tiny", "3", LABELS, {"probabilities": PROBABILITIES.view(Rows)})
+
+    assert body.endswith(PROBABILITIES.tobytes())
+
+
 @pytest.mark.parametrize(("asked", "count"), [(2, 2), (3, 3), (1000, 3)])
 def test_classes_are_value_index_label_best_first_and_at_most_all(asked: int, count: int) -> None:
     (output,) = json.loads(encode(binary=False, classification=asked)[0])["outputs"]

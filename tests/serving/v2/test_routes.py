@@ -15,7 +15,7 @@ from httpx2 import Response
 from pdeinfer import Predictor, Preset, __version__
 from serving.engine.models import Models
 from serving.errors import DeadlineError, InferenceError, OverloadedError
-from serving.http.body import PARSED_AT_ONCE
+from serving.http.body import MAX_SMALL_BYTES, PARSED_AT_ONCE
 from serving.http.v2.infer import COMPRESSED_FROM
 from tests.conftest import GREY_PRESET, RGB_PRESET
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
@@ -70,12 +70,12 @@ def test_repository_index_refuses_another_body(client: TestClient, body: bytes) 
 
 def test_repository_index_refuses_a_large_body_before_it_is_parsed(client: TestClient) -> None:
     def body() -> Iterator[bytes]:
-        yield b"{" + b" " * PARSED_AT_ONCE
+        yield b"{" + b" " * MAX_SMALL_BYTES
 
     status, message = error_of(client.post("/v2/repository/index", content=body()))
 
     assert status == 413
-    assert f"{PARSED_AT_ONCE} bytes" in message
+    assert f"{MAX_SMALL_BYTES} bytes" in message
 
 
 def test_server_is_alive_and_ready(client: TestClient) -> None:
