@@ -149,7 +149,9 @@ def test_its_comparison_follows_from_the_results() -> None:
     ours, source = ([float(cell.split()[0]) for cell in row.split("|")[3:7]] for row in rows)
     assert "`cifar10-global-source`" in rows[1]
 
-    assert f"is {source[0]:.1f} points above the network without PDE layers, {source[1]:.1f} above the best" in text
+    error = float(rows[1].split("|")[4].split()[2])
+    control = f"{source[1]:.1f} ± {error:.1f} above the best control"
+    assert f"is {source[0]:.1f} points above the network without PDE layers, {control}" in text
     assert f"and {span(source[2:])} above plain ResNets of the same speed" in text
     assert f"is {ours[0]:.1f} above that network, {-ours[1]:.1f} below the best control" in text
     assert f"and {span(ours[2:])} above plain ResNets ([more]" in text

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,8 +93,13 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
     check_output(Path(source), Path(output))
     with new_package(output, force=force) as folder:
         calibrated = calibrate is not None
-        is_written = (calibrated, litert, litert and calibrated, saved_model)
-        _check_lost_files(Path(source), Path(output), dict(zip(_OPTIONS, is_written, strict=True)))
+        written = {
+            MODEL_FILES["int8"]: calibrated,
+            LITERT_FILE: litert,
+            LITERT_INT8_FILE: litert and calibrated,
+            SAVED_MODEL: saved_model,
+        }
+        _check_lost_files(Path(source), Path(output), {name for name, is_asked in written.items() if is_asked})
         original = load_original(Path(source), calibrate)
         images = synthetic_images(*original.classifier.input_shape[1:])
         check_finite(original.classifier, images)
@@ -135,9 +140,9 @@ _OPTIONS = {
 }
 
 
-def _check_lost_files(source: Path, output: Path, is_written: Mapping[str, bool]) -> None:
+def _check_lost_files(source: Path, output: Path, written: Collection[str]) -> None:
     """Log a warning if replacing `output` loses files; raise ExportError if it is the package that is exported."""
-    lost = [name for name in _OPTIONS if not is_written[name] and (output / name).exists()]
+    lost = [name for name in _OPTIONS if name not in written and (output / name).exists()]
     if not lost:
         return
     names = ", ".join(f"{name} ({_OPTIONS[name]} writes it)" for name in lost)
