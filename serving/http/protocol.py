@@ -189,8 +189,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse_input()
 
     def drain(self) -> None:
-        """Close the connection after the next answer, or after those that it waits for."""
-        if self.cycle is not None:
+        """Close the connection after the next answer that has not begun, or after those that it waits for.
+
+        An answer that has begun has told the client that the connection stays open: the next request may be on its way.
+        """
+        if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def close_idle(self) -> bool:
@@ -202,12 +205,8 @@ class LimitedProtocol(HttpToolsProtocol):
         return True
 
     def shutdown(self) -> None:
-        if self._ignores_input and self._is_idle:
-            return  # its last answer is being sent
-        if self._is_idle:
-            self._close_when_quiet()
-        else:
-            super().shutdown()
+        self.drain()
+        self._close_when_quiet()
 
     def on_message_begin(self) -> None:
         if self._ignores_input:
@@ -370,10 +369,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end_timer = self.loop.call_later(reset_after or _POLL_SECONDS, self._watch_half_closed)
 
     def _close_when_quiet(self) -> None:
-        """Close an idle connection, unless a request is on its way."""
-        if not self._is_idle or self._ignores_input or self.transport.is_closing():
+        """Close the connection once it is idle and no request is on its way."""
+        if self._ignores_input or self.transport.is_closing():  # otherwise its last answer is being sent
             return
-        if self.loop.time() < self._active_at + QUIET_SECONDS or self._poll(select.POLLIN):
+        if not self._is_idle or self.loop.time() < self._active_at + QUIET_SECONDS or self._poll(select.POLLIN):
             self._end_timer = self.loop.call_later(_POLL_SECONDS, self._close_when_quiet)
         else:
             self.transport.close()

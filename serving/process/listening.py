@@ -5,7 +5,6 @@ import ctypes
 import select
 import socket
 import struct
-from contextlib import suppress
 
 _QUIET_SECONDS = 0.1  # for connections that are half made
 _MAX_SECONDS = 2.0
@@ -45,9 +44,10 @@ async def accept_waiting(listening: list[socket.socket]) -> None:
 
 def stop_connecting(listening: socket.socket) -> None:
     """Let clients that connect from now on try again; they are refused once every process has closed the socket."""
-    listening.listen(0)
-    program = ctypes.create_string_buffer(_DROP_SYN)  # one more connection would still be made
-    with suppress(OSError):  # a sandbox forbids it
+    program = ctypes.create_string_buffer(_DROP_SYN)
+    try:
         listening.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
         )
+    except OSError:  # a sandbox forbids it; this still makes a connection, and may lose one that is half made
+        listening.listen(0)

@@ -187,6 +187,36 @@ def test_connections_close_after_their_next_answers_while_the_server_drains() ->
     serve(test)
 
 
+@pytest.mark.parametrize("is_stopping", [False, True], ids=["draining", "stopping"])
+def test_an_answer_that_has_begun_before_the_server_stops_keeps_its_promise_of_another(is_stopping: bool) -> None:
+    begun, signalled = asyncio.Event(), asyncio.Event()
+
+    async def application(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        begun.set()
+        await signalled.wait()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def test(server: Running) -> None:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await begun.wait()
+
+        server.state.drain()
+        if is_stopping:
+            for connection in list(server.state.connections):
+                connection.shutdown()
+        signalled.set()
+        first = await reader.readuntil(b"ok")
+        writer.write(GET)
+        second = await reader.read()
+
+        assert [statuses(answer) for answer in (first, second)] == [[200], [200]]
+        assert [answer.count(b"connection: close") for answer in (first, second)] == [0, 1]
+
+    serve(test, app=application)
+
+
 def test_stopping_closes_idle_connections_only_when_no_request_is_on_its_way() -> None:
     async def test(server: Running) -> None:
         late_reader, late_writer = await server.connect()
