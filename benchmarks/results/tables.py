@@ -67,6 +67,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 def fill_tables(text: str, groups: Sequence[Group], costs: Costs, times: Times) -> str:
     """Write the tables of CIFAR-10 networks into a document, each between the comments that name its recipe.
 
+    The first says how the times were measured.
+
     Raises:
         TrainingError: no network was trained by a recipe of this name.
     """
@@ -76,12 +78,13 @@ def fill_tables(text: str, groups: Sequence[Group], costs: Costs, times: Times) 
         start, title, end = match.groups()
         if title not in series:
             raise TrainingError(f"expected a table of CIFAR-10 results, one of {', '.join(series)}; got {title!r}")
-        return f"{start}{_short_table(series[title].groups, title, costs, times)}\n{end}"
+        is_first = _TABLE.search(text).start() == match.start()  # type: ignore[union-attr]
+        return f"{start}{_short_table(series[title].groups, title, costs, times, with_summary=is_first)}\n{end}"
 
     return _TABLE.sub(table, text)
 
 
-def _short_table(groups: Sequence[Group], title: str, costs: Costs, times: Times) -> str:
+def _short_table(groups: Sequence[Group], title: str, costs: Costs, times: Times, *, with_summary: bool) -> str:
     header = [f"CIFAR-10, {title}", "parameters", "multiply-adds", "test accuracy (%)", "seeds"]
     header += [f"ms per image, batch {size}" for size in BATCH_SIZES]
     rows = []
@@ -91,12 +94,14 @@ def _short_table(groups: Sequence[Group], title: str, costs: Costs, times: Times
         accuracy = _mean([run.accuracy for run in group.runs])
         cost = [f"{parameters:,}", f"{macs / 1e6:.1f} M"]
         rows.append([name, *cost, accuracy, str(len(group.runs)), *_times(group, times)])
-    notes = ["Accuracy: mean ± standard deviation over seeds."]
+    notes = []
+    if any(len(group.runs) > 1 for group in groups):
+        notes.append("Accuracy: mean ± standard deviation over seeds.")
     if any(group.is_earlier for group in groups):
         notes.append("Earlier network: the preset has changed since.")
-    if times.summary:
+    if times.summary and with_summary:
         notes.append(f"Times: {times.summary}.")
-    return "\n".join([_table(header, rows, left=1), "", *notes])
+    return "\n\n".join(filter(None, [_table(header, rows, left=1), "\n".join(notes)]))
 
 
 def _network(group: Group) -> str:
