@@ -19,7 +19,7 @@ from benchmarks.results.times import Times, read_times
 from benchmarks.timing import Timing
 from pdeinfer.errors import TrainingError
 from pdeinfer.spec.presets import PRESETS
-from tests.benchmarks.test_results import page, tables_of, write_run
+from tests.benchmarks.runs import page, tables_of, write_run
 
 MACHINE = (
     "command   python -m benchmarks.results.times",

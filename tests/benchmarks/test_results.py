@@ -1,11 +1,9 @@
 """The results page is what its command makes of the runs in `results/`."""
 
 import json
-import re
 import shutil
 import statistics
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -13,11 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.results import figures, report
-from benchmarks.results.runs import Group, add_run, read_groups, studies_of_num_steps
+from benchmarks.results.runs import add_run, read_groups, studies_of_num_steps
 from benchmarks.results.series import split_by_recipe
-from benchmarks.results.tables import Costs
-from benchmarks.results.times import Times
 from pdeinfer.spec.presets import PRESETS
+from tests.benchmarks.runs import page, recipe, rows, tables_of, write_run
 from training.history import COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -234,52 +231,3 @@ def test_no_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert report.main(["--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]) == 2
     assert "--add RUN adds one" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def page(groups: list[Group], costs: Costs | None = None, times: Times | None = None) -> str:
-    costs = costs or dict.fromkeys((group.preset for group in groups), (522, 14_602))
-    return report.render(groups, costs, times or Times(), "pictures", [])
-
-
-def tables_of(text: str) -> dict[str, list[list[str]]]:
-    """Return the cells of the rows of a page's tables of results, by recipe."""
-    return {
-        title: [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-        for title, table in re.findall(r"^### (.+)\n\n((?:\|.*\n)+)", text, re.MULTILINE)
-    }
-
-
-def rows(groups: list[Group]) -> list[list[str]]:
-    """Return the cells of the rows of a page's tables of results."""
-    return [row for rows in tables_of(page(groups)).values() for row in rows]
-
-
-def recipe(epochs: int) -> dict[str, Any]:
-    return {"dataset": "mnist", "epochs": epochs}
-
-
-def write_run(folder: Path, seed: int, preset: str = "mnist-cnn", **changes: object) -> None:
-    """Write a run in which 15 % of the 3s and 5s are taken for each other."""
-    confusion = [[10 if row == column else 0 for column in range(10)] for row in range(10)]
-    confusion[3][3], confusion[3][5] = 8, 2
-    confusion[5][5], confusion[5][3] = 9, 1
-    metrics = {
-        "preset": preset,
-        "classifier": PRESETS[preset].to_dict(),
-        "seed": seed,
-        "precision": "float32",
-        "recipe": recipe(7),
-        "device": "cpu",
-        "versions": {"backend": "tensorflow"},
-        "seconds": 120.0,
-        "best_epoch": 1,
-        "parameters": 522,
-        "test_accuracy": 0.9,
-        "test_loss": 0.3,
-        "test_images": 100,
-        "confusion": confusion,
-        **changes,
-    }
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "history.csv").write_text(f"{','.join(COLUMNS)}\n1{',0.5' * 6}\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 60  # seconds, for a busy machine
+from tests.waiting import PATIENCE
 
 
 class Page:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from tests.browser.devtools import PATIENCE, Page
+from tests.browser.devtools import Page
 from tests.browser.page import (
     AXE,
     IN_A_BROWSER,
@@ -23,6 +22,7 @@ from tests.browser.page import (
     wait_for_label,
 )
 from tests.servers import ROOT
+from tests.waiting import wait_until
 
 pytestmark = IN_A_BROWSER
 
@@ -182,10 +182,7 @@ def test_a_picture_is_saved_as_png(open_at: Callable[..., Page], tmp_path: Path)
     page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     page.click("#save")
     file = tmp_path / "digits-pde-layer1-H-1-step2.png"
-    deadline = time.monotonic() + PATIENCE
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(file.exists)
     with PIL.Image.open(BytesIO(file.read_bytes())) as saved:
         assert saved.format == "PNG"
         assert len(set(saved.convert("RGB").resize((64, 64)).get_flattened_data())) > 20

@@ -20,7 +20,7 @@ from pdeinfer.datasets import load_dataset
 from pdeinfer.export import exporter, litert
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, LITERT_FILE, LITERT_INT8, LITERT_INT8_FILE
-from tests.export.test_variants import VARIANTS, network
+from tests.export.variants import VARIANTS, network
 from tests.package.packages import change_card
 
 Captured = pytest.CaptureFixture[str]

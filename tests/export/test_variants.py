@@ -1,41 +1,14 @@
 """Every form of a PDE layer trains a step, exports, and equals its original."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Preset, ResidualNetwork
+from pdeinfer import ModelPackage
 from pdeinfer.export import export_package
-
-VARIANTS = {
-    "pointwise": PdeSpec(velocity="pointwise", diffusivity="pointwise"),
-    "full": PdeSpec(velocity="full", diffusivity="full"),
-    "residual": PdeSpec(velocity="residual", diffusivity="residual"),
-    "identity": PdeSpec(velocity="identity", diffusivity="identity"),
-    "preactivation-pointwise": PdeSpec(velocity="preactivation", diffusivity="pointwise"),
-    "perona-malik": PdeSpec(diffusivity=PeronaMalik(0.5)),
-    "learned-start": PdeSpec(start="residual"),
-    "no-source": PdeSpec(source=None),
-    "signed-velocity": PdeSpec(velocity_activation="linear"),
-    "bounded-velocity": PdeSpec(velocity_activation="tanh"),
-    "positive-diffusivity": PdeSpec(diffusivity_activation="softplus"),
-    "learned-source": PdeSpec(source="depthwise", isotropic=True, velocity_activation="linear"),
-    "learned-source-and-start": PdeSpec(source="depthwise", start="residual"),
-    "pointwise-source": PdeSpec(source="pointwise", diffusivity="pointwise", isotropic=True),
-    "signed-pointwise": PdeSpec(velocity="pointwise", velocity_activation="linear"),
-}
-
-
-def network(name: str) -> Preset:
-    """A network for the digits with one PDE layer, of four channels and two steps."""
-    return replace(
-        PRESETS["digits-pde"],
-        name=name,
-        network=ResidualNetwork(widths=(4, 6), pde=replace(VARIANTS[name], num_steps=2)),
-    )
+from tests.export.variants import VARIANTS, network
 
 
 def weights_by_path(classifier: Any) -> dict[str, np.ndarray]:

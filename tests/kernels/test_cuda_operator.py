@@ -18,8 +18,8 @@ from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME
 from pdeinfer.runtime import kernel
 from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import STRUCTURES, make_layer
+from tests.kernels.operators import error, run
 from tests.kernels.stand_in import StandIn, build_operator
-from tests.kernels.test_operator import error, run
 from tests.runtime.cuda_on_cpu import CudaOnCpu
 
 # The largest error, relative to the largest value. Measured with the stand-in: 3.3e-7.

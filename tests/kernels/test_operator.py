@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pdeinfer.runtime import kernel
 from pdeinfer.runtime.session import create_session
 from tests.kernels.layers import STRUCTURES, PdeLayer, make_layer
+from tests.kernels.operators import error, run
 
 # The largest error, relative to the largest value. Measured at these shapes: 3.4e-7.
 TOLERANCE = 1e-6
@@ -35,13 +36,6 @@ SHAPES = [
 LARGE_SHAPES = [(1, 400, 25, 17), (2, 50, 170, 4), (1, 3, 3000, 5), (1, 9, 1000, 3), (1, 9000, 1, 4)]
 
 
-def run(layer: PdeLayer, threads: int = 1, model: onnx.ModelProto | None = None) -> NDArray[np.float32]:
-    model = model or layer.model()
-    session = create_session(model.SerializeToString(), "cpu", threads)
-    assert session.pde_layers == "fused"
-    return session.run("result", layer.feeds(model))
-
-
 def run_function(layer: PdeLayer, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     with monkeypatch.context() as patch:
         patch.setenv("PDEINFER_KERNEL", "0")
@@ -55,12 +49,6 @@ def run_function(layer: PdeLayer, monkeypatch: pytest.MonkeyPatch) -> NDArray[np
 def reference(*layer: Any, **options: Any) -> NDArray[np.float64]:
     """Return the reference of `make_layer` with these arguments, cached because it is slow."""
     return make_layer(*layer, **options).reference()
-
-
-def error(result: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
-    assert result.shape == expected.shape
-    assert result.dtype == np.float32
-    return float(np.abs(result - expected).max() / max(np.abs(expected).max(), 1e-3))
 
 
 @pytest.mark.usefixtures("level")

@@ -19,8 +19,9 @@ from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.run import classify
 from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.offline.makers import options, picture, read_rows, write_pictures, write_tar
-from tests.offline.test_sources import write_parquet
+from tests.offline.parquet import write_parquet
 from tests.servers import is_alive
+from tests.waiting import wait_until
 
 CHUNK = 256
 REPEATS = 6  # chunks
@@ -102,10 +103,7 @@ def test_no_process_outlives_one_that_is_killed(photos: Path, package_folder: Pa
     process.communicate()
 
     assert len(children) >= 2
-    deadline = time.monotonic() + 60
-    while any(is_alive(child) for child in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(child) for child in children)
+    wait_until(lambda: not any(is_alive(child) for child in children))
 
 
 @needs_kill

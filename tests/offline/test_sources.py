@@ -20,6 +20,7 @@ from pdeinfer.offline.chunks import NamedImage, from_line, to_line
 from pdeinfer.offline.sources import list_chunks
 from tests.images.image_makers import needs_proc, unreadable
 from tests.offline.makers import picture, write_pictures, write_tar
+from tests.offline.parquet import write_parquet
 
 
 class Trap:
@@ -328,21 +329,6 @@ def test_a_file_that_changes_after_it_was_listed_is_refused(tmp_path: Path, suff
 
     with pytest.raises(ClassifyError, match=source.name):
         list(chunk.read())
-
-
-def write_parquet(path: Path, images: list[bytes | None], *, is_struct: bool = False, rows: int = 1000) -> Path:
-    """Write a Parquet file of images and labels; is_struct: as Hugging Face has them; rows: of each row group."""
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    if is_struct:
-        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        column = pa.array([{"bytes": image, "path": "/etc/passwd"} for image in images], kind)
-    else:
-        column = pa.array(images, pa.binary())
-    table = pa.table({"label": list(range(len(images))), "image": column})
-    parquet.write_table(table, path, row_group_size=rows)
-    return path
 
 
 @pytest.mark.parametrize("is_struct", [False, True])

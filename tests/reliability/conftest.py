@@ -4,12 +4,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from benchmarks.machine import describe
@@ -79,12 +77,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def random_pixels(count: int, seed: int = 0) -> np.ndarray:
     """Return images for the grey models: uint8 (count, 8, 8, 1)."""
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    file = BytesIO()
-    PIL.Image.fromarray(image.squeeze()).save(file, "PNG")
-    return file.getvalue()
 
 
 def _slow_model(preset: Preset) -> bytes:

@@ -16,7 +16,8 @@ import pytest
 from benchmarks.serving.load import LOST, Answer, Client, closed_loop, pixels_request, statuses
 from tests.conftest import GREY_PRESET
 from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, random_pixels
-from tests.servers import PATIENCE, children, owners, running_server
+from tests.servers import children, owners, running_server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, NEEDS_PROC]
 
@@ -46,10 +47,7 @@ def test_a_killed_worker_loses_only_its_own_requests(slow_package_folder: Path, 
 
         answers = asyncio.run(run())
         server.wait_for_log("died with exit code -9")
-        deadline = time.monotonic() + PATIENCE
-        while len(children(server.process.pid)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: len(children(server.process.pid)) >= 2)
 
         found = statuses(answers)
         lost = [answer for answer in answers if answer.status == LOST]

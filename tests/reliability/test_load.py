@@ -24,7 +24,8 @@ from benchmarks.serving.load import (
     statuses,
 )
 from tests.conftest import GREY_PRESET
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, png, random_pixels
+from tests.images.image_makers import as_png
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, random_pixels
 from tests.servers import Server, running_server
 from tests.serving.raw_http import resident_megabytes
 
@@ -156,7 +157,7 @@ def test_one_bad_image_among_32_fails_alone(
 ) -> None:
     pixels = random_pixels(32)
     expected = tiny_probabilities(GREY_PRESET, pixels).argmax(axis=1)
-    files = [png(image) for image in pixels]
+    files = [as_png(image) for image in pixels]
     bad = [b"", b"no image", files[0][:40], files[0][:-60]]
     requests = [
         files_request([*files[:place], bad[place % len(bad)], *files[place + 1 :]]) for place in range(len(files))
@@ -226,7 +227,7 @@ def test_clients_that_disconnect_do_not_affect_others(slow: Server, report: Repo
 
 def test_memory_does_not_grow_with_requests(server: Server, report: Report) -> None:
     pixels = random_pixels(32)
-    files = [png(image) for image in pixels]
+    files = [as_png(image) for image in pixels]
     body = gzip.compress(pixels_request("tiny-grey", pixels).split(b"\r\n\r\n", 1)[1])
     length = pixels_request("tiny-grey", pixels).split(b"Length: ")[2].split(b"\r\n")[0].decode()
     requests = [

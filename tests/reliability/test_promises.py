@@ -22,7 +22,8 @@ from benchmarks.serving.load import (
     pixels_request,
     statuses,
 )
-from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, png, random_pixels, write_slow_package
+from tests.images.image_makers import as_png
+from tests.reliability.conftest import IS_FULL, NEEDS_PROC, Report, random_pixels, write_slow_package
 from tests.reliability.costly import REQUESTS, clients
 from tests.servers import running_server
 
@@ -105,7 +106,7 @@ def test_sigterm_ends_the_server_in_time_whatever_it_works_on(tmp_path: Path, re
 def test_an_idle_model_answers_while_two_others_are_busy(tmp_path: Path, report: Report) -> None:
     busy = [str(write_slow_package(tmp_path / name)) for name in ("busy-1", "busy-2")]
     load = [pixels_request(name, random_pixels(8)) for name in ("busy-1", "busy-2")]
-    image = files_request([png(random_pixels(1)[0])])
+    image = files_request([as_png(random_pixels(1)[0])])
 
     async def run(port: int) -> tuple[list[Answer], list[Answer]]:
         working = asyncio.create_task(closed_loop(port, load, 16, SECONDS))

@@ -1,11 +1,9 @@
 """Images to send, and the application in this process."""
 
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 from fastapi.testclient import TestClient
 
@@ -36,15 +34,3 @@ def client(package_folder: Path, rgb_package_folder: Path) -> Iterator[TestClien
 def pixels() -> np.ndarray:
     """Four grey images of the size of "tiny-grey": uint8 (4, 8, 8, 1)."""
     return np.random.default_rng(7).integers(0, 256, (4, 8, 8, 1), np.uint8)
-
-
-@pytest.fixture(scope="package")
-def png() -> Callable[[np.ndarray], bytes]:
-    """Encode a uint8 (H, W, 1) or (H, W, 3) image."""
-
-    def encode(image: np.ndarray) -> bytes:
-        file = BytesIO()
-        PIL.Image.fromarray(image.squeeze()).save(file, "PNG")
-        return file.getvalue()
-
-    return encode

@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from serving.http.protocol import Connections, LimitedProtocol
+from tests.waiting import eventually
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -54,7 +55,7 @@ class Running:
     async def close(self) -> None:
         for writer in self._clients:
             writer.transport.abort()
-        await wait_until(lambda: not self.state.connections)
+        await eventually(lambda: not self.state.connections)
 
 
 def serve(test: Callable[[Running], Awaitable[None]], app: App = application, **limits: Any) -> None:
@@ -76,9 +77,3 @@ def serve(test: Callable[[Running], Awaitable[None]], app: App = application, **
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
