@@ -31,10 +31,11 @@ EXAMPLES = """examples:
 
 your own photos:
   The folder holds one folder of images per class: photos/CLASS/*.jpg, or photos/train/CLASS/*.jpg with photos/val and
-  photos/test beside it. Without photos/test, a fifth of each class is held out for testing; without photos/val, a tenth
-  of the rest for validation. The choice is random but always the same. The network is that of cifar10-global, and
-  starts from its weights; a preset with --data-dir and --image-size, or --preset-file, chooses another. The training is
-  named after the folder and the network, "photos-global". docs/your-own-images.md is a step-by-step tutorial.
+  photos/test beside it. Without photos/test, about a fifth of each class is held out for testing; without photos/val,
+  about a tenth of the rest for validation. A photo keeps its split when others are added: its path decides. The network
+  is that of cifar10-global, and starts from its weights; a preset with --data-dir and --image-size, or --preset-file,
+  chooses another. The training is named after the folder and the network, "photos-global". docs/your-own-images.md is a
+  step-by-step tutorial.
 """
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+import inspect
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -31,7 +33,8 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
     The module is found as Python finds modules, also in the working directory.
 
     Raises:
-        TrainingError: there is no such module or name, or what it makes is no callback.
+        TrainingError: there is no such module or name, it cannot be called without arguments, or what it makes is no
+            callback.
     """
     module, _, name = reference.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -43,7 +46,14 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
         raise TrainingError(f"--callback {reference}: {error}") from error
     finally:
         sys.path.pop(0)
-    callback = make()  # type: ignore[operator]  # the user's
+    try:
+        with suppress(ValueError):  # not everything that is written in C has a signature
+            inspect.signature(make).bind()  # type: ignore[arg-type]  # the user's
+    except TypeError as error:
+        raise TrainingError(
+            f"--callback {reference}: expected a function or class that is called without arguments: {error}"
+        ) from error
+    callback = make()  # type: ignore[operator]
     if not isinstance(callback, keras.callbacks.Callback):
         raise TrainingError(
             f"--callback {reference}: expected a keras.callbacks.Callback, got {type(callback).__name__}"

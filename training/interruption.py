@@ -30,10 +30,11 @@ def interrupted_between_batches() -> Iterator[StopAfterBatch]:
     """Yield the callback by which Ctrl-C stops a training between batches; a second Ctrl-C stops it at once.
 
     By default Python raises KeyboardInterrupt at any point. Inside a function that TensorFlow called, TensorFlow may
-    swallow it and train on.
+    swallow it and train on. A process that was started to ignore Ctrl-C goes on ignoring it.
     """
     callback = StopAfterBatch()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if is_ignored or threading.current_thread() is not threading.main_thread():  # only that thread receives signals
         yield callback
         return
 

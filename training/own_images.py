@@ -15,8 +15,11 @@ from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import open_image
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.images.isolation import IsolatedDecoders
+from pdeinfer.package.package import ModelPackage
 from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.presets import Preset
+from pdeinfer.spec.training_record import ImagesRecord
+from pdeinfer.text import printable
 from training.storage import allocator
 
 PHOTO_MODEL = "cifar10-global"  # the bundled model that a training on photos starts from
@@ -40,17 +43,19 @@ def own_name(preset: str, data_dir: Path) -> str:
     return f"{folder or 'images'}-{preset.partition('-')[2] or preset}"
 
 
-def own_preset(base: Preset, name: str, labels: tuple[str, ...], images: Array, spec: InputSpec) -> Preset:
-    """Return a preset with `base`'s network for other images, normalised by their own mean and standard deviation.
+def own_preset(base: Preset, name: str, images: Array) -> Preset:
+    """Return `base` under another name, normalised by the mean and standard deviation of its own images.
 
     Args:
-        images: the training images, uint8 (N, H, W, C). spec: their size; its mean and std are ignored.
+        images: the training images, uint8 (N, H, W, C).
 
     Raises:
-        PresetError: the network cannot take such images, or all pixels are equal.
+        PresetError: all pixels are equal.
     """
     mean, std = channel_statistics(images)
-    return replace(base, name=name, labels=labels, input=replace(spec, mean=mean, std=std))
+    if any(std):  # a channel of one value, as in green fluorescence, needs no scale
+        std = tuple(each or 1.0 for each in std)
+    return replace(base, name=name, input=replace(base.input, mean=mean, std=std))
 
 
 def sample_sizes(folder: ImageFolder, spec: InputSpec) -> list[tuple[int, int]]:
@@ -70,7 +75,7 @@ def summarize(folder: ImageFolder, sizes: list[tuple[int, int]]) -> list[str]:
     """Return lines that tell the classes and splits of a folder, the sizes of its images and their imbalance."""
     names = [name for name in ("train", "val", "test") if name in folder.files]
     counts = {name: Counter(label for _, label in folder.files[name]) for name in names}
-    lines = [f"{folder.path}: {len(folder):,} images of {len(folder.labels):,} classes"]
+    lines = [f"{printable(str(folder.path))}: {len(folder):,} images of {len(folder.labels):,} classes"]
     if sizes:
         (width, height), (max_width, max_height) = min(sizes, key=np.prod), max(sizes, key=np.prod)
         median = median_low([min(size) for size in sizes])
@@ -88,6 +93,23 @@ def summarize(folder: ImageFolder, sizes: list[tuple[int, int]]) -> list[str]:
             f"imbalanced: {min(train):,} to {max(train):,} training images a class; --balance weighs all classes alike"
         )
     return lines
+
+
+def warn_of_other_splits(model: ModelPackage, folder: ImageFolder) -> None:
+    """Warn if a model may have learnt from test images of a folder, as other photos were held out in its training."""
+    card = model.card
+    images = None if card.training_record is None else card.training_record.images
+    if images is None or not set(card.preset.labels) & set(folder.labels):  # trained on something else
+        return
+    if _how_test_is_chosen(images) != _how_test_is_chosen(folder.record()):
+        _warn(
+            f"warning: {card.preset.name} was trained with test images that were chosen in another way. If it has seen "
+            "these photos, it has learnt from some of the test images, and the test accuracy will be too high"
+        )
+
+
+def _how_test_is_chosen(images: ImagesRecord) -> str | None:
+    return "by the user" if images.test_fraction is None else images.split_method
 
 
 def read_images(folder: ImageFolder, spec: InputSpec, out: Path, *, is_isolated: bool) -> tuple[Dataset, int]:
@@ -112,7 +134,7 @@ def read_images(folder: ImageFolder, spec: InputSpec, out: Path, *, is_isolated:
 
 
 def _warn(message: str) -> None:
-    print(f"pdeinfer: {message}", file=sys.stderr)
+    print(f"pdeinfer: {printable(message)}", file=sys.stderr)
 
 
 def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

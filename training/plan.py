@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from pdeinfer.datasets import Dataset, DatasetName, StandardName, find_images, load_dataset
+from pdeinfer.datasets import Dataset, DatasetName, StandardName, find_images, find_recorded_images, load_dataset
 from pdeinfer.errors import DatasetError, TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
@@ -24,6 +24,7 @@ from training.own_images import (
     read_images,
     sample_sizes,
     summarize,
+    warn_of_other_splits,
 )
 from training.packages import load_package
 from training.preset_file import read_preset
@@ -100,7 +101,10 @@ def begin(arguments: argparse.Namespace) -> Plan:
         sizes = sample_sizes(folder, preset.input)
         height, width = arguments.image_size or _choose_size(asked, arguments, sizes)
         spec = replace(preset.input, height=height, width=width)
+        preset = replace(preset, labels=folder.labels, input=spec)
         print(*summarize(folder, sizes), sep="\n")
+        for model in _learnt_models(arguments, package):
+            warn_of_other_splits(model, folder)
         dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
         train = len(dataset.train)
         recipe = replace(choose_recipe(recipe, train, min(height, width), arguments.epochs), dataset="folder",
@@ -109,7 +113,7 @@ def begin(arguments: argparse.Namespace) -> Plan:
         print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
         print(*describe_recipe(recipe, train, given), sep="\n")
         name = arguments.name or own_name(asked.name, arguments.photos)
-        preset = own_preset(preset, name, folder.labels, dataset.train.images, spec)
+        preset = own_preset(preset, name, dataset.train.images)
         images = replace(folder.record(), unreadable=unreadable)
     policy = arguments.precision or "float32"
     teacher, reference = (
@@ -131,6 +135,14 @@ def begin(arguments: argparse.Namespace) -> Plan:
         teacher_source=arguments.teacher and _absolute(arguments.teacher),
     )
     return Plan(record, preset, recipe, dataset, teacher)
+
+
+def _learnt_models(arguments: argparse.Namespace, start: ModelPackage | None) -> list[ModelPackage]:
+    """Return the packages that the network learns from: the one that it starts from, and the teacher's."""
+    models = [] if start is None else [start]
+    if arguments.teacher is not None and not arguments.teacher.endswith(".keras"):
+        models.append(load_package(arguments.teacher))
+    return models
 
 
 def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage | None]:
@@ -199,12 +211,15 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
     teacher = None
     if record.teacher_source is not None:
         teacher, _ = load_teacher(record.teacher_source, preset, recorded=record.teacher)
-    data_dir = arguments.photos or arguments.data_dir or (Path(record.data_dir) if record.data_dir else None)
+    named = arguments.photos or arguments.data_dir
+    data_dir = named or (Path(record.data_dir) if record.data_dir else None)
+    if named is not None:  # the data set may have moved
+        record = replace(record, data_dir=str(named.resolve()))
     if record.images is None:
         return Plan(record, preset, recipe, _read_standard(recipe.dataset, data_dir), teacher)
     if data_dir is None:
         raise TrainingError(f"{arguments.out} was started on a folder of images: --data-dir must name it")
-    folder = find_images(data_dir, record.images.validation_fraction)
+    folder = find_recorded_images(data_dir, record.images)
     if folder.labels != preset.labels or folder.record().splits != record.images.splits:
         raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
     dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)

@@ -11,6 +11,8 @@ from matplotlib.image import AxesImage
 from pdeinfer.files import replace_file
 from training.history import Row, best_epoch
 
+_LABEL_LENGTH = 30  # characters that are drawn: longer labels would leave no room for the matrix
+
 
 def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
     """Draw loss and accuracy of training and, if any, validation against the epoch; rows as in `history.csv`."""
@@ -46,15 +48,17 @@ def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
     """Draw the confusion matrix, rows true and columns predicted: images, coloured by percent of the true class."""
-    size = min(max(4.5, 0.62 * len(labels) + 1.5), 16)
+    room = 0.07 * min(max(map(len, labels)), _LABEL_LENGTH)  # inches for the labels
+    size = min(max(4.5, 0.62 * len(labels) + 1.5) + room, 16)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
-    image = draw_confusion(axes, confusion, labels, title)
+    image = draw_confusion(axes, confusion, labels)
+    figure.suptitle(title)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
 
 
-def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> AxesImage:
+def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str = "") -> AxesImage:
     """Draw a confusion matrix into `axes`; return the coloured image."""
     font_size = min(10, 600 / len(labels))  # of the labels; above 60 labels, as large as fits
     shares = [[100 * count / max(sum(row), 1) for count in row] for row in confusion]
@@ -65,9 +69,12 @@ def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Seque
                 if count:
                     colour = "white" if shares[true][predicted] > 55 else "black"
                     axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize=8)
-    rotation = 45 if max(map(len, labels)) > 2 else 0
+    names = [label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…" for label in labels]
     # parse_math=False: a label may have dollar signs, which would delimit a formula.
-    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha="center", fontsize=font_size, parse_math=False)
-    axes.set_yticks(range(len(labels)), labels, fontsize=font_size, parse_math=False)
+    axes.set_xticks(range(len(names)), names, fontsize=font_size, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=font_size, parse_math=False)
+    if max(map(len, names)) > 2:  # the end of each name under its column
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return image

@@ -1,6 +1,6 @@
 """Data sets: the standard ones, and folders of images."""
 
-from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, is_inside
+from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, find_recorded_images, is_inside
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
 from pdeinfer.datasets.recorded import (
     find_recorded_folder,
@@ -8,7 +8,7 @@ from pdeinfer.datasets.recorded import (
     load_training_images,
     load_validation_split,
 )
-from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
+from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out, sample_indices
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
 
@@ -24,6 +24,7 @@ __all__ = [
     "find_images",
     "find_labelled_files",
     "find_recorded_folder",
+    "find_recorded_images",
     "hold_out",
     "holds_files",
     "holds_labels",
@@ -32,4 +33,5 @@ __all__ = [
     "load_test_split",
     "load_training_images",
     "load_validation_split",
+    "sample_indices",
 ]

@@ -2,19 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.datasets.splits import Dataset, Split, stratified_choice
+from pdeinfer.datasets.splits import Dataset, Split, choice_by_name, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
-from pdeinfer.images.files import LeftOut, scan_folder, visible, why_no_image
+from pdeinfer.images.files import LeftOut, count_files, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
@@ -24,6 +24,7 @@ from pdeinfer.spec.training_record import ImagesRecord, SplitRecord
 LabelledFile: TypeAlias = tuple[Path, int]  # a file and the index of its class
 Decode: TypeAlias = Callable[[Path, InputSpec], NDArray[np.uint8]]
 Allocate: TypeAlias = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+SplitMethod: TypeAlias = Literal["path", "position"]  # what decides whether a file is held out
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.2
@@ -44,6 +45,7 @@ class ImageFolder:
         files: the files of "train", of "test" and, if the folder has it or it was held out, of "val".
         is_test_held_out: whether "test" was held out of the training images, at random.
         validation_fraction: the part of each class that was held out as "val", at random; None if none was.
+        split_method: what decided which files were held out.
         left_out: everything else in the folder, hidden names excepted, with the reasons.
     """
 
@@ -52,6 +54,7 @@ class ImageFolder:
     files: Mapping[str, list[LabelledFile]]
     is_test_held_out: bool
     validation_fraction: float | None = None
+    split_method: SplitMethod = "path"
     left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
@@ -68,11 +71,13 @@ class ImageFolder:
             )
             for split, files in self.files.items()
         }
+        is_drawn = self.is_test_held_out or self.validation_fraction is not None
         return ImagesRecord(
             splits,
             test_fraction=TEST_FRACTION if self.is_test_held_out else None,
             validation_fraction=self.validation_fraction,
-            split_seed=SPLIT_SEED if self.is_test_held_out or self.validation_fraction else None,
+            split_method="path" if is_drawn and self.split_method == "path" else None,
+            split_seed=SPLIT_SEED if is_drawn and self.split_method == "position" else None,
         )
 
     def read(
@@ -132,7 +137,13 @@ class ImageFolder:
         return Split(images, labels), errors
 
 
-def find_images(folder: Path, validation_fraction: float | None = None) -> ImageFolder:
+def find_images(
+    folder: Path,
+    validation_fraction: float | None = None,
+    *,
+    split_method: SplitMethod = "path",
+    labels: Sequence[str] | None = None,
+) -> ImageFolder:
     """Find the images of a folder, with their classes and splits.
 
     One layout is `folder/CLASS/*`. The other is `folder/train/CLASS/*` with `folder/test/CLASS/*` and
@@ -140,11 +151,15 @@ def find_images(folder: Path, validation_fraction: float | None = None) -> Image
     folders, sorted. Names that begin with a dot are ignored. An image is a file in the folder of a class that
     `pdeinfer.images.files.find_image_files` takes; everything else is in `left_out`.
 
-    Without `folder/test`, a fifth of each class is held out for it at random, the same at every call.
+    Without `folder/test`, about a fifth of each class is held out for it at random, the same at every call.
 
     Args:
         folder: its path.
-        validation_fraction: hold out this part of each class's training images as "val", unless there is `folder/val`.
+        validation_fraction: hold out about this part of each class's training images as "val", unless there is
+            `folder/val`.
+        split_method: what decides whether a file is held out. By its path, it keeps its split when files are added. By
+            its position among all files, it may not; trainings of earlier versions need this.
+        labels: the classes to look for; folders with other names are left out. None: every folder is a class.
 
     Raises:
         DatasetError: there is no such folder, it has another layout or fewer than two classes, or a class has too few
@@ -155,36 +170,47 @@ def find_images(folder: Path, validation_fraction: float | None = None) -> Image
     subfolders = _subfolders(folder)
     left_out: list[LeftOut] = []
     if "train" in subfolders and _subfolders(folder / "train"):
-        if surplus := sorted(set(subfolders) - set(SPLITS)):
+        if labels is None and (surplus := sorted(set(subfolders) - set(SPLITS))):
             raise DatasetError(f"{folder}: expected {', '.join(SPLITS)} and no other folder, got {', '.join(surplus)}")
         roots = {split: folder / split for split in SPLITS if split in subfolders}
-        left_out += _strays(folder)
+        left_out += _strays(folder, SPLITS)
     else:
         roots = {"train": folder}
-    labels = _subfolders(roots["train"])
-    if len(labels) < 2:
+    classes = _subfolders(roots["train"], labels)
+    if labels is not None and sorted(labels) != classes:
         raise DatasetError(
-            f"{roots['train']}: expected a folder for each of at least two classes, got {', '.join(labels) or 'none'}"
+            f"{roots['train']}: expected the folders {', '.join(labels)}, "
+            f"got {', '.join(_subfolders(roots['train'])) or 'none'}"
+        )
+    if len(classes) < 2:
+        raise DatasetError(
+            f"{roots['train']}: expected a folder for each of at least two classes, got {', '.join(classes) or 'none'}"
         )
     files: dict[str, list[LabelledFile]] = {}
     for split, root in roots.items():
-        if _subfolders(root) != labels:
+        if (found := _subfolders(root, labels)) != classes:
             raise DatasetError(
-                f"{root}: expected the folders of {roots['train']} ({', '.join(labels)}), "
-                f"got {', '.join(_subfolders(root)) or 'none'}"
+                f"{root}: expected the folders of {roots['train']} ({', '.join(classes)}), "
+                f"got {', '.join(found) or 'none'}"
             )
-        files[split], others = _find_labelled(root, labels)
+        files[split], others = _find_labelled(root, classes)
         left_out += others
     is_test_held_out = "test" not in files
     if is_test_held_out:
-        for label, count in zip(labels, np.bincount([index for _, index in files["train"]]), strict=True):
+        for label, count in zip(classes, np.bincount([index for _, index in files["train"]]), strict=True):
             if count < 2:
                 raise DatasetError(f"{folder / label}: expected at least 2 images, one to test, got 1")
-        files["train"], files["test"] = _hold_out(files["train"], TEST_FRACTION)
+        files["train"], files["test"] = _hold_out(files["train"], TEST_FRACTION, split_method, "test")
     fraction = None if "val" in files else validation_fraction
     if fraction is not None:
-        files["train"], files["val"] = _hold_out(files["train"], fraction)
-    return ImageFolder(folder, tuple(labels), files, is_test_held_out, fraction, tuple(left_out))
+        files["train"], files["val"] = _hold_out(files["train"], fraction, split_method, "val")
+    return ImageFolder(folder, tuple(classes), files, is_test_held_out, fraction, split_method, tuple(left_out))
+
+
+def find_recorded_images(folder: Path, images: ImagesRecord, labels: Sequence[str] | None = None) -> ImageFolder:
+    """Find the images of a folder with the splits of the training that recorded it, as `find_images` does."""
+    method: SplitMethod = "path" if images.split_method == "path" else "position"
+    return find_images(folder, images.validation_fraction, split_method=method, labels=labels)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -195,7 +221,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], list[LeftOut]]:
     """Return the images in the folders of the classes, and everything else in `root`."""
     files: list[LabelledFile] = []
-    left_out = _strays(root)
+    left_out = _strays(root, labels)
     for index, label in enumerate(labels):
         found = scan_folder(root / label)
         left_out += found.left_out
@@ -206,17 +232,31 @@ def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], l
     return files, left_out
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return [path.name for path in visible(folder) if path.is_dir()]
+def _subfolders(folder: Path, labels: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the folders in a folder or, of those, the ones in `labels`."""
+    names = [path.name for path in visible(folder) if path.is_dir()]
+    return [name for name in names if labels is None or name in labels]
 
 
-def _strays(folder: Path) -> list[LeftOut]:
-    """Return the files next to the folders of the classes or splits."""
-    reason = "outside the class folders"
-    return [LeftOut(path, why_no_image(path) or reason) for path in visible(folder) if not path.is_dir()]
+def _strays(folder: Path, known: Sequence[str]) -> list[LeftOut]:
+    """Return what is next to the `known` folders of the classes or splits."""
+    strays = []
+    for path in visible(folder):
+        if not path.is_dir():
+            strays.append(LeftOut(path, why_no_image(path) or "outside the class folders"))
+        elif path.name not in known:
+            strays.append(LeftOut(path, "a folder of none of the classes", count_files(path)))
+    return strays
 
 
-def _hold_out(files: list[LabelledFile], fraction: float) -> tuple[list[LabelledFile], list[LabelledFile]]:
-    is_held_out = stratified_choice(np.array([index for _, index in files]), fraction, SPLIT_SEED)
+def _hold_out(
+    files: list[LabelledFile], fraction: float, method: SplitMethod, split: str
+) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    labels = np.array([index for _, index in files])
+    if method == "path":
+        names = ["/".join(file.parts[-2:]) for file, _ in files]  # CLASS/NAME
+        is_held_out = choice_by_name(names, labels, fraction, split)
+    else:
+        is_held_out = stratified_choice(labels, fraction, SPLIT_SEED)
     rest = [file for file, chosen in zip(files, is_held_out, strict=True) if not chosen]
     return rest, [file for file, chosen in zip(files, is_held_out, strict=True) if chosen]

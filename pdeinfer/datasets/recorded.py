@@ -1,18 +1,23 @@
 """Finds the images that a finished training used, from its record."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from pdeinfer.datasets.image_folder import ImageFolder, find_images
-from pdeinfer.datasets.splits import Array, Split, hold_out
+from pdeinfer.datasets.image_folder import ImageFolder, find_images, find_recorded_images
+from pdeinfer.datasets.splits import Array, Split, hold_out, sample_indices
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.spec.presets import Preset
-from pdeinfer.spec.training_record import TrainingRecord
+from pdeinfer.spec.training_record import ImagesRecord, TrainingRecord
+
+T = TypeVar("T")
 
 
 def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:
@@ -42,9 +47,9 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     Raises:
         DatasetError: as in `load_test_split`, or the training held none out.
     """
-    record, folder = _locate(record, preset, data_dir)
+    record, folder = _locate(record, preset, data_dir, "--calibrate DIR")  # only export uses them
     dataset = record.dataset
-    if dataset == "folder" and "val" in _find(record, folder).files:
+    if dataset == "folder" and "val" in _find(record, preset, folder).files:
         return _read_folder(record, preset, folder, "val")
     fraction = record.recipe.get("validation_fraction")
     if not fraction:
@@ -59,13 +64,15 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
 def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder | None:
     """Find the images of the folder that a network was trained on; return None if `folder` has other test images."""
     try:
-        found = _find(record, folder)
+        found = _find(record, preset, folder)
     except DatasetError:
         return None
     return found if _is_recorded(found, record, preset) else None
 
 
-def load_training_images(record: TrainingRecord | None, preset: Preset, folder: Path) -> Array:
+def load_training_images(
+    record: TrainingRecord | None, preset: Preset, folder: Path, at_most: int | None = None
+) -> Array:
     """Load images for calibrating a network, in its input format, without its test images.
 
     If the network was trained on a folder of images, `folder` must be that folder. If it was trained on MNIST or
@@ -75,6 +82,7 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
 
     Args:
         record, preset: as in `load_test_split`.
+        at_most: decode only the `sample_indices` of this many files. A data set is loaded whole. None: no limit.
 
     Returns:
         uint8 (N, height, width, channels), N at least 1.
@@ -85,7 +93,7 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
     """
     dataset = None if record is None else record.dataset
     if record is not None and dataset == "folder":
-        return _read_folder(record, preset, folder, "train").images
+        return _read_training(_find_checked(record, preset, folder), preset, at_most)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
     if dataset in ("mnist", "cifar10") and holds_files(dataset, folder):
@@ -93,24 +101,37 @@ def load_training_images(record: TrainingRecord | None, preset: Preset, folder: 
     found = scan_folder(folder)
     if found.images:
         with IsolatedDecoders() as decoders:
-            return np.stack([decoders.to_array_where_needed(file, preset.input) for file in found.images])
+            sample = _sample(found.images, at_most)
+            return np.stack([decoders.to_array_where_needed(file, preset.input) for file in sample])
     if not any(each.path.is_dir() for each in found.left_out):
         files = f", or the files of {dataset}" if dataset in ("mnist", "cifar10") else ""
         images = f"images ({' '.join(SUFFIXES)}), or a folder of them for each class"
         raise DatasetError(f"{folder}: expected {images}{files}")
-    train, _ = find_images(folder).read_split("train", preset.input)
-    return train.images
+    return _read_training(find_images(folder), preset, at_most)
 
 
-def _locate(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> tuple[TrainingRecord, Path]:
-    """Return the record and the folder of its data set, any for the digits, or raise DatasetError."""
+def _read_training(folder: ImageFolder, preset: Preset, at_most: int | None) -> Array:
+    # As files of one class: a class may have no readable image in a sample.
+    files = [(file, 0) for file, _ in _sample(folder.files["train"], at_most)]
+    split, _ = replace(folder, files={"train": files}).read_split("train", preset.input)
+    return split.images
+
+
+def _sample(files: Sequence[T], at_most: int | None) -> list[T]:
+    return [files[index] for index in sample_indices(len(files), len(files) if at_most is None else at_most)]
+
+
+def _locate(
+    record: TrainingRecord | None, preset: Preset, data_dir: Path | None, option: str = "--data-dir"
+) -> tuple[TrainingRecord, Path]:
+    """Return the record and the folder of its data set, any for the digits, or raise DatasetError, naming an option."""
     if record is None:
         raise DatasetError(f"{preset.name}: no record of its training names its data set")
     if data_dir is None and record.dataset != "digits":
         what = (
             "the folder of images" if record.dataset == "folder" else f"the folder with the files of {record.dataset}"
         )
-        raise DatasetError(f"{preset.name}: --data-dir must name {what}")
+        raise DatasetError(f"{preset.name}: {option} must name {what}")
     return record, data_dir or Path()
 
 
@@ -126,7 +147,12 @@ def _check(split: Split, preset: Preset) -> Split:
 
 
 def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
-    folder = _find(record, data_dir)
+    split, _ = _find_checked(record, preset, data_dir).read_split(name, preset.input)
+    return split
+
+
+def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path) -> ImageFolder:
+    folder = _find(record, preset, data_dir)
     # With other test images, some of them might be images that the network was trained on.
     if not _is_recorded(folder, record, preset):
         expected = None if record.images is None else record.images.splits.get("test")
@@ -134,12 +160,11 @@ def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: s
             f"{data_dir}: expected the test images of the training, {expected}, and the classes "
             f"{', '.join(preset.labels)}, got {folder.record().splits['test']} and {', '.join(folder.labels)}"
         )
-    split, _ = folder.read_split(name, preset.input)
-    return split
+    return folder
 
 
-def _find(record: TrainingRecord, folder: Path) -> ImageFolder:
-    return find_images(folder, None if record.images is None else record.images.validation_fraction)
+def _find(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder:
+    return find_recorded_images(folder, record.images or ImagesRecord({}), preset.labels)
 
 
 def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset) -> bool:

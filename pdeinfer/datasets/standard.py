@@ -90,8 +90,10 @@ def holds_files(name: StandardName, folder: Path) -> bool:
 def _load_mnist(data_dir: Path) -> Dataset:
     def load_split(prefix: str, count: int) -> Split:
         images = _read_idx(_find(data_dir, f"{prefix}-images-idx3-ubyte"), (count, 28, 28))
-        labels = _read_idx(_find(data_dir, f"{prefix}-labels-idx1-ubyte"), (count,))
-        return Split(images[..., np.newaxis], labels.astype(np.int64))
+        path = _find(data_dir, f"{prefix}-labels-idx1-ubyte")
+        labels = _read_idx(path, (count,)).astype(np.int64)
+        _check_labels(path, labels)
+        return Split(images[..., np.newaxis], labels)
 
     return Dataset(load_split("train", 60_000), load_split("t10k", 10_000))
 
@@ -152,7 +154,11 @@ def _read_cifar10(path: Path) -> Split:
     records = np.frombuffer(_read_bytes(path, _CIFAR10_BATCH * _CIFAR10_RECORD), np.uint8)
     records = records.reshape(_CIFAR10_BATCH, _CIFAR10_RECORD)
     labels = records[:, 0].astype(np.int64)
-    if labels.max() > 9:
-        raise DatasetError(f"{path}: expected labels 0 to 9, got {labels.max()}")
+    _check_labels(path, labels)
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)
+
+
+def _check_labels(path: Path, labels: Array) -> None:
+    if labels.max() > 9:
+        raise DatasetError(f"{path}: expected labels 0 to 9, got {labels.max()}")

@@ -18,7 +18,7 @@ from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
 from pdeinfer.export.original import Original, check_output, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, check_finite, prove
-from pdeinfer.export.quantization import to_int8
+from pdeinfer.export.quantization import CALIBRATION_IMAGES, to_int8
 from pdeinfer.export.reference import write_reference
 from pdeinfer.export.rewrite.graph import convert_classifier, convert_stages, without_functions
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
@@ -111,7 +111,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
             images[TEST_IMAGES] = original.test.images
         calibration_images = None
         if calibrate is not None:
-            calibration_images = load_training_images(original.record, original.classifier.preset, calibrate)
+            preset = original.classifier.preset
+            calibration_images = load_training_images(original.record, preset, calibrate, CALIBRATION_IMAGES)
         _write_models(original.classifier, folder, calibration_images, inline=inline)
         if saved_model:
             write_saved_model(original.classifier, folder / SAVED_MODEL)

@@ -26,7 +26,7 @@ class Original:
         classifier: a `pdeinfer.nn.Classifier`, without its optimizer.
         record: of its training; None if it is not known. It has an outcome only if the training measured this very
             file.
-        data_dir: where the data set was, as the record says, or may be; None if that is not known.
+        data_dir: where the data set is, or was, as the record says, or may be; None if that is not known.
         test: the data set's test images; None if they are not available.
         card: of the package that it is from, which holds for every file made from the same weights; None without one.
     """
@@ -50,8 +50,9 @@ def check_output(source: Path, output: Path) -> None:
     Args:
         source: as in `load_original`.
     """
-    try:
-        record = _read_record((source if source.is_dir() else source.parent) / "run.json")
+    folder = source if source.is_dir() else source.parent
+    try:  # metrics.json first: the photos may have moved before the training was resumed
+        record = _read_record(folder / "metrics.json") or _read_record(folder / "run.json")
     except ExportError:  # load_original says what that means
         return
     if record is None or record.images is None or record.data_dir is None:
@@ -69,7 +70,7 @@ def load_original(source: Path, data_dir: Path | None = None) -> Original:
 
     Args:
         source: the folder of a training or a package, or a `.keras` file.
-        data_dir: where the data set may be, if the record does not say.
+        data_dir: where the data set may be; without it there, it may still be where the record says.
 
     Raises:
         ExportError: there is no such file, it does not hold a `pdeinfer.nn.Classifier`, or the record in a training's
@@ -95,9 +96,11 @@ def load_original(source: Path, data_dir: Path | None = None) -> Original:
         record = card.training_record
     else:
         raise ModelPackageError(f"{path.with_name(CARD_FILE)}: it describes another network than {KERAS_FILE}")
-    if record is not None and record.data_dir is not None:
+    test = _load_test(record, data_dir, preset)
+    if test is None and record is not None and record.data_dir is not None:
         data_dir = Path(record.data_dir)
-    return Original(classifier, record, data_dir, _load_test(record, data_dir, preset), card)
+        test = _load_test(record, data_dir, preset)
+    return Original(classifier, record, data_dir, test, card)
 
 
 def _read_card(path: Path) -> ModelCard | None:

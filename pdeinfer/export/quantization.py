@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pdeinfer.checks.parity import Array
+from pdeinfer.datasets import sample_indices
 from pdeinfer.errors import MissingDependencyError
 from pdeinfer.package.package import INPUT_NAME
 
@@ -69,8 +68,7 @@ def to_int8(model: Any, images: Array) -> Any:
 
 def calibration_sample(images: Array) -> Array:
     """Return a random sample of `CALIBRATION_IMAGES` images, always the same of the same images."""
-    chosen = np.random.default_rng(0).permutation(len(images))[:CALIBRATION_IMAGES]
-    return images[np.sort(chosen)]
+    return images[sample_indices(len(images), CALIBRATION_IMAGES)]
 
 
 def _reader(images: Array) -> Any:

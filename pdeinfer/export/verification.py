@@ -1,4 +1,4 @@
-"""Checks a model package: checksums, predictions, its reference, graph rules, and parity with its Keras original."""
+"""Checks a model package: checksums, predictions, reference, graph rules, onnx, and parity with its Keras original."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from pdeinfer.export.litert import open_litert
 from pdeinfer.export.onnx_file import parse, require_onnx
 from pdeinfer.export.proof import verify_package
 from pdeinfer.export.rules import broken_fields_rules, broken_rules
+from pdeinfer.graph.rules import check_graph
+from pdeinfer.graph.wire import read_graph
 from pdeinfer.package.package import (
     FIELDS_FILE,
     LITERT_FILE,
@@ -45,8 +47,8 @@ REFERENCE = "reference"
 def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
     """Check a package and yield the outcome of each check; stop after the first failure, and load nothing more.
 
-    A check is skipped if what it needs is missing: `reference.npz` for the reference, onnx for the graph rules, Keras
-    on TensorFlow for parity, LiteRT for LiteRT files. The last is made only if the package has such files.
+    A check is skipped if what it needs is missing: `reference.npz` for the reference, onnx for its checker, Keras on
+    TensorFlow for parity, LiteRT for LiteRT files. The last is made only if the package has such files.
 
     Args:
         device: on which the network predicts and is compared with the reference. Parity is checked on the CPU.
@@ -59,6 +61,7 @@ def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
         ("prediction", partial(_check_prediction, device=device)),
         (REFERENCE, partial(_check_reference, device=device)),
         ("graph rules", _check_graph_rules),
+        ("onnx checker", _check_with_onnx),
         ("parity", _check_parity),
     ]
     if LITERT_FILE in package.card.files:
@@ -102,20 +105,37 @@ def _no_reference() -> _NoReferenceError:
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
-    require_onnx("checking the graph")
+    """Check what is checked whenever the files are loaded, and the card's opset; onnx is not needed."""
     sizes = []
-    rules = {**dict.fromkeys(MODEL_FILES.values(), broken_rules), FIELDS_FILE: broken_fields_rules}
-    for name, broken_rules_of in rules.items():
-        if name in package.card.files:
-            model = parse(package.read_file(name), name)
-            broken = broken_rules_of(model, package.card.preset)
-            opset = next((entry.version for entry in model.opset_import if entry.domain == ""), None)
-            if opset != package.card.opset:
-                broken.append(f"opset: expected {package.card.opset}, as the card says, got {opset}")
-            if broken:
-                raise ModelPackageError(f"{name}: {'; '.join(broken)}")
-            sizes.append(f"{len(model.graph.node)} nodes in {name}")
+    for name in _onnx_files(package):
+        content = package.read_network(name)
+        try:
+            check_graph(content)
+        except ModelPackageError as error:
+            raise ModelPackageError(f"{name}: {error}") from error
+        graph, opset = read_graph(content), package.card.opset
+        if ("", opset) not in graph.versions:
+            found = dict(graph.versions).get("")
+            raise ModelPackageError(f"{name}: opset: expected {opset}, as the card says, got {found}")
+        sizes.append(f"{len(graph.nodes)} nodes in {name}")
     return ", ".join(sizes)
+
+
+def _check_with_onnx(package: ModelPackage) -> str:
+    """Check the files with `onnx.checker`, and that their inputs, outputs and metadata are those of a package."""
+    require_onnx("checking the ONNX files")
+    import onnx
+
+    for name in _onnx_files(package):
+        broken_rules_of = broken_fields_rules if name == FIELDS_FILE else broken_rules
+        broken = broken_rules_of(parse(package.read_file(name), name), package.card.preset)
+        if broken:
+            raise ModelPackageError(f"{name}: {'; '.join(broken)}")
+    return f"onnx {onnx.__version__}"
+
+
+def _onnx_files(package: ModelPackage) -> list[str]:
+    return [name for name in (*MODEL_FILES.values(), FIELDS_FILE) if name in package.card.files]
 
 
 def _check_litert(package: ModelPackage) -> str:

@@ -32,13 +32,16 @@ class ImagesRecord:
         splits: by name: "train", "test" and perhaps "val".
         test_fraction: the part of each class that was drawn at random as "test"; None if the folder has that split.
         validation_fraction: likewise of "val"; None also if the recipe held out the validation images.
-        split_seed: of the draw.
+        split_method: "path" if the files' paths decided which images were drawn; None if their positions did, as in
+            earlier versions, or if none were drawn.
+        split_seed: of a draw by position.
         unreadable: images that could not be read and were left out; None if not recorded.
     """
 
     splits: Mapping[str, SplitRecord]
     test_fraction: float | None = None
     validation_fraction: float | None = None
+    split_method: str | None = None
     split_seed: int | None = None
     unreadable: int | None = None
 

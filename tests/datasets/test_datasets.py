@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pdeinfer.datasets import Split, hold_out, load_dataset
+from pdeinfer.datasets.splits import choice_by_name
 from pdeinfer.errors import DatasetError
 
 MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
@@ -104,6 +105,11 @@ def damage_magic_number(folder: Path) -> None:
     path.write_bytes(b"\1" + path.read_bytes()[1:])
 
 
+def damage_label(folder: Path) -> None:
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
+
+
 def damage_too_long(folder: Path) -> None:
     with (folder / "t10k-labels-idx1-ubyte").open("ab") as file:
         file.write(b"0")
@@ -122,6 +128,7 @@ def damage_gzip(folder: Path) -> None:
         (damage_truncated, r"t10k-labels-idx1-ubyte: expected 10,008 bytes, got 10,007"),
         (damage_too_long, r"t10k-labels-idx1-ubyte: expected 10,008 bytes, got more"),
         (damage_magic_number, r"t10k-labels-idx1-ubyte: expected an IDX file of unsigned bytes of shape \(10000,\)"),
+        (damage_label, r"t10k-labels-idx1-ubyte: expected labels 0 to 9, got 10"),
         (damage_gzip, r"t10k-labels-idx1-ubyte.gz: cannot be read"),
     ],
 )
@@ -175,6 +182,21 @@ def test_a_bug_in_a_download_is_not_taken_for_a_failed_one(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "keras", keras)
     with pytest.raises(TypeError, match="a bug"):
         load_dataset("mnist", None)
+
+
+def test_other_images_do_not_change_a_choice_by_name() -> None:
+    names, labels = [f"{number}.jpg" for number in range(2000)], np.arange(2000) % 2
+    chosen = choice_by_name(names, labels, 0.2, "test")
+    for label in range(2):
+        assert 0.15 < chosen[labels == label].mean() < 0.25
+    assert np.array_equal(choice_by_name(names[500:900], labels[500:900], 0.2, "test"), chosen[500:900])
+    assert not np.array_equal(choice_by_name(names, labels, 0.2, "val"), chosen)
+
+
+@pytest.mark.parametrize(("images", "fraction", "expected"), [(1, 0.9, 0), (2, 0.0, 1), (2, 1.0, 1), (9, 1.0, 8)])
+def test_a_choice_by_name_has_an_image_of_two_and_never_all(images: int, fraction: float, expected: int) -> None:
+    names = list(map(str, range(images)))
+    assert choice_by_name(names, np.zeros(images, int), fraction, "test").sum() == expected
 
 
 def test_hold_out_takes_the_same_share_of_each_class_and_loses_nothing() -> None:

@@ -11,13 +11,16 @@ import pytest
 from pdeinfer.datasets import (
     Dataset,
     DatasetName,
+    ImageFolder,
     Split,
     find_images,
+    find_recorded_folder,
     hold_out,
     load_test_split,
     load_training_images,
     load_validation_split,
     recorded,
+    sample_indices,
 )
 from pdeinfer.errors import DatasetError, ImageError, ImageTooCostlyError
 from pdeinfer.images.convert import to_array
@@ -97,10 +100,35 @@ def test_a_fifth_of_each_class_is_held_out_for_the_test_the_same_every_time(flat
     assert found.labels == ("cat", "dog")
     assert found.is_test_held_out
     assert found.files.keys() == {"train", "test"}
-    assert np.bincount([label for _, label in found.files["test"]]).tolist() == [1, 2]
     files = [file for name in ("train", "test") for file, _ in found.files[name]]
     assert sorted(files) == sorted(path for path in flat.rglob("*") if path.is_file())
     assert find_images(flat) == found
+
+
+def files_of(folder: ImageFolder) -> dict[str, set[str]]:
+    return {
+        name: {path.relative_to(folder.path).as_posix() for path, _ in files} for name, files in folder.files.items()
+    }
+
+
+def test_a_photo_keeps_its_split_when_others_are_added(flat: Path) -> None:
+    for label in ("dog", "cat"):
+        for number in range(40):
+            (flat / label / f"IMG_{number}.jpg").touch()  # not decoded
+    before = files_of(find_images(flat, 0.1))
+    assert all(len(files) > 4 for files in before.values())
+    for number in range(25):
+        (flat / "dog" / f"A_{number}.jpg").touch()
+    after = files_of(find_images(flat, 0.1))
+    assert all(before[name] <= after[name] for name in ("train", "val", "test"))
+    assert after["test"] - before["test"]
+
+
+def test_a_class_of_two_images_has_one_of_them_for_the_test(tmp_path: Path) -> None:
+    for label in "abcdef":
+        write_images(tmp_path / label, 2)
+    for name in ("train", "test"):
+        assert [label for _, label in find_images(tmp_path, 0.1).files[name]] == list(range(6))
 
 
 def test_the_folders_of_the_splits_are_taken_as_they_are(split: Path) -> None:
@@ -253,8 +281,32 @@ class TestRecorded:
 
     def test_a_moved_folder_is_the_same(self, flat: Path, tmp_path: Path) -> None:
         record = self.record(flat)
+        labels = [label for _, label in find_images(flat).files["test"]]
         moved = flat.rename(tmp_path / "elsewhere")
-        assert len(load_test_split(record, preset_of(("cat", "dog")), moved)) == 3
+        assert load_test_split(record, preset_of(("cat", "dog")), moved).labels.tolist() == labels
+
+    def test_the_splits_of_an_earlier_version_are_found_again(self, flat: Path) -> None:
+        found = find_images(flat, 0.1, split_method="position")
+        images = found.record()
+        assert (images.split_method, images.split_seed) == (None, 0)
+        assert [len(found.files[name]) for name in ("train", "val", "test")] == [10, 2, 3]
+        again = find_recorded_folder(record_of("folder", images), preset_of(("cat", "dog")), flat)
+        assert again == found
+        assert files_of(again) != files_of(find_images(flat, 0.1))
+
+    @pytest.mark.parametrize("layout", ["flat", "split"])
+    def test_folders_that_are_no_class_are_left_out(self, layout: str, request: pytest.FixtureRequest) -> None:
+        folder = request.getfixturevalue(layout)
+        record, before = self.record(folder), find_images(folder)
+        places = [folder] if layout == "flat" else [folder, folder / "test"]
+        for place in places:
+            (place / "report").mkdir()
+            (place / "report" / "index.html").touch()
+            write_images(place / "report" / "more", 2)
+        found = find_recorded_folder(record, preset_of(("cat", "dog")), folder)
+        assert found is not None
+        assert files_of(found) == files_of(before)
+        assert [(each.path, each.files) for each in found.left_out] == [(place / "report", 3) for place in places]
 
     def test_a_folder_with_other_test_images_is_refused(self, flat: Path) -> None:
         record = self.record(flat)
@@ -268,7 +320,7 @@ class TestRecorded:
         assert len(load_test_split(record, preset_of(("cat", "dog")), split)) == 4
 
     def test_other_classes_are_refused(self, flat: Path) -> None:
-        with pytest.raises(DatasetError, match="the classes cat, cow, got"):
+        with pytest.raises(DatasetError, match="expected the folders cat, cow, got cat, dog"):
             load_test_split(self.record(flat), preset_of(("cat", "cow")), flat)
 
     def test_a_network_without_a_record_is_an_error(self) -> None:
@@ -283,6 +335,10 @@ class TestRecorded:
     def test_nothing_is_downloaded(self, dataset: DatasetName) -> None:
         with pytest.raises(DatasetError, match="digits-pde: --data-dir must name the folder"):
             load_test_split(record_of(dataset), PRESET, None)
+
+    def test_validation_images_without_a_folder_name_the_option_of_export(self) -> None:
+        with pytest.raises(DatasetError, match="digits-pde: --calibrate DIR must name the folder"):
+            load_validation_split(record_of("mnist"), PRESET, None)
 
     def test_images_of_another_shape_or_number_of_classes_are_refused(self) -> None:
         with pytest.raises(DatasetError, match=r"expected images of shape \(28, 28, 1\) and 10 classes"):
@@ -323,7 +379,7 @@ class TestTrainingImages:
         write_images(flat / "dog", 20)
         with pytest.raises(DatasetError, match=r"expected the test images of the training"):
             load_training_images(record, preset_of(("cat", "dog")), flat)
-        with pytest.raises(DatasetError, match=r"expected a folder for each of at least two classes"):
+        with pytest.raises(DatasetError, match=r"expected the folders cat, dog, got none"):
             load_training_images(record, preset_of(("cat", "dog")), flat / "dog")
 
     @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
@@ -344,7 +400,8 @@ class TestTrainingImages:
         self, dataset: DatasetName | None, flat: Path
     ) -> None:
         record = None if dataset is None else record_of(dataset)
-        assert len(load_training_images(record, PRESET, flat)) == 12  # and 3 to test
+        expected, _ = find_images(flat).read_split("train", SPEC)
+        assert np.array_equal(load_training_images(record, PRESET, flat), expected.images)
 
     @pytest.mark.parametrize("dataset", [None, "cifar10"])
     def test_image_files_are_all_taken(self, dataset: DatasetName | None, flat: Path) -> None:
@@ -353,6 +410,27 @@ class TestTrainingImages:
         (flat / "dog" / "._00.png").write_bytes(b"what macOS leaves there")
         found = load_training_images(record, PRESET, flat / "dog")
         assert np.array_equal(found, np.stack([to_array(file, SPEC) for file in files]))
+
+    @pytest.mark.parametrize("is_recorded", [True, False])
+    def test_a_sample_decodes_no_other_files(self, is_recorded: bool, flat: Path) -> None:
+        record = TestRecorded.record(flat) if is_recorded else None
+        preset, files = preset_of(("cat", "dog")), find_images(flat).files["train"]
+        chosen = [files[index][0] for index in sample_indices(len(files), 4)]
+        expected = load_training_images(record, preset, flat)[sample_indices(len(files), 4)]
+        for file, _ in files:
+            if file not in chosen:
+                file.write_bytes(b"x")
+        assert np.array_equal(load_training_images(record, preset, flat, 4), expected)
+
+    def test_a_sample_may_have_no_readable_image_of_a_class(self, flat: Path) -> None:
+        files = find_images(flat).files["train"]
+        chosen = [files[index] for index in sample_indices(len(files), 8)]
+        for file, label in chosen:
+            if label == 0:
+                file.write_bytes(b"x")
+        dogs = sum(label for _, label in chosen)
+        assert 0 < dogs < 8
+        assert len(load_training_images(None, PRESET, flat, 8)) == dogs
 
     def test_an_image_that_cannot_be_read_is_named(self, flat: Path) -> None:
         (flat / "dog" / "broken.png").write_bytes(b"x")

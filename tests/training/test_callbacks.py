@@ -18,7 +18,13 @@ def test_a_callback_of_a_module_in_the_working_directory(tmp_path: Path, monkeyp
     assert isinstance(load_callback("keras:callbacks.History"), keras.callbacks.History)
 
 
-@pytest.mark.parametrize("reference", ["no_such_module_at_all:x", "keras:no_such_name", "collections:Counter"])
+NEEDS_ARGUMENTS = "keras:callbacks.ModelCheckpoint"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["no_such_module_at_all:x", "keras:no_such_name", "collections:Counter", "keras:__version__", NEEDS_ARGUMENTS],
+)
 def test_what_is_no_callback_is_named(reference: str) -> None:
     with pytest.raises(TrainingError, match=reference):
         load_callback(reference)

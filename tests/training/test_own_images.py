@@ -14,14 +14,16 @@ import pytest
 from pdeinfer.checks.evaluation import evaluate
 from pdeinfer.cli import main as cli
 from pdeinfer.datasets import find_images, load_validation_split
+from pdeinfer.errors import ExportError
+from pdeinfer.export.original import check_output, load_original
 from pdeinfer.package import zoo
-from pdeinfer.package.package import ModelPackage
+from pdeinfer.package.package import ModelPackage, write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import TrainingRecord
 from training import run, storage
-from training.own_images import VALIDATION_FRACTION, channel_statistics, own_name
+from training.own_images import VALIDATION_FRACTION, channel_statistics, own_name, own_preset, summarize
 
 Captured = pytest.CaptureFixture[str]
 
@@ -77,7 +79,7 @@ def test_the_run_records_its_preset_and_its_images(finished: Path, photos: Path)
     assert record["images"]["unreadable"] == 1
     assert sum(split["files"] for split in record["images"]["splits"].values()) == 31
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["test_images"] == np.sum(metrics["confusion"]) == 6
+    assert metrics["test_images"] == np.sum(metrics["confusion"]) == len(dataset.test)
     assert len(metrics["confusion"]) == 2
 
 
@@ -101,6 +103,53 @@ def test_resuming_needs_only_the_folder(finished: Path, tmp_path: Path) -> None:
     assert (folder / "metrics.json").read_text() == (finished / "metrics.json").read_text()
 
 
+def test_photos_that_have_moved_are_found_where_they_are_named(finished: Path, photos: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    moved = Path(shutil.copytree(photos, tmp_path / "moved"))
+    for name in ("run.json", "metrics.json"):
+        record = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**record, "data_dir": "/not/there"}))
+    assert load_original(folder).test is None
+    original = load_original(folder, moved)
+    assert original.test is not None
+    assert original.data_dir == moved
+    assert run.main([str(moved), "--out", str(folder), "--resume"]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["data_dir"] == str(moved)
+    assert load_original(folder).test is not None
+    with pytest.raises(ExportError, match="outside the folder of photos"):
+        check_output(folder, moved / "package")
+
+
+def test_a_start_from_a_model_with_other_splits_is_warned_of(
+    package: Path, photos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    too_large = ["--batch-size", 1000]  # ends before the training
+    assert train(photos, tmp_path / "run", "--init", package, *too_large) == 2
+    assert "warning" not in capsys.readouterr().err
+    older = Path(shutil.copytree(package, tmp_path / "older"))
+    card = ModelPackage.read(older).card
+    images = {name: value for name, value in card.training["images"].items() if name != "split_method"}
+    write_card(older, replace(card, training={**card.training, "images": images}))
+    for option in ("--init", "--teacher"):
+        assert train(photos, tmp_path / "run", option, older, *too_large) == 2
+        assert "pdeinfer: warning: My-photos-pde was trained with test images that were" in capsys.readouterr().err
+
+
+def test_names_of_folders_and_files_cannot_forge_lines(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "photos \x1b[8m"
+    for label in ("cat", "dog\x1b[8m\nforged"):
+        (folder / label).mkdir(parents=True)
+        for number in range(3):
+            (folder / label / f"{number}\x1b[8m.jpg").write_bytes(b"not decoded: labels are refused before")
+    assert run.main([str(folder), "--out", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\nforged" not in out + err
+    (line,) = err.splitlines()
+    assert "labels must be of printable characters" in line
+    assert "\x1b" not in summarize(find_images(folder), [(8, 8)])[0]
+
+
 def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_path: Path, capsys: Captured) -> None:
     assert train(photos, tmp_path / "run", "--batch-size", 1000) == 2
     first, second, third, fourth, last = capsys.readouterr().err.splitlines()
@@ -108,7 +157,7 @@ def test_unreadable_images_are_named_and_counted_on_stderr(photos: Path, tmp_pat
     assert second == "pdeinfer: 1 of 31 images cannot be read and are left out"
     assert third.startswith(f"pdeinfer: left out: {photos}")
     assert fourth == "pdeinfer: files left out in all: 1"
-    assert last.startswith("pdeinfer: error: a batch of 1000 is larger than the 22 training images")
+    assert last.startswith("pdeinfer: error: a batch of 1000 is larger than the 18 training images")
 
 
 def test_a_changed_folder_or_size_is_not_resumed(
@@ -191,6 +240,14 @@ def test_channel_statistics_cover_all_pixels() -> None:
     np.testing.assert_allclose(std, images.std(axis=(0, 1, 2)) / 255, atol=5e-5)
 
 
+def test_a_channel_of_one_value_keeps_its_scale() -> None:
+    images = np.zeros((10, 32, 32, 3), np.uint8)
+    images[..., 1] = np.arange(32)
+    preset = own_preset(PRESETS["cifar10-global"], "green", images)
+    assert preset.input.mean[0::2] == (0.0, 0.0)
+    assert preset.input.std == (1.0, pytest.approx(images[..., 1].std() / 255, abs=5e-5), 1.0)
+
+
 @pytest.fixture(scope="module")
 def small_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a preset whose network is quickly traced, for grey images of 8x8 pixels."""
@@ -207,7 +264,7 @@ def test_a_folder_as_source_needs_no_option(
     assert run.main([str(photos), "--epochs", "1"]) == 0  # the one option only saves time
     output = capsys.readouterr().out
     assert f"{photos}: 31 images of 2 classes, 14x8 to 14x22 pixels" in output
-    assert re.search(r"^  dark +12 +1 +3$", output, re.MULTILINE)
+    assert re.search(r"^  dark +8 +3 +5$", output, re.MULTILINE)
     assert re.search(r"^  --epochs +1 +as given$", output, re.MULTILINE)
     assert re.search(r"^copied \d+,\d+ of \d+,\d+ weights from cifar10-global; random: logits$", output, re.MULTILINE)
     folder = Path("runs/My-photos-global")
@@ -226,7 +283,7 @@ def test_a_folder_as_source_needs_no_option(
     }
     assert record["images"]["splits"].keys() == {"train", "val", "test"}
     validation = load_validation_split(TrainingRecord.from_dict(record), preset, photos)
-    assert validation.labels.tolist() == [0, 1]
+    assert set(validation.labels.tolist()) == {0, 1}
     (folder / "metrics.json").unlink()
     assert run.main(["--out", str(folder), "--resume"]) == 0
     assert (folder / "metrics.json").exists()
