@@ -1,4 +1,4 @@
-"""The error tree: every error this package raises on purpose.
+"""The error tree of this package; other wrong arguments, such as `top_k=0`, raise a plain TypeError or ValueError.
 
     PdeinferError
     ├── PresetError             ValueError    a network or input description has an impossible value

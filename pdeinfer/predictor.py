@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images.batches import BatchDecoder, Channels, Decoded, is_one_image, path_of
 from pdeinfer.images.convert import ImageLike
+from pdeinfer.images.damage import without_frames
 from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
@@ -20,11 +21,13 @@ from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, create_session
 from pdeinfer.version import __version__
 
+Outcome: TypeAlias = Prediction | ImageError | ModelPackageError
+
 _FEATURES = re.compile(rf"{FEATURES_NAME}: tensor\(float\) \[batch, [1-9][0-9]*\]")
 
 
 class Predictor:
-    """Classify images with a model package. Many threads may share one Predictor.
+    """Classify images with a model package. Many threads may share one Predictor, but not one file object as an image.
 
     Processes can share it too: a Predictor is pickled as its package's name or path and its options, and the process
     that receives it loads the package again; it must be the same package. `multiprocessing` with the start method
@@ -50,8 +53,9 @@ class Predictor:
         ModelPackageError: the package is damaged, lacks the precision, or its network does not match its card.
         DeviceError: the device is unknown or cannot be used.
         MissingDependencyError: ONNX Runtime is missing or broken.
-        TypeError, ValueError: `threads`, `batch_size` or `gpu_mem_limit` is not a positive integer, `threshold` is not
-            a number from 0 to 1, or `precision` or `channels` is unknown.
+        TypeError, ValueError: `model` is neither a name, a path nor a `ModelPackage`, `threads`, `batch_size` or
+            `gpu_mem_limit` is not a positive integer, `threshold` is not a number from 0 to 1, or `precision` or
+            `channels` is unknown.
     """
 
     def __init__(  # noqa: PLR0913  # options by keyword, each on its own
@@ -123,6 +127,7 @@ class Predictor:
 
         Raises:
             ImageError: an input is not an image; the message names it.
+            ModelPackageError: the network computes NaN or infinity for an image.
             TypeError, ValueError: `top_k` is not a positive integer.
             PredictorClosedError: after `close()`.
         """
@@ -144,14 +149,14 @@ class Predictor:
     @overload
     def predict_iter(
         self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5, *, on_error: Literal["yield"]
-    ) -> Iterator[Prediction | ImageError]: ...
+    ) -> Iterator[Outcome]: ...
     def predict_iter(
         self,
         images: Iterable[ImageLike] | str | os.PathLike[str],
         top_k: int = 5,
         *,
         on_error: Literal["raise", "yield"] = "raise",
-    ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
+    ) -> Iterator[Prediction] | Iterator[Outcome]:
         """Classify the images of an iterable, or of a folder, lazily and in batches.
 
         At most `info().batch_size` images are in memory at a time.
@@ -160,13 +165,14 @@ class Predictor:
             images: any iterable of images, an array (N, H, W, C), or the path of a folder: the image files
                 that `pdeinfer.images.files.find_image_files` finds in it, sorted by name.
             top_k: as in `predict`.
-            on_error: what happens if an image cannot be read. "raise": the predictions of the images before it come
-                first, then its ImageError is raised. "yield": the ImageError takes the place of its prediction, and
-                the images after it follow.
+            on_error: what happens if an image cannot be read, or the network computes NaN or infinity for it. "raise":
+                the predictions of the images before it come first, then its error is raised. "yield": the error takes
+                the place of its prediction, and the images after it follow.
 
         Raises:
             ImageError: the folder does not exist or has no image; while iterating, with "raise", an input is not an
                 image.
+            ModelPackageError: while iterating, with "raise", the network computes NaN or infinity for an image.
             TypeError, ValueError: `top_k` is not a positive integer, `on_error` is unknown, or `images` is one image.
             PredictorClosedError: after `close()`.
         """
@@ -242,6 +248,7 @@ class Predictor:
             top_k: as in `predict`.
 
         Raises:
+            ModelPackageError: a score is NaN or infinite: the network is of no use for this image.
             ValueError: `scores` is not one number per class.
             TypeError, ValueError: `top_k` is not a positive integer.
         """
@@ -343,28 +350,34 @@ class Predictor:
         return session
 
     def _predict_batches(self, session: Session, images: Iterable[ImageLike], top_k: int) -> Iterator[Prediction]:
-        """Yield the predictions of the images, or raise the first ImageError."""
+        """Yield the predictions of the images, or raise the first error."""
         for outcome in self._classify_batches(session, images, top_k, ends_at_error=True):
-            if isinstance(outcome, ImageError):
+            if not isinstance(outcome, Prediction):
                 raise outcome
             yield outcome
 
     def _classify_batches(
         self, session: Session, images: Iterable[ImageLike], top_k: int, *, ends_at_error: bool = False
-    ) -> Iterator[Prediction | ImageError]:
+    ) -> Iterator[Outcome]:
         """Yield a prediction or an error for each image."""
         for batch in self._decoder.decode(images, session.batch_size, ends_at_error=ends_at_error):
             yield from self._classify(session, batch, top_k)
 
-    def _classify(self, session: Session, batch: list[Decoded], top_k: int) -> list[Prediction | ImageError]:
+    def _classify(self, session: Session, batch: list[Decoded], top_k: int) -> list[Outcome]:
         pixels = [image for image, _ in batch if not isinstance(image, ImageError)]
         scores = iter(self._run(session, np.stack(pixels))) if pixels else iter(())
-        return [
-            image if isinstance(image, ImageError) else self._rank(next(scores), top_k, source)
-            for image, source in batch
-        ]
+        outcomes: list[Outcome] = []
+        for image, source in batch:
+            try:
+                outcomes.append(image if isinstance(image, ImageError) else self._rank(next(scores), top_k, source))
+            except ModelPackageError as error:
+                outcomes.append(without_frames(error))
+        return outcomes
 
     def _rank(self, scores: NDArray[np.float32], top_k: int, source: str | None) -> Prediction:
+        if not np.isfinite(scores).all():
+            of_image = f" for {source}" if source else ""
+            raise ModelPackageError(f"the network {self._package.card.preset.name} computed NaN or infinity{of_image}")
         order = (-scores).argsort(kind="stable")[:top_k]
         best_first = zip(order.tolist(), scores[order].tolist(), strict=True)
         top = tuple(ClassScore(self._labels[index], index, score) for index, score in best_first)

@@ -46,7 +46,7 @@ _VERIFY_EXAMPLES = """examples:
   pdeinfer verify build/mnist-pde --allow-skipped
   pdeinfer verify build/mnist-pde --device cuda --allow-skipped
 
-The network is compared with the answers of its TensorFlow original, which are in the package. The graph rules need
+The network is compared with the answers of its TensorFlow original, which are in the package. The onnx checker needs
 onnx, and parity with the original itself needs TensorFlow: pip install 'pdeinfer[train]'. Without them these checks
 are skipped, and the exit code is 1 unless --allow-skipped is given.
 """

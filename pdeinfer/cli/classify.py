@@ -9,6 +9,7 @@ from pdeinfer.offline.classifier import Options
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.run import classify
 from pdeinfer.package import zoo
+from pdeinfer.text import printable
 
 _MAX_NAMED = 10
 
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     finally:
         display.close()
-    print(f"{options.out}: {count.rows:,} images, {count.errors:,} with errors")
+    print(f"{printable(str(options.out))}: {count.rows:,} images, {count.errors:,} with errors")
     return 1 if count.errors else 0
 
 
@@ -64,6 +65,8 @@ class _Display:
 
     def report(self, done: int, total: int) -> None:
         if self._progress is None:
+            if self._left_out > _MAX_NAMED:
+                print(f"pdeinfer: left out: {self._left_out - _MAX_NAMED:,} more", file=sys.stderr)
             if self._files:
                 print(f"pdeinfer: files left out in all: {self._files:,}", file=sys.stderr)
             if done:

@@ -6,12 +6,18 @@ import sys
 
 from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels, evaluate
 from pdeinfer.checks.evaluation_report import write_report
+from pdeinfer.datasets import is_inside
+from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.text import printable
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the evaluation; return 1 if an image cannot be read, or the accuracy is not the one in the card."""
+    if options.report is not None and options.data_dir is not None and is_inside(options.report, options.data_dir):
+        raise DatasetError(
+            f"expected --report outside --data-dir, whose folders are taken for classes, got {options.report}"
+        )
     evaluation = evaluate(options.package, options.data_dir, options.precision)
     for line in _warnings(evaluation):
         print(f"pdeinfer: {printable(line)}", file=sys.stderr)

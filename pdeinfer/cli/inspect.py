@@ -13,6 +13,7 @@ from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
 from pdeinfer.inspection.report import report_html
 from pdeinfer.package import zoo
+from pdeinfer.text import printable
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the values of an unstable network may have no bound
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
             path = options.output / f"{Path(options.image).stem}-{preset.name}-{layer.name}.png"
             options.output.mkdir(parents=True, exist_ok=True)
             replace_file(path, partial(draw_layer(layer, image, preset.name).save, optimize=True))
-            print(f"  {path}", flush=True)
+            print(f"  {printable(str(path))}", flush=True)
         if layer.instability:
             severity = "warning" if layer.spec.num_steps > 1 else "note"
             print(f"pdeinfer: {severity}: {layer.name}: {layer.instability}", file=sys.stderr)
@@ -37,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
         content = report_html(Path(options.image).name, image, layers, package)
         options.html.parent.mkdir(parents=True, exist_ok=True)
         replace_file(options.html, lambda path: path.write_text(content, encoding="utf-8"))
-        print(options.html)
+        print(printable(str(options.html)))
     return 0

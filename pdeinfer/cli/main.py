@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
 from pdeinfer.cli.arguments import make_parser
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import ParityError, PdeinferError
@@ -43,11 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no image, and those that matter are errors
     if arguments[:1] in (["serve"], ["train"]):  # these two parse their own arguments
         return _import_command(arguments[0])(arguments[1:])
     options = make_parser().parse_args(arguments)
-    # Pillow warns above its own limit; pdeinfer's limit is lower and raises an error.
-    warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
     return _import_command(options.command)(options)
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections import deque
@@ -37,13 +36,14 @@ def run(options: argparse.Namespace) -> int:
         files = _find_files(options.images, failures, recursive=options.recursive)
         failures.progress = progress = Progress(len(files), "images")
         print_prediction = _printer(options)
-        for prediction in predictor.predict_iter(_readable_images(files, decode, pending, failures), options.top_k):
+        images = _readable_images(files, decode, pending, failures)
+        for prediction in predictor.predict_iter(images, options.top_k, on_error="yield"):
             image = pending.popleft()
-            if all(math.isfinite(entry.score) for entry in prediction.top):
+            if isinstance(prediction, Prediction):
                 print_prediction(image, prediction)
                 progress.advance()
             else:
-                failures.add(PdeinferError(f"{image}: the network {options.model} computed NaN or infinity"))
+                failures.add(PdeinferError(f"{image}: {prediction}"))
         progress.clear()
     return 1 if failures.count else 0
 

@@ -6,12 +6,13 @@ The rule, in this order:
    its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its end
    marker is missing or a chunk other than the pixels is damaged. A file that lacks pixels is refused, unless the
    program has set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: this switch of the whole process lets Pillow make them up. A
-   JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times
-   the network's input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is
-   decoded: a JPEG of one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is
-   disproportionately slow to decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object
-   may have at most `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can,
-   only by `pdeinfer.images.isolation`.
+   JPEG that has its end marker may lack a few blocks; if it has several scans, the rest of the last one. A JPEG file
+   whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that leaves four times the
+   network's input. An image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a
+   JPEG of one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately
+   slow to decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object may have at most
+   `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
+   `pdeinfer.images.isolation`.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
@@ -27,6 +28,7 @@ The rule, in this order:
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 from numpy.typing import NDArray
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -43,7 +46,7 @@ from pdeinfer.errors import ImageError
 from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import Estimate, decoding_bytes
 from pdeinfer.images.damage import decoding
-from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg
+from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg, open_end
 from pdeinfer.images.limits import (
     GUARDED,
     MAX_IMAGE_PIXELS,
@@ -56,6 +59,8 @@ from pdeinfer.images.limits import (
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
 from pdeinfer.images.reading import open_path, read_file, read_stream
 from pdeinfer.spec.networks import InputSpec
+
+_LOCK = "_pdeinfer_lock"  # an attribute of Pillow images
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
 
@@ -71,7 +76,8 @@ def to_array(
 
     Args:
         image: a path; a file's bytes; a binary file object, read from its start if it can seek, and left open; a Pillow
-            image; or a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA.
+            image; or a uint8 array (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 4) RGBA. Threads must not share a
+            file object. They may share a Pillow image that nothing else uses or changes meanwhile.
         spec: the size, channels and fit wanted.
         name: the image's name in errors, e.g. "image 3 of 10"; a path is named as well.
         max_pixels: the most pixels that decoding may take, counted as in step 1.
@@ -110,6 +116,10 @@ def open_image(
         structure, other_ending = None, None
         if isinstance(image, PIL.Image.Image):
             picture = image
+            # Pillow decodes it, and reads its EXIF, at first use: no two threads may do that at a time.
+            stack.enter_context(vars(picture).setdefault(_LOCK, threading.RLock()))
+            if isinstance(picture, TiffImageFile):
+                tiff.check_layout(picture, name)
         elif isinstance(image, np.ndarray):
             picture = _from_array(image, name)
         elif isinstance(image, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(image, "read"):
@@ -216,10 +226,14 @@ def _open_encoded(
         case "JPEG":
             content = read_file(file, name)
             structure = check_jpeg(content, name, limits)
-            if not structure.is_ended:
-                if not structure.has_all_scans:
-                    raise _truncated(name)
+            if PIL.ImageFile.LOAD_TRUNCATED_IMAGES:
+                pass
+            elif not structure.has_all_scans:
+                raise _truncated(name)
+            elif structure.end is None:
                 content, other_ending = end_jpeg(content)
+            elif structure.is_simple:
+                content = open_end(content, structure.end)
             file = io.BytesIO(content)
         case "PNG":
             file = io.BytesIO(repair.clean_png(read_file(file, name), name, limits.png_chunks))

@@ -11,7 +11,7 @@ from typing import TypeVar
 import PIL.Image
 from PIL import ExifTags
 
-from pdeinfer.errors import ImageError, ImageTooLargeError
+from pdeinfer.errors import ImageError, ImageTooLargeError, PdeinferError
 from pdeinfer.images.formats import EXPECTED
 
 # What Pillow raises for damaged and hostile files, apart from OSError without a number. A warning is raised if the
@@ -29,7 +29,7 @@ PATH_ERRORS = (
 # whose program has ended.
 MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOTCONN)
 
-ErrorT = TypeVar("ErrorT", bound=ImageError)
+ErrorT = TypeVar("ErrorT", bound=PdeinferError)
 
 
 def without_frames(error: ErrorT) -> ErrorT:

@@ -1,8 +1,8 @@
-"""Makes PNG and WEBP files with damaged edges acceptable to Pillow, if no pixel of their first image is missing.
+"""Makes PNG and WEBP files acceptable to Pillow if only their edges are damaged, and not if pixels are missing.
 
 Pillow refuses a PNG for one bad checksum in a comment, and a WEBP for a missing last byte, unless a switch for the
-whole process is set. Browsers show both. The functions take and return a file's bytes, and return the same object if
-there is nothing to do.
+whole process is set. Browsers show both. It takes a PNG whose pixels end early for one that is black from there on.
+The functions take and return a file's bytes.
 """
 
 import zlib
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pdeinfer.errors import ImageError
 
 _PNG_START = 8  # bytes of the signature
+_PNG_FRAME = 12  # bytes of a chunk's length, kind and checksum
 _PNG_KEPT = (b"tRNS", b"eXIf", b"acTL", b"fcTL")  # the last two place the first frame of an animation
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
@@ -35,14 +36,14 @@ def clean_png(content: bytes, name: str, max_chunks: int) -> bytes:
         if kind[0] & _ANCILLARY and not _is_needed(content, kind, position, end):
             kept.append(content[start:position])
             start = end
-    return b"".join([*kept, content[start:]]) if kept else content
+    return _open_end(b"".join([*kept, content[start:]]) if kept else content)
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind, start and end of every chunk before the end of the image; the last one may be cut off."""
     position = _PNG_START
     while len(kind := content[position + 4 : position + 8]) == 4 and kind != b"IEND":
-        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        end = position + _PNG_FRAME + int.from_bytes(content[position : position + 4], "big")
         yield kind, position, end
         position = end
 
@@ -53,8 +54,31 @@ def _is_needed(content: bytes, kind: bytes, position: int, end: int) -> bool:
             return False
     elif kind not in _PNG_KEPT:
         return False
+    return _is_intact(content, position, end)
+
+
+def _is_intact(content: bytes, position: int, end: int) -> bool:
     checksum = int.from_bytes(content[end - 4 : end], "big")
     return zlib.crc32(memoryview(content)[position + 4 : end - 4]) == checksum
+
+
+def _open_end(content: bytes) -> bytes:
+    """Return a PNG without the last byte of its compressed pixels, which belongs to the checksum of the whole.
+
+    With that byte Pillow takes the end of the data for the end of the image. Without it Pillow asks for more data if
+    rows are missing, and refuses the file as truncated. The checksums of the chunks replace the one of the whole; where
+    they are wrong, it has to stay.
+    """
+    places = [
+        (position, end)
+        for kind, position, end in _png_chunks(content)
+        if kind == b"IDAT" and end > position + _PNG_FRAME
+    ]
+    if not places or not all(_is_intact(content, *place) for place in places):
+        return content
+    view, (position, end) = memoryview(content), places[-1]
+    length = end - position - _PNG_FRAME - 1
+    return b"".join([view[:position], length.to_bytes(4, "big"), view[position + 4 : end - 5], view[end - 4 :]])
 
 
 def end_webp(content: bytes, max_chunks: int) -> bytes:

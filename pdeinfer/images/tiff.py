@@ -1,4 +1,4 @@
-"""TIFF files: rejects tags that would be expensive to read, and sample layouts that Pillow would decode wrongly."""
+"""TIFF files: rejects tags that would be expensive to read, layouts that Pillow decodes wrongly, and missing pixels."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _PLANAR, _COLOUR_MAP = 258, 259, 262, 266, 284, 320
+_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANAR, _COLOUR_MAP = 258, 259, 262, 266, 277, 284, 320
 _SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_VERSION = 330, 332, 339, 530, 254, 50706
 _ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _OFFSETS = (273, 324)  # of strips and tiles
+_BYTE_COUNTS = (279, 325)
 _TILE_SIZE = (322, 323)
 _FIRST_PRIVATE = 32_768  # from here on Pillow reads only the profile and the pointers
 
@@ -20,7 +21,7 @@ _LAYOUT = {
     _COMPRESSION: "compression",
     _PHOTOMETRIC: "photometric interpretation",
     _BITS: "bits per sample",
-    277: "samples per pixel",
+    _SAMPLES: "samples per pixel",
     _PLANAR: "planar configuration",
     _SAMPLE_FORMAT: "sample format",
 }
@@ -102,7 +103,7 @@ def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"],
 
 
 def check_layout(picture: TiffImageFile, name: str) -> None:
-    """Raise ImageError for samples that Pillow would silently decode to wrong pixels."""
+    """Raise ImageError for samples that Pillow would silently decode to wrong pixels, or that are missing."""
     tags = picture.tag_v2
     bits = tags.get(_BITS, (1,))
     is_planar = tags.get(_PLANAR, 1) == 2 and len(bits) > 1
@@ -120,6 +121,33 @@ def check_layout(picture: TiffImageFile, name: str) -> None:
         raise _unsupported(name, "inks other than CMYK")
     if photometric == _YCBCR and is_raw and len(bits) > 1 and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1):
         raise _unsupported(name, "subsampled YCbCr without compression")
+    _check_strips(picture, name, is_planar)
+
+
+def _check_strips(picture: TiffImageFile, name: str, is_planar: bool) -> None:
+    """Raise ImageError if strips or tiles are missing: Pillow shows them black, or as other bytes of the file.
+
+    Those that are compressed are left to libtiff, which refuses them itself.
+    """
+    tags, tiles = picture.tag_v2, picture.tile
+    if not tiles or tiles[0].codec_name == "libtiff":  # or decoded before
+        return
+    counts = next((tags[tag] for tag in _BYTE_COUNTS if tag in tags), ())
+    bits = tags.get(_BITS, (1,))
+    pixel_bits = bits[0] if is_planar else sum(bits[: tags.get(_SAMPLES, 1)])
+    boxes = [tile.extents for tile in tiles if tile.extents is not None]
+    sizes = [(right - left, lower - upper) for left, upper, right, lower in boxes]
+    lengths = [height * ((width * pixel_bits + 7) // 8) for width, height in sizes]
+    expected = picture.width * picture.height * (len(picture.getbands()) if is_planar else 1)
+    is_covered = sum(width * height for width, height in sizes) >= expected
+    # Some programs write a wrong count of bytes for a single strip, which libtiff ignores as well.
+    is_short = len(tiles) > 1 and any(
+        isinstance(count, int) and count < length for count, length in zip(counts, lengths, strict=False)
+    )
+    if not is_covered or is_short or any(tile.offset == 0 for tile in tiles):
+        raise ImageError(
+            f"{name}: expected a TIFF with all of its pixels, got one whose strips or tiles are missing or too short"
+        )
 
 
 def _unsupported(name: str, layout: str) -> ImageError:

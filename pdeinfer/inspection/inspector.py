@@ -118,6 +118,7 @@ def inspect(image: ImageLike, model: str | Path | ModelPackage = DEFAULT_MODEL) 
         ModelNotFoundError: no bundled model and no package folder has this name.
         ModelPackageError: the model has no PDE layers, or its package has no `fields.onnx` or is damaged.
         MissingDependencyError: ONNX Runtime is not installed.
+        TypeError: `model` is neither a name, a path nor a `ModelPackage`.
     """
     package = model if isinstance(model, ModelPackage) else load(model)
     inspector = Inspector(package)

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
 from pdeinfer.errors import ImageError, ModelPackageError
@@ -56,8 +55,7 @@ class Classifier:
     """
 
     def __init__(self, options: Options) -> None:
-        # Pillow warns above its own limit; ours is lower and raises an error.
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no image, and those that matter are errors
         package = zoo.load(options.model)
         if package.digest != options.digest:
             raise ModelPackageError(f"{options.model} has changed since the start: restore it, or start again")
@@ -98,10 +96,11 @@ class Classifier:
         for name, image in images:
             if isinstance(image, ImageError):
                 yield _failed(name, image.code, str(image))
-            elif np.isfinite(own := next(scores)).all():
-                yield _classified(name, self._predictor.rank(own, self._options.top_k))
-            else:
-                yield _failed(name, _INFERENCE_FAILED, f"{name}: the network computed NaN or infinity")
+                continue
+            try:
+                yield _classified(name, self._predictor.rank(next(scores), self._options.top_k))
+            except ModelPackageError as error:
+                yield _failed(name, _INFERENCE_FAILED, f"{name}: {error}")
 
     def _to_array(self, name: str, image: str | bytes | ImageError) -> NDArray[np.uint8] | ImageError:
         if isinstance(image, ImageError):

@@ -183,14 +183,14 @@ class ModelPackage:
     def verify_checksums(self) -> None:
         """Check every file that the card lists, and that the folder contains no others.
 
-        Files and folders in it whose names begin with a dot, such as `.git` and `.cache`, are ignored.
+        Files and folders below it whose names begin with a dot, such as `.git` and `.cache`, are ignored.
 
         Raises:
             ModelPackageError: a file is missing, damaged, outside the folder, or not in the card.
         """
         for name in self.card.files:
             self.read_file(name)
-        found = {name for name in _files_in(self.path) if not name.startswith(".")}
+        found = {name for name in _files_in(self.path) if not name.startswith(".") and "/." not in name}
         unlisted = sorted(found - self.card.files.keys() - {CARD_FILE, DIGEST_FILE})
         if unlisted:
             raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")

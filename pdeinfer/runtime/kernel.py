@@ -19,7 +19,7 @@ def register_kernel(options: Any, device: str = "cpu") -> bool:
 
     It fails if there is no library, if ONNX Runtime cannot load it, if there is no CUDA driver, or if the environment
     variable PDEINFER_KERNEL is "0". The library for CPUs reads the variable too: "baseline", "avx2" or "avx512" selects
-    an instruction set, and any other value makes it refuse to load.
+    an instruction set. Any other value, and a set that the CPU lacks, makes it refuse to load; this is a warning.
 
     Register one operator per session, that of its device: ONNX Runtime rejects a session with both, and one whose
     operator no execution provider claims.
@@ -34,9 +34,21 @@ def register_kernel(options: Any, device: str = "cpu") -> bool:
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
-        logger.info("PDE layers run without the fused operator on %s: %s", device, error)
+        if "PDEINFER_KERNEL" in str(error):  # the library refuses the variable's value
+            _warn_of_choice(os.environ.get("PDEINFER_KERNEL"))
+        else:
+            logger.info("PDE layers run without the fused operator on %s: %s", device, error)
         return False
     return True
+
+
+@functools.cache  # once for each value, not for each session
+def _warn_of_choice(value: str | None) -> None:
+    logger.warning(
+        "PDE layers run without the fused operator: PDEINFER_KERNEL must be 0, or baseline, avx2 or avx512 if the CPU "
+        "has it, not %r",
+        value,
+    )
 
 
 def count_kernels(device: str = "cpu") -> int:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pdeinfer.cli import main as cli
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.predictor import Predictor
 from tests.cli.helpers import Captured, error_lines, needs_terminal
-from tests.images.image_makers import gif_of_comments, heic, needs_proc, unreadable
+from tests.images.image_makers import DAMAGED_EXIF, encode, gif_of_comments, heic, needs_proc, unreadable
 
 
 class TestPredict:
@@ -149,6 +150,16 @@ class TestPredict:
         out, err = capsys.readouterr()
         assert out == ""
         assert f"{images / 'a.png'}: the network" in err
+
+    def test_pillows_warnings_of_damage_beside_the_pixels_are_not_printed(
+        self, tmp_path: Path, package_folder: Path, capsys: Captured
+    ) -> None:
+        path = tmp_path / "a.jpg"
+        path.write_bytes(encode(PIL.Image.new("L", (8, 8)), "JPEG", exif=DAMAGED_EXIF))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert cli.main(["predict", str(path), "--model", str(package_folder)]) == 0
+        assert (caught, capsys.readouterr().err) == ([], "")
 
     def test_a_file_name_that_is_not_utf_8_is_escaped(self, images: Path, package_folder: Path) -> None:
         name = os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")

@@ -32,12 +32,13 @@ class TestVerify:
     ) -> None:
         monkeypatch.setattr("pdeinfer.export.verification.verify_package", lambda _: self.parity(1e-7))
         assert cli.main(["verify", str(package_folder)]) == 0
-        checksums, prediction, reference, rules, parity = capsys.readouterr().out.splitlines()
+        checksums, prediction, reference, rules, checker, parity = capsys.readouterr().out.splitlines()
         assert checksums == "checksums: ok, 1 file"
         assert prediction.startswith("prediction: ok, ONNX Runtime ")
         assert prediction.endswith(" on cpu")
         assert reference.startswith("reference: skipped, ")
         assert rules == "graph rules: ok, 4 nodes in model.onnx"
+        assert checker == f"onnx checker: ok, onnx {onnx.__version__}"
         assert parity == "parity: ok, model.onnx within 1.0e-07 of Keras"
 
     def test_a_bundled_package_equals_its_reference(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,15 +85,13 @@ class TestVerify:
         assert cli.main(["verify", str(package_folder)]) == 1
         assert capsys.readouterr().out.splitlines()[-1].startswith(f"prediction: FAILED, {ONNX_FILE}: ")
 
-    def test_a_broken_graph_rule_fails(
+    def test_a_file_that_onnx_rejects_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "pdeinfer.export.verification.broken_rules", lambda *_: ["control flow: Loop", "data outside"]
-        )
+        monkeypatch.setattr("pdeinfer.export.verification.broken_rules", lambda *_: ["onnx.checker: no", "inputs: two"])
         assert cli.main(["verify", str(package_folder)]) == 1
         line = capsys.readouterr().out.splitlines()[-1]
-        assert line == "graph rules: FAILED, model.onnx: control flow: Loop; data outside"
+        assert line == "onnx checker: FAILED, model.onnx: onnx.checker: no; inputs: two"
 
     def test_a_difference_above_the_tolerance_fails(
         self, package_folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
@@ -112,10 +111,11 @@ class TestVerify:
         monkeypatch.setattr("pdeinfer.export.verification.verify_package", verify_package)
         monkeypatch.setitem(sys.modules, "onnx", None)
         assert cli.main(["verify", str(package_folder), *options]) == code
-        *_, rules, parity, last = capsys.readouterr().out.splitlines()
-        assert rules.startswith("graph rules: skipped, checking the graph needs onnx")
+        *_, rules, checker, parity, last = capsys.readouterr().out.splitlines()
+        assert rules == "graph rules: ok, 4 nodes in model.onnx"
+        assert checker.startswith("onnx checker: skipped, checking the ONNX files needs onnx")
         assert parity.startswith("parity: skipped, parity needs tensorflow")
-        assert last.startswith("3 of 5 checks were skipped: reference, graph rules, parity")
+        assert last.startswith("3 of 6 checks were skipped: reference, onnx checker, parity")
 
     def test_a_failed_check_is_exit_code_1_although_skipped_checks_are_allowed(
         self, package_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,9 +142,19 @@ class TestVerify:
         write_card(folder, ModelPackage.read(folder).card)
         assert cli.main(["verify", str(folder)]) == 1
         assert (
-            "graph rules: FAILED, fields.onnx: the model is not an ONNX file"
+            f"graph rules: FAILED, {folder / FIELDS_FILE}: the model is not an ONNX file"
             in capsys.readouterr().out.splitlines()[-1]
         )
+
+    def test_a_broken_graph_rule_fails_without_onnx(
+        self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "package"))
+        write_nested_functions(folder / FIELDS_FILE)
+        write_card(folder, ModelPackage.read(folder).card)
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        assert cli.main(["verify", str(folder), "--allow-skipped"]) == 1
+        assert "graph rules: FAILED, fields.onnx: the model defines" in capsys.readouterr().out.splitlines()[-1]
 
     def test_onnx_is_not_given_a_file_of_nested_functions(
         self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,15 @@ def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes
     return file.getvalue()
 
 
+def as_png(pixels: np.ndarray) -> bytes:
+    """Return a PNG of a uint8 (H, W, 1) or (H, W, 3) image."""
+    return encode(PIL.Image.fromarray(pixels.squeeze()), "PNG")
+
+
+# Pillow warns of it: five entries are announced, and the file ends.
+DAMAGED_EXIF = b"Exif\0\0II*\0\x08\0\0\0\x05\0"
+
+
 def avif(image: PIL.Image.Image, **options: object) -> bytes:
     """Return an AVIF; skip the test if Pillow cannot write it."""
     if not HAS_AVIF:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder, IsolatedD
 from tests.images.conftest import LIMITS, NEEDS_STATM, SMALL, SPEC
 from tests.images.image_makers import encode, padded_jpeg
 from tests.servers import is_alive
+from tests.waiting import wait_until
 
 pytestmark = NEEDS_STATM
 
@@ -42,13 +42,6 @@ def processes() -> set[int]:
         new = {pid for pid, parent in parents.items() if parent in new}
         found |= new
     return found
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
@@ -126,17 +119,17 @@ def test_a_process_that_stays_large_is_replaced(monkeypatch: pytest.MonkeyPatch)
 
     with IsolatedDecoders() as pool:
         pool.start(1)
-        assert within(5, lambda: len(ours()) == 2)
+        wait_until(lambda: len(ours()) == 2)
         before = ours()  # the host and its decoding process
         np.testing.assert_array_equal(pool.to_array(SMALL, SPEC), to_array(SMALL, SPEC))
-        assert within(5, lambda: len(ours() - before) == len(before - ours()) == 1)
+        wait_until(lambda: len(ours() - before) == len(before - ours()) == 1)
 
 
 def test_killed_processes_are_replaced(decoder: IsolatedDecoder) -> None:
     for _ in range(2):
         for pid in processes():  # the decoding process and its host
             os.kill(pid, signal.SIGKILL)
-        assert within(5, lambda: not processes())
+        wait_until(lambda: not processes())
         assert isinstance(decoder.decode(SMALL, SPEC, "next", LIMITS), np.ndarray)
 
 
@@ -155,13 +148,13 @@ def test_closing_ends_all_processes_also_while_they_decode() -> None:
         pool.to_array(SMALL, SPEC)  # from now on the process of the next image runs
         thread = threading.Thread(target=decode)
         thread.start()
-        assert within(10, lambda: len(processes() - before) == 3)
+        wait_until(lambda: len(processes() - before) == 3)
         started = processes() - before
         time.sleep(0.5)
     thread.join(10)
 
     assert failed.is_set()
-    assert within(5, lambda: not any(is_alive(pid) for pid in started))
+    wait_until(lambda: not any(is_alive(pid) for pid in started))
 
 
 def test_an_image_is_not_to_blame_for_a_process_that_cannot_be_started() -> None:
@@ -170,11 +163,11 @@ def test_an_image_is_not_to_blame_for_a_process_that_cannot_be_started() -> None
         pool.to_array(SMALL, SPEC)
         decoder = pool.take()
         decoder.close()
-        assert within(5, lambda: len(processes() - before) == 1)
+        wait_until(lambda: len(processes() - before) == 1)
         (host,) = processes() - before
         resource.prlimit(host, resource.RLIMIT_NOFILE, (0, 0))  # it gets no socket for a new process
         with pytest.raises(RuntimeError):
             decoder.decode(SMALL, SPEC, "image", LIMITS)
-        assert within(5, lambda: host not in processes())
+        wait_until(lambda: host not in processes())
         assert isinstance(decoder.decode(SMALL, SPEC, "image", LIMITS), np.ndarray)
         pool.give(decoder)

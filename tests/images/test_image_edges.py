@@ -1,9 +1,12 @@
 """Files with damaged edges are decoded if all of their pixels are there, and refused if some are missing."""
 
+import io
 import struct
+import zlib
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 from PIL import PngImagePlugin
 
@@ -53,6 +56,51 @@ class TestJpeg:
         with pytest.raises(ImageError, match="truncated"):
             to_array(content[: content.rindex(b"\xff\xda")], SPEC)
 
+    @pytest.mark.parametrize("kind", ["baseline", "restarts", "grey", "cmyk"])
+    @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+    def test_an_end_marker_behind_a_cut_does_not_hide_it(self, kind: str, part: float) -> None:
+        content = JPEGS[kind]
+        start = content.rindex(b"\xff\xda")
+        cut = content[: start + int(part * (len(content) - start))].rstrip(b"\xff")
+        with pytest.raises(ImageError, match="truncated"):
+            to_array(cut + b"\xff\xd9", SPEC)
+
+    @pytest.mark.parametrize("kind", ["progressive", "progressive-restarts"])
+    def test_an_end_marker_in_place_of_the_last_scan_is_refused(self, kind: str) -> None:
+        content = JPEGS[kind]
+        with pytest.raises(ImageError, match="truncated"):
+            to_array(content[: content.rindex(b"\xff\xda")] + b"\xff\xd9", SPEC)
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+    @pytest.mark.parametrize("size", [(8, 8), (33, 41), (128, 128)])
+    @pytest.mark.parametrize("value", [0, 127, 128, 255])
+    def test_a_jpeg_of_one_colour_is_decoded(self, mode: str, size: tuple[int, int], value: int) -> None:
+        picture = PIL.Image.new("L", size, value).convert(mode)
+        for options in ({}, {"restart_marker_blocks": 1}, {"progressive": True}):
+            content = encode(picture, "JPEG", **options)
+            expected = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB"))
+            assert np.array_equal(to_array(content, rgb(*size[::-1])), expected)
+
+    def test_what_a_sequential_scan_says_of_its_coefficients_is_ignored_as_decoders_do(self) -> None:
+        content = JPEGS["grey"]
+        coefficients = content.rindex(b"\xff\xda") + 7
+        assert content[coefficients : coefficients + 3] == b"\0\x3f\0"
+        changed = content[:coefficients] + b"\0\0\0" + content[coefficients + 3 :]
+        assert np.array_equal(to_array(changed, SPEC), to_array(content, SPEC))
+
+    def test_what_follows_the_end_does_not_matter(self) -> None:
+        content = JPEGS["baseline"]
+        assert np.array_equal(to_array(content + content[:100], SPEC), to_array(content, SPEC))
+
+    @pytest.mark.parametrize("kind", ["baseline", "progressive"])
+    @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+    def test_the_program_may_ask_for_truncated_files(
+        self, kind: str, end: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        content = JPEGS[kind]
+        assert to_array(content[: len(content) // 2] + end, SPEC).shape == (HEIGHT, WIDTH, 3)
+
     def test_a_large_jpeg_without_its_end_is_decoded_at_a_fraction(self) -> None:
         content = encode(PIL.Image.linear_gradient("L").resize((1024, 1024)), "JPEG")
         assert np.array_equal(to_array(content[:-2], grey(32, 32)), to_array(content, grey(32, 32)))
@@ -62,6 +110,13 @@ def with_chunk(content: bytes, kind: bytes, data: bytes, *, is_valid: bool = Tru
     """Return a PNG with a chunk behind its header."""
     chunk = png_chunks(png(1, 1, 8, 0, b"\0\0", (kind, data)))[1][1]
     return content[:33] + (chunk if is_valid else chunk[:-1] + bytes([chunk[-1] ^ 1])) + content[33:]
+
+
+def png_with(header: bytes, *pixels: bytes) -> bytes:
+    """Return a PNG with a header and chunks of compressed pixels."""
+    whole = png(1, 1, 8, 0, b"\0\0", (b"IHDR", header), *((b"IDAT", part) for part in pixels))
+    chunks = png_chunks(whole)
+    return whole[:8] + b"".join(content for _, content in [*chunks[1:-2], chunks[-1]])
 
 
 class TestPng:
@@ -118,6 +173,35 @@ class TestPng:
         for missing in (30, 100, len(self.CONTENT) // 2):
             with pytest.raises(ImageError, match="PNG"):
                 to_array(self.CONTENT[:-missing], SPEC)
+
+    @pytest.mark.parametrize(("interlace", "rows"), [(0, 8), (1, 15)])  # 15: 1, 1, 1, 2, 2, 4 and 4 of the seven passes
+    def test_compressed_pixels_that_end_early_are_refused(self, interlace: int, rows: int) -> None:
+        lengths = [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8] if interlace else [8] * 8
+        lines = [b"\0" + bytes(length) for length in lengths]
+        header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, interlace)
+        for count in range(rows + 1):
+            content = png_with(header, zlib.compress(b"".join(lines[:count])))
+            if count == rows:
+                assert not to_array(content, grey(8, 8)).any()
+            else:
+                with pytest.raises(ImageError, match="truncated"):
+                    to_array(content, grey(8, 8))
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+    def test_pixels_in_chunks_of_any_size_are_decoded(self, size: int) -> None:
+        data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(PICTURE)))
+        header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
+        content = png_with(header, *(data[start : start + size] for start in range(0, len(data), size)), b"")
+        assert np.array_equal(to_array(content, SPEC), np.asarray(PICTURE))
+
+    def test_wrong_pixels_are_refused(self) -> None:
+        data = bytearray(zlib.compress(b"\0" + bytes(range(64)), 0))
+        data[20] ^= 1
+        header = struct.pack(">IIBBBBB", 64, 1, 8, 0, 0, 0, 0)
+        damaged = bytearray(png_with(header, bytes(data)))
+        damaged[damaged.index(b"IEND") - 5] ^= 1  # and of the chunk
+        with pytest.raises(ImageError, match="PNG"):
+            to_array(bytes(damaged), grey(1, 64))
 
     def test_the_orientation_in_text_is_kept(self) -> None:
         text = PngImagePlugin.PngInfo()

@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -137,11 +138,72 @@ class TestColour:
         with pytest.raises(ImageError, match=r"^bytes: expected a TIFF layout that decodes exactly, got"):
             to_array(tiff(random_samples(layout.bits, count), layout), rgb(HEIGHT, WIDTH))
 
+    @pytest.mark.parametrize(
+        ("count", "layout"),
+        [
+            (1, TiffLayout(sample_format=2)),
+            (3, TiffLayout(bits=16, photometric=2, planar=2)),
+            (3, TiffLayout(photometric=6)),
+        ],
+        ids=["signed", "planes", "ycbcr"],
+    )
+    def test_a_pillow_image_that_is_opened_from_such_a_file_is_refused(self, count: int, layout: TiffLayout) -> None:
+        content = tiff(random_samples(layout.bits, count), layout)
+        for is_loaded in (False, True):
+            with PIL.Image.open(io.BytesIO(content)) as picture:
+                if is_loaded:
+                    picture.load()
+                with pytest.raises(ImageError, match=r"^Pillow image: expected a TIFF layout that decodes exactly"):
+                    to_array(picture, rgb(HEIGHT, WIDTH))
+
     def test_a_raw_camera_file_is_not_taken_for_its_thumbnail(self) -> None:
         for tags in (((254, (1,)), (330, (8,))), ((50706, (1, 4, 0, 0)),)):
             content = tiff(random_samples(8, 3), TiffLayout(photometric=2, more_tags=tags))
             with pytest.raises(ImageError, match=r"got a raw camera file: develop it to JPEG or PNG$"):
                 to_array(content, rgb(HEIGHT, WIDTH))
+
+
+class TestMissingPixels:
+    """Strips and tiles that the file lacks are not shown black, or as other bytes of the file."""
+
+    @pytest.mark.parametrize("is_tiled", [False, True])
+    @pytest.mark.parametrize("compression", [1, 8])
+    @pytest.mark.parametrize("planar", [1, 2])
+    @pytest.mark.parametrize("tag", ["offsets", "counts", "both", "rows"])
+    def test_they_are_refused(self, is_tiled: bool, compression: int, planar: int, tag: str) -> None:
+        samples = random_pixels(40, 16, 3)
+        blocks = {"tile": (16, 16)} if is_tiled else {"rows_per_strip": 16}
+        content = tiff(samples, TiffLayout(photometric=2, planar=planar, compression=compression, **blocks))
+        assert np.array_equal(to_array(content, rgb(40, 16)), samples)
+        offsets, counts = (324, 325) if is_tiled else (273, 279)
+        if tag == "rows":
+            content = change_tag(content, 257, lambda _: 1000)
+        if tag in ("offsets", "both"):
+            content = change_tag(content, offsets, lambda _: 0, index=1)
+        if tag in ("counts", "both"):
+            content = change_tag(content, counts, lambda value: 0 if tag == "both" else value // 2, index=1)
+        with pytest.raises(ImageError, match="TIFF"):
+            to_array(content, rgb(40, 16))
+
+    @pytest.mark.parametrize("change", [lambda _: 0, lambda value: value // 2, lambda value: value * 2])
+    def test_a_wrong_count_of_bytes_of_a_single_strip_does_not_matter(self, change: Callable[[int], int]) -> None:
+        samples = random_samples(8, 1)
+        content = change_tag(tiff(samples, TiffLayout()), 279, change)
+        assert np.array_equal(to_array(content, grey(HEIGHT, WIDTH)), samples)
+
+
+def change_tag(content: bytes, number: int, change: Callable[[int], int], index: int = 0) -> bytes:
+    """Return a little-endian TIFF with another value of a tag of 32-bit integers."""
+    changed = bytearray(content)
+    (directory,) = struct.unpack_from("<L", content, 4)
+    for entry in range(directory + 2, len(content), 12):
+        tag, kind, count, value = struct.unpack_from("<HHLL", content, entry)
+        if tag == number:
+            assert kind == 4
+            place = entry + 8 if count == 1 else value + 4 * index
+            struct.pack_into("<L", changed, place, change(*struct.unpack_from("<L", content, place)))
+            return bytes(changed)
+    raise AssertionError(f"no tag {number}")
 
 
 class TestLargeFiles:

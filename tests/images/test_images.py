@@ -1,8 +1,13 @@
 """The documented rule of `pdeinfer.images.convert`, pixel by pixel."""
 
+import copy
 import io
 import struct
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -442,3 +447,54 @@ def test_many_threads_get_the_same_pixels_as_one() -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda content: to_array(content, rgb(8, 8)), SEEDS * 20))
     assert all(np.array_equal(result, expected[i % len(SEEDS)]) for i, result in enumerate(results))
+
+
+class TestSharedPillowImage:
+    """Threads may share a Pillow image that is not decoded yet."""
+
+    @pytest.mark.parametrize("method", ["load", "getexif"])
+    def test_one_thread_at_a_time_decodes_it_and_reads_its_exif(
+        self, method: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        picture = PIL.Image.open(io.BytesIO(encode(PIL.Image.fromarray(random_pixels(8, 8, 3)), "PNG")))
+        original, inside, at_a_time = getattr(picture, method), [], []
+
+        def slow() -> object:
+            inside.append(threading.get_ident())
+            time.sleep(0.01)
+            at_a_time.append(len(set(inside)))
+            inside.remove(threading.get_ident())
+            return original()
+
+        monkeypatch.setattr(picture, method, slow)
+        start = threading.Barrier(4)
+
+        def decode(_: int) -> bytes:
+            start.wait()
+            return to_array(picture, rgb(8, 8)).tobytes()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(decode, range(4)))) == 1
+        assert set(at_a_time) == {1}
+
+    def test_threads_decode_different_images_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        content = encode(PIL.Image.fromarray(random_pixels(8, 8, 3)), "PNG")
+        pictures = [PIL.Image.open(io.BytesIO(content)) for _ in range(2)]
+        together = threading.Barrier(2, timeout=10)
+
+        def load(picture: PIL.Image.Image, original: Callable[[], object]) -> object:
+            monkeypatch.setattr(picture, "load", original)
+            together.wait()
+            return original()
+
+        for picture in pictures:
+            monkeypatch.setattr(picture, "load", partial(load, picture, picture.load))
+        with ThreadPoolExecutor(2) as pool:
+            arrays = list(pool.map(lambda picture: to_array(picture, rgb(8, 8)), pictures))
+        assert np.array_equal(*arrays)
+
+    def test_it_can_be_copied_afterwards(self) -> None:
+        picture = PIL.Image.open(io.BytesIO(encode(PIL.Image.fromarray(random_pixels(8, 8, 3)), "PNG")))
+        expected = to_array(picture, rgb(8, 8))
+        for other in (copy.copy(picture), copy.deepcopy(picture), picture.copy()):
+            assert np.array_equal(to_array(other, rgb(8, 8)), expected)

@@ -330,6 +330,15 @@ class TestCommand:
         assert main(["inspect", str(image), "--html", str(tmp_path / "a.html")]) == 0
         assert r"caf\udce9.png" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
+    def test_control_characters_in_a_file_name_do_not_reach_the_terminal(
+        self, image_file: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        image = Path(shutil.copy(image_file, tmp_path / "no\x1b[31m.png"))
+        for options in (["-o", str(tmp_path)], ["--html", str(tmp_path / "no\x1b[31m.html")]):
+            assert main(["inspect", str(image), *options]) == 0
+            last = capsys.readouterr().out.splitlines()[-1]
+            assert rf"{tmp_path}/no\x1b[31m" in last
+
     def test_an_unwritable_html_file_is_exit_code_2(self, image_file: Path, tmp_path: Path, capsys: Captured) -> None:
         assert main(["inspect", str(image_file), "--html", str(tmp_path)]) == 2
         line = capsys.readouterr().err.splitlines()[-1]

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS
 from pdeinfer.offline.run import classify
 from pdeinfer.predictor import Predictor
-from tests.images.image_makers import avif, gif_of_comments, heic, needs_proc, unreadable
+from tests.images.image_makers import DAMAGED_EXIF, avif, encode, gif_of_comments, heic, needs_proc, unreadable
 from tests.offline.makers import Row, options, picture, read_rows, write_pictures, write_tar
-from tests.offline.test_sources import write_parquet
+from tests.offline.parquet import write_parquet
 
 Captured = pytest.CaptureFixture[str]
 
@@ -187,6 +188,24 @@ def test_other_images_start_no_decoding_process(
     assert b'"error": null' in Classifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
 
 
+def test_pillows_warnings_of_damage_beside_the_pixels_are_not_printed(tmp_path: Path, package_folder: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(PIL.Image.new("L", (8, 8)), "JPEG", exif=DAMAGED_EXIF))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert b'"error": null' in Classifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
+    assert caught == []
+
+
+def test_control_characters_in_the_name_of_the_result_do_not_reach_the_terminal(
+    tmp_path: Path, package_folder: Path, capsys: Captured
+) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    result = tmp_path / "no\x1b[31m.csv"
+    assert cli.main(["classify", str(tmp_path / "photos"), "--out", str(result), "--model", str(package_folder)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/no\\x1b[31m.csv: 1 images, 0 with errors\n"
+
+
 def test_each_kind_of_error_has_its_code(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier(options(package_folder))
     monkeypatch.setattr(classifier, "_decode", lambda *_, **__: (_ for _ in ()).throw(ImageTooCostlyError("slow")))
@@ -271,9 +290,10 @@ def test_what_a_folder_holds_besides_images_is_named_and_counted(
 
     assert cli.main(["classify", str(tmp_path / "photos"), *arguments]) == 0
 
-    *named, total = capsys.readouterr().err.splitlines()
+    *named, more, total = capsys.readouterr().err.splitlines()
     assert len(named) == 10
     assert "00.txt: a file of no known image format" in named[0]
+    assert more == "pdeinfer: left out: 2 more"
     assert total.endswith(": 12")
 
 

@@ -14,6 +14,7 @@ import pytest
 from pdeinfer.errors import DeviceError, ImageError, ModelNotFoundError, ModelPackageError
 from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, write_card
 from pdeinfer.predictor import Predictor
+from pdeinfer.runtime.session import Session
 from tests.conftest import GREY_PRESET
 from tests.predictor.helpers import IMAGES, repackage
 
@@ -44,6 +45,44 @@ class TestErrors:
         assert [next(iterator) for _ in range(3)] == predictor.predict(IMAGES[:3])
         with pytest.raises(OSError, match="camera"):
             next(iterator)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("threshold", [0, 0.9])
+    def test_nan_and_infinity_are_the_error_of_their_image_alone(
+        self, value: float, threshold: float, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Predictor(package_folder, device="cpu", threads=1, batch_size=4, threshold=threshold) as predictor:
+            expected = predictor.predict(IMAGES)
+            run = predictor._run
+
+            def run_badly(session: Session, images: np.ndarray) -> np.ndarray:
+                scores = run(session, images)
+                scores[(images == IMAGES[2]).all(axis=(1, 2, 3)), 7] = value
+                return scores
+
+            monkeypatch.setattr(predictor, "_run", run_badly)
+            for call in (predictor.predict, lambda image: predictor.rank(predictor.predict_proba(image[None])[0])):
+                with pytest.raises(ModelPackageError, match="tiny-grey computed NaN or infinity"):
+                    call(IMAGES[2])
+            with pytest.raises(ModelPackageError):
+                predictor.predict(IMAGES)
+            iterator = predictor.predict_iter(IMAGES)
+            assert [next(iterator), next(iterator)] == expected[:2]
+            with pytest.raises(ModelPackageError):
+                next(iterator)
+            outcomes = list(predictor.predict_iter(IMAGES, on_error="yield"))
+        assert isinstance(outcomes.pop(2), ModelPackageError)
+        assert outcomes == expected[:2] + expected[3:]
+
+    def test_the_path_of_an_image_for_which_the_network_computes_nan_is_named(
+        self, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "a.png"
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(path)
+        monkeypatch.setattr(predictor, "_run", lambda _, images: np.full((len(images), 10), np.nan, np.float32))
+        for images in (path, [path]):
+            with pytest.raises(ModelPackageError, match=f"{re.escape(str(path))}$"):
+                predictor.predict(images)
 
     @pytest.mark.parametrize("image", [None, 3, np.zeros(8, np.uint8), np.zeros((1, 1, 8, 8, 1), np.uint8)])
     def test_what_is_neither_an_image_nor_an_iterable_of_images_is_an_image_error(
