@@ -9,6 +9,8 @@ from ray.serve import Application
 
 from serving.app import create_app
 from serving.settings import Settings
+from serving.telemetry.logs import log_to_stderr
+from serving.telemetry.tracing import configure_tracing
 
 
 class RaySettings(Settings):
@@ -40,6 +42,8 @@ def app(arguments: dict[str, Any]) -> Application:
     settings = RaySettings(**arguments)
 
     def build() -> FastAPI:
+        log_to_stderr("serving")  # Ray logs for itself, and has no handler for this
+        configure_tracing()
         return create_app(settings)
 
     deployment = serve.deployment(

@@ -5,7 +5,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -91,6 +92,8 @@ def _require_model(value: str) -> str:
 
 
 def _split_keys(value: object) -> object:
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        raise ValueError("expected keys separated by commas, such as first,second: no brackets and no quotes")
     keys = _split_at_commas(value)
     if keys == []:  # without a key, the server would be open to all; the default is a tuple
         raise ValueError("holds no key")
@@ -149,7 +152,19 @@ class Batching(NamedTuple):
     max_queue: int
 
 
-class ModelSettings(BaseModel):
+class _Numbers(BaseModel):
+    """Settings whose numbers are not booleans, which pydantic would read as 1 and 0."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: object, info: ValidationInfo) -> object:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError("expected a number")
+        return value
+
+
+class ModelSettings(_Numbers):
     """Settings of one model that differ from those of the others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,7 +176,7 @@ class ModelSettings(BaseModel):
     max_queue: int | None = Field(default=None, ge=1)
 
 
-class Settings(BaseSettings):
+class Settings(_Numbers, BaseSettings):
     """All settings of `pdeinfer serve`."""
 
     model_config = SettingsConfigDict(
@@ -292,7 +307,7 @@ class Settings(BaseSettings):
     metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, if there are keys")
     cors_origins: Names = Field(
         default=(),
-        description="origins, separated by commas, whose pages may send requests, such as https://example.org",
+        description="origins, separated by commas, whose pages may read answers, such as https://example.org; or *",
     )
     access_log: bool = Field(default=False, description="whether every request is logged")
     drain_seconds: float = Field(
@@ -384,7 +399,7 @@ class Settings(BaseSettings):
             if origin != "*" and not is_valid:
                 raise ValueError(
                     "expected an origin as browsers send it, such as https://example.org or http://localhost:3000: "
-                    f"lower case, no path, no slash at the end, no default port; {origin!r} would never match"
+                    "lower case, no path, no slash at the end, no default port; or *"
                 )
         return value
 
@@ -432,11 +447,14 @@ class _File(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # also with a byte order mark
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # also with a byte order mark
         except OSError as error:
             raise SettingsError(f"config: {path} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"config: {path} is not TOML: {error}") from error
+        if "config" in values:
+            raise SettingsError(f"unknown setting 'config' in {path}: a file cannot name another one")
+        return values
 
     def get_field_value(self, *_: object) -> tuple[Any, str, bool]:
         raise NotImplementedError  # required by the base class, but __call__ reads all fields at once

@@ -21,6 +21,7 @@ from pdeinfer.predictor import Predictor
 from tests.documents import ROOT
 from tests.images.image_makers import encode
 from tests.offline.makers import options, picture, write_pictures
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
@@ -100,7 +101,7 @@ def address(cluster: Any, package_folder: Path) -> Iterator[str]:  # noqa: ARG00
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     arguments = {"models": f"{package_folder},digits-pde", "max_images": "1", "max_queue": "1"}
-    serve.run(app({**arguments, "max_queued_requests": "1"}))
+    serve.run(app({**arguments, "max_queued_requests": "1", "access_log": "true"}))
     try:
         wait_until_ready(f"http://127.0.0.1:{port}/readyz")
         yield f"http://127.0.0.1:{port}"
@@ -134,6 +135,19 @@ def test_serve_answers_as_the_predictor(address: str, package_folder: Path) -> N
     assert result["score"] == pytest.approx(expected.score)
     assert post(address, b"no image").status_code == 422
     assert httpx2.get(f"{address}/readyz").status_code == 200
+
+
+def test_serve_logs_a_request_once(cluster: Any, address: str) -> None:
+    logs = Path(cluster.head_node.get_logs_dir_path())
+
+    def logged() -> int:
+        lines = [line for path in logs.glob("worker-*") for line in path.read_text().splitlines()]
+        return sum('"serving.access"' in line and '"request_id": "logged-once"' in line for line in lines)
+
+    httpx2.get(f"{address}/models", headers={"X-Request-Id": "logged-once"}).raise_for_status()
+
+    wait_until(logged)
+    assert logged() == 1
 
 
 def test_serve_refuses_what_its_queue_has_no_room_for(address: str) -> None:

@@ -165,7 +165,9 @@ class ServedModel:
         found = {}
         for name in outputs:
             network = self._embedding if name == FEATURES_NAME else self._network
-            found[name] = np.stack([_succeeded(row) for row in await network.run(pixels)])
+            with span("compute", {"model": self.name, "images": len(pixels)}):
+                rows = await network.run(pixels)
+            found[name] = np.stack([_succeeded(row) for row in rows])
         return found
 
     async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:

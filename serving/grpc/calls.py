@@ -1,4 +1,4 @@
-"""What every call goes through: its key, its id, its errors, and the records of it."""
+"""What every call goes through: its key, its id, its errors, and the records and the trace of it."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ from serving.http.request_id import request_id_for
 from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
 from serving.telemetry.requests import record_request
+from serving.telemetry.tracing import call_span, end_call
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Calls:
     async def run(
         self, method: str, context: Any, answer: Callable[[], Awaitable[T]], *, is_endless: bool = False
     ) -> T:
-        """Return the answer to a call that has a key; give a call that fails its status; count, time and log it.
+        """Return the answer to a call that has a key; give a call that fails its status; count, time, log and trace it.
 
         Args:
             method: its path.
@@ -81,38 +82,52 @@ class Calls:
         if is_endless:
             self._endless.add(task)
         outcome = "CANCELLED"
-        try:
+        with call_span(method, metadata) as span:
             try:
-                if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
-                    raise ApiError("unauthorized", NEEDS_KEY)
-                result = await answer()
+                result = await self._answer(method, metadata, context, answer, is_endless)
                 outcome = "OK"
                 return result
-            except (grpc.aio.AbortError, grpc.aio.InternalError):
-                raise  # the call has its status, or its client has gone
-            except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
-                if not (is_endless and self._is_ending):
-                    raise
-                error: ServingError = NotReadyError("the server is stopping")
-            except ServingError as caught:
-                error = caught
-                error.__traceback__ = None
-            except Exception:
-                logger.exception("the server failed to answer a call")
-                error = ApiError("internal_error", "the server failed to answer; its log has the details")
-            await self._abort(context, error)
-        finally:
-            self._endless.discard(task)
-            code = context.code()
-            record_request(
-                method,
-                code.name if code else outcome,
-                time.perf_counter() - started,
-                is_logged=self._access_log,
-                method="gRPC",
-                path=method,
-                client=client,
-            )
+            finally:
+                self._endless.discard(task)
+                code = context.code()
+                outcome = code.name if code else outcome
+                end_call(span, outcome)
+                record_request(
+                    method,
+                    outcome,
+                    time.perf_counter() - started,
+                    is_logged=self._access_log,
+                    method="gRPC",
+                    path=method,
+                    client=client,
+                )
+
+    async def _answer(
+        self,
+        method: str,
+        metadata: Mapping[str, Any],
+        context: Any,
+        answer: Callable[[], Awaitable[T]],
+        is_endless: bool,
+    ) -> T:
+        """Return the answer to a call that has a key, or give the call the status of its error."""
+        try:
+            if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
+                raise ApiError("unauthorized", NEEDS_KEY)
+            return await answer()
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise  # the call has its status, or its client has gone
+        except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
+            if not (is_endless and self._is_ending):
+                raise
+            error: ServingError = NotReadyError("the server is stopping")
+        except ServingError as caught:
+            error = caught
+            error.__traceback__ = None
+        except Exception:
+            logger.exception("the server failed to answer a call")
+            error = ApiError("internal_error", "the server failed to answer; its log has the details")
+        return await self._abort(context, error)
 
     async def _abort(self, context: Any, error: ServingError) -> NoReturn:
         metrics.REJECTED.labels(error.code).inc()

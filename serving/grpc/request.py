@@ -20,6 +20,7 @@ from serving.http.v2.tensors import (
     requested_output,
     require_input,
     require_known,
+    require_no_shared_memory,
 )
 
 _CONTENTS = {PIXELS: "uint_contents", BYTES: "bytes_contents"}
@@ -40,6 +41,8 @@ def read_request(request: Any, spec: InputSpec, max_images: int, outputs: Sequen
     if not request.inputs:
         raise refusal("inputs", f"one, {INPUT_NAME!r}", [])
     (tensor,) = request.inputs
+    for each in (tensor, *request.outputs):
+        require_no_shared_memory(each.parameters, repr(each.name))
     require_input(tensor.datatype, list(tensor.shape), spec, max_images)
     is_binary = bool(request.raw_input_contents)
     images = _binary(request) if is_binary else _typed(tensor)

@@ -34,6 +34,8 @@ _PING_SECONDS = 60.0  # without a byte; then the server asks whether the client 
 _PING_TIMEOUT_SECONDS = 20.0
 _MIN_PING_SECONDS = 10.0  # between pings of a client; one that sends more is disconnected
 
+_MAX_MESSAGE_BYTES = 2**31 - 1  # protobuf has no larger messages, and gRPC no larger number
+
 
 @asynccontextmanager
 async def serve_grpc(models: Models, settings: Settings, is_stopping: Callable[[], bool]) -> AsyncIterator[None]:
@@ -65,7 +67,7 @@ class _Server:
         self._models = models
         self._settings = settings
         self._calls = Calls(_keys(settings), settings.access_log)
-        size, timeout = settings.max_body_bytes, settings.body_timeout
+        size, timeout = _max_message_bytes(settings), settings.body_timeout
         inbox = Inbox(size, settings.max_total_bytes, timeout, PATIENCE)
         # Services that may need no key have room of their own: their clients must not keep others out of the large one.
         small_inbox = Inbox(size, size, timeout, SHORT_PATIENCE)
@@ -128,13 +130,17 @@ def _address(settings: Settings) -> str:
     return f"{host}:{settings.grpc_port}"
 
 
+def _max_message_bytes(settings: Settings) -> int:
+    return min(settings.max_body_bytes, _MAX_MESSAGE_BYTES)
+
+
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     def milliseconds(seconds: float) -> int:
         return round(1000 * seconds)
 
     return [
         ("grpc.so_reuseport", 1),  # workers share the port
-        ("grpc.max_receive_message_length", settings.max_body_bytes),  # compressed or not
+        ("grpc.max_receive_message_length", _max_message_bytes(settings)),  # compressed or not
         ("grpc.max_metadata_size", settings.max_head_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
@@ -147,4 +153,5 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", milliseconds(_PING_SECONDS)),
         ("grpc.keepalive_timeout_ms", milliseconds(_PING_TIMEOUT_SECONDS)),
         ("grpc.http2.min_ping_interval_without_data_ms", milliseconds(_MIN_PING_SECONDS)),
+        ("grpc.keepalive_permit_without_calls", 1),  # otherwise a client without a call may ping every two hours
     ]

@@ -19,7 +19,7 @@ from serving.grpc.inbox import Inbox
 from serving.grpc.messages import parse
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
-from serving.grpc.wire import require_reasonable
+from serving.grpc.wire import measure, require_few_values
 from serving.http.errors import ApiError
 from serving.http.operations import MAX_MODEL_NAME, encode
 from serving.http.v2.infer import count_numbers, run_inference
@@ -124,19 +124,19 @@ class Service:
 
     async def _model_infer(self, context: Any) -> bytes:
         max_images = self._settings.max_images
-        largest = max(
-            (spec.height * spec.width * spec.channels for spec in (each.spec for each in self._models)), default=0
-        )
         async with self._inbox.lease() as receive:
             message = await receive(context, self._deadline(context))
             if message is None:
                 raise self._inbox.no_message()
             deadline, size = self._deadline(context), len(message)
-            request = await until(deadline, self._run(size, _parse, message, max_images, max_images * largest))
+            measured = await until(deadline, self._run(size, measure, message, max_images))
+            served = self._find(measured.model, measured.version)
+            spec = served.spec
+            require_few_values(measured.value_bytes, max_images * spec.height * spec.width * spec.channels)
+            request = await until(deadline, self._run(size, parse, messages.ModelInferRequest, message))
             del message
-            served = self._find(request.model_name, request.model_version)
             inference = await until(
-                deadline, self._run(size, read_request, request, served.spec, max_images, tuple(served.outputs))
+                deadline, self._run(size, read_request, request, spec, max_images, tuple(served.outputs))
             )
             del request  # the images are copies
             results = await run_inference(served, inference, deadline)
@@ -167,11 +167,6 @@ class Service:
         seconds = self._settings.request_timeout
         remaining = context.time_remaining()  # until the client gives up
         return asyncio.get_running_loop().time() + (seconds if remaining is None else min(seconds, remaining))
-
-
-def _parse(message: bytes, max_images: int, max_values: int) -> Any:
-    require_reasonable(message, max_images, max_values)
-    return parse(messages.ModelInferRequest, message)
 
 
 def _serialize(response: Any) -> bytes:

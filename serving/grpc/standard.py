@@ -15,6 +15,7 @@ from serving.grpc.messages import POOL, SERVICE
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_NAMES = (health.OVERALL_HEALTH, SERVICE)
 
 for _descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
     POOL.AddSerializedFile(_descriptor.serialized_pb)
@@ -34,40 +35,53 @@ class Health:
         self._inbox = inbox
         self._timeout = timeout
         self._servicer = health.aio.HealthServicer()
-        self._is_serving: bool | None = None
+        self._status: Any = None
 
     async def set(self, is_serving: bool) -> None:
         """Answer from now on whether requests should come here."""
-        if is_serving is self._is_serving:
+        status = _SERVING if is_serving else _NOT_SERVING
+        if status == self._status:
             return
-        self._is_serving = is_serving
-        for name in (health.OVERALL_HEALTH, SERVICE):
-            await self._servicer.set(name, _SERVING if is_serving else _NOT_SERVING)
+        self._status = status
+        for name in _NAMES:
+            await self._servicer.set(name, status)
 
     def handler(self) -> Any:
         """Return the handler of the service, for `grpc.aio.server`."""
         serialize = health_pb2.HealthCheckResponse.SerializeToString
+        serialize_list = health_pb2.HealthListResponse.SerializeToString
         handlers = {
             "Check": grpc.stream_unary_rpc_method_handler(self._check, response_serializer=serialize),
+            "List": grpc.stream_unary_rpc_method_handler(self._list, response_serializer=serialize_list),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watch, response_serializer=serialize),
         }
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
 
     async def _check(self, _: object, context: Any) -> Any:
         async def answer() -> Any:
-            return await self._servicer.Check(await self._receive(context), context)
+            request = await self._receive(health_pb2.HealthCheckRequest, context)
+            return await self._servicer.Check(request, context)
 
         return await self._calls.run(f"/{health.SERVICE_NAME}/Check", context, answer)
 
+    async def _list(self, _: object, context: Any) -> Any:
+        async def answer() -> Any:
+            await self._receive(health_pb2.HealthListRequest, context)
+            state = health_pb2.HealthCheckResponse(status=self._status)
+            return health_pb2.HealthListResponse(statuses=dict.fromkeys(_NAMES, state))
+
+        return await self._calls.run(f"/{health.SERVICE_NAME}/List", context, answer)
+
     async def _watch(self, _: object, context: Any) -> None:
         async def answer() -> None:
-            await self._servicer.Watch(await self._receive(context), context)
+            request = await self._receive(health_pb2.HealthCheckRequest, context)
+            await self._servicer.Watch(request, context)
 
         await self._calls.run(f"/{health.SERVICE_NAME}/Watch", context, answer, is_endless=True)
 
-    async def _receive(self, context: Any) -> Any:
+    async def _receive(self, kind: Any, context: Any) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        request = await self._inbox.receive_small(health_pb2.HealthCheckRequest, context, deadline)
+        request = await self._inbox.receive_small(kind, context, deadline)
         if request is None:
             raise self._inbox.no_message()
         return request

@@ -5,6 +5,7 @@ eight. A request needs few fields, and only those that hold images are long.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from serving.grpc.messages import malformed
 from serving.http.errors import ApiError
@@ -12,6 +13,8 @@ from serving.http.errors import ApiError
 _MAX_FIELDS = 1024  # beside one for each image
 _MAX_OTHER_BYTES = 64 * 2**10  # of all fields that hold neither messages nor images
 _BYTES_PER_VALUE = 2  # of a pixel in uint_contents
+
+_MODEL, _VERSION = 1, 2  # the numbers of the request's fields
 
 # What the fields of each kind of message hold, by number: messages, images or pixel values; all others are "other".
 _FIELDS: dict[str, dict[int, str]] = {
@@ -24,19 +27,34 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 
 
-def require_reasonable(message: bytes, max_images: int, max_values: int) -> None:
-    """Raise ApiError, `invalid_request`, if parsing a message would take much more memory than its images need.
+class Measured(NamedTuple):
+    """What a message asks for, and what is left to be limited.
+
+    Attributes:
+        model, version: as it names them; empty if it does not.
+        value_bytes: the bytes of its uint_contents, which the model limits.
+    """
+
+    model: str
+    version: str
+    value_bytes: int
+
+
+def measure(message: bytes, max_images: int) -> Measured:
+    """Return what a message asks for.
 
     Args:
         max_images: the most images of one request.
-        max_values: the most pixel values of one request.
+
+    Raises:
+        ApiError: `invalid_request`, if parsing it would take much more memory than its images need, whatever the model.
     """
     found = {"fields": 0, "images": 0, "values": 0, "other": 0}
     limits = {
         "fields": (_MAX_FIELDS + max_images, "fields"),
-        "values": (_BYTES_PER_VALUE * max_values, "bytes of uint_contents"),
         "other": (_MAX_OTHER_BYTES, "bytes beside the images"),
     }
+    names = {_MODEL: b"", _VERSION: b""}
     messages = [("request", memoryview(message))]
     while messages:
         kind, content = messages.pop()
@@ -49,7 +67,20 @@ def require_reasonable(message: bytes, max_images: int, max_values: int) -> None
                 found[holds] += len(value)
             for name, (limit, unit) in limits.items():
                 if found[name] > limit:
-                    raise ApiError("invalid_request", f"expected at most {limit} {unit}")
+                    raise ApiError("invalid_request", f"expected at most {limit} {unit}, got {found[name]} or more")
+            if kind == "request" and number in names:
+                names[number] = bytes(value)
+    try:
+        return Measured(names[_MODEL].decode(), names[_VERSION].decode(), found["values"])
+    except UnicodeDecodeError:
+        raise malformed() from None
+
+
+def require_few_values(value_bytes: int, max_values: int) -> None:
+    """Raise ApiError, `invalid_request`, if uint_contents have more bytes than the pixel values of one request."""
+    limit = _BYTES_PER_VALUE * max_values
+    if value_bytes > limit:
+        raise ApiError("invalid_request", f"expected at most {limit} bytes of uint_contents, got {value_bytes}")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -114,16 +114,18 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
 
 
 async def read_small_body(request: Request) -> bytes:
-    """Return the body of a request that holds no images.
+    """Return the inflated body of a request that holds no images.
 
     Raises:
-        ApiError: it has more than MAX_SMALL_BYTES.
+        ApiError: it has more than MAX_SMALL_BYTES, as sent or as inflated, or cannot be inflated.
     """
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_SMALL_BYTES:
             raise ApiError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes")
+    if body:
+        body = inflate(body, request.headers.get("content-encoding", ""), MAX_SMALL_BYTES)
     return body.removeprefix(codecs.BOM_UTF8)
 
 

@@ -1,5 +1,6 @@
 """The images of a multipart/form-data body."""
 
+import codecs
 import re
 from urllib.parse import unquote_to_bytes
 
@@ -11,7 +12,6 @@ from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME
 
 MAX_FIELDS = 32  # parts that are not images
-MAX_FIELD_BYTES = 8 * 2**10
 MAX_HEADER_BYTES = 16 * 2**10  # a filename* of MAX_FILENAME characters fits
 MAX_ALL_HEADER_BYTES = 256 * 2**10
 MAX_BOUNDARY = 70  # by RFC 2046
@@ -19,6 +19,7 @@ MAX_BOUNDARY = 70  # by RFC 2046
 PIECE_BYTES = 2**20
 # RFC 2046 allows white space between a boundary and the end of its line. The parser reads it byte by byte.
 _MAX_PADDING = 64
+_MAX_LOOKED_AT = 8 * 2**10  # the beginning of a part that tells text from an image
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -69,8 +70,8 @@ def parse_form(
 ) -> list[tuple[str | None, bytes]]:
     """Return the filename and the content of every image of a form, at least one.
 
-    A part is an image if it has a filename, an image's content type, or content that is not text. Other parts, such as
-    a submit button's, are ignored.
+    A part is an image if it has a filename, an image's content type, or content that does not begin as text. Other
+    parts, such as a submit button's, are ignored.
 
     Raises:
         ApiError: the form is malformed, holds no image or too many, or has a field that belongs in the query.
@@ -173,10 +174,11 @@ def _is_field(content_type: bytes, content: bytes) -> bool:
     """Return whether a part without a filename is a field of text, and not an image."""
     if content_type.strip().lower().startswith((b"image/", b"application/octet-stream")):
         return False
-    if len(content) > MAX_FIELD_BYTES or _CONTROL.search(content):
+    beginning = content[:_MAX_LOOKED_AT]
+    if _CONTROL.search(beginning):
         return False
     try:
-        content.decode()
+        codecs.getincrementaldecoder("utf-8")().decode(beginning, final=len(content) <= _MAX_LOOKED_AT)
     except UnicodeDecodeError:
         return False
     return True

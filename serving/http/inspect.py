@@ -31,8 +31,8 @@ _NUMBER = re.compile(r"\d{1,6}(\.\d{1,20})?([eE]-?\d{1,2})?", re.ASCII)  # as Py
 _INTEGER = re.compile(r"\d{1,6}", re.ASCII)
 
 _DESCRIPTION = """\
-Send one image as for /classify. The answer holds the fields u, v, Dx and Dy of every PDE layer, and its feature map H
-from step to step. Arrays are numbers in base64:
+Send one image as for /classify. The answer holds the fields u, v, Dx, Dy and f of every PDE layer, and its feature map
+H from step to step. Arrays are numbers in base64:
 
     import base64, numpy, requests
     answer = requests.post("http://127.0.0.1:8000/inspect", files={"file": open("seven.png", "rb")}).json()

@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
-from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, RawAnswer
+from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
 from serving.http.request_id import request_id_for
 from serving.telemetry.logs import request_id
 from serving.telemetry.metrics import REJECTED
@@ -89,9 +89,9 @@ class Connections(ServerState):
 class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
-    It answers 503 to a connection too many, 431 to a head that is too large, and 400 to what is not HTTP, after the
-    requests before it. It closes a connection if a head arrives too slowly, if trailers or chunk extensions are too
-    large, if more requests are pipelined than any client needs, or if the client does not read the answers.
+    It answers 503 to a connection too many and, after the requests before it, 503 to a pipelined request too many, 431
+    to a head that is too large, and 400 to what is not HTTP. It closes a connection if a head arrives too slowly, if
+    trailers or chunk extensions are too large, or if the client does not read the answers.
 
     Args:
         server_state: shared with the other connections of the server.
@@ -159,10 +159,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._active_at = self.loop.time()
         self._bytes_beside_body += len(data)
         super().data_received(data)
-        self._count_pipelined()
-        if len(self.pipeline) > MAX_PIPELINED or self.server_state.pipelined > MAX_ALL_PIPELINED:
-            self.pipeline.clear()
-            self.transport.close()
         if self._bytes_beside_body > self.server_state.max_head_bytes and not self._ignores_input:
             self._is_too_large = True
             self._refuse_input()
@@ -222,6 +218,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + len(": \r\n"))
+        value = value.rstrip(b" \t")  # white space around it is no part of it (RFC 9110, 5.5); llhttp strips the front
         if len(self.headers) == MAX_HEADERS:
             self._is_too_large = True
             raise httptools.HttpParserError("too many headers")
@@ -234,8 +231,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_idle and (refusal := self._refusal()):
             self._refuse(refusal)
             return
+        if not self._is_idle and self._pipeline_is_full:
+            self._ignores_input = True
+            self._last_answer = TOO_MANY_PIPELINED
+            return
         super().on_headers_complete()
         self._previous = previous
+        self._count_pipelined()
         if self.server_state.draining:
             if previous is not None and not previous.response_started:  # this request comes with it
                 previous.keep_alive = True
@@ -264,6 +266,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         """Whether no request is being answered on this connection."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _pipeline_is_full(self) -> bool:
+        return len(self.pipeline) >= MAX_PIPELINED or self.server_state.pipelined >= MAX_ALL_PIPELINED
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size

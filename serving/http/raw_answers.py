@@ -58,3 +58,8 @@ TOO_MANY = RawAnswer(
     OverloadedError.code,
     "the server has too many connections: try again later",
 )
+TOO_MANY_PIPELINED = RawAnswer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    OverloadedError.code,
+    "too many requests wait for the answers to earlier ones: send this one again later",
+)

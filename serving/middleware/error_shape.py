@@ -11,7 +11,10 @@ _KEPT = ("allow", "content-range", "vary", "connection")
 
 
 class ErrorShape:
-    """ASGI middleware that replaces error responses that are not JSON: of static files and of CORS preflights."""
+    """ASGI middleware that replaces error responses that are not JSON: of static files and of CORS preflights.
+
+    Their text becomes the message of the error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -20,19 +23,27 @@ class ErrorShape:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_replaced = False
+        replaced: Message | None = None  # its start
+        is_answered = False
 
         async def shaped_send(message: Message) -> None:
-            nonlocal is_replaced
-            if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
-                headers = Headers(raw=message["headers"])
-                if headers.get("content-type") != "application/json":
-                    is_replaced = True
-                    status = HTTPStatus(message["status"])
-                    kept = {name: value for name, value in headers.items() if name in _KEPT}
-                    response = shaped_response(scope, status, status.name.lower(), status.phrase, kept)
-                    await response(scope, receive, send)
-            if not is_replaced:
+            nonlocal replaced, is_answered
+            if (
+                message["type"] == "http.response.start"
+                and message["status"] >= HTTPStatus.BAD_REQUEST
+                and Headers(raw=message["headers"]).get("content-type") != "application/json"
+            ):
+                replaced = message
+            if replaced is None:
                 await send(message)
+            elif message["type"] == "http.response.body" and not is_answered:
+                is_answered = True
+                headers = Headers(raw=replaced["headers"])
+                status = HTTPStatus(replaced["status"])
+                is_text = headers.get("content-type", "").startswith("text/plain")
+                text = message.get("body", b"").decode(errors="replace") if is_text else ""
+                kept = {name: value for name, value in headers.items() if name in _KEPT}
+                response = shaped_response(scope, status, status.name.lower(), text or status.phrase, kept)
+                await response(scope, receive, send)
 
         await self.app(scope, receive, shaped_send)

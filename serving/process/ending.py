@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from serving.telemetry.tracing import flush_traces
 
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 # After its deadline a process gets this long to flush its logs and traces; then the kernel ends it.
 FLUSH_SECONDS = 0.3
+
+# A process whose work has ended in time gets this long to send its last traces.
+TRACES_SECONDS = 1.0
 
 
 class Ending:
@@ -26,6 +30,7 @@ class Ending:
     def __init__(self) -> None:
         # Signal handlers may put into it: unlike locks and events, it allows a handler to interrupt another.
         self._deadlines: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._has_finished = False
         threading.Thread(target=self._wait, name="ending", daemon=True).start()
 
     def end_within(self, seconds: float) -> None:
@@ -36,6 +41,12 @@ class Ending:
         seconds += 2 * FLUSH_SECONDS
         signal.setitimer(signal.ITIMER_REAL, min(former, seconds) if former else seconds)
 
+    def finish(self) -> None:
+        """Send the last traces, for a second at most: all work has ended, and the process will too."""
+        self._has_finished = True
+        if not _runs_within(TRACES_SECONDS, flush_traces):
+            logger.warning("the last traces were not sent: their collector did not take them within a second")
+
     def _wait(self) -> None:
         deadline = self._deadlines.get()
         while (left := deadline - time.monotonic()) > 0:
@@ -43,16 +54,25 @@ class Ending:
                 deadline = min(deadline, self._deadlines.get(timeout=left))
             except queue.Empty:
                 break
-        # In a thread, because a log that nobody reads would block, and a collector of traces may not answer.
-        flushing = threading.Thread(target=_flush, daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_SECONDS)
+        if not self._has_finished:  # otherwise `finish` sends the last traces
+            _runs_within(FLUSH_SECONDS, _abandon)
         os._exit(0)
 
 
-def _flush() -> None:
+def _abandon() -> None:
     logger.error("work in progress is abandoned: it did not end within --shutdown-timeout")
     flush_traces()
+
+
+def _runs_within(seconds: float, function: Callable[[], object]) -> bool:
+    """Run a function in a thread that is left alone after a while; return whether it has ended by then.
+
+    A log that nobody reads blocks, and a collector of traces may not answer.
+    """
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def end_with_parent() -> None:

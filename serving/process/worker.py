@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._started = started
         self._return_freed_memory = return_freed_memory
-        self._ending = Ending()
+        self.ending = Ending()
         self._stop_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._models.draining = True
-        self._ending.end_within(seconds_to_stop(sig, self._settings) + LEEWAY_SECONDS)
+        self.ending.end_within(seconds_to_stop(sig, self._settings) + LEEWAY_SECONDS)
         self.server_state.drain()
         if sig == signal.SIGINT:
             super().handle_exit(sig, frame)
@@ -179,6 +179,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
                 signal.signal(number, server.handle_exit)
             async with grpc_beside(models, settings, lambda: server.should_exit):
                 await server.serve([listening])
+        server.ending.finish()
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(run())

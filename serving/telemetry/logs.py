@@ -55,18 +55,23 @@ def configure_logging() -> None:
     Call it before gRPC is imported.
     """
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  # `2>&-`
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(handlers=[log_to_stderr("serving", "uvicorn")])
     logging.captureWarnings(True)
     # Pillow's warnings quote the client's images, and Python keeps the text of every warning.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    for name in ("serving", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
     # gRPC would log every malformed call, with what it holds: a client could fill the log, and a key could be in it.
     # Its C library reads the variable when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
+
+
+def log_to_stderr(*names: str) -> logging.Handler:
+    """Log everything from the loggers of these names to standard error, and nowhere else; return what does it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
+    for name in names:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return handler

@@ -348,6 +348,15 @@ def test_the_report_is_one_file_without_scripts_or_links(tmp_path: Path, photos:
     assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page  # else browsers ignore it
 
 
+def test_a_report_among_the_photos_is_refused_before_the_work(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+    arguments = ["evaluate", str(write_package(tmp_path / "tiny")), "--data-dir", str(photos)]
+    assert cli.main([*arguments, "--report", str(photos / "new" / "report")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "expected --report outside --data-dir" in err
+    assert not (photos / "new").exists()
+
+
 @pytest.mark.parametrize("files", [1, 5])
 def test_the_report_counts_the_files_in_folders_that_are_left_out(tmp_path: Path, photos: Path, files: int) -> None:
     (photos / "notes.txt").unlink()

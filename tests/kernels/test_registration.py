@@ -42,6 +42,20 @@ def test_the_environment_variable_turns_the_operator_off(monkeypatch: pytest.Mon
     check_function_runs()
 
 
+@pytest.mark.parametrize(("value", "warnings"), [("0", 0), ("", 0), ("baseline", 0), ("avx1024", 1)])
+def test_a_value_that_names_no_instruction_set_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, value: str, warnings: int
+) -> None:
+    kernel._warn_of_choice.cache_clear()
+    monkeypatch.setenv("PDEINFER_KERNEL", value)
+    for _ in range(2):
+        create_session(MODEL.SerializeToString(), "cpu", 1)
+    assert len(caplog.records) == warnings
+    for record in caplog.records:
+        assert record.levelname == "WARNING"
+        assert all(word in record.getMessage() for word in ("PDEINFER_KERNEL", "avx1024", "baseline", "avx2", "avx512"))
+
+
 def test_the_function_runs_if_the_library_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kernel, "LIBRARY", tmp_path / "none.so")
     check_function_runs()

@@ -16,6 +16,7 @@ import pytest
 from pdeinfer import Predictor
 from scripts import demo
 from tests.servers import ROOT
+from tests.waiting import wait_until
 
 Captured = pytest.CaptureFixture[str]
 
@@ -73,11 +74,7 @@ def test_a_terminated_demo_stops_its_child_processes(tmp_path: Path) -> None:
     )
     log = tmp_path / "train.log"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 30
-        while not (log.exists() and log.stat().st_size):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: (log.exists() and log.stat().st_size) or process.poll() is not None)
         process.terminate()
         _, error = process.communicate(timeout=30)
 

@@ -18,7 +18,7 @@ from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime.cuda_session import CaptureLock, batch_sizes
 from pdeinfer.runtime.session import CPU_BATCH_SIZE, CUDA_BATCH_SIZE, Session, create_session
 from tests.runtime.fake_onnxruntime import FakeOnnxRuntime, FakeSession, probabilities
-from tests.servers import PATIENCE
+from tests.waiting import wait_until
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 2, 2, 1), dtype=np.uint8)
 
@@ -44,13 +44,6 @@ def use(monkeypatch: pytest.MonkeyPatch, runtime: FakeOnnxRuntime) -> FakeOnnxRu
 
 def classify(session: Session, images: np.ndarray) -> np.ndarray:
     return session.run("probabilities", {"image": images})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"it has not happened within {PATIENCE} s"
-        time.sleep(0.01)
 
 
 class TestBatches:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import PATIENCE, ROOT, running_server
+from tests.servers import ROOT, running_server
+from tests.waiting import PATIENCE
 
 COMMANDS = ("predict examples/seven.png", "inspect examples/seven.png --output OUTPUT", "evaluate digits-pde")
 

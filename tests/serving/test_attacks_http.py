@@ -2,17 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 
+from tests.images.image_makers import as_png
 from tests.servers import Server, running_server
 from tests.serving.raw_http import exchange, post, resident_megabytes, statuses
 
-Png = Callable[[np.ndarray], bytes]
 MAX_BODY_BYTES = 200_000
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for the server's memory")
 
@@ -38,8 +38,8 @@ def unharmed(server: Server, image: bytes) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def image(pixels: np.ndarray, png: Png) -> bytes:
-    return png(pixels[0])
+def image(pixels: np.ndarray) -> bytes:
+    return as_png(pixels[0])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.settings import Settings
+from tests.images.image_makers import as_png
 from tests.serving.hostile_images import LIMIT, Outcome, corpus
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +49,8 @@ def test_a_hostile_image_gets_its_expected_answer_soon(
         assert str(ROOT) not in response.text
 
 
-def test_good_images_among_hostile_ones_are_classified_as_alone(
-    classifier: TestClient, pixels: np.ndarray, png: Callable[[np.ndarray], bytes]
-) -> None:
-    good = ("good.png", png(pixels[0]))
+def test_good_images_among_hostile_ones_are_classified_as_alone(classifier: TestClient, pixels: np.ndarray) -> None:
+    good = ("good.png", as_png(pixels[0]))
     expected = classifier.post("/classify", files={"file": good}).json()["results"][0]
     hostile = list(CORPUS.items())
     for start in range(0, len(hostile), 20):

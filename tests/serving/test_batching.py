@@ -14,7 +14,7 @@ from serving.engine import batching
 from serving.engine.batching import Batcher
 from serving.engine.threads import Threads
 from serving.telemetry.metrics import ModelMetrics
-from tests.servers import PATIENCE
+from tests.waiting import PATIENCE
 
 
 class Work:

@@ -5,8 +5,7 @@ import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -19,9 +18,9 @@ import pytest
 
 from pdeinfer import ModelPackage
 from pdeinfer.package.package import write_card
-from tests.servers import PATIENCE, Server, children, let_models_hang, running_server
-
-Png = Callable[[np.ndarray], bytes]
+from tests.images.image_makers import as_png
+from tests.servers import Server, children, let_models_hang, running_server
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -67,10 +66,7 @@ def seen(server: Server) -> set[tuple[str, ...]]:
 
 
 def await_workers(server: Server, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while listening_workers(server) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: listening_workers(server) >= count)
 
 
 def listening_workers(server: Server) -> int:
@@ -153,8 +149,8 @@ def test_reloading_a_damaged_package_changes_no_worker(server: Server, repositor
     assert seen(server) == {("tiny-grey/1", "tiny-rgb/1")}
 
 
-def test_no_request_is_lost_while_two_clients_reload_models(server: Server, pixels: np.ndarray, png: Png) -> None:
-    url, image = f"http://127.0.0.1:{server.port}/classify", png(pixels[0])
+def test_no_request_is_lost_while_two_clients_reload_models(server: Server, pixels: np.ndarray) -> None:
+    url, image = f"http://127.0.0.1:{server.port}/classify", as_png(pixels[0])
 
     def classify() -> int:
         return httpx2.post(url, content=image, headers={"Content-Type": "image/png"}, timeout=PATIENCE).status_code

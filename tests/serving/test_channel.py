@@ -15,7 +15,7 @@ from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from tests.servers import PATIENCE
+from tests.waiting import PATIENCE
 
 
 def connected(functions: Functions, test: Callable[[Channel, Channel, list[str]], Coroutine[Any, Any, None]]) -> None:

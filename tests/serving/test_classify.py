@@ -19,10 +19,9 @@ from serving.engine.decoder import CheapImages
 from serving.http.operations import to_json
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, RGB_PRESET
-from tests.images.image_makers import avif, heic
+from tests.images.image_makers import as_png, avif, heic
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
 
-Png = Callable[[np.ndarray], bytes]
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 
 
@@ -38,9 +37,9 @@ def error_of(response: Response) -> tuple[int, str, str]:
 
 
 def test_raw_image_gets_the_probabilities_of_the_default_model(
-    client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
+    client: TestClient, pixels: np.ndarray, tiny_probabilities: Probabilities
 ) -> None:
-    response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+    response = client.post("/classify", content=as_png(pixels[0]), headers={"Content-Type": "image/png"})
 
     expected = tiny_probabilities(GREY_PRESET, pixels[:1])[0]
     order = np.argsort(-expected)[:5]
@@ -57,9 +56,9 @@ def test_raw_image_gets_the_probabilities_of_the_default_model(
 
 
 def test_results_are_in_the_order_of_the_files(
-    client: TestClient, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities
+    client: TestClient, pixels: np.ndarray, tiny_probabilities: Probabilities
 ) -> None:
-    response = post_files(client, *((f"{i}.png", png(image)) for i, image in enumerate(pixels)))
+    response = post_files(client, *((f"{i}.png", as_png(image)) for i, image in enumerate(pixels)))
 
     results = response.json()["results"]
     assert response.status_code == 200
@@ -69,8 +68,8 @@ def test_results_are_in_the_order_of_the_files(
     assert [result["score"] for result in results] == pytest.approx(expected.max(axis=1), abs=1e-6)
 
 
-def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    response = post_files(client, ("a.png", png(pixels[0])), model="tiny-rgb", top_k=2)
+def test_query_chooses_the_model_and_top_k(client: TestClient, pixels: np.ndarray) -> None:
+    response = post_files(client, ("a.png", as_png(pixels[0])), model="tiny-rgb", top_k=2)
 
     body = response.json()
     assert body["model"] == "tiny-rgb"
@@ -94,12 +93,12 @@ def test_an_avif_or_heic_is_classified(client: TestClient, pixels: np.ndarray, e
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_an_answer_below_the_threshold_has_no_label(
-    package_folder: Path, pixels: np.ndarray, png: Png, tiny_probabilities: Probabilities, threshold: float
+    package_folder: Path, pixels: np.ndarray, tiny_probabilities: Probabilities, threshold: float
 ) -> None:
     expected = tiny_probabilities(GREY_PRESET, pixels).max(axis=1)
     settings = Settings(models=(str(package_folder),), device="cpu", threads=1, threshold=threshold)
     with TestClient(create_app(settings)) as client:
-        results = post_files(client, *(("a.png", png(image)) for image in pixels)).json()["results"]
+        results = post_files(client, *(("a.png", as_png(image)) for image in pixels)).json()["results"]
 
     assert [result["score"] for result in results] == pytest.approx(expected, abs=1e-6)
     for result in results:
@@ -111,36 +110,32 @@ def test_an_answer_below_the_threshold_has_no_label(
 
 @pytest.mark.parametrize("top_k", [10, 11, 10**30])
 def test_top_k_beyond_the_number_of_classes_returns_all_of_them(
-    client: TestClient, pixels: np.ndarray, png: Png, top_k: int
+    client: TestClient, pixels: np.ndarray, top_k: int
 ) -> None:
-    top = post_files(client, ("a.png", png(pixels[0])), top_k=top_k).json()["results"][0]["top"]
+    top = post_files(client, ("a.png", as_png(pixels[0])), top_k=top_k).json()["results"][0]["top"]
 
     assert sorted(entry["index"] for entry in top) == list(range(10))
     assert sum(entry["score"] for entry in top) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/whatever", "IMAGE/PNG; a=b", "application/octet-stream"])
-def test_raw_body_may_have_any_image_content_type(
-    client: TestClient, pixels: np.ndarray, png: Png, content_type: str
-) -> None:
-    response = client.post("/classify", content=png(pixels[0]), headers={"Content-Type": content_type})
+def test_raw_body_may_have_any_image_content_type(client: TestClient, pixels: np.ndarray, content_type: str) -> None:
+    response = client.post("/classify", content=as_png(pixels[0]), headers={"Content-Type": content_type})
 
     assert response.status_code == 200
 
 
-def test_files_may_have_any_field_name(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    files = {"first": ("a.png", png(pixels[0])), "second": ("b.png", png(pixels[1]))}
+def test_files_may_have_any_field_name(client: TestClient, pixels: np.ndarray) -> None:
+    files = {"first": ("a.png", as_png(pixels[0])), "second": ("b.png", as_png(pixels[1]))}
 
     response = client.post("/classify", files=files)
 
     assert [result["filename"] for result in response.json()["results"]] == ["a.png", "b.png"]
 
 
-def test_bad_image_has_its_own_error_and_does_not_fail_the_others(
-    client: TestClient, pixels: np.ndarray, png: Png
-) -> None:
-    good = png(pixels[0])
-    big = png(np.zeros((101, 100, 1), np.uint8))
+def test_bad_image_has_its_own_error_and_does_not_fail_the_others(client: TestClient, pixels: np.ndarray) -> None:
+    good = as_png(pixels[0])
+    big = as_png(np.zeros((101, 100, 1), np.uint8))
 
     response = post_files(
         client, ("bad.txt", b"no image"), ("a.png", good), ("cut.png", good[: len(good) // 2]), ("big.png", big)
@@ -176,8 +171,8 @@ def test_undecodable_raw_body_is_422_and_named_by_its_number(client: TestClient,
     assert message.startswith("image 1: expected")
 
 
-def test_image_of_too_many_pixels_is_422(client: TestClient, png: Png) -> None:
-    response = post_files(client, ("big.png", png(np.zeros((101, 100, 1), np.uint8))))
+def test_image_of_too_many_pixels_is_422(client: TestClient) -> None:
+    response = post_files(client, ("big.png", as_png(np.zeros((101, 100, 1), np.uint8))))
 
     assert error_of(response)[:2] == (422, "image_too_large")
 
@@ -227,11 +222,11 @@ def test_wrong_top_k_is_422(client: TestClient, top_k: str) -> None:
     ],
 )
 def test_unknown_repeated_or_empty_query_parameter_is_422_and_named(
-    client: TestClient, pixels: np.ndarray, png: Png, query: str, named: str
+    client: TestClient, pixels: np.ndarray, query: str, named: str
 ) -> None:
     headers = {"Content-Type": "image/png"}
 
-    status, code, message = error_of(client.post(f"/classify?{query}", content=png(pixels[0]), headers=headers))
+    status, code, message = error_of(client.post(f"/classify?{query}", content=as_png(pixels[0]), headers=headers))
 
     assert (status, code) == (422, "invalid_parameter")
     assert named in message
@@ -240,7 +235,7 @@ def test_unknown_repeated_or_empty_query_parameter_is_422_and_named(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_probabilities_that_are_not_finite_are_the_error_of_their_image_alone(
-    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch, value: float
+    client: TestClient, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     predict_proba = Predictor.predict_proba
 
@@ -250,8 +245,8 @@ def test_probabilities_that_are_not_finite_are_the_error_of_their_image_alone(
         return probabilities
 
     monkeypatch.setattr(Predictor, "predict_proba", broken)
-    mixed = post_files(client, ("good.png", png(pixels[0])), ("bad.png", png(pixels[1])))
-    alone = post_files(client, ("bad.png", png(pixels[1])))
+    mixed = post_files(client, ("good.png", as_png(pixels[0])), ("bad.png", as_png(pixels[1])))
+    alone = post_files(client, ("bad.png", as_png(pixels[1])))
 
     good, bad = mixed.json()["results"]
     assert mixed.status_code == 200
@@ -325,14 +320,14 @@ def test_file_name_too_long_is_400_in_every_kind_of_body(client: TestClient) -> 
 
 
 def test_fault_of_the_server_is_500_without_details(
-    client: TestClient, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(Predictor, "rank", fail)
 
-    response = post_files(client, ("a.png", png(pixels[0])))
+    response = post_files(client, ("a.png", as_png(pixels[0])))
 
     assert error_of(response)[:2] == (500, "internal_error")
     assert "secret" not in response.text
@@ -340,7 +335,7 @@ def test_fault_of_the_server_is_500_without_details(
 
 
 def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
-    client: TestClient, png: Png, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
     decode = CheapImages.decode_one
@@ -352,7 +347,7 @@ def test_images_are_decoded_off_the_event_loop_by_a_bounded_pool(
     monkeypatch.setattr(CheapImages, "decode_one", recording)
 
     with ThreadPoolExecutor(8) as pool:
-        image = png(np.random.default_rng(0).integers(0, 256, (80, 80, 1), np.uint8))  # not a tiny one
+        image = as_png(np.random.default_rng(0).integers(0, 256, (80, 80, 1), np.uint8))  # not a tiny one
         statuses = [r.status_code for r in pool.map(lambda _: post_files(client, ("a.png", image)), range(24))]
 
     assert statuses == [200] * 24

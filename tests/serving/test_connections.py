@@ -10,9 +10,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from serving.http import protocol
-from serving.http.protocol import MAX_HEADERS, LimitedProtocol
-from tests.serving.protocol_server import GET, SLOW_SECONDS, Running, serve, wait_until
+from serving.http.protocol import MAX_HEADERS, MAX_PIPELINED, LimitedProtocol
+from serving.telemetry.metrics import REJECTED
+from tests.serving.protocol_server import GET, SLOW_SECONDS, Running, application, serve
 from tests.serving.raw_http import statuses
+from tests.waiting import eventually
 
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY_TO_COME = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"
@@ -22,7 +24,7 @@ GARBAGE = b"\0garbage\r\n\r\n"
 def test_one_connection_too_many_gets_503_at_once_and_the_others_are_answered() -> None:
     async def test(server: Running) -> None:
         waiting = [await server.connect() for _ in range(3)]
-        await wait_until(lambda: len(server.state.connections) == 3)
+        await eventually(lambda: len(server.state.connections) == 3)
 
         refused = await server.exchange(b"")
 
@@ -34,7 +36,7 @@ def test_one_connection_too_many_gets_503_at_once_and_the_others_are_answered() 
             writer.write(GET)
             assert (await reader.readuntil(b"/plain")).startswith(b"HTTP/1.1 200")
             writer.close()
-        await wait_until(lambda: not server.state.connections)
+        await eventually(lambda: not server.state.connections)
         assert statuses(await server.exchange(GET, end=True)) == [200]
 
     serve(test, max_connections=3)
@@ -97,17 +99,57 @@ def test_heads_of_too_many_or_too_large_headers_are_431(lines: list[bytes], stat
     serve(test)
 
 
-def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
+@pytest.mark.parametrize("end", [False, True], ids=["open", "half-closed"])
+def test_pipelined_requests_are_answered_up_to_the_limit_and_the_next_is_503(end: bool) -> None:
+    refusals = REJECTED.labels("overloaded")
 
     async def test(server: Running) -> None:
-        answers = await asyncio.gather(*(server.exchange(SLOW + 15 * GET, end=True) for _ in range(3)))
-        assert sorted(len(statuses(answer)) for answer in answers)[-1] == 16
-        assert sum(len(statuses(answer)) for answer in answers) <= 16 + 16
-        await wait_until(lambda: not server.state.connections)
+        before = refusals._value.get()
+        answer = await server.exchange(SLOW + (MAX_PIPELINED + 1000) * GET, end)
+        assert statuses(answer) == [200] * (1 + MAX_PIPELINED) + [503]
+        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+        assert refusals._value.get() == before + 1
+        await eventually(lambda: not server.state.connections)
         assert server.state.pipelined == 0
 
     serve(test)
+
+
+def test_white_space_around_the_value_of_a_header_is_no_part_of_it() -> None:
+    async def answer(scope: Scope, _: Receive, send: Send) -> None:
+        body = dict(scope["headers"])[b"x-request-id"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def test(server: Running) -> None:
+        sent = b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: \t my id\t \r\n\r\n"
+        assert (await server.exchange(sent, end=True)).endswith(b"\r\n\r\nmy id")
+
+    serve(test, app=answer)
+
+
+def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
+
+    release = asyncio.Event()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await release.wait()
+        await application(scope, receive, send)
+
+    async def test(server: Running) -> None:
+        first = asyncio.create_task(server.exchange(16 * GET, end=True))
+        await eventually(lambda: server.state.pipelined == 15)
+        second = asyncio.create_task(server.exchange(16 * GET, end=True))
+        await eventually(lambda: server.state.pipelined == 20)
+        release.set()
+
+        assert statuses(await first) == [200] * 16
+        assert statuses(await second) == [200] * 6 + [503]
+        await eventually(lambda: not server.state.connections)
+        assert server.state.pipelined == 0
+
+    serve(test, app=answer)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +186,7 @@ def test_a_half_closed_client_gets_the_answers_to_its_complete_requests(sent: by
     async def test(server: Running) -> None:
         answer = await server.exchange(sent, end=True)
         assert statuses(answer) == expected
-        await wait_until(lambda: not server.state.connections)
+        await eventually(lambda: not server.state.connections)
 
     serve(test)
 
@@ -221,7 +263,7 @@ def test_stopping_closes_idle_connections_only_when_no_request_is_on_its_way() -
     async def test(server: Running) -> None:
         late_reader, late_writer = await server.connect()
         idle_reader, _ = await server.connect()
-        await wait_until(lambda: len(server.state.connections) == 2)
+        await eventually(lambda: len(server.state.connections) == 2)
         started = asyncio.get_running_loop().time()
 
         server.state.drain()
@@ -256,13 +298,13 @@ def test_a_lost_connection_is_freed_without_the_garbage_collector(sent: bytes) -
     async def test(server: Running) -> None:
         async def lose() -> weakref.ref[LimitedProtocol]:
             connection = socket.create_connection(server.address)
-            await wait_until(lambda: bool(server.state.connections))
+            await eventually(lambda: bool(server.state.connections))
             lost = weakref.ref(next(iter(server.state.connections)))
             connection.sendall(sent)
             await asyncio.sleep(0.03)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
             connection.close()
-            await wait_until(lambda: not server.state.connections and not server.state.pipelined)
+            await eventually(lambda: not server.state.connections and not server.state.pipelined)
             await asyncio.sleep(1.5 * SLOW_SECONDS)
             return lost
 

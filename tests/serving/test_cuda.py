@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from pdeinfer import Predictor
 from serving.app import create_app
 from serving.process.worker import log_models
 from serving.settings import Settings
+from tests.images.image_makers import as_png
 from tests.runtime.cuda_on_cpu import CudaOnCpu
-from tests.servers import PATIENCE
+from tests.waiting import PATIENCE
 
 PNG = {"Content-Type": "image/png"}
 
@@ -71,11 +72,11 @@ def test_the_log_tells_what_several_workers_cost(
 
 
 def test_images_of_concurrent_requests_are_classified(
-    client: TestClient, package_folder: Path, pixels: np.ndarray, png: Callable[[np.ndarray], bytes]
+    client: TestClient, package_folder: Path, pixels: np.ndarray
 ) -> None:
     with Predictor(package_folder, device="cpu") as predictor, ThreadPoolExecutor(8) as pool:
         expected = [predictor.predict(image).label for image in pixels] * 8
-        answers = pool.map(lambda image: client.post("/classify", content=png(image), headers=PNG), [*pixels] * 8)
+        answers = pool.map(lambda image: client.post("/classify", content=as_png(image), headers=PNG), [*pixels] * 8)
         found = [answer.json()["results"][0]["label"] for answer in answers]
 
     assert found == expected
@@ -91,7 +92,7 @@ def test_batches_are_larger_by_default_and_no_larger_than_the_queue(package_fold
 
 
 def test_images_are_decoded_while_the_device_computes(
-    client: TestClient, pixels: np.ndarray, png: Callable[[np.ndarray], bytes], monkeypatch: pytest.MonkeyPatch
+    client: TestClient, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one thread: the one that waits for the device is another."""
     assert isinstance(client.app, FastAPI)
@@ -111,10 +112,10 @@ def test_images_are_decoded_while_the_device_computes(
         return next(sample.value for sample in decoded.collect()[0].samples if sample.name.endswith("_count"))
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)
+        first = pool.submit(client.post, "/classify", content=as_png(pixels[0]), headers=PNG)
         assert computing.wait(PATIENCE)
         before = count()
-        second = pool.submit(client.post, "/classify", content=png(pixels[1]), headers=PNG)
+        second = pool.submit(client.post, "/classify", content=as_png(pixels[1]), headers=PNG)
         deadline = threading.Event()
         for _ in range(1000):
             if count() > before:

@@ -1,6 +1,6 @@
 """POST /embed: features of good images, errors of bad ones and of models without features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,7 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, write_tiny_package
-
-Png = Callable[[np.ndarray], bytes]
+from tests.images.image_makers import as_png
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def post(client: TestClient, *files: tuple[str, bytes], **params: str) -> tuple[
     return response.status_code, response.json()
 
 
-def test_every_image_has_its_features(embedding: TestClient, pixels: np.ndarray, png: Png) -> None:
-    status, body = post(embedding, *((f"{i}.png", png(image)) for i, image in enumerate(pixels)))
+def test_every_image_has_its_features(embedding: TestClient, pixels: np.ndarray) -> None:
+    status, body = post(embedding, *((f"{i}.png", as_png(image)) for i, image in enumerate(pixels)))
 
     assert status == 200
     assert (body["model"], body["version"]) == ("tiny-grey", "1")
@@ -37,10 +36,8 @@ def test_every_image_has_its_features(embedding: TestClient, pixels: np.ndarray,
     assert [result["features"] for result in body["results"]] == pixels.reshape(len(pixels), 64).tolist()
 
 
-def test_an_image_that_cannot_be_read_does_not_fail_the_others(
-    embedding: TestClient, pixels: np.ndarray, png: Png
-) -> None:
-    status, body = post(embedding, ("notes.txt", b"no image"), ("a.png", png(pixels[0])))
+def test_an_image_that_cannot_be_read_does_not_fail_the_others(embedding: TestClient, pixels: np.ndarray) -> None:
+    status, body = post(embedding, ("notes.txt", b"no image"), ("a.png", as_png(pixels[0])))
 
     assert status == 200
     bad, good = body["results"]
@@ -65,15 +62,17 @@ def test_wrong_requests_have_the_errors_of_classify(
     assert (found, body["error"]["code"]) == (status, code)
 
 
-def test_a_model_without_features_says_what_to_do(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    status, body = post(client, ("a.png", png(pixels[0])))
+def test_a_model_without_features_says_what_to_do(client: TestClient, pixels: np.ndarray) -> None:
+    status, body = post(client, ("a.png", as_png(pixels[0])))
 
     assert (status, body["error"]["code"]) == (422, "no_features")
     assert "export" in body["error"]["message"]
 
 
-def test_classifying_is_as_ever(embedding: TestClient, client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    answers = [each.post("/classify", files={"file": png(pixels[0])}).json()["results"] for each in (embedding, client)]
+def test_classifying_is_as_ever(embedding: TestClient, client: TestClient, pixels: np.ndarray) -> None:
+    answers = [
+        each.post("/classify", files={"file": as_png(pixels[0])}).json()["results"] for each in (embedding, client)
+    ]
 
     assert answers[0] == answers[1]
 
@@ -86,13 +85,11 @@ def test_the_document_describes_it(embedding: TestClient) -> None:
     assert "EmbedResponse" in document["components"]["schemas"]
 
 
-def test_one_request_of_more_images_than_a_batch(
-    tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray, png: Png
-) -> None:
+def test_one_request_of_more_images_than_a_batch(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> None:
     folder: Path = write_tiny_package(tmp_path_factory.mktemp("features") / "tiny", GREY_PRESET, has_features=True)
     settings = Settings(models=(str(folder),), device="cpu", threads=2, max_batch_size=2, max_images=4)
     with TestClient(create_app(settings)) as client:
-        _, body = post(client, *(("a.png", png(image)) for image in pixels))
+        _, body = post(client, *(("a.png", as_png(image)) for image in pixels))
 
     assert [result["features"] for result in body["results"]] == pixels.reshape(4, 64).tolist()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import PATIENCE, ROOT, children, is_alive, running_server
+from tests.servers import ROOT, children, is_alive, running_server
+from tests.waiting import PATIENCE, wait_until
 
 BUSY = 15  # seconds that a busy machine may add
 NEVER_ENDS = f"""\
@@ -108,10 +109,7 @@ def test_workers_end_with_their_supervisor_whatever_they_do(
         server.process.kill()
         server.process.wait()
 
-        deadline = time.monotonic() + BUSY
-        while any(is_alive(worker) for worker in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: not any(is_alive(worker) for worker in workers), BUSY)
 
 
 def test_an_endless_request_delays_the_exit_by_the_shutdown_timeout_at_most(

@@ -38,6 +38,27 @@ def test_error_of_a_mounted_application_or_a_middleware_has_the_shape_of_all_err
     assert ("content-range" in response.headers) == (status == 416)
 
 
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Origin": "https://evil.example"}, "Disallowed CORS origin"),
+        ({"Access-Control-Request-Headers": "x-other"}, "Disallowed CORS headers"),
+        ({"Access-Control-Request-Method": "DELETE"}, "Disallowed CORS method"),
+    ],
+)
+def test_a_refused_preflight_says_what_is_not_allowed(
+    client: TestClient, headers: dict[str, str], message: str
+) -> None:
+    settings = client.app.state.settings.model_copy(  # type: ignore[attr-defined]
+        update={"cors_origins": ("https://example.org",)}
+    )
+    preflight = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST", **headers}
+
+    response = TestClient(create_app(Settings(**settings.model_dump()))).options("/classify", headers=preflight)
+
+    assert response.json() == {"error": {"code": "bad_request", "message": message}}
+
+
 def test_an_error_answers_head_without_a_body(client: TestClient) -> None:
     response = client.head("/docs/assets/favicon.png", headers={"Range": "bytes=abc"})
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,8 @@ import pytest
 from serving.process.run import run
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
-from tests.servers import PATIENCE, ROOT, children, let_models_hang, running_server
+from tests.servers import ROOT, children, let_models_hang, running_server
+from tests.waiting import PATIENCE, wait_until
 
 
 def run_to_the_end(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -160,10 +160,7 @@ def test_a_signal_during_the_start_stops_the_server_with_exit_code_0(
     (package / "model.onnx.hangs").touch()  # the models are never loaded
     command = [sys.executable, "-m", "serving", str(package), "--port", "0", "--workers", workers]
     with subprocess.Popen(command, cwd=ROOT) as process:
-        deadline = time.monotonic() + PATIENCE
-        while not handles(process.pid, number):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: handles(process.pid, number))
         process.send_signal(number)
 
         assert process.wait(PATIENCE) == 0
@@ -179,10 +176,7 @@ def test_a_signal_to_the_process_group_while_workers_start_stops_the_server_quie
         log.open("wb") as file,
         subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True) as process,
     ):
-        deadline = time.monotonic() + PATIENCE
-        while not any(imports(child) for child in children(process.pid)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: any(imports(child) for child in children(process.pid)))
         os.killpg(process.pid, number)
 
         assert process.wait(PATIENCE) == 0
@@ -277,10 +271,11 @@ def test_of_two_servers_started_at_once_on_one_port_one_ends_with_exit_code_1(
             server = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file))
             stack.callback(server.kill)
             servers.append(server)
-        deadline = time.monotonic() + PATIENCE
-        while sum("running on" in log.read_text() for log in logs) + sum(s.poll() is not None for s in servers) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(
+            lambda: (
+                sum("running on" in log.read_text() for log in logs) + sum(s.poll() is not None for s in servers) >= 2
+            )
+        )
 
         assert sorted(str(server.poll()) for server in servers) == ["1", "None"]
     assert "Address already in use" in logs[0].read_text() + logs[1].read_text()

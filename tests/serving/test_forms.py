@@ -1,7 +1,6 @@
 """Forms: which parts are images, what they are called, and which forms are rejected."""
 
 import time
-from collections.abc import Callable
 
 import httpx2
 import numpy as np
@@ -11,8 +10,7 @@ from fastapi.testclient import TestClient
 from serving.http.classify import PARAMETERS
 from serving.http.errors import ApiError
 from serving.http.forms import MAX_FIELDS, parse_form
-
-Png = Callable[[np.ndarray], bytes]
+from tests.images.image_makers import as_png
 
 DISPOSITION = b'Content-Disposition: form-data; name="f"'
 HEAD = DISPOSITION + b'; filename="a.png"\r\nContent-Type: image/png'
@@ -106,7 +104,6 @@ def test_charset_that_a_client_names_is_not_looked_at(client: TestClient, charse
         (DISPOSITION + b"\r\nContent-Type: application/octet-stream", b"text"),
         (DISPOSITION, BINARY),
         (DISPOSITION, b"P6 1 1 255\n\xff\xfe\xfd"),
-        (DISPOSITION, b"long text" * 1000),
         (DISPOSITION + b"\r\nContent-Type: text/plain; charset=utf-8", BINARY),
         (b"Content-Type: image/png", BINARY),
         (b"X-Other: 1", BINARY),
@@ -121,6 +118,8 @@ def test_part_without_filename_is_an_image_by_its_type_or_its_bytes(head: bytes,
     [
         (b'Content-Disposition: form-data; name="submit"', b"Classify"),
         (b'Content-Disposition: form-data; name="submit"', "Größe\r\n€".encode()),
+        (b'Content-Disposition: form-data; name="submit"', b"long text" * 1000),
+        (b'Content-Disposition: form-data; name="submit"', "a€".encode() * 10_000),
         (b'Content-Disposition: form-data; name="empty"', b""),
         (b'Content-Disposition: form-data; name="data"\r\nContent-Type: application/json', b'{"a": 1}'),
         (b'Content-Disposition: form-data; name="not chosen"; filename=""', b""),
@@ -212,9 +211,9 @@ def test_forms_of_client_libraries_are_parsed() -> None:
     assert parse_form(request.read(), boundary, 2, PARAMETERS) == [("a b.png", b"1"), ("upload", b"2")]
 
 
-def test_large_form_gets_the_same_answer_as_a_small_one(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_large_form_gets_the_same_answer_as_a_small_one(client: TestClient, pixels: np.ndarray) -> None:
     """Large forms are parsed in a thread."""
-    small = [("file", ("a.png", png(pixels[0])))]
+    small = [("file", ("a.png", as_png(pixels[0])))]
     large = [*small, ("file", ("b.png", b"\0" * 100_000))]
 
     result = client.post("/classify", files=small).json()["results"][0]
@@ -222,8 +221,8 @@ def test_large_form_gets_the_same_answer_as_a_small_one(client: TestClient, pixe
     assert client.post("/classify", files=large).json()["results"][0] == result
 
 
-def test_part_without_filename_is_named_by_its_number(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    body = form(part(HEAD, png(pixels[0])), part(DISPOSITION, png(pixels[1])), part(DISPOSITION, b"\0"))
+def test_part_without_filename_is_named_by_its_number(client: TestClient, pixels: np.ndarray) -> None:
+    body = form(part(HEAD, as_png(pixels[0])), part(DISPOSITION, as_png(pixels[1])), part(DISPOSITION, b"\0"))
 
     response = client.post("/classify", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
 

@@ -18,8 +18,8 @@ from pdeinfer.package import zoo
 from serving.app import create_app
 from serving.engine import inspection
 from serving.settings import Settings
+from tests.images.image_makers import as_png
 
-Png = Callable[[np.ndarray], bytes]
 DIGIT = np.random.default_rng(3).integers(0, 256, (8, 8, 1), dtype=np.uint8)
 PHOTO = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -33,9 +33,9 @@ def client(package_folder: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def post(client: TestClient, png: Png) -> Callable[..., Response]:
+def post(client: TestClient) -> Callable[..., Response]:
     def post(image: np.ndarray = DIGIT, **params: Any) -> Response:
-        return client.post("/inspect", params=params, content=png(image), headers={"Content-Type": "image/png"})
+        return client.post("/inspect", params=params, content=as_png(image), headers={"Content-Type": "image/png"})
 
     return post
 
@@ -68,10 +68,12 @@ def test_the_arrays_are_those_of_inspect(post: Callable[..., Response]) -> None:
             assert extent == {"maximum": pytest.approx(numbers.max()), "mean": pytest.approx(numbers.mean())}
 
 
-def test_the_answer_is_that_of_classify(post: Callable[..., Response], client: TestClient, png: Png) -> None:
+def test_the_answer_is_that_of_classify(post: Callable[..., Response], client: TestClient) -> None:
     for name, image in (("digits-pde", DIGIT), ("cifar10-resnet32", PHOTO)):
         body = post(image, model=name).json()
-        response = client.post("/classify", params={"model": name, "top_k": 10}, files={"file": ("a.png", png(image))})
+        response = client.post(
+            "/classify", params={"model": name, "top_k": 10}, files={"file": ("a.png", as_png(image))}
+        )
         assert body["model"] == name
         for found, expected in zip(body["top"], response.json()["results"][0]["top"], strict=True):
             assert (found["label"], found["index"]) == (expected["label"], expected["index"])
@@ -136,11 +138,11 @@ def test_arrays_beyond_the_limit_are_left_out_and_changes_refused(
     assert (post().json()["layers"], len(post().json()["top"])) == ([], 10)
 
 
-def test_an_answer_counts_as_held_bytes(png: Png) -> None:
+def test_an_answer_counts_as_held_bytes() -> None:
     settings = Settings(models=("digits-pde",), device="cpu", max_body_bytes=20_000, max_total_bytes=20_000)
     with TestClient(create_app(settings)) as client:
         for layer, expected in ((0, 200), (1, 503)):
-            response = client.post("/inspect", params={"layer": layer}, files={"file": png(DIGIT)})
+            response = client.post("/inspect", params={"layer": layer}, files={"file": as_png(DIGIT)})
             assert response.status_code == expected
 
 
@@ -170,8 +172,8 @@ def test_a_wrong_parameter_is_refused(name: str, value: str, post: Callable[...,
     assert error_of(post(**{name: value})) == (422, "invalid_parameter")
 
 
-def test_anything_but_one_image_is_refused(client: TestClient, post: Callable[..., Response], png: Png) -> None:
-    file = ("file", ("a.png", png(DIGIT)))
+def test_anything_but_one_image_is_refused(client: TestClient, post: Callable[..., Response]) -> None:
+    file = ("file", ("a.png", as_png(DIGIT)))
     assert error_of(client.post("/inspect", files=[file, file])) == (413, "too_many_images")
     assert error_of(client.post("/inspect", json={"images": []})) == (400, "no_images")
     assert error_of(client.post("/inspect", content=b"text", headers={"Content-Type": "text/plain"})) == (
@@ -183,7 +185,7 @@ def test_anything_but_one_image_is_refused(client: TestClient, post: Callable[..
     assert client.get("/inspect").status_code == 405
 
 
-def test_a_full_queue_and_a_deadline_are_kept(png: Png) -> None:
+def test_a_full_queue_and_a_deadline_are_kept() -> None:
     for settings, expected in (
         ({"request_timeout": 1e-6}, (504, "deadline_exceeded")),
         ({"max_queue": 64}, (503, "overloaded")),
@@ -191,31 +193,31 @@ def test_a_full_queue_and_a_deadline_are_kept(png: Png) -> None:
         with TestClient(create_app(Settings(models=("digits-pde",), device="cpu", **settings))) as client:
             served = client.app.state.models.get("digits-pde")
             served._admitted = settings.get("max_queue", 0)
-            assert error_of(client.post("/inspect", files={"file": png(DIGIT)})) == expected
+            assert error_of(client.post("/inspect", files={"file": as_png(DIGIT)})) == expected
 
 
-def test_a_key_is_needed_where_keys_are_set(tmp_path: Path, png: Png) -> None:
+def test_a_key_is_needed_where_keys_are_set(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("the-key")
     settings = Settings(models=("digits-pde",), device="cpu", api_keys_file=tmp_path / "keys")
     with TestClient(create_app(settings)) as client:
-        files = {"file": png(DIGIT)}
+        files = {"file": as_png(DIGIT)}
         assert client.post("/inspect", files=files).status_code == 401
         assert client.post("/inspect", files=files, headers={"X-API-Key": "the-key"}).status_code == 200
 
 
-def test_a_model_with_a_damaged_fields_file_is_served_without_layers(tmp_path: Path, png: Png) -> None:
+def test_a_model_with_a_damaged_fields_file_is_served_without_layers(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "digits-pde"))
     (folder / "fields.onnx").write_bytes(b"damaged")
     with TestClient(create_app(Settings(models=(str(folder),), device="cpu"))) as client:
-        body = client.post("/inspect", files={"file": png(DIGIT)}).json()
+        body = client.post("/inspect", files={"file": as_png(DIGIT)}).json()
     assert (body["layers"], len(body["top"])) == ([], 10)
 
 
-def test_a_package_that_is_removed_after_loading_is_inspected(tmp_path: Path, png: Png) -> None:
+def test_a_package_that_is_removed_after_loading_is_inspected(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "digits-pde"))
     with TestClient(create_app(Settings(models=(str(folder),), device="cpu"))) as client:
         shutil.rmtree(folder)
-        assert len(client.post("/inspect", files={"file": png(DIGIT)}).json()["layers"]) == 1
+        assert len(client.post("/inspect", files={"file": as_png(DIGIT)}).json()["layers"]) == 1
 
 
 def test_an_answer_of_the_unchanged_network_that_is_not_finite_is_an_error(

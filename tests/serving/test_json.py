@@ -21,9 +21,9 @@ from serving.http.classify import PARAMETERS
 from serving.http.errors import ApiError
 from serving.http.json_images import decode_base64, parse_json_images
 from serving.settings import Settings
+from tests.images.image_makers import as_png
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 
-Png = Callable[[np.ndarray], bytes]
 NDJSON = {"Accept": "application/x-ndjson"}
 
 
@@ -36,9 +36,9 @@ def error_of(response: Response) -> tuple[int, str, str]:
     return response.status_code, error["code"], error["message"]
 
 
-def test_base64_images_get_the_same_results_as_files(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    images = [{"content": base64_of(png(image)), "filename": f"{i}.png"} for i, image in enumerate(pixels)]
-    files = [("file", (f"{i}.png", png(image))) for i, image in enumerate(pixels)]
+def test_base64_images_get_the_same_results_as_files(client: TestClient, pixels: np.ndarray) -> None:
+    images = [{"content": base64_of(as_png(image)), "filename": f"{i}.png"} for i, image in enumerate(pixels)]
+    files = [("file", (f"{i}.png", as_png(image))) for i, image in enumerate(pixels)]
 
     response = client.post("/classify?top_k=2", json={"images": images})
 
@@ -50,9 +50,9 @@ def test_base64_images_get_the_same_results_as_files(client: TestClient, pixels:
     "wrong", ["!", "A", "AAAAA", "AA=A", "é" * 8, "data:image/png,AAAA", "data:;base64", base64_of(b"text")]
 )
 def test_image_that_is_not_base64_or_not_an_image_has_its_own_error(
-    client: TestClient, pixels: np.ndarray, png: Png, wrong: str
+    client: TestClient, pixels: np.ndarray, wrong: str
 ) -> None:
-    good = base64_of(png(pixels[0]))
+    good = base64_of(as_png(pixels[0]))
     images = [{"content": good}, {"content": wrong}, {"content": wrong, "filename": "b.png"}, good]
 
     first, second, third, fourth = client.post("/classify", json={"images": images}).json()["results"]
@@ -138,10 +138,8 @@ def test_an_unknown_field_of_an_image_is_rejected_by_name_and_place(client: Test
 
 
 @pytest.mark.parametrize("filler", [0, 100_000])
-def test_a_byte_order_mark_before_the_json_is_skipped(
-    client: TestClient, pixels: np.ndarray, png: Png, filler: int
-) -> None:
-    body = json.dumps({"images": [" " * filler + base64_of(png(pixels[0]))]}).encode("utf-8-sig")
+def test_a_byte_order_mark_before_the_json_is_skipped(client: TestClient, pixels: np.ndarray, filler: int) -> None:
+    body = json.dumps({"images": [" " * filler + base64_of(as_png(pixels[0]))]}).encode("utf-8-sig")
 
     response = client.post("/classify", content=body, headers={"Content-Type": "application/json"})
 
@@ -196,11 +194,9 @@ def test_more_json_images_than_the_limit_are_413(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_compressed_bodies_of_every_type_are_accepted(
-    client: TestClient, pixels: np.ndarray, png: Png, encoding: str
-) -> None:
+def test_compressed_bodies_of_every_type_are_accepted(client: TestClient, pixels: np.ndarray, encoding: str) -> None:
     compress = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding]
-    image = png(pixels[0])
+    image = as_png(pixels[0])
     form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + image + b"\r\n--b--\r\n"
     bodies = {
         "image/png": image,
@@ -225,8 +221,8 @@ def lines_of(response: Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-def test_ndjson_lines_are_the_results_in_order(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    files = [("file", (f"{i}.png", png(image))) for i, image in enumerate(pixels)]
+def test_ndjson_lines_are_the_results_in_order(client: TestClient, pixels: np.ndarray) -> None:
+    files = [("file", (f"{i}.png", as_png(image))) for i, image in enumerate(pixels)]
     files[2] = ("file", ("bad.txt", b"no image"))
 
     response = client.post("/classify", files=files, headers=NDJSON)
@@ -237,7 +233,7 @@ def test_ndjson_lines_are_the_results_in_order(client: TestClient, pixels: np.nd
 
 
 def test_ndjson_lines_after_the_deadline_say_so(
-    package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+    package_folder: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict_proba = Predictor.predict_proba
     computed: list[int] = []
@@ -252,7 +248,7 @@ def test_ndjson_lines_after_the_deadline_say_so(
     settings = Settings(
         models=(str(package_folder),), device="cpu", threads=1, max_batch_size=2, request_timeout=2, max_images=8
     )
-    images = [{"content": base64_of(png(pixels[i % 4]))} for i in range(8)]
+    images = [{"content": base64_of(as_png(pixels[i % 4]))} for i in range(8)]
     with TestClient(create_app(settings)) as client:
         lines = lines_of(client.post("/classify", json={"images": images}, headers=NDJSON))
 

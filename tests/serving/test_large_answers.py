@@ -1,7 +1,7 @@
 """Answers that name a thousand classes: ranked and encoded in threads, and counted while they are sent."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from serving.app import create_app
 from serving.http.v2 import infer
 from serving.settings import Settings
 from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.images.image_makers import as_png
 
-Png = Callable[[np.ndarray], bytes]
 TOTAL_BYTES = 30_000
 LABELS = tuple(f"class {number}" for number in range(1000))
 
@@ -64,9 +64,9 @@ def infer_v2(client: TestClient, pixels: np.ndarray, model: str) -> Any:
 
 @pytest.mark.parametrize(("model", "is_large"), [("large", True), ("tiny-grey", False)])
 def test_only_large_answers_are_ranked_and_encoded_in_threads(
-    client: TestClient, pixels: np.ndarray, png: Png, threads: list[str], model: str, is_large: bool
+    client: TestClient, pixels: np.ndarray, threads: list[str], model: str, is_large: bool
 ) -> None:
-    images = [png(image) for image in pixels]
+    images = [as_png(image) for image in pixels]
 
     for accept in ("application/json", "application/x-ndjson"):
         classify(client, images, accept, model=model, top_k=700)
@@ -76,8 +76,8 @@ def test_only_large_answers_are_ranked_and_encoded_in_threads(
     assert {name.startswith("classify_") for name in threads} == {is_large}
 
 
-def test_a_large_answer_is_complete_and_in_order(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    (result,) = classify(client, [png(pixels[0])], top_k=200).json()["results"]
+def test_a_large_answer_is_complete_and_in_order(client: TestClient, pixels: np.ndarray) -> None:
+    (result,) = classify(client, [as_png(pixels[0])], top_k=200).json()["results"]
     rows = infer_v2(client, pixels[:1], "large").json()["outputs"][0]["data"]
 
     best = np.argsort(-np.array(rows), kind="stable")[:200]
@@ -85,8 +85,8 @@ def test_a_large_answer_is_complete_and_in_order(client: TestClient, pixels: np.
     assert [entry["label"] for entry in result["top"]] == [LABELS[index] for index in best]
 
 
-def test_answers_count_among_the_bytes_that_the_server_holds(client: TestClient, pixels: np.ndarray, png: Png) -> None:
-    images = [png(image) for image in pixels]
+def test_answers_count_among_the_bytes_that_the_server_holds(client: TestClient, pixels: np.ndarray) -> None:
+    images = [as_png(image) for image in pixels]
 
     for accept in ("application/json", "application/x-ndjson"):
         assert classify(client, images, accept, top_k=1).status_code == 200

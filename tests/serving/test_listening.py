@@ -8,7 +8,7 @@ import pytest
 
 from serving.process import listening as module
 from serving.process.listening import accept_waiting
-from tests.servers import PATIENCE
+from tests.waiting import PATIENCE
 
 
 def test_connections_made_while_the_event_loop_stands_still_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

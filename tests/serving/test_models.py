@@ -1,12 +1,13 @@
 """Served models: sources, versions, and changes while the server runs."""
 
 import gc
+import gzip
 import json
 import logging
 import shutil
-import time
 import weakref
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from serving.engine.served_model import ServedModel
 from serving.engine.sources import find_packages, split_name
 from serving.http.body import MAX_SMALL_BYTES
 from serving.settings import Settings
-from tests.servers import PATIENCE
+from tests.images.image_makers import as_png
+from tests.waiting import wait_until
 
-Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
 KEY = {"Authorization": "Bearer admin"}
 
@@ -61,9 +62,9 @@ def found(source: Path) -> list[tuple[str, str]]:
     return [(zoo.load(location).card.preset.name, version) for version, location in find_packages(str(source))]
 
 
-def test_a_model_is_served_in_the_chosen_precision(png: Png) -> None:
+def test_a_model_is_served_in_the_chosen_precision() -> None:
     settings = Settings(models=("cifar10-global",), device="cpu", threads=1, precision="int8")
-    image = png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    image = as_png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     with TestClient(create_app(settings)) as client, Predictor("cifar10-global", precision="int8") as predictor:
         (model,) = client.get("/models").json()["models"]
         (result,) = client.post("/classify", content=image, headers=PNG).json()["results"]
@@ -102,13 +103,13 @@ def test_an_unreadable_source_is_named_in_the_error() -> None:
 
 
 def test_a_named_source_is_served_under_its_name(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray, png: Png
+    repository: Path, monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray
 ) -> None:
     monkeypatch.chdir(repository.parent)
     models = ("photos=models/tiny-grey", "other.v2=digits-pde", "models/tiny-rgb")
     limits = {"photos": {"threshold": 1}}
     with TestClient(create_app(Settings(models=models, device="cpu", threads=1, per_model=limits))) as client:
-        answer = client.post("/classify", content=png(pixels[0]), headers=PNG).json()
+        answer = client.post("/classify", content=as_png(pixels[0]), headers=PNG).json()
         listed = served(client)
         inferred = client.get("/v2/models/photos/versions/2").json()["name"]
 
@@ -167,10 +168,8 @@ def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path, monkeypatch: pyt
     assert split_name("lr=0.1") == (None, "lr=0.1")
 
 
-def test_the_highest_version_answers_and_every_version_is_listed(
-    admin: TestClient, pixels: np.ndarray, png: Png
-) -> None:
-    response = admin.post("/classify", content=png(pixels[0]), headers=PNG)
+def test_the_highest_version_answers_and_every_version_is_listed(admin: TestClient, pixels: np.ndarray) -> None:
+    response = admin.post("/classify", content=as_png(pixels[0]), headers=PNG)
 
     assert (response.json()["model"], response.json()["version"]) == ("tiny-grey", "10")
     assert served(admin) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
@@ -191,12 +190,12 @@ def test_a_client_key_does_not_open_admin(repository: Path) -> None:
         assert client.get("/models", headers=KEY).status_code == 200
 
 
-def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndarray) -> None:
     unloaded = change(admin, "tiny-grey", "unload")
     assert unloaded.json() == {"name": "tiny-grey", "versions": []}
     assert served(admin) == [("tiny-rgb", "1")]
-    assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 404
-    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-rgb"
+    assert admin.post("/classify?model=tiny-grey", content=as_png(pixels[0]), headers=PNG).status_code == 404
+    assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).json()["model"] == "tiny-rgb"
     assert (
         'pdeinfer_model_info{cuda_graphs="false",device="cpu",model="tiny-grey",pde_layers="standard",'
         'provider="CPUExecutionProvider",version="10"} 0.0'
@@ -208,8 +207,8 @@ def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndar
     assert f"{room} 256.0" in admin.get("/metrics").text
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
     # It is the default model again.
-    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
-    assert admin.post("/classify?model=tiny-grey", content=png(pixels[0]), headers=PNG).status_code == 200
+    assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
+    assert admin.post("/classify?model=tiny-grey", content=as_png(pixels[0]), headers=PNG).status_code == 200
 
 
 def test_the_first_models_can_be_freed_after_a_change(admin: TestClient) -> None:
@@ -236,7 +235,7 @@ def test_a_server_without_models_is_not_ready(admin: TestClient) -> None:
 
 @pytest.mark.parametrize("damage", ["corrupted", "removed", "card"])
 def test_reloading_a_damaged_package_leaves_the_served_model(
-    admin: TestClient, repository: Path, pixels: np.ndarray, png: Png, damage: str
+    admin: TestClient, repository: Path, pixels: np.ndarray, damage: str
 ) -> None:
     package = repository / "tiny-grey" / "10"
     if damage == "corrupted":
@@ -254,7 +253,7 @@ def test_reloading_a_damaged_package_leaves_the_served_model(
     assert response.json()["error"]["code"] == "model_load_failed"
     assert str(repository) not in response.text
     assert served(admin)[0] == ("tiny-grey", "10")
-    assert admin.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
+    assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).status_code == 200
 
 
 def test_a_damaged_package_of_another_model_does_not_matter(
@@ -336,6 +335,29 @@ def test_a_change_may_begin_with_a_byte_order_mark(admin: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", gzip.compress(b'{"action": "reload"}'), 200),
+        ("deflate", zlib.compress(b'{"action": "reload"}'), 200),
+        ("gzip", gzip.compress(b" " * (MAX_SMALL_BYTES + 1)), 413),
+        ("gzip", b'{"action": "reload"}', 400),
+        ("br", b'{"action": "reload"}', 415),
+    ],
+    ids=["gzip", "deflate", "too large", "damaged", "unknown"],
+)
+def test_a_change_may_be_compressed(admin: TestClient, encoding: str, body: bytes, status: int) -> None:
+    response = admin.post("/admin/models/tiny-rgb", content=body, headers={**KEY, "Content-Encoding": encoding})
+
+    assert response.status_code == status
+
+
+def test_openapi_document_lists_the_answers_to_a_change(admin: TestClient) -> None:
+    responses = admin.get("/openapi.json").json()["paths"]["/admin/models/{name}"]["post"]["responses"]
+
+    assert responses.keys() >= {"200", "400", "401", "404", "408", "413", "415", "422", "500", "503"}
+
+
+@pytest.mark.parametrize(
     ("name", "action", "status", "code"),
     [
         ("other", "load", 404, "model_not_found"),
@@ -353,8 +375,8 @@ def test_an_impossible_change_is_an_error_with_its_code(
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_no_request_is_lost_while_models_are_reloaded(admin: TestClient, pixels: np.ndarray, png: Png) -> None:
-    image = png(pixels[0])
+def test_no_request_is_lost_while_models_are_reloaded(admin: TestClient, pixels: np.ndarray) -> None:
+    image = as_png(pixels[0])
     with ThreadPoolExecutor(4) as pool:
         requests = [pool.submit(admin.post, "/classify", content=image, headers=PNG) for _ in range(200)]
         changes = [change(admin, "tiny-grey", "reload").status_code for _ in range(10)]
@@ -377,10 +399,7 @@ def served_models() -> list[ServedModel]:
 
 def assert_count(expected: int) -> None:
     """Assert how many models there are once the threads that loaded some have ended."""
-    deadline = time.monotonic() + PATIENCE
-    while len(served_models()) != expected and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(served_models()) == expected
+    wait_until(lambda: len(served_models()) == expected)
 
 
 @pytest.fixture
@@ -392,15 +411,13 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-def test_a_replaced_model_is_freed_without_the_garbage_collector(
-    admin: TestClient, pixels: np.ndarray, png: Png
-) -> None:
+def test_a_replaced_model_is_freed_without_the_garbage_collector(admin: TestClient, pixels: np.ndarray) -> None:
     before = len(served_models())
     for _ in range(3):
         model = admin.app.state.models.get("tiny-grey")  # type: ignore[attr-defined]
         replaced = [weakref.ref(part) for part in (model, model.predictor, model.predictor._session)]
         del model
-        for image in (png(pixels[0]), b"garbage"):
+        for image in (as_png(pixels[0]), b"garbage"):
             admin.post("/classify?model=tiny-grey", content=image, headers=PNG)
         data = {"name": "image", "datatype": "UINT8", "shape": [4, 8, 8, 1], "data": pixels.ravel().tolist()}
         assert admin.post("/v2/models/tiny-grey/infer", json={"inputs": [data]}).status_code == 200

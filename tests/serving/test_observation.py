@@ -6,7 +6,6 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ from serving.app import create_app
 from serving.engine.served_model import ServedModel
 from serving.settings import Settings
 from serving.telemetry.logs import JsonFormatter, PlainFormatter, request_id
+from tests.images.image_makers import as_png
 from tests.servers import ROOT
 
-Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
 
 
@@ -46,7 +45,7 @@ def test_every_response_has_its_own_id(client: TestClient) -> None:
     assert len(ids) == 4
 
 
-def test_requests_batches_and_images_are_counted_and_timed(client: TestClient, pixels: np.ndarray, png: Png) -> None:
+def test_requests_batches_and_images_are_counted_and_timed(client: TestClient, pixels: np.ndarray) -> None:
     model = 'model="tiny-grey",version="1"'
     lines = {
         'pdeinfer_requests_total{route="/classify",status="200"}': 1,
@@ -58,7 +57,7 @@ def test_requests_batches_and_images_are_counted_and_timed(client: TestClient, p
         f"pdeinfer_admitted_images{{{model}}}": 0,
     }
     before = {line: metric(client, line) for line in lines}
-    client.post("/classify", files=[("file", ("a.png", png(image))) for image in pixels])
+    client.post("/classify", files=[("file", ("a.png", as_png(image))) for image in pixels])
 
     assert {line: metric(client, line) - before[line] for line in lines} == lines
     assert metric(client, f"pdeinfer_inference_seconds_count{{{model}}}") >= 1
@@ -131,7 +130,6 @@ def test_a_client_that_leaves_before_its_body_is_complete_counts_as_disconnected
 def test_fault_is_logged_with_its_request_id_and_the_response_has_no_details(
     client: TestClient,
     pixels: np.ndarray,
-    png: Png,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines = []
@@ -147,7 +145,7 @@ def test_fault_is_logged_with_its_request_id_and_the_response_has_no_details(
     handler = Handler()
     logging.getLogger("serving.middleware.observation").addHandler(handler)
     try:
-        response = client.post("/classify", content=png(pixels[0]), headers={**PNG, "X-Request-Id": "id-of-fault"})
+        response = client.post("/classify", content=as_png(pixels[0]), headers={**PNG, "X-Request-Id": "id-of-fault"})
     finally:
         logging.getLogger("serving.middleware.observation").removeHandler(handler)
 
@@ -215,7 +213,7 @@ def test_other_packages_log_in_json_and_pillows_warnings_are_not_kept_in_memory(
 
 
 def test_access_log_is_off_by_default_and_holds_no_bytes_queries_or_keys(
-    package_folder: Path, pixels: np.ndarray, png: Png, caplog: pytest.LogCaptureFixture
+    package_folder: Path, pixels: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "serving")
     for access_log in (False, True):
@@ -223,7 +221,7 @@ def test_access_log_is_off_by_default_and_holds_no_bytes_queries_or_keys(
             models=(str(package_folder),), device="cpu", threads=1, access_log=access_log, api_keys="k3y"
         )
         with TestClient(create_app(settings)) as client:
-            client.post("/classify?top_k=3", content=png(pixels[0]), headers={**PNG, "X-API-Key": "k3y"})
+            client.post("/classify?top_k=3", content=as_png(pixels[0]), headers={**PNG, "X-API-Key": "k3y"})
 
     (record,) = [record for record in caplog.records if record.name == "serving.access"]
     fields = record.fields  # type: ignore[attr-defined]

@@ -3,9 +3,8 @@
 import asyncio
 import base64
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,35 +21,11 @@ from serving.engine import served_model
 from serving.engine.served_model import ServedModel
 from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
-from tests.servers import PATIENCE
+from tests.images.image_makers import as_png
+from tests.serving.brake import Brake
+from tests.waiting import eventually, wait_until
 
-Png = Callable[[np.ndarray], bytes]
 PNG = {"Content-Type": "image/png"}
-
-
-class Brake:
-    """Blocks the network while it is on, and records the sizes of batches."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.batches: list[int] = []
-        self.free = 0
-        self.released = threading.Event()
-        self.released.set()
-        predict_proba = Predictor.predict_proba
-
-        def braked(predictor: Predictor, images: np.ndarray) -> np.ndarray:
-            self.batches.append(len(images))
-            assert len(self.batches) <= self.free or self.released.wait(PATIENCE)
-            return predict_proba(predictor, images)
-
-        monkeypatch.setattr(Predictor, "predict_proba", braked)
-        monkeypatch.setattr(served_model, "MAX_INLINE_SECONDS", 0.0)  # a test in the event loop releases the brake
-
-    def on(self, free: int = 0) -> None:
-        """Block all batches except the first `free`."""
-        self.free = free
-        self.batches.clear()
-        self.released.clear()
 
 
 @pytest.fixture
@@ -91,24 +66,18 @@ async def send_to(
     return messages
 
 
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 def test_a_full_queue_refuses_at_once_and_admitted_requests_are_answered(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+    package_folder: Path, pixels: np.ndarray, brake: Brake
 ) -> None:
     with (
         TestClient(create_app(settings_for(package_folder, max_queue=4))) as client,
         ThreadPoolExecutor(4) as pool,
     ):
         brake.on()
-        image = png(pixels[0])
+        image = as_png(pixels[0])
         admitted = [pool.submit(client.post, "/classify", content=image, headers=PNG) for _ in range(4)]
         (model,) = client.app.state.models  # type: ignore[attr-defined]
-        asyncio.run(wait_until(lambda: model._admitted == 4))
+        wait_until(lambda: model._admitted == 4)
 
         refused = client.post("/classify", content=image, headers=PNG)
         brake.released.set()
@@ -122,20 +91,20 @@ def test_a_full_queue_refuses_at_once_and_admitted_requests_are_answered(
 
 
 def test_a_request_beyond_its_deadline_is_504_and_leaves_the_queue(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+    package_folder: Path, pixels: np.ndarray, brake: Brake
 ) -> None:
     with (
         TestClient(create_app(settings_for(package_folder, request_timeout=1))) as client,
         ThreadPoolExecutor(3) as pool,
     ):
         brake.on()
-        requests = [pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG) for _ in range(3)]
+        requests = [pool.submit(client.post, "/classify", content=as_png(pixels[0]), headers=PNG) for _ in range(3)]
         responses = [request.result() for request in requests]
         brake.released.set()
 
         assert [response.status_code for response in responses] == [504] * 3
         assert responses[0].json()["error"]["code"] == "deadline_exceeded"
-        assert client.post("/classify", content=png(pixels[0]), headers=PNG).status_code == 200
+        assert client.post("/classify", content=as_png(pixels[0]), headers=PNG).status_code == 200
         assert len(brake.batches) == 2  # the one in progress and the last request
         assert brake.batches[-1] == 1
 
@@ -149,23 +118,23 @@ def test_a_request_beyond_its_deadline_is_504_and_leaves_the_queue(
     ],
 )
 def test_the_deadline_includes_the_time_in_which_the_body_waits_for_a_thread(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, path: str, headers: dict[str, str]
+    package_folder: Path, pixels: np.ndarray, brake: Brake, path: str, headers: dict[str, str]
 ) -> None:
     settings = settings_for(package_folder, request_timeout=0.2)
     with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as pool:
         brake.on()
-        pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)
-        asyncio.run(wait_until(lambda: brake.batches == [1]))  # the only thread is busy, for as long as it likes
+        pool.submit(client.post, "/classify", content=as_png(pixels[0]), headers=PNG)
+        wait_until(lambda: brake.batches == [1])  # the only thread is busy, for as long as it likes
 
         assert client.post(path, content=b"{}" + b" " * PARSED_AT_ONCE, headers=headers).status_code == 504
         brake.released.set()
 
 
 def test_images_of_clients_that_disconnected_are_not_computed(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake
+    package_folder: Path, pixels: np.ndarray, brake: Brake
 ) -> None:
     app = create_app(settings_for(package_folder))
-    request = partial(send_to, app, png(pixels[0]), PNG)
+    request = partial(send_to, app, as_png(pixels[0]), PNG)
 
     async def test() -> None:
         async with app.router.lifespan_context(app):
@@ -173,10 +142,10 @@ def test_images_of_clients_that_disconnected_are_not_computed(
             brake.on()
             gone, stays = asyncio.Event(), asyncio.Event()
             first = asyncio.create_task(request(stays))
-            await wait_until(lambda: brake.batches == [1])
+            await eventually(lambda: brake.batches == [1])
             leaving = [asyncio.create_task(request(gone)) for _ in range(20)]
             last = asyncio.create_task(request(stays))
-            await wait_until(lambda: model._admitted == 22)
+            await eventually(lambda: model._admitted == 22)
             gone.set()
             assert await asyncio.gather(*leaving) == [[]] * 20  # nobody is answered
             assert model._admitted == 2
@@ -189,10 +158,10 @@ def test_images_of_clients_that_disconnected_are_not_computed(
 
 
 def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, caplog: pytest.LogCaptureFixture
+    package_folder: Path, pixels: np.ndarray, brake: Brake, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(settings_for(package_folder, max_batch_size=1))
-    images = [{"content": base64.b64encode(png(image)).decode()} for image in pixels]
+    images = [{"content": base64.b64encode(as_png(image)).decode()} for image in pixels]
     headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
 
     async def test() -> None:
@@ -202,10 +171,10 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
             answer: list[dict[str, Any]] = []
             brake.on(free=1)
             request = asyncio.create_task(send_to(app, json.dumps({"images": images}).encode(), headers, gone, answer))
-            await wait_until(lambda: len(brake.batches) == 2 and len(answer) == 2)  # a line is out
+            await eventually(lambda: len(brake.batches) == 2 and len(answer) == 2)  # a line is out
             gone.set()
             await request
-            await wait_until(lambda: model._admitted == 0)
+            await eventually(lambda: model._admitted == 0)
             brake.released.set()
             await asyncio.sleep(0.05)
 
@@ -216,22 +185,22 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
     assert caplog.text == ""
 
 
-def test_a_slow_reader_does_not_occupy_the_queue(package_folder: Path, pixels: np.ndarray, png: Png) -> None:
+def test_a_slow_reader_does_not_occupy_the_queue(package_folder: Path, pixels: np.ndarray) -> None:
     async def test() -> None:
         app = create_app(settings_for(package_folder, max_batch_size=1))
         async with app.router.lifespan_context(app):
             (model,) = app.state.models
-            uploads = [("image", png(image)) for image in pixels]
+            uploads = [("image", as_png(image)) for image in pixels]
             lines = model.stream(uploads, 1, asyncio.get_running_loop().time() + 60)
             await anext(lines)
-            await wait_until(lambda: model._admitted == 0)  # and three of them are not read
+            await eventually(lambda: model._admitted == 0)  # and three of them are not read
             assert len([line async for line in lines]) == 3
 
     asyncio.run(test())
 
 
 def test_an_image_on_which_the_network_fails_has_its_own_error(
-    package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+    package_folder: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict_proba = Predictor.predict_proba
 
@@ -242,8 +211,8 @@ def test_an_image_on_which_the_network_fails_has_its_own_error(
 
     monkeypatch.setattr(Predictor, "predict_proba", failing)
     with TestClient(create_app(settings_for(package_folder))) as client:
-        mixed = client.post("/classify", files=[("file", (str(i), png(image))) for i, image in enumerate(pixels)])
-        alone = client.post("/classify", content=png(pixels[1]), headers=PNG)
+        mixed = client.post("/classify", files=[("file", (str(i), as_png(image))) for i, image in enumerate(pixels)])
+        alone = client.post("/classify", content=as_png(pixels[1]), headers=PNG)
 
     assert mixed.status_code == 200
     assert ["error" in result for result in mixed.json()["results"]] == [False, True, False, False]
@@ -254,7 +223,7 @@ def test_an_image_on_which_the_network_fails_has_its_own_error(
 
 
 def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answered(
-    package_folder: Path, pixels: np.ndarray, png: Png, brake: Brake, monkeypatch: pytest.MonkeyPatch
+    package_folder: Path, pixels: np.ndarray, brake: Brake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     braked = Predictor.predict_proba
 
@@ -268,11 +237,11 @@ def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answe
     with TestClient(create_app(settings_for(package_folder))) as client, ThreadPoolExecutor(5) as pool:
         (model,) = client.app.state.models  # type: ignore[attr-defined]
         brake.on()
-        requests = [pool.submit(client.post, "/classify", content=png(pixels[0]), headers=PNG)]
-        asyncio.run(wait_until(lambda: brake.batches == [1]))
+        requests = [pool.submit(client.post, "/classify", content=as_png(pixels[0]), headers=PNG)]
+        wait_until(lambda: brake.batches == [1])
         # These are decoded at once, being tiny, and wait for the only thread, which computes them together.
-        requests += [pool.submit(client.post, "/classify", content=png(image), headers=PNG) for image in pixels]
-        asyncio.run(wait_until(lambda: model._network._waiting == 4))
+        requests += [pool.submit(client.post, "/classify", content=as_png(image), headers=PNG) for image in pixels]
+        wait_until(lambda: model._network._waiting == 4)
         brake.released.set()
         statuses = [request.result().status_code for request in requests]
 
@@ -281,7 +250,7 @@ def test_a_failing_batch_is_computed_image_by_image_and_its_neighbours_are_answe
 
 
 def test_an_idle_model_classifies_images_while_others_are_kept_busy(
-    package_folder: Path, rgb_package_folder: Path, pixels: np.ndarray, png: Png, monkeypatch: pytest.MonkeyPatch
+    package_folder: Path, rgb_package_folder: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict_proba = Predictor.predict_proba
 
@@ -306,7 +275,7 @@ def test_an_idle_model_classifies_images_while_others_are_kept_busy(
             load = [asyncio.create_task(keep_busy(model)) for model in busy for _ in range(4)]
             await asyncio.sleep(0.1)
             for _ in range(3):
-                (outcome,) = await idle.classify([("image", png(pixels[0]))], 1, loop.time() + 2)
+                (outcome,) = await idle.classify([("image", as_png(pixels[0]))], 1, loop.time() + 2)
                 assert isinstance(outcome, Prediction)
             for task in load:
                 assert not task.done()

@@ -6,9 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.servers import PATIENCE, ROOT, Server, children, running_server
-
-Png = Callable[[np.ndarray], bytes]
+from tests.images.image_makers import as_png
+from tests.servers import ROOT, Server, children, running_server
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +29,10 @@ def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         assert "Traceback" not in server.log.read_text()
 
 
-def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.ndarray, png: Png) -> None:
+def test_it_gets_ready_and_classifies_over_a_socket(server: Server, pixels: np.ndarray) -> None:
     with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client:
-        deadline = time.monotonic() + PATIENCE
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        response = client.post("/classify", files={"file": ("a.png", png(pixels[0]))})
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        response = client.post("/classify", files={"file": ("a.png", as_png(pixels[0]))})
 
     assert response.status_code == 200
     assert response.json()["model"] == "tiny-grey"
@@ -82,11 +78,7 @@ def test_closed_standard_streams_are_the_null_device_in_all_processes(package_fo
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *serve, "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not is_ready(port):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: is_ready(port) or process.poll() is not None)
             processes = [process.pid, *children(process.pid)]
             streams = [str(Path(f"/proc/{pid}/fd/{number}").readlink()) for pid in processes for number in range(3)]
         finally:

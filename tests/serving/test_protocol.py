@@ -14,6 +14,7 @@ from serving.http import protocol
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
 from serving.http.protocol import Connections, LimitedProtocol
+from tests.waiting import eventually
 
 GET = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE = 60_000  # below asyncio's own limit on unsent bytes
@@ -41,9 +42,7 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
         reader, writer = await asyncio.open_connection(sock=client, limit=1000)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
-            async with asyncio.timeout(10):
-                while not state.total_requests or state.connections:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: state.total_requests and not state.connections)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(SIZE)
         finally:

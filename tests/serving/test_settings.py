@@ -143,6 +143,12 @@ def test_only_text_of_the_environment_and_of_the_file_is_split_at_commas(
         ("port = ", "is not TOML"),
         ("prot = 3", "unknown setting 'prot'"),
         ("port = -1", "port"),
+        ("port = true", "port (--port or PDEINFER_PORT): expected a number, not True"),
+        ("threads = true", "threads (--threads or PDEINFER_THREADS): expected a number"),
+        ("workers = true", "workers (--workers or PDEINFER_WORKERS): expected a number"),
+        ("max_delay_ms = false", "expected a number, not False"),
+        ("[per_model.a]\nthreshold = true", "per_model.a.threshold"),
+        ('config = "/nowhere"', "unknown setting 'config'"),
     ],
 )
 def test_a_wrong_file_is_one_line_and_exit_code_2(
@@ -174,6 +180,7 @@ def test_an_unknown_device_is_refused_with_the_names_of_devices(
         (["--max-queue", "63"], {}, "max_queue must be at least max_images, 64"),
         (["--per-model", '{"a": {"max_queue": 63}}'], {}, "max_queue of a must be at least max_images, 64"),
         (["--per-model", "a=text"], {}, "PDEINFER_PER_MODEL"),
+        (["--per-model", '{"a": {"threshold": true}}'], {}, "PDEINFER_PER_MODEL): expected a number, not True"),
         (["--per-model", '{"a": {"max_bach": 1}}'], {}, "unknown setting 'per_model.a.max_bach'"),
         ([], {"PDEINFER_PER_MODEL": "text"}, "per_model"),
         (["--api-keys-file", "/nowhere"], {}, "cannot be read: No such file"),

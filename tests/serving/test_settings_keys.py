@@ -81,6 +81,20 @@ def test_keys_are_never_shown(
     assert "k3y" not in output.err + output.out
 
 
+@pytest.mark.parametrize("value", ['["first", "second"]', " ['first'] ", "[]"])
+def test_keys_written_as_json_are_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PDEINFER_API_KEYS", value)
+    with pytest.raises(SystemExit) as exit_info:
+        parse_settings([])
+
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "separated by commas" in line
+    assert value.strip() not in line
+
+
 @pytest.mark.parametrize("key", ["20 \u20ac", "schl\u00fcssel", "\ufeffkey", "a\tb"])
 def test_a_key_of_a_file_that_is_not_printable_ascii_is_refused(tmp_path: Path, key: str) -> None:
     (tmp_path / "keys").write_text(f"good key\n{key}\n", encoding="utf-8")

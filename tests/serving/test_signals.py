@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.servers import PATIENCE, children, running_server
+from tests.images.image_makers import as_png
+from tests.servers import children, running_server
 from tests.serving.raw_http import read_response
-
-Png = Callable[[np.ndarray], bytes]
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize(
@@ -24,9 +23,9 @@ Png = Callable[[np.ndarray], bytes]
     [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGHUP, "1"), (signal.SIGTERM, "2"), (signal.SIGHUP, "2")],
 )
 def test_a_signal_to_stop_lets_the_request_in_flight_be_answered(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png, number: signal.Signals, workers: str
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray, number: signal.Signals, workers: str
 ) -> None:
-    image = png(pixels[0])
+    image = as_png(pixels[0])
     options = (str(package_folder), "--workers", workers)
     with running_server(tmp_path / "log", *options) as server, server.connect() as connection:
         connection.sendall(
@@ -110,16 +109,13 @@ def test_a_worker_that_is_sent_sighup_drains_and_is_replaced(package_folder: Pat
         drained, stays = children(server.process.pid)
         os.kill(drained, signal.SIGHUP)
         server.wait_for_log(f"worker {drained} died with exit code 0")
-        deadline = time.monotonic() + PATIENCE
-        while len(children(server.process.pid)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: len(children(server.process.pid)) >= 2)
 
         assert stays in children(server.process.pid)
 
 
 def test_after_sigterm_it_is_not_ready_but_answers_for_the_drain_seconds(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray
 ) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--drain-seconds", "3") as server:
         url = f"http://127.0.0.1:{server.port}"
@@ -128,7 +124,7 @@ def test_after_sigterm_it_is_not_ready_but_answers_for_the_drain_seconds(
         time.sleep(0.2)
 
         ready = httpx2.get(f"{url}/readyz")
-        answer = httpx2.post(f"{url}/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+        answer = httpx2.post(f"{url}/classify", content=as_png(pixels[0]), headers={"Content-Type": "image/png"})
         exit_code = server.process.wait(PATIENCE)
 
         assert ready.status_code == 503

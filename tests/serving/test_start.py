@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pdeinfer.package import zoo
 from tests.documents import reader_environment
-from tests.servers import PATIENCE, children, wait_for_log
+from tests.servers import children, wait_for_log
+from tests.waiting import PATIENCE
 
 READY_SECONDS = 3.0
 STARTS = 5  # the best one counts, as the machine may be busy

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from serving.process import turns
-from tests.servers import PATIENCE, Server, children, owners, running_server
+from tests.servers import Server, children, owners, running_server
+from tests.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 
@@ -26,11 +27,8 @@ def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def await_owners(server: Server, total: int) -> dict[int, int]:
-    deadline = time.monotonic() + PATIENCE
-    while len(found := owners(server)) != total:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.005)
-    return found
+    wait_until(lambda: len(owners(server)) == total)
+    return owners(server)
 
 
 def shares(server: Server, total: int) -> list[int]:
@@ -116,10 +114,7 @@ def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: S
         server.wait_for_log(f"worker {killed} died")
         for _ in range(4):
             assert is_answered(stack.enter_context(server.connect()))
-        deadline = time.monotonic() + PATIENCE
-        while server.log.read_text().count("Started server process") < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: server.log.read_text().count("Started server process") >= 3)
         for _ in range(4):
             stack.enter_context(server.connect())
 
@@ -152,15 +147,11 @@ def test_a_busy_event_loop_is_given_some_connections_and_one_that_hangs_none(
             try:
                 for _ in range(40):
                     stack.enter_context(socket.create_connection(listening.getsockname()))
-                deadline = time.monotonic() + PATIENCE
-                while share._counts[0] < accepted and time.monotonic() < deadline:
-                    time.sleep(0.001)  # the event loop stands still
+                wait_until(lambda: share._counts[0] >= accepted)  # the event loop stands still
                 time.sleep(0.2)
                 assert share._counts[0] == accepted
                 monkeypatch.setattr(turns, "HANGS_SECONDS", 60.0)
-                async with asyncio.timeout(PATIENCE):
-                    while share._counts[0] < 40:
-                        await asyncio.sleep(0.001)
+                await eventually(lambda: share._counts[0] >= 40)
             finally:
                 await acceptor.close()
 

@@ -5,21 +5,20 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx2
 import numpy as np
 
-from tests.servers import PATIENCE, children, running_server
+from tests.images.image_makers import as_png
+from tests.servers import children, running_server
 from tests.serving.raw_http import read_response
-
-Png = Callable[[np.ndarray], bytes]
+from tests.waiting import PATIENCE, wait_until
 
 
 def test_a_killed_worker_is_replaced_while_the_other_answers(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray
 ) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
         workers = children(server.process.pid)
@@ -32,7 +31,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(
             assert time.monotonic() < started_at + PATIENCE
             response = httpx2.post(
                 f"http://127.0.0.1:{server.port}/classify",
-                content=png(pixels[0]),
+                content=as_png(pixels[0]),
                 headers={"Content-Type": "image/png", "Connection": "close"},
             )
             statuses.add(response.status_code)
@@ -57,10 +56,7 @@ def test_only_a_worker_that_hangs_is_replaced(package_folder: Path, tmp_path: Pa
         os.kill(hangs, signal.SIGSTOP)
         server.wait_for_log(f"worker {hangs} has not answered for 3 seconds")
         server.wait_for_log(f"worker {hangs} died with exit code -9")
-        deadline = time.monotonic() + PATIENCE
-        while len(children(server.process.pid)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: len(children(server.process.pid)) >= 2)
         time.sleep(5)  # longer than a silent worker is left alive
 
         assert works in children(server.process.pid)
@@ -69,13 +65,11 @@ def test_only_a_worker_that_hangs_is_replaced(package_folder: Path, tmp_path: Pa
         assert server.process.wait(PATIENCE) == 0
 
 
-def test_the_metrics_of_workers_are_added_up(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
-) -> None:
+def test_the_metrics_of_workers_are_added_up(package_folder: Path, tmp_path: Path, pixels: np.ndarray) -> None:
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2", "--drain-seconds", "0") as server:
         url = f"http://127.0.0.1:{server.port}"
         for _ in range(20):  # each on a connection of its own, to either of the workers
-            httpx2.post(f"{url}/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+            httpx2.post(f"{url}/classify", content=as_png(pixels[0]), headers={"Content-Type": "image/png"})
         metrics = [httpx2.get(f"{url}/metrics").text for _ in range(10)]
         server.process.terminate()
         assert server.process.wait(PATIENCE) == 0
@@ -94,13 +88,13 @@ def classified(text: str) -> float:
 
 
 def test_counters_do_not_fall_and_gauges_do_when_a_worker_dies(
-    package_folder: Path, tmp_path: Path, pixels: np.ndarray, png: Png
+    package_folder: Path, tmp_path: Path, pixels: np.ndarray
 ) -> None:
     served = r"^pdeinfer_model_info{.*} 1.0$"
     with running_server(tmp_path / "log", str(package_folder), "--workers", "2") as server:
         url = f"http://127.0.0.1:{server.port}"
         for _ in range(20):  # each on a connection of its own, to either of the workers
-            httpx2.post(f"{url}/classify", content=png(pixels[0]), headers={"Content-Type": "image/png"})
+            httpx2.post(f"{url}/classify", content=as_png(pixels[0]), headers={"Content-Type": "image/png"})
         assert classified(httpx2.get(f"{url}/metrics").text) == 20
         first, second = children(server.process.pid)
         for killed in (first, second):

@@ -32,6 +32,8 @@ PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infe
 # Compression would hardly make a smaller response shorter.
 COMPRESSED_FROM = 1024
 
+_LENGTH_SCHEMA = {"type": "integer", "minimum": 0}
+
 _DESCRIPTION = """\
 Send the pixels of images that have the model's own size, as JSON or as binary data after the JSON:
 
@@ -52,6 +54,7 @@ def operation(path: str) -> dict[str, Any]:
     parameters = [_path_parameter("model", "a name from /models", "digits-pde")]
     if "{version}" in path:
         parameters.append(_path_parameter("version", "one of the model's versions", "1"))
+    parameters.append(_LENGTH_PARAMETER)
     name = path[1:].replace("/", "_").replace("{", "_").replace("}", "_")
     return {
         "tags": [TAG],
@@ -63,6 +66,12 @@ def operation(path: str) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "One row for each image",
+                "headers": {
+                    "Inference-Header-Content-Length": {
+                        "description": "the bytes of JSON before the binary data; absent if there are none",
+                        "schema": _LENGTH_SCHEMA,
+                    }
+                },
                 "content": {
                     "application/json": {"schema": reference(InferenceResponse)},
                     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -100,6 +109,13 @@ def _path_parameter(name: str, description: str, example: str) -> dict[str, Any]
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
+_LENGTH_PARAMETER = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "required": False,
+    "description": "the bytes of JSON before the binary data; by default, all of the body is JSON",
+    "schema": _LENGTH_SCHEMA,
+}
 SCHEMAS = (InferenceResponse,)
 
 

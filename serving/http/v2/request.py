@@ -29,13 +29,9 @@ from serving.http.v2.tensors import (
     requested_output,
     require_input,
     require_known,
+    require_no_shared_memory,
     shortened,
 )
-
-# Parsed JSON can take twenty times the memory of its text. A request needs names and parameters, and for each value
-# its digits and some white space.
-_JSON_BYTES = 64 * 2**10
-_JSON_BYTES_PER_VALUE = 16
 
 _MAX_SPACE = 1024  # between the first brackets of long lists
 _MISSING_COMMA = re.compile(rb"\][^\],]|[^\[,]\[")
@@ -55,14 +51,12 @@ def parse_request(
         outputs: the names of the model's outputs.
 
     Raises:
-        ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON than any request needs.
+        ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON beside the pixels than any
+            request needs.
     """
     length = json_length(header_length, len(body))
-    max_length = _JSON_BYTES + _JSON_BYTES_PER_VALUE * max_images * spec.height * spec.width * spec.channels
-    if length > max_length:
-        raise ApiError("json_too_large", f"expected at most {max_length} bytes of JSON, got {length}")
     text, parts = body[:length], {}
-    if length > PARSED_WHOLE:
+    if length > PARSED_WHOLE:  # parsed JSON can take twenty times the memory of its text
         cut_json = cut(text, PARSED_WHOLE)
         text, parts = cut_json.text, cut_json.parts
     request = _parse_json(text)
@@ -150,6 +144,7 @@ def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:
         return {}
     if type(parameters) is not dict:
         raise refusal(f"the parameters of {what}", "a JSON object", parameters)
+    require_no_shared_memory(parameters, what)
     return parameters
 
 

@@ -3,7 +3,7 @@
 import math
 import reprlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from serving.http.errors import ApiError
 PIXELS = "UINT8"  # the datatype of pixels of the model's own size
 BYTES = "BYTES"  # the datatype of encoded images, and of classes as texts
 NUMBERS = "FP32"  # the datatype of the network's outputs
+SHARED_MEMORY = "shared_memory_region"  # the parameter of a tensor that Triton's clients put there
 
 # Pixels, uint8 (N, H, W, C), read-only; or the files of N encoded images.
 Images: TypeAlias = NDArray[np.uint8] | list[bytes]
@@ -71,6 +72,13 @@ def require_known(names: Sequence[object], field: str, known: Sequence[str]) -> 
             raise refusal(f"the name in {field}", " or ".join(map(repr, known)), name)
         if name in names[:index]:
             raise refusal(f"the names in {field}", "no name twice", name)
+
+
+def require_no_shared_memory(parameters: Mapping[str, object], what: str) -> None:
+    """Raise ApiError if the parameters say that a tensor is in shared memory."""
+    if parameters.get(SHARED_MEMORY) is not None:
+        message = f"{SHARED_MEMORY} of {what}: shared memory is not supported: send the data in the request"
+        raise ApiError("invalid_request", message)
 
 
 def require_input(datatype: object, shape: object, spec: InputSpec, max_images: int) -> None:

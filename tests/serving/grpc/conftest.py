@@ -1,6 +1,7 @@
 """A server in this process and one in its own, with clients of both."""
 
 import re
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from serving.grpc.server import serve_grpc
 from serving.process.port import reserve
 from serving.settings import Settings
 from tests.servers import Server, running_server
-from tests.serving.test_overload import Brake
+from tests.serving.brake import Brake
 
 METHOD = f"/{messages.SERVICE}/"
 HEALTH = "/grpc.health.v1.Health/"
@@ -114,3 +115,11 @@ def infer_request(pixels: np.ndarray, model: str = "tiny-grey", **fields: Any) -
 
 GREY = np.random.default_rng(7).integers(0, 256, (1, 8, 8, 1), np.uint8)
 INFER = infer_request(GREY).SerializeToString()
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Return a frame of HTTP/2."""
+    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")

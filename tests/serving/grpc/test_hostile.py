@@ -12,13 +12,19 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.servers import PATIENCE, running_server
-from tests.serving.grpc.conftest import HEALTH, INFER, METHOD, REFLECTION, admitted, grpc_port, serving
-from tests.serving.test_overload import wait_until
-
-
-def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
-    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
+from tests.servers import running_server
+from tests.serving.grpc.conftest import (
+    HEALTH,
+    INFER,
+    METHOD,
+    PREFACE,
+    REFLECTION,
+    admitted,
+    frame,
+    grpc_port,
+    serving,
+)
+from tests.waiting import PATIENCE, eventually
 
 
 def headers(path: bytes, **more: bytes) -> bytes:
@@ -33,9 +39,6 @@ def headers(path: bytes, **more: bytes) -> bytes:
         **{name.replace("_", "-").encode(): value for name, value in more.items()},
     }
     return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items())
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
 
 
 def send(address: str, content: bytes) -> None:
@@ -99,7 +102,7 @@ def test_malformed_connections_leave_the_server_as_it_was(
             await asyncio.sleep(0.5)  # one of them may have ended the server, which is then started again
             async with asyncio.timeout(20):
                 await client.call("ModelInfer", INFER, wait_for_ready=True)
-            await wait_until(lambda: admitted(client) == 0)
+            await eventually(lambda: admitted(client) == 0)
 
     asyncio.run(test())
     assert [record for record in caplog.records if record.name == "serving.grpc.calls"] == []

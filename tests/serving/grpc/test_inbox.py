@@ -11,8 +11,9 @@ import pytest
 
 from serving.grpc import server as grpc_server
 from serving.grpc.inbox import Inbox
+from tests.serving.brake import Brake
 from tests.serving.grpc.conftest import HEALTH, INFER, METHOD, REFLECTION, admitted, infer_request, serving
-from tests.serving.test_overload import Brake, wait_until
+from tests.waiting import eventually
 
 
 async def slow_message() -> AsyncIterator[bytes]:
@@ -115,7 +116,7 @@ def test_messages_together_take_no_more_than_the_total(package_folder: Path, bra
         async with serving(package_folder, **limits) as client:
             brake.on()
             calls = [asyncio.ensure_future(client.call("ModelInfer", message)) for _ in range(6)]
-            await wait_until(lambda: admitted(client) == 200)
+            await eventually(lambda: admitted(client) == 200)
             await asyncio.sleep(0.2)
             assert admitted(client) == 200  # a third message might not fit
             brake.released.set()

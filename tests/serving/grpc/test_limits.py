@@ -1,6 +1,8 @@
 """Limits on calls: sizes, the queue, deadlines, metadata and connections."""
 
 import asyncio
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -8,10 +10,24 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from serving.grpc import messages
+from serving.grpc import messages, server
 from serving.grpc.service import MESSAGE_PARSED_AT_ONCE
-from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, admitted, infer_request, new_channel, serving
-from tests.serving.test_overload import Brake, wait_until
+from tests.serving.brake import Brake
+from tests.serving.grpc.conftest import (
+    GREY,
+    HEALTH,
+    INFER,
+    METHOD,
+    PREFACE,
+    admitted,
+    frame,
+    infer_request,
+    new_channel,
+    serving,
+)
+from tests.waiting import PATIENCE, eventually
+
+PING, GOAWAY = 6, 7  # kinds of frames
 
 
 @pytest.mark.parametrize("size", [300_000, 10_000_000])
@@ -25,6 +41,45 @@ def test_a_message_over_the_limit_is_refused_also_if_it_is_compressed(
                 status, _ = await client.refusal(method, b"0" * size, compression=compression)
                 assert status == "RESOURCE_EXHAUSTED"
             await client.call("ModelInfer", INFER)
+
+    asyncio.run(test())
+
+
+def test_bodies_may_be_larger_than_any_message(package_folder: Path) -> None:
+    async def test() -> None:
+        size = 3 * 10**9
+        limits = {"max_body_bytes": size, "max_total_bytes": size, "max_decoding_bytes": 3 * size}
+        async with serving(package_folder, **limits) as client:
+            await client.call("ModelInfer", INFER)
+
+    asyncio.run(test())
+
+
+def typed(model: str, values: int) -> bytes:
+    """Return a request with so many pixel values, each two bytes long."""
+    request = messages.ModelInferRequest(model_name=model)
+    request.inputs.add(name="image", datatype="UINT8", shape=(1, 8, 8, 1)).contents.uint_contents.extend([255] * values)
+    message: bytes = request.SerializeToString()
+    return message
+
+
+def test_the_values_of_a_model_that_is_not_served_are_not_found(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            assert await client.refusal("ModelInfer", typed("other", 1000)) == ("NOT_FOUND", "model_not_found")
+            await client.models.change("tiny-grey", "unload")
+            assert await client.refusal("ModelInfer", typed("tiny-grey", 64)) == ("NOT_FOUND", "model_not_found")
+
+    asyncio.run(test())
+
+
+def test_too_many_values_are_refused_and_counted(package_folder: Path) -> None:
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call("ModelInfer", typed("tiny-grey", 257))
+            details = "invalid_request: expected at most 512 bytes of uint_contents, got 514"
+            assert caught.value.details() == details
 
     asyncio.run(test())
 
@@ -68,7 +123,7 @@ def test_a_full_queue_is_unavailable_and_says_when_to_try_again(package_folder: 
         async with serving(package_folder, max_queue=4) as client:
             brake.on()
             calls = [asyncio.ensure_future(client.call("ModelInfer", INFER)) for _ in range(4)]
-            await wait_until(lambda: admitted(client) == 4)
+            await eventually(lambda: admitted(client) == 4)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.call("ModelInfer", INFER)
             brake.released.set()
@@ -103,7 +158,7 @@ def test_a_call_beyond_its_clients_deadline_leaves_the_queue(package_folder: Pat
             brake.on()
             calls = [client.refusal("ModelInfer", INFER, timeout=0.3) for _ in range(3)]
             assert {status for status, _ in await asyncio.gather(*calls)} == {"DEADLINE_EXCEEDED"}
-            await wait_until(lambda: admitted(client) == 0)
+            await eventually(lambda: admitted(client) == 0)
             brake.released.set()
             await client.call("ModelInfer", INFER)
             assert len(brake.batches) == 2
@@ -117,12 +172,12 @@ def test_a_cancelled_call_leaves_the_queue(package_folder: Path, brake: Brake) -
         async with serving(package_folder) as client:
             brake.on()
             first = asyncio.ensure_future(client.call("ModelInfer", INFER))
-            await wait_until(lambda: brake.batches == [1])
+            await eventually(lambda: brake.batches == [1])
             calls = [client.call("ModelInfer", INFER) for _ in range(20)]
-            await wait_until(lambda: admitted(client) == 21)
+            await eventually(lambda: admitted(client) == 21)
             for call in calls:
                 call.cancel()
-            await wait_until(lambda: admitted(client) == 1)
+            await eventually(lambda: admitted(client) == 1)
             brake.released.set()
             await first
             assert brake.batches == [1]
@@ -146,7 +201,7 @@ def test_connections_and_calls_over_the_limit_are_refused(package_folder: Path, 
             async with new_channel(client.address) as second, new_channel(client.address) as third:
                 brake.on()
                 calls = [client.call("ModelInfer", INFER), second.unary_unary(METHOD + "ModelInfer")(INFER)]
-                await wait_until(lambda: admitted(client) == 2)
+                await eventually(lambda: admitted(client) == 2)
                 assert (await client.refusal("ServerLive"))[0] == "RESOURCE_EXHAUSTED"
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await third.unary_unary(METHOD + "ServerLive")(b"")
@@ -154,5 +209,40 @@ def test_connections_and_calls_over_the_limit_are_refused(package_folder: Path, 
                 brake.released.set()
                 await asyncio.gather(*calls)
             await client.call("ServerLive")
+
+    asyncio.run(test())
+
+
+def may_ping(address: str, count: int) -> bool:
+    """Send pings on a connection that has no call, each after the answer to the former; return whether all have one."""
+    host, port = address.split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as connection,
+        connection.makefile("rb") as answers,
+        suppress(ConnectionError),
+    ):
+        connection.sendall(PREFACE)
+        for _ in range(count):
+            connection.sendall(frame(PING, 0, 0, bytes(8)))
+            kind = None
+            while kind != PING:
+                head = answers.read(9)
+                if not head or head[3] == GOAWAY:
+                    return False
+                kind = head[3]
+                answers.read(int.from_bytes(head[:3]))
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("seconds", "is_allowed"), [(0.0, True), (3600.0, False)])
+def test_a_client_without_a_call_may_ping_as_often_as_the_limit_says(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, is_allowed: bool
+) -> None:
+    monkeypatch.setattr(server, "_MIN_PING_SECONDS", seconds)
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            assert await asyncio.to_thread(may_ping, client.address, 1000) is is_allowed
 
     asyncio.run(test())

@@ -18,7 +18,7 @@ from pdeinfer import InputSpec
 from serving.grpc import messages
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
-from serving.grpc.wire import require_reasonable
+from serving.grpc.wire import measure, require_few_values
 from serving.http.errors import ApiError
 from serving.http.v2.tensors import InferenceRequest, RequestedOutput
 from tests.serving.grpc.conftest import infer_request
@@ -61,9 +61,13 @@ def test_every_field_is_that_of_tritons_client() -> None:
     assert service.full_name == service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
+def require_little_memory(message: bytes) -> None:
+    require_few_values(measure(message, MAX_IMAGES).value_bytes, MAX_VALUES)
+
+
 def read(request: Any, outputs: tuple[str, ...] = ("probabilities",)) -> InferenceRequest:
     message = request.SerializeToString()
-    require_reasonable(message, MAX_IMAGES, MAX_VALUES)
+    require_little_memory(message)
     return read_request(messages.parse(messages.ModelInferRequest, message), SPEC, MAX_IMAGES, outputs)
 
 
@@ -118,6 +122,18 @@ def test_encoded_images_are_read_from_binary_and_from_typed_contents() -> None:
 )
 def test_wrong_contents_are_refused(contents: dict[str, Any], message: str) -> None:
     assert refusal(typed_request((1, 3, 4, 1), **contents)) == message
+
+
+@pytest.mark.parametrize("name", ["image", "probabilities"])
+def test_shared_memory_is_refused_by_name(name: str) -> None:
+    request = infer_request(PIXELS)
+    output = request.outputs.add(name="probabilities")
+    tensor = output if name == "probabilities" else request.inputs[0]
+    tensor.parameters["shared_memory_region"].string_param = "region"
+
+    assert refusal(request) == (
+        f"shared_memory_region of {name!r}: shared memory is not supported: send the data in the request"
+    )
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -234,7 +250,7 @@ SMALL = 2**16
 )
 def test_messages_that_would_take_much_memory_are_refused_before_they_are_parsed(message: bytes) -> None:
     with pytest.raises(ApiError, match="expected at most") as caught:
-        require_reasonable(message, MAX_IMAGES, MAX_VALUES)
+        require_little_memory(message)
 
     assert caught.value.code == "invalid_request"
 
@@ -242,19 +258,19 @@ def test_messages_that_would_take_much_memory_are_refused_before_they_are_parsed
 def test_images_may_fill_a_message() -> None:
     files = delimited(5, delimited(5, delimited(8, b"x" * 2**20) * MAX_IMAGES))
 
-    require_reasonable(files + delimited(7, b"x" * 2**20), MAX_IMAGES, MAX_VALUES)
+    require_little_memory(files + delimited(7, b"x" * 2**20))
 
 
 @pytest.mark.parametrize("message", [b"\xff", b"\xff" * 20, b"\x3a\x05abc", b"\x09\0", b"\x0b\x0c", b"\x2a\x01\xff"])
 def test_bytes_that_are_no_message_are_refused(message: bytes) -> None:
     with pytest.raises(ApiError, match="not of the type"):
-        require_reasonable(message, MAX_IMAGES, MAX_VALUES)
+        require_little_memory(message)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_measured_or_refused(message: bytes) -> None:
     with suppress(ApiError):
-        require_reasonable(message, MAX_IMAGES, MAX_VALUES)
+        require_little_memory(message)
         messages.parse(messages.ModelInferRequest, message)
 
 
@@ -267,4 +283,4 @@ def test_what_protobuf_reads_is_not_refused(content: bytes, position: int) -> No
     except DecodeError:
         return
     if not any(byte & 7 in (3, 4) for byte in content):  # groups, which no client sends
-        require_reasonable(message, MAX_IMAGES, MAX_VALUES)
+        require_little_memory(message)

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from serving.engine.served_model import ServedModel
 from serving.grpc import messages
-from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, infer_request, serving
+from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, Client, infer_request, serving
 
 
 def test_an_unexpected_error_is_logged_and_not_told(
@@ -68,6 +68,27 @@ def test_a_stopping_server_is_alive_but_not_ready(package_folder: Path) -> None:
             assert states == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
             assert not messages.ServerReadyResponse.FromString(await client.call("ServerReady")).ready
             assert messages.ServerLiveResponse.FromString(await client.call("ServerLive")).live
+
+    asyncio.run(test())
+
+
+def test_health_of_all_services_is_listed(package_folder: Path) -> None:
+    async def states(client: Client) -> dict[str, int]:
+        answer = health_pb2.HealthListResponse.FromString(await client.call(HEALTH + "List"))
+        return {name: state.status for name, state in answer.statuses.items()}
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            serving_state, not_serving = (
+                health_pb2.HealthCheckResponse.SERVING,
+                health_pb2.HealthCheckResponse.NOT_SERVING,
+            )
+            assert await states(client) == dict.fromkeys(("", messages.SERVICE), serving_state)
+            watch = client.channel.unary_stream(HEALTH + "Watch")(b"")
+            await watch.read()
+            client.models.draining = True
+            await watch.read()
+            assert await states(client) == dict.fromkeys(("", messages.SERVICE), not_serving)
 
     asyncio.run(test())
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,10 @@ import pytest
 
 from serving.grpc import messages
 from tests.documents import ROOT, code_blocks
-from tests.servers import PATIENCE, Server, children, running_server
+from tests.images.image_makers import as_png
+from tests.servers import Server, children, running_server
 from tests.serving.grpc.conftest import METHOD, grpc_port, infer_request
+from tests.waiting import PATIENCE
 
 INFER = infer_request(np.zeros((1, 8, 8, 1), np.uint8)).SerializeToString()
 
@@ -136,10 +137,8 @@ def test_grpc_is_off_by_default(package_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_drains_calls_and_ends_watches(
-    tmp_path: Path, package_folder: Path, png: Callable[[np.ndarray], bytes], workers: int
-) -> None:
-    large = png(np.zeros((2000, 2000, 1), np.uint8))
+def test_sigterm_drains_calls_and_ends_watches(tmp_path: Path, package_folder: Path, workers: int) -> None:
+    large = as_png(np.zeros((2000, 2000, 1), np.uint8))
     request = messages.ModelInferRequest(
         model_name="tiny-grey", raw_input_contents=[len(large).to_bytes(4, "little") + large]
     )

@@ -12,6 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from pdeinfer import Preset, __version__
 from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.images.image_makers import as_png
 
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 PRESETS = {"tiny-grey": GREY_PRESET, "tiny-rgb": RGB_PRESET}
@@ -102,11 +103,10 @@ def test_compressed_requests_are_answered(
 def test_encoded_images_are_classified(
     triton: InferenceServerClient,
     tiny_probabilities: Probabilities,
-    png: Callable[[np.ndarray], bytes],
     is_column: bool,
 ) -> None:
     pixels = images("tiny-rgb", 3)
-    files = np.array([png(image) for image in pixels], object)
+    files = np.array([as_png(image) for image in pixels], object)
 
     found = triton.infer("tiny-rgb", [image_input(files[:, np.newaxis] if is_column else files, "BYTES")])
 

@@ -321,12 +321,52 @@ def test_binary_data_beside_json_data_or_without_its_size_is_rejected(request_ob
     assert "without a binary_data_size" in refusal(undeclared + b"0", str(len(undeclared)))
 
 
-def test_json_longer_than_any_request_needs_is_rejected_before_it_is_parsed(request_object: Request) -> None:
-    padded = json.dumps(request_object(PIXELS)).encode() + b" " * 70_000
+@pytest.mark.parametrize("fields", [{}, {"other": ["a"] * 20_000}, {"other": [{}] * 20_000}])
+def test_more_json_beside_the_pixels_than_any_request_needs_is_rejected(
+    request_object: Request, fields: dict[str, Any]
+) -> None:
+    padded = json.dumps(request_object(PIXELS, **fields)).encode() + b" " * (0 if fields else PARSED_WHOLE)
 
-    with pytest.raises(ApiError, match=f"expected at most 66304 bytes of JSON, got {len(padded)}") as caught:
+    with pytest.raises(ApiError) as caught:
         parse(padded)
     assert caught.value.code == "json_too_large"
+
+
+@pytest.mark.parametrize("indent", [None, 2, 8])
+def test_pixels_may_be_indented_however_long_their_text_is(request_object: Request, indent: int | None) -> None:
+    spec = replace(SPEC, height=8, width=8)
+    pixels = np.random.default_rng(4).integers(0, 256, (64, 8, 8, 1), np.uint8)
+    body = json.dumps(request_object(pixels), indent=indent).encode()
+
+    np.testing.assert_array_equal(parse_request(body, None, spec, len(pixels)).images, pixels)
+
+
+@pytest.mark.parametrize("value", [b" " * 8000 + b"1", b"1" * 8000, b"0" * 8000, b"1." + b"0" * 8000])
+def test_long_texts_of_pixels_take_little_memory(value: bytes) -> None:
+    spec = replace(SPEC, height=30)
+    head = b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [2, 30, 4, 1], "data": ['
+    body = head + b",".join([value] * 240) + b"]}]}"
+
+    tracemalloc.start()
+    try:
+        with suppress(ApiError):
+            parse_request(body, None, spec, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2 * len(body)
+
+
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_shared_memory_is_refused_by_name(request_object: Request, place: str) -> None:
+    parameters = {"shared_memory_region": "mine", "shared_memory_byte_size": 24}
+    if place == "inputs":
+        request = request_object(PIXELS, {"data": ..., "parameters": parameters})
+    else:
+        request = request_object(PIXELS, outputs=[{"name": "probabilities", "parameters": parameters}])
+
+    assert "shared memory is not supported" in refusal(request)
 
 
 def test_hostile_json_takes_little_memory() -> None:

@@ -18,6 +18,7 @@ from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.http.body import MAX_SMALL_BYTES, PARSED_AT_ONCE
 from serving.http.v2.infer import COMPRESSED_FROM
 from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.images.image_makers import as_png
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 from tests.serving.v2.conftest import Request
 
@@ -61,6 +62,14 @@ def test_repository_index_lists_the_served_versions(client: TestClient, body: by
         {"name": "tiny-grey", "version": "1", "state": "READY", "reason": ""},
         {"name": "tiny-rgb", "version": "1", "state": "READY", "reason": ""},
     ]
+
+
+def test_repository_index_takes_a_compressed_body(client: TestClient) -> None:
+    headers = {"Content-Encoding": "gzip"}
+
+    assert client.post("/v2/repository/index", content=gzip.compress(b"{}"), headers=headers).status_code == 200
+    assert client.post("/v2/repository/index", content=gzip.compress(b"{"), headers=headers).status_code == 400
+    assert client.post("/v2/repository/index", content=b"", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": "often"}', b'{"ready": 0}', b'{"ready": null}'])
@@ -148,14 +157,12 @@ def test_binary_pixels_get_binary_probabilities(
     np.testing.assert_allclose(probabilities, tiny_probabilities(GREY_PRESET, pixels), rtol=0, atol=1e-6)
 
 
-def test_classes_equal_those_of_classify(
-    client: TestClient, pixels: np.ndarray, png: Callable[[np.ndarray], bytes], request_object: Request
-) -> None:
+def test_classes_equal_those_of_classify(client: TestClient, pixels: np.ndarray, request_object: Request) -> None:
     outputs = [{"name": "probabilities", "parameters": {"classification": 3}}]
 
     (output,) = client.post(INFER, json=request_object(pixels, outputs=outputs)).json()["outputs"]
 
-    files = [("file", (f"{i}", png(image))) for i, image in enumerate(pixels)]
+    files = [("file", (f"{i}", as_png(image))) for i, image in enumerate(pixels)]
     results = client.post("/classify", files=files, params={"top_k": 3}).json()["results"]
     expected = [(entry["index"], entry["label"]) for result in results for entry in result["top"]]
     found = [text.split(":") for text in output["data"]]
@@ -325,9 +332,11 @@ def test_openapi_document_describes_every_route_and_its_errors(client: TestClien
     assert set(found) == {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", *model_paths}
     for path, operation in found.items():
         assert operation["summary"]
-        assert {parameter["name"] for parameter in operation.get("parameters", [])} == {
-            name for name in ("model", "version") if f"{{{name}}}" in path
-        }
+        expected = {name for name in ("model", "version") if f"{{{name}}}" in path}
+        if path.endswith("/infer"):
+            expected.add("Inference-Header-Content-Length")
+            assert "Inference-Header-Content-Length" in operation["responses"]["200"]["headers"]
+        assert {parameter["name"] for parameter in operation.get("parameters", [])} == expected
         for status, answer in operation["responses"].items():
             if status != "200":
                 content = answer["content"]["application/json"]

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from pdeinfer import Preset, __version__
 from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
+from tests.images.image_makers import as_png
 from tests.servers import ROOT, running_server
 
 Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
@@ -203,10 +204,10 @@ def test_errors_reach_the_client_with_their_status_and_text(
 
 
 def test_encoded_images_are_classified_and_a_broken_one_fails_the_request(
-    triton: InferenceServerClient, tiny_probabilities: Probabilities, png: Callable[[np.ndarray], bytes]
+    triton: InferenceServerClient, tiny_probabilities: Probabilities
 ) -> None:
     pixels = images("tiny-rgb", 3)
-    files = np.array([png(image) for image in pixels], object)
+    files = np.array([as_png(image) for image in pixels], object)
 
     found = triton.infer("tiny-rgb", [image_input(files, datatype="BYTES")]).as_numpy("probabilities")
 
