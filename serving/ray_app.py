@@ -43,7 +43,7 @@ def app(arguments: dict[str, Any]) -> Application:
 
     def build() -> FastAPI:
         log_to_stderr("serving")  # Ray logs for itself, and has no handler for this
-        configure_tracing()
+        configure_tracing(flushes_at_exit=True)
         return create_app(settings)
 
     deployment = serve.deployment(

@@ -157,7 +157,7 @@ class _Numbers(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_boolean(cls, value: object, info: ValidationInfo) -> object:
+    def _refuse_boolean(cls, value: object, info: ValidationInfo) -> object:
         annotation = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
             raise ValueError("expected a number")

@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels, evaluate
 from pdeinfer.checks.evaluation_report import write_report
-from pdeinfer.datasets import is_inside
+from pdeinfer.datasets import holds_files, is_inside
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.text import printable
@@ -14,10 +15,8 @@ from pdeinfer.text import printable
 
 def run(options: argparse.Namespace) -> int:
     """Print the evaluation; return 1 if an image cannot be read, or the accuracy is not the one in the card."""
-    if options.report is not None and options.data_dir is not None and is_inside(options.report, options.data_dir):
-        raise DatasetError(
-            f"expected --report outside --data-dir, whose folders are taken for classes, got {options.report}"
-        )
+    if options.report is not None and options.data_dir is not None:
+        _require_outside(options.report, options.data_dir)
     evaluation = evaluate(options.package, options.data_dir, options.precision)
     for line in _warnings(evaluation):
         print(f"pdeinfer: {printable(line)}", file=sys.stderr)
@@ -26,6 +25,13 @@ def run(options: argparse.Namespace) -> int:
         path = write_report(evaluation, options.report)
         print(f"pdeinfer: the report is {printable(str(path))}", file=sys.stderr)
     return 1 if evaluation.unreadable or evaluation.equals_card is False else 0
+
+
+def _require_outside(report: Path, data_dir: Path) -> None:
+    """Raise DatasetError for a report among photos, where it would be a class of the next evaluation."""
+    is_standard = holds_files("mnist", data_dir) or holds_files("cifar10", data_dir)
+    if is_inside(report, data_dir) and not is_standard:
+        raise DatasetError(f"expected --report outside --data-dir, whose folders are taken for classes, got {report}")
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

@@ -7,11 +7,11 @@ import io
 from typing import NamedTuple
 
 import PIL.Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageTooLargeError
 from pdeinfer.images.damage import orientation
 from pdeinfer.images.formats import HEAD_BYTES, recognise
+from pdeinfer.images.tiff import has_tags
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
@@ -102,7 +102,7 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
         per_pixel += _TURNED
     cost = per_pixel * width * height + _RESIZED * (width + height)
     whole_values = len(picture.getbands()) * whole_size[0] * whole_size[1]
-    if isinstance(picture, TiffImageFile):  # libtiff decodes a strip or tile as a whole
+    if has_tags(picture):  # libtiff decodes a strip or tile as a whole
         cost += whole_values * ((max(picture.tag_v2.get(_TIFF_BITS, (1,))) + 7) // 8)
     if jpeg_scans > 1:
         cost += _COEFFICIENT * whole_values

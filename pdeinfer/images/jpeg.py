@@ -9,15 +9,15 @@ from pdeinfer.images.limits import WorkLimits, check_limit
 # Markers followed by a length, and the end of the image; the others, below 0xC0 and restarts, have no length.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL = (0xC0, 0xC1, 0xC9)
-_HUFFMAN = (0xC0, 0xC1)  # those of them that are not in arithmetic code, whose encoders leave zeros out at the end
+_SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xC9, 0xCB)  # lossless ones included
+_HUFFMAN = (0xC0, 0xC1)  # not in arithmetic code, whose encoders leave zeros out at the end, and not lossless
 _END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # The first bit is 1, where the decoder would make up a 0: the two decode to different symbols. The rest varies, without
 # 0xFF, which would begin a marker.
 _FILLER = bytes((0xB5 + 37 * index) % 255 for index in range(128))
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-_READ_AHEAD = bytes(8)  # libjpeg fills a register of 64 bits. It also makes up zeros
+_READ_AHEAD = bytes(8)  # libjpeg fills a register of 64 bits before it decodes the last symbols
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,13 @@ def _last_bits(scan: bytes, is_sequential: bool) -> Iterator[tuple[int, int, int
     """Yield the components of a scan, with the first and last coefficient whose lowest bit it holds."""
     count = scan[0] if scan else 0
     if len(scan) >= 4 + 2 * count and (is_sequential or not scan[3 + 2 * count] & 0x0F):
-        first, last = scan[1 + 2 * count], min(scan[2 + 2 * count], 63)
-        if is_sequential:  # such a scan holds all: decoders ignore what it says
-            first, last = 0, 63
+        # A sequential scan holds all, whatever these bytes say.
+        first, last = (0, 63) if is_sequential else (scan[1 + 2 * count], min(scan[2 + 2 * count], 63))
         yield from ((component, first, last) for component in scan[1 : 1 + 2 * count : 2])
 
 
 def open_end(content: bytes, end: int) -> bytes:
-    """Return a JPEG whose pixels are one scan in Huffman code, without its end marker and what follows.
+    """Return a JPEG without its end marker and what follows; its pixels must be one scan in Huffman code.
 
     Before this marker the decoder makes up all pixels that are missing. Without it Pillow asks for more of the file,
     and refuses it, unless a few bytes suffice.

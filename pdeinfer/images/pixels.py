@@ -5,7 +5,6 @@ from typing import cast
 import numpy as np
 import PIL.Image
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images import tiff
@@ -60,7 +59,7 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
     if is_16_bit and picture.format == "HEIF":  # 10 or 12 bits, in the high ones
         bits = picture.info["bit_depth"]
         grey_range = (0, (2**bits - 1) << (16 - bits))
-    if isinstance(picture, TiffImageFile):
+    if tiff.has_tags(picture):
         grey_range = tiff.grey_range(picture)
         if picture.mode in ("P", "PA") and (palette := tiff.eight_bit_palette(picture)):
             picture = picture.copy()

@@ -1,8 +1,8 @@
 """Makes PNG and WEBP files acceptable to Pillow if only their edges are damaged, and not if pixels are missing.
 
 Pillow refuses a PNG for one bad checksum in a comment, and a WEBP for a missing last byte, unless a switch for the
-whole process is set. Browsers show both. It takes a PNG whose pixels end early for one that is black from there on.
-The functions take and return a file's bytes.
+whole process is set. Browsers show both. But Pillow takes a PNG whose pixels end early for one that is black from
+there on. The functions take and return a file's bytes.
 """
 
 import zlib
@@ -66,8 +66,8 @@ def _open_end(content: bytes) -> bytes:
     """Return a PNG without the last byte of its compressed pixels, which belongs to the checksum of the whole.
 
     With that byte Pillow takes the end of the data for the end of the image. Without it Pillow asks for more data if
-    rows are missing, and refuses the file as truncated. The checksums of the chunks replace the one of the whole; where
-    they are wrong, it has to stay.
+    rows are missing, and refuses the file as truncated. It does not look at that checksum then, nor at the one of the
+    shortened chunk: those of the chunks, tested here, replace them. Where one is wrong, the file stays as it is.
     """
     places = [
         (position, end)

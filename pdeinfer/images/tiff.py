@@ -1,9 +1,13 @@
 """TIFF files: rejects tags that would be expensive to read, layouts that Pillow decodes wrongly, and missing pixels."""
 
+import math
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Literal, NamedTuple
+from itertools import pairwise
+from typing import BinaryIO, Literal, NamedTuple, TypeGuard
 
+import PIL.Image
+import PIL.ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from pdeinfer.errors import ImageError
@@ -13,7 +17,6 @@ _SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_V
 _ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _OFFSETS = (273, 324)  # of strips and tiles
-_BYTE_COUNTS = (279, 325)
 _TILE_SIZE = (322, 323)
 _FIRST_PRIVATE = 32_768  # from here on Pillow reads only the profile and the pointers
 
@@ -102,6 +105,11 @@ def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"],
         yield _Tag(tag, kind, length, int.from_bytes(field[:held] if held <= word else field, order))
 
 
+def has_tags(picture: PIL.Image.Image) -> TypeGuard[TiffImageFile]:
+    """Return whether a picture is a TIFF with its tags: Pillow's pickled copies have lost them."""
+    return isinstance(picture, TiffImageFile) and hasattr(picture, "tag_v2")
+
+
 def check_layout(picture: TiffImageFile, name: str) -> None:
     """Raise ImageError for samples that Pillow would silently decode to wrong pixels, or that are missing."""
     tags = picture.tag_v2
@@ -129,22 +137,23 @@ def _check_strips(picture: TiffImageFile, name: str, is_planar: bool) -> None:
 
     Those that are compressed are left to libtiff, which refuses them itself.
     """
-    tags, tiles = picture.tag_v2, picture.tile
-    if not tiles or tiles[0].codec_name == "libtiff":  # or decoded before
+    # An image that has been decoded before has no tiles.
+    tiles = [(tile.offset, tile.extents) for tile in picture.tile if tile.codec_name == "raw" and tile.extents]
+    if not tiles or PIL.ImageFile.LOAD_TRUNCATED_IMAGES:
         return
-    counts = next((tags[tag] for tag in _BYTE_COUNTS if tag in tags), ())
+    tags = picture.tag_v2
     bits = tags.get(_BITS, (1,))
     pixel_bits = bits[0] if is_planar else sum(bits[: tags.get(_SAMPLES, 1)])
-    boxes = [tile.extents for tile in tiles if tile.extents is not None]
-    sizes = [(right - left, lower - upper) for left, upper, right, lower in boxes]
-    lengths = [height * ((width * pixel_bits + 7) // 8) for width, height in sizes]
+    sizes = [(offset, right - left, lower - upper) for offset, (left, upper, right, lower) in tiles]
     expected = picture.width * picture.height * (len(picture.getbands()) if is_planar else 1)
-    is_covered = sum(width * height for width, height in sizes) >= expected
-    # Some programs write a wrong count of bytes for a single strip, which libtiff ignores as well.
-    is_short = len(tiles) > 1 and any(
-        isinstance(count, int) and count < length for count, length in zip(counts, lengths, strict=False)
+    is_covered = sum(width * height for _, width, height in sizes) >= expected
+    # A strip must not reach into the next one. Some programs write wrong counts of bytes, which say nothing.
+    ends = dict(pairwise(sorted({offset for offset, _ in tiles})))
+    is_short = any(
+        offset + height * ((width * pixel_bits + 7) // 8) > ends.get(offset, math.inf)
+        for offset, width, height in sizes
     )
-    if not is_covered or is_short or any(tile.offset == 0 for tile in tiles):
+    if not is_covered or is_short or any(offset == 0 for offset, _ in tiles):
         raise ImageError(
             f"{name}: expected a TIFF with all of its pixels, got one whose strips or tiles are missing or too short"
         )

@@ -23,23 +23,23 @@ class ErrorShape:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        replaced: Message | None = None  # its start
+        replaced_start: Message | None = None
         is_answered = False
 
         async def shaped_send(message: Message) -> None:
-            nonlocal replaced, is_answered
+            nonlocal replaced_start, is_answered
             if (
                 message["type"] == "http.response.start"
                 and message["status"] >= HTTPStatus.BAD_REQUEST
                 and Headers(raw=message["headers"]).get("content-type") != "application/json"
             ):
-                replaced = message
-            if replaced is None:
+                replaced_start = message
+            if replaced_start is None:
                 await send(message)
             elif message["type"] == "http.response.body" and not is_answered:
                 is_answered = True
-                headers = Headers(raw=replaced["headers"])
-                status = HTTPStatus(replaced["status"])
+                headers = Headers(raw=replaced_start["headers"])
+                status = HTTPStatus(replaced_start["status"])
                 is_text = headers.get("content-type", "").startswith("text/plain")
                 text = message.get("body", b"").decode(errors="replace") if is_text else ""
                 kept = {name: value for name, value in headers.items() if name in _KEPT}

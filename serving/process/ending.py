@@ -54,7 +54,9 @@ class Ending:
                 deadline = min(deadline, self._deadlines.get(timeout=left))
             except queue.Empty:
                 break
-        if not self._has_finished:  # otherwise `finish` sends the last traces
+        if self._has_finished:
+            time.sleep(FLUSH_SECONDS)  # `finish` sends the last traces
+        else:
             _runs_within(FLUSH_SECONDS, _abandon)
         os._exit(0)
 

@@ -53,8 +53,13 @@ def _is_collected() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def configure_tracing() -> None:
-    """Send traces to OTEL_EXPORTER_OTLP_ENDPOINT, if it is set and this process sends none yet."""
+def configure_tracing(*, flushes_at_exit: bool = False) -> None:
+    """Send traces to OTEL_EXPORTER_OTLP_ENDPOINT, if it is set and this process sends none yet.
+
+    Args:
+        flushes_at_exit: whether the last traces are sent as Python ends, which takes long if the collector has gone.
+            Otherwise call `flush_traces`.
+    """
     if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return
     if os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none" or _is_collected():
@@ -74,8 +79,7 @@ def configure_tracing() -> None:
         logger.warning("sending traces needs OpenTelemetry, which is not installed: pip install 'pdeinfer[otel]'")
         return
     resource = Resource.create({"service.name": "pdeinfer", **OTELResourceDetector().detect().attributes})
-    # `flush_traces` sends the last ones. The provider's own hook would try again and again while the process ends.
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=flushes_at_exit)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 

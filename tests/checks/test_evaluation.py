@@ -357,6 +357,15 @@ def test_a_report_among_the_photos_is_refused_before_the_work(tmp_path: Path, ph
     assert not (photos / "new").exists()
 
 
+def test_a_report_beside_the_files_of_a_standard_data_set_is_none_of_its_classes(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "train-images-idx3-ubyte").touch()
+    arguments = ["evaluate", "mnist-pde", "--data-dir", str(tmp_path), "--report", str(tmp_path / "report")]
+    assert cli.main(arguments) == 2
+    assert "--report" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("files", [1, 5])
 def test_the_report_counts_the_files_in_folders_that_are_left_out(tmp_path: Path, photos: Path, files: int) -> None:
     (photos / "notes.txt").unlink()

@@ -51,6 +51,14 @@ class TestJpeg:
                 assert np.array_equal(decoded, expected), missing
         assert refused > len(content) // 2 - 20
 
+    def test_a_lossless_jpeg_is_decoded(self) -> None:
+        """Its scan names a predictor where others name coefficients."""
+        symbols = bytes([0, 0, 0, 9]) + bytes(12) + bytes(range(9))  # nine codes of four bits: differences by length
+        parts = [(0xC3, b"\x08\0\x08\0\x08\x01\x01\x11\0"), (0xC4, b"\0" + symbols), (0xDA, b"\x01\x01\0\x01\0\0")]
+        head = b"".join(bytes([0xFF, kind]) + (len(part) + 2).to_bytes(2, "big") + part for kind, part in parts)
+        content = b"\xff\xd8" + head + bytes(32) + b"\xff\xd9"  # 64 differences of zero from the middle
+        np.testing.assert_array_equal(to_array(content, grey(8, 8)), 128)
+
     def test_a_progressive_jpeg_cut_before_its_last_scan_is_refused(self) -> None:
         content = JPEGS["progressive"]
         with pytest.raises(ImageError, match="truncated"):

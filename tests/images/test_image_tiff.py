@@ -1,6 +1,7 @@
 """TIFF files in many layouts: decoded to the right pixels, or refused by name."""
 
 import io
+import pickle
 import struct
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 
 from pdeinfer.errors import ImageError
@@ -169,7 +171,7 @@ class TestMissingPixels:
     @pytest.mark.parametrize("is_tiled", [False, True])
     @pytest.mark.parametrize("compression", [1, 8])
     @pytest.mark.parametrize("planar", [1, 2])
-    @pytest.mark.parametrize("tag", ["offsets", "counts", "both", "rows"])
+    @pytest.mark.parametrize("tag", ["offsets", "both", "overlap", "rows"])
     def test_they_are_refused(self, is_tiled: bool, compression: int, planar: int, tag: str) -> None:
         samples = random_pixels(40, 16, 3)
         blocks = {"tile": (16, 16)} if is_tiled else {"rows_per_strip": 16}
@@ -180,16 +182,34 @@ class TestMissingPixels:
             content = change_tag(content, 257, lambda _: 1000)
         if tag in ("offsets", "both"):
             content = change_tag(content, offsets, lambda _: 0, index=1)
-        if tag in ("counts", "both"):
-            content = change_tag(content, counts, lambda value: 0 if tag == "both" else value // 2, index=1)
+        if tag == "both":
+            content = change_tag(content, counts, lambda _: 0, index=1)
+        if tag == "overlap":
+            content = change_tag(content, offsets, lambda value: value - 10, index=1)
         with pytest.raises(ImageError, match="TIFF"):
             to_array(content, rgb(40, 16))
 
     @pytest.mark.parametrize("change", [lambda _: 0, lambda value: value // 2, lambda value: value * 2])
-    def test_a_wrong_count_of_bytes_of_a_single_strip_does_not_matter(self, change: Callable[[int], int]) -> None:
+    @pytest.mark.parametrize("rows_per_strip", [None, 2])
+    def test_wrong_counts_of_bytes_do_not_matter(
+        self, change: Callable[[int], int], rows_per_strip: int | None
+    ) -> None:
         samples = random_samples(8, 1)
-        content = change_tag(tiff(samples, TiffLayout()), 279, change)
+        content = change_tag(tiff(samples, TiffLayout(rows_per_strip=rows_per_strip)), 279, change)
         assert np.array_equal(to_array(content, grey(HEIGHT, WIDTH)), samples)
+
+    def test_the_switch_for_truncated_images_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        content = change_tag(tiff(random_samples(8, 1), TiffLayout(rows_per_strip=2)), 273, lambda _: 0, index=1)
+        monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+        assert to_array(content, grey(HEIGHT, WIDTH)).shape == (HEIGHT, WIDTH, 1)
+
+
+def test_a_pickled_copy_is_converted() -> None:
+    """It has lost its tags."""
+    samples = random_samples(8, 1)
+    with PIL.Image.open(io.BytesIO(tiff(samples, TiffLayout()))) as image:
+        copy = pickle.loads(pickle.dumps(image))  # noqa: S301
+    assert np.array_equal(to_array(copy, grey(HEIGHT, WIDTH)), samples)
 
 
 def change_tag(content: bytes, number: int, change: Callable[[int], int], index: int = 0) -> bytes:

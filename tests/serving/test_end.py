@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,6 +93,17 @@ def test_workers_whose_event_loop_stands_still_end_with_the_server(
 
         assert server.process.wait(PATIENCE) == 0
         assert time.monotonic() - stopped_at < 2 + BUSY
+
+
+def test_the_last_traces_are_sent_although_the_deadline_comes_meanwhile() -> None:
+    program = (
+        "import os, time; from serving.process import ending\n"
+        "ending.flush_traces = lambda: (time.sleep(0.1), os.write(1, b'sent'))\n"
+        "process = ending.Ending(); process.end_within(0.1); time.sleep(0.05); process.finish(); time.sleep(5)"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE)
+    assert (ended.returncode, ended.stdout) == (0, b"sent")
 
 
 @pytest.mark.parametrize("request_of", ["idle", "thread", "event loop"])
