@@ -49,12 +49,13 @@ class Health:
     def handler(self) -> Any:
         """Return the handler of the service, for `grpc.aio.server`."""
         serialize = health_pb2.HealthCheckResponse.SerializeToString
-        serialize_list = health_pb2.HealthListResponse.SerializeToString
         handlers = {
             "Check": grpc.stream_unary_rpc_method_handler(self._check, response_serializer=serialize),
-            "List": grpc.stream_unary_rpc_method_handler(self._list, response_serializer=serialize_list),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watch, response_serializer=serialize),
         }
+        if hasattr(health_pb2, "HealthListResponse"):  # the service has it from grpcio-health-checking 1.85 on
+            serialize = health_pb2.HealthListResponse.SerializeToString
+            handlers["List"] = grpc.stream_unary_rpc_method_handler(self._list, response_serializer=serialize)
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
 
     async def _check(self, _: object, context: Any) -> Any:
