@@ -153,7 +153,7 @@ def test_its_comparison_follows_from_the_results() -> None:
     control = f"{source[1]:.1f} ± {error:.1f} above the best control"
     assert f"is {source[0]:.1f} points above the same network without PDE layers, {control}" in text
     assert f"and {span(source[2:])} above plain ResNets of the same speed" in text
-    assert f"is {ours[0]:.1f} above, {-ours[1]:.1f} below and {span(ours[2:])} above these" in text
+    assert f"these are {ours[0]:.1f}, {ours[1]:.1f} and {span(ours[2:])} points" in text
 
     times = [[float(cell) for cell in row_of(name)[4:]] for name in ("`cifar10-global`", "`cifar10-global-source`")]
     assert all(0.95 < other / paper < 1.05 for paper, other in zip(*times, strict=True))  # equally fast

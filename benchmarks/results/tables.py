@@ -73,13 +73,14 @@ def fill_tables(text: str, groups: Sequence[Group], costs: Costs, times: Times) 
         TrainingError: no network was trained by a recipe of this name.
     """
     series = {one.title: one for one in split_by_recipe([group for group in groups if group.dataset == "cifar10"])}
+    first = text.find("<!-- results: ")
 
     def table(match: re.Match[str]) -> str:
         start, title, end = match.groups()
         if title not in series:
             raise TrainingError(f"expected a table of CIFAR-10 results, one of {', '.join(series)}; got {title!r}")
-        is_first = _TABLE.search(text).start() == match.start()  # type: ignore[union-attr]
-        return f"{start}{_short_table(series[title].groups, title, costs, times, with_summary=is_first)}\n{end}"
+        with_summary = match.start() == first
+        return f"{start}{_short_table(series[title].groups, title, costs, times, with_summary=with_summary)}\n{end}"
 
     return _TABLE.sub(table, text)
 

@@ -2,12 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
-import numpy as np
 import pytest
 
 from serving.middleware.body_limit import LINGER_SECONDS
@@ -15,7 +14,6 @@ from tests.servers import Server, running_server
 from tests.serving.raw_http import read_response
 
 MAX_BODY_BYTES = 50_000
-Png = Callable[[np.ndarray], bytes]
 
 
 @pytest.fixture(scope="module")
