@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from pdeinfer.graph.onnx_fields import DataType
 from pdeinfer.graph.values import MAX_KNOWN, Batch, Call, Shape, ShapeError, Value, objects
 from pdeinfer.graph.wire import MAX_RANK, Tensor
 
 Rule: TypeAlias = Callable[[Call], Value]
 
-_INT32, _INT64, _STRING = 6, 7, 8
 _TO_THE_END = 2**31 - 1  # and above: the end of a slice that takes all
 
 
@@ -25,11 +25,11 @@ def _identity(call: Call) -> Value:
 
 def _cast(call: Call) -> Value:
     value, kind = call.value(), call.integer("to", 0)
-    if kind == _STRING:
+    if kind == DataType.STRING:
         raise ShapeError("text has no size")
-    if value.known is None or kind not in (_INT32, _INT64):
+    if value.known is None or kind not in (DataType.INT32, DataType.INT64):
         return Value(value.shape)
-    fits = kind == _INT64 or all(isinstance(entry, Batch) or abs(entry) < 2**31 for entry in value.known.flat)
+    fits = kind == DataType.INT64 or all(isinstance(entry, Batch) or abs(entry) < 2**31 for entry in value.known.flat)
     return value if fits else Value(value.shape)
 
 

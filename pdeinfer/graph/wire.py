@@ -14,6 +14,23 @@ from typing import TypeAlias
 import numpy as np
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph.onnx_fields import (
+    AttributeField,
+    AttributeType,
+    DataType,
+    DimensionField,
+    FunctionField,
+    GraphField,
+    ModelField,
+    NodeField,
+    OperatorSetIdField,
+    StringStringEntryField,
+    TensorField,
+    TensorShapeField,
+    TensorTypeField,
+    TypeField,
+    ValueInfoField,
+)
 
 # A field's value: a varint, four or eight bytes, or the range of the content of a string or message.
 Span: TypeAlias = tuple[int, int]
@@ -25,8 +42,13 @@ MAX_RANK = 8
 _MAX_FIELDS = 500_000
 _MAX_VALUES = 64  # a tensor's integers are read up to this number: shapes, axes and bounds have fewer
 
-_INT32, _INT64 = 6, 7
-_INTEGERS = {_INT32: "<i4", _INT64: "<i8"}
+# By a tensor's type, if it has integers that may set shapes: the field that holds them, and their type in RAW_DATA.
+_INTEGERS: dict[int, tuple[TensorField, str]] = {
+    DataType.INT32: (TensorField.INT32_DATA, "<i4"),
+    DataType.INT64: (TensorField.INT64_DATA, "<i8"),
+}
+# The fields that say nothing of an attribute's value.
+_BESIDE_VALUE = {AttributeField.NAME, AttributeField.DOC_STRING, AttributeField.TYPE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +122,9 @@ def read_metadata(model: bytes) -> dict[str, str]:
         ModelPackageError: the bytes are not an ONNX file.
     """
     reader = _Reader(model)
-    entries = map(reader.message, reader.message((0, len(model))).get(14, []))
-    return {reader.text(entry, 1): reader.text(entry, 2) for entry in entries}
+    entries = map(reader.message, reader.message((0, len(model))).get(ModelField.METADATA_PROPS, []))
+    key, value = StringStringEntryField.KEY, StringStringEntryField.VALUE
+    return {reader.text(entry, key): reader.text(entry, value) for entry in entries}
 
 
 class _Reader:
@@ -111,30 +134,33 @@ class _Reader:
         self._data = data
         self._values = 0
         # By the type of an attribute: the number of the field with its value, and what reads it.
-        self._kinds: dict[int, tuple[int, Callable[[Message, int], Attribute]]] = {
-            1: (2, lambda message, number: (*self._floats(message, number), 0.0)[0]),
-            2: (3, lambda message, number: _signed(_integer(message, number))),
-            3: (4, self._bytes),
-            4: (5, lambda message, number: self._tensor(_one(message, number))),
-            6: (7, self._floats),
-            7: (8, self._integers),
-            8: (9, lambda *_: ()),
+        self._kinds: dict[int, tuple[AttributeField, Callable[[Message, int], Attribute]]] = {
+            AttributeType.FLOAT: (AttributeField.F, lambda message, number: (*self._floats(message, number), 0.0)[0]),
+            AttributeType.INT: (AttributeField.I, lambda message, number: _signed(_integer(message, number))),
+            AttributeType.STRING: (AttributeField.S, self._bytes),
+            AttributeType.TENSOR: (AttributeField.T, lambda message, number: self._tensor(_one(message, number))),
+            AttributeType.FLOATS: (AttributeField.FLOATS, self._floats),
+            AttributeType.INTS: (AttributeField.INTS, self._integers),
+            AttributeType.STRINGS: (AttributeField.STRINGS, lambda *_: ()),
         }
 
     def graph(self) -> Graph:
         """Return the graph and the functions of the file."""
         model = self.message((0, len(self._data)))
-        graph = self.message(_one(model, 7))
-        if 20 in model or 15 in graph:
+        graph = self.message(_one(model, ModelField.GRAPH))
+        if ModelField.TRAINING_INFO in model or GraphField.SPARSE_INITIALIZER in graph:
             raise ModelPackageError("the model has a training graph or sparse tensors")
+        outputs = map(self.message, graph.get(GraphField.OUTPUT, []))
+        versions = map(self.message, model.get(ModelField.OPSET_IMPORT, []))
         return Graph(
-            inputs=dict(map(self._input, graph.get(11, []))),
-            outputs=tuple(self.text(self.message(value), 1) for value in graph.get(12, [])),
-            initializers=tuple(map(self._tensor, graph.get(5, []))),
-            nodes=self._nodes(graph.get(1, [])),
-            functions=tuple(self._function(self.message(value)) for value in model.get(25, [])),
+            inputs=dict(map(self._input, graph.get(GraphField.INPUT, []))),
+            outputs=tuple(self.text(output, ValueInfoField.NAME) for output in outputs),
+            initializers=tuple(map(self._tensor, graph.get(GraphField.INITIALIZER, []))),
+            nodes=self._nodes(graph.get(GraphField.NODE, [])),
+            functions=tuple(map(self._function, model.get(ModelField.FUNCTIONS, []))),
             versions=frozenset(
-                (self.text(entry, 1), _integer(entry, 2)) for entry in map(self.message, model.get(8, []))
+                (self.text(entry, OperatorSetIdField.DOMAIN), _integer(entry, OperatorSetIdField.VERSION))
+                for entry in versions
             ),
         )
 
@@ -215,17 +241,22 @@ class _Reader:
 
     def _input(self, value: object) -> tuple[str, tuple[int | None, ...]]:
         message = self.message(value)
-        tensor = self.message(_one(self.message(_one(message, 2)), 1))
-        dimensions = map(self.message, self.message(_one(tensor, 2)).get(1, []) if 2 in tensor else [])
-        return self.text(message, 1), tuple(_integer(size, 1) if 1 in size else None for size in dimensions)
+        kind = self.message(_one(message, ValueInfoField.TYPE))
+        tensor = self.message(_one(kind, TypeField.TENSOR_TYPE))
+        shape = self.message(_one(tensor, TensorTypeField.SHAPE)) if TensorTypeField.SHAPE in tensor else {}
+        size = DimensionField.DIM_VALUE
+        dimensions = map(self.message, shape.get(TensorShapeField.DIM, []))
+        sizes = tuple(_integer(dimension, size) if size in dimension else None for dimension in dimensions)
+        return self.text(message, ValueInfoField.NAME), sizes
 
     def _tensor(self, value: object) -> Tensor:
         message = self.message(value)
-        if 13 in message or _integer(message, 14):
+        if TensorField.EXTERNAL_DATA in message or _integer(message, TensorField.DATA_LOCATION):
             raise ModelPackageError(
                 "the model refers to data outside its file; a package's model must be self-contained"
             )
-        shape, data_type = self._integers(message, 1), _integer(message, 2)
+        shape = self._integers(message, TensorField.DIMS)
+        data_type = _integer(message, TensorField.DATA_TYPE)
         start, end = value if isinstance(value, tuple) else (0, 0)
         if len(shape) > MAX_RANK:
             raise ModelPackageError(f"a tensor has {len(shape)} dimensions, more than {MAX_RANK}")
@@ -233,15 +264,16 @@ class _Reader:
             raise ModelPackageError(f"a tensor of shape {shape} has less data than that")
         values = None
         if data_type in _INTEGERS and math.prod(shape) <= _MAX_VALUES:
-            if 9 in message:
-                content = self._content(_one(message, 9))
-                kind = np.dtype(_INTEGERS[data_type])
-                values = tuple(np.frombuffer(content[: len(content) // kind.itemsize * kind.itemsize], kind).tolist())
+            number, kind = _INTEGERS[data_type]
+            if TensorField.RAW_DATA in message:
+                content = self._content(_one(message, TensorField.RAW_DATA))
+                itemsize = np.dtype(kind).itemsize
+                values = tuple(np.frombuffer(content[: len(content) // itemsize * itemsize], kind).tolist())
             else:
-                values = self._integers(message, 7 if data_type == _INT64 else 5)
+                values = self._integers(message, number)
             if len(values) != math.prod(shape):
                 raise ModelPackageError(f"a tensor of shape {shape} has {len(values)} values")
-        return Tensor(self.text(message, 8), shape, data_type, values)
+        return Tensor(self.text(message, TensorField.NAME), shape, data_type, values)
 
     def _nodes(self, values: list[int | bytes | Span]) -> tuple[Node, ...]:
         if len(values) > MAX_NODES:
@@ -250,46 +282,58 @@ class _Reader:
 
     def _node(self, value: object) -> Node:
         message = self.message(value)
-        operator = self.text(message, 4)
-        attributes, references = self._attributes(operator, message.get(5, []))
-        inputs, outputs = self._texts(message, 1), self._texts(message, 2)
-        return Node(self.text(message, 7), operator, inputs, outputs, attributes, references)
+        operator = self.text(message, NodeField.OP_TYPE)
+        attributes, references = self._attributes(operator, message.get(NodeField.ATTRIBUTE, []))
+        return Node(
+            self.text(message, NodeField.DOMAIN),
+            operator,
+            self._texts(message, NodeField.INPUT),
+            self._texts(message, NodeField.OUTPUT),
+            attributes,
+            references,
+        )
 
     def _attributes(self, owner: str, values: list[int | bytes | Span]) -> tuple[dict[str, Attribute], dict[str, str]]:
         attributes: dict[str, Attribute] = {}
         references: dict[str, str] = {}
         for value in values:
             message = self.message(value)
-            name = self.text(message, 1)
+            name = self.text(message, AttributeField.NAME)
             if name in attributes or name in references:
                 raise ModelPackageError(f"{owner} has the attribute {name} twice")
-            if 21 in message:
+            if AttributeField.REF_ATTR_NAME in message:
                 # ONNX Runtime would use a value beside the reference where it does not follow the reference.
-                if message.keys() - {1, 13, 20, 21}:
+                if message.keys() - {*_BESIDE_VALUE, AttributeField.REF_ATTR_NAME}:
                     raise ModelPackageError(f"the attribute {owner}.{name} has both a value and a reference")
-                references[name] = self.text(message, 21)
+                references[name] = self.text(message, AttributeField.REF_ATTR_NAME)
             else:
                 attributes[name] = self._attribute(f"{owner}.{name}", message)
         return attributes, references
 
     def _attribute(self, name: str, message: Message) -> Attribute:
-        kind = _integer(message, 20)
-        number, read = self._kinds.get(kind, (0, None))
-        unexpected = message.keys() - {1, 13, 20, number}
+        kind = _integer(message, AttributeField.TYPE)
+        number, read = self._kinds.get(kind, (AttributeField.TYPE, None))
+        unexpected = message.keys() - {*_BESIDE_VALUE, number}
         if read is None or unexpected:
-            what = "is a graph" if unexpected & {6, 11} or kind in (5, 10) else f"has the type {kind}"
+            is_graph = unexpected & {AttributeField.G, AttributeField.GRAPHS} or kind in (
+                AttributeType.GRAPH,
+                AttributeType.GRAPHS,
+            )
+            what = "is a graph" if is_graph else f"has the type {kind}"
             raise ModelPackageError(f"the attribute {name} {what}; expected numbers, text or a tensor")
         return read(message, number)
 
-    def _function(self, message: Message) -> Function:
-        defaults, _ = self._attributes(self.text(message, 1), message.get(11, []))
+    def _function(self, value: object) -> Function:
+        message = self.message(value)
+        name = self.text(message, FunctionField.NAME)
+        defaults, _ = self._attributes(name, message.get(FunctionField.ATTRIBUTE_PROTO, []))
         return Function(
-            self.text(message, 10),
-            self.text(message, 1),
-            self._texts(message, 4),
-            self._texts(message, 5),
+            self.text(message, FunctionField.DOMAIN),
+            name,
+            self._texts(message, FunctionField.INPUT),
+            self._texts(message, FunctionField.OUTPUT),
             defaults,
-            self._nodes(message.get(7, [])),
+            self._nodes(message.get(FunctionField.NODE, [])),
         )
 
 

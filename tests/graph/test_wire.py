@@ -2,16 +2,19 @@
 
 import time
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pdeinfer.errors import ModelPackageError
+from pdeinfer.graph import onnx_fields
 from pdeinfer.graph.wire import Graph, read_graph, read_metadata
 from pdeinfer.package.package import ONNX_FILE
 
@@ -64,6 +67,39 @@ def in_every_place(external: bool) -> dict[str, onnx.ModelProto]:
 
 PLACES = list(in_every_place(True))
 PLAIN = ("initializer", "attribute", "function", "function's default")  # where packages may have tensors
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (onnx_fields.ModelField, onnx.ModelProto),
+        (onnx_fields.OperatorSetIdField, onnx.OperatorSetIdProto),
+        (onnx_fields.StringStringEntryField, onnx.StringStringEntryProto),
+        (onnx_fields.GraphField, onnx.GraphProto),
+        (onnx_fields.FunctionField, onnx.FunctionProto),
+        (onnx_fields.NodeField, onnx.NodeProto),
+        (onnx_fields.AttributeField, onnx.AttributeProto),
+        (onnx_fields.TensorField, onnx.TensorProto),
+        (onnx_fields.ValueInfoField, onnx.ValueInfoProto),
+        (onnx_fields.TypeField, onnx.TypeProto),
+        (onnx_fields.TensorTypeField, onnx.TypeProto.Tensor),
+        (onnx_fields.TensorShapeField, onnx.TensorShapeProto),
+        (onnx_fields.DimensionField, onnx.TensorShapeProto.Dimension),
+    ],
+)
+def test_field_numbers_are_those_of_onnx(fields: type[IntEnum], message: type) -> None:
+    known = message.DESCRIPTOR.fields_by_name
+    assert {field.name: field.value for field in fields} == {
+        field.name: known[field.name.lower()].number for field in fields
+    }
+
+
+@pytest.mark.parametrize(
+    ("types", "known"),
+    [(onnx_fields.AttributeType, onnx.AttributeProto.AttributeType), (onnx_fields.DataType, TensorProto.DataType)],
+)
+def test_type_numbers_are_those_of_onnx(types: type[IntEnum], known: EnumTypeWrapper) -> None:
+    assert {kind.name: kind.value for kind in types} == {kind.name: known.Value(kind.name) for kind in types}
 
 
 def read(model: onnx.ModelProto | bytes) -> Graph:
