@@ -1,10 +1,8 @@
 """Writes an evaluation as one HTML file that needs nothing else, with the pictures that one should look at."""
 
 import base64
-import hashlib
 import html
 import io
-import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +12,7 @@ import PIL.Image
 from pdeinfer.checks.evaluation import PRINTED_CONFUSIONS, Evaluation, Example, describe_unknown_labels
 from pdeinfer.checks.metrics import Calibration
 from pdeinfer.files import replace_file
+from pdeinfer.inline_html import fill, source
 from pdeinfer.version import __version__
 
 REPORT_FILE = "index.html"
@@ -48,7 +47,7 @@ def report_html(evaluation: Evaluation) -> str:
     low, high = evaluation.accuracy_interval
     where = "the test images of its training" if evaluation.folder is None else evaluation.folder
     parts = {
-        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        "style_source": source(style),
         "style": style,
         "title": _text(f"{evaluation.title} on {where}"),
         "accuracy": f"{evaluation.accuracy:.1%}",
@@ -67,7 +66,7 @@ def report_html(evaluation: Evaluation) -> str:
         "confident": _gallery(evaluation, evaluation.confident),
         "version": __version__,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return fill(template, parts)
 
 
 def _notes(evaluation: Evaluation) -> str:

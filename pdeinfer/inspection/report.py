@@ -1,7 +1,5 @@
 """Writes an inspection as one HTML file that needs nothing else, with the view of the server's page."""
 
-import base64
-import hashlib
 import html
 import json
 import re
@@ -11,6 +9,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from pdeinfer.inline_html import fill, source
 from pdeinfer.inspection.fields import LayerFields
 from pdeinfer.inspection.values import array_values, layer_values, spec_values
 from pdeinfer.package.package import ModelPackage
@@ -39,7 +38,7 @@ def report_html(name: str, pixels: NDArray[np.uint8], layers: Sequence[LayerFiel
     text = {file: (view / file).read_text(encoding="utf-8") for file in (*_MODULES, "view.css", "report.html")}
     script = "".join(_EXPORT.sub("", _IMPORT.sub("", text[module])) for module in _MODULES)
     style = text["view.css"]
-    policy = f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; base-uri 'none'"
+    policy = f"default-src 'none'; script-src {source(script)}; style-src {source(style)}; base-uri 'none'"
     parts = {
         "policy": policy,
         "title": html.escape(valid(f"{package.card.preset.name} on {name}")),
@@ -48,7 +47,7 @@ def report_html(name: str, pixels: NDArray[np.uint8], layers: Sequence[LayerFiel
         "script": script,
         "data": json.dumps(_content(pixels, layers, package)).replace("<", "\\u003c"),
     }
-    return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], text["report.html"])
+    return fill(text["report.html"], parts)
 
 
 def _content(pixels: NDArray[np.uint8], layers: Sequence[LayerFields], package: ModelPackage) -> dict[str, object]:
@@ -61,8 +60,3 @@ def _content(pixels: NDArray[np.uint8], layers: Sequence[LayerFields], package: 
         "values": spec_values(layers[0].spec),
         "layers": [layer_values(layer, has_arrays=True) for layer in layers],
     }
-
-
-def _source(text: str) -> str:
-    """Return the expression of a content security policy that allows exactly this inline text."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
