@@ -32,7 +32,7 @@ class LabelledImages(Protocol):
         """Return what to call an image."""
 
     def read(self, part: range) -> Iterator[Array | ImageError]:
-        """Yield images for the network, uint8 (height, width, channels), or the errors of those without pixels."""
+        """Yield images for the network, uint8 (height, width, channels); for those that cannot be read, errors."""
 
     def picture(self, index: int) -> Array:
         """Return the part of an image that the network sees, uint8 (height, width, channels), for people."""
@@ -40,13 +40,12 @@ class LabelledImages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SplitImages:
-    """The images of a split of a data set."""
+    """The images of a split of a data set. Its members are described in `LabelledImages`."""
 
     split: Split
 
     @property
     def labels(self) -> Array:
-        """As in `LabelledImages`; so are the methods."""
         return self.split.labels
 
     def name(self, index: int) -> str:
@@ -62,7 +61,7 @@ class SplitImages:
 
 @dataclass(frozen=True, slots=True)
 class FileImages:
-    """Image files, decoded when they are wanted, as prediction does.
+    """Image files, decoded when they are wanted, as prediction does. Its members are described in `LabelledImages`.
 
     Attributes:
         files: paths and class indices.
@@ -74,7 +73,6 @@ class FileImages:
 
     @property
     def labels(self) -> Array:
-        """As in `LabelledImages`; so are the methods."""
         return np.array([label for _, label in self.files], np.int64)
 
     def name(self, index: int) -> str:
