@@ -9,7 +9,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from pdeinfer.checks.evaluation import PRINTED_CONFUSIONS, Evaluation, Example, describe_unknown_labels
+from pdeinfer.checks.evaluation import Evaluation, Example, describe_unknown_labels
 from pdeinfer.checks.metrics import Calibration
 from pdeinfer.files import replace_file
 from pdeinfer.inline_html import fill, source
@@ -19,7 +19,8 @@ REPORT_FILE = "index.html"
 
 _MATRIX_CLASSES = 40  # a larger matrix is not readable
 _SHADES = 10
-_PLOT = 300  # SVG units, as the other places of the diagram
+_LISTED_FILES = 10  # with the reasons why they were not classified
+_PLOT = 300  # the side of the diagram; all its numbers are SVG units
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
@@ -75,7 +76,7 @@ def _notes(evaluation: Evaluation) -> str:
         notes.append(f"Left out, as the model has no such label: {describe_unknown_labels(evaluation)}.")
     if evaluation.left_out:
         count = sum(each.files for each in evaluation.left_out)
-        names = [f"{each.path}: {each.reason}" for each in evaluation.left_out[:PRINTED_CONFUSIONS]]
+        names = [f"{each.path}: {each.reason}" for each in evaluation.left_out[:_LISTED_FILES]]
         if len(evaluation.left_out) > len(names):
             names.append("and others")
         notes.append(f"{count:,} file{'' if count == 1 else 's'} not classified: {'; '.join(names)}.")

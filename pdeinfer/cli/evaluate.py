@@ -5,8 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels, evaluate
+from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels
 from pdeinfer.checks.evaluation_report import write_report
+from pdeinfer.checks.measuring import evaluate
 from pdeinfer.datasets import holds_files, is_inside
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import describe_left_out

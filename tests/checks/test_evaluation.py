@@ -17,10 +17,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.checks import evaluation as evaluation_module
-from pdeinfer.checks.evaluation import Evaluation, evaluate
+from pdeinfer.checks import measuring
+from pdeinfer.checks.evaluation import Evaluation
 from pdeinfer.checks.evaluation_report import report_html
 from pdeinfer.checks.labelled_images import FileImages, SplitImages
+from pdeinfer.checks.measuring import evaluate
 from pdeinfer.checks.metrics import Calibration, ClassMetrics, ConfidenceBin
 from pdeinfer.cli import main as cli
 from pdeinfer.datasets import Split, load_dataset
@@ -297,8 +298,8 @@ def test_images_are_held_in_memory_some_at_a_time(
 ) -> None:
     folder = write_package(tmp_path / "tiny")
     expected = evaluate(folder, photos)
-    monkeypatch.setattr(evaluation_module, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(evaluation_module, "Predictor", partial(Predictor, batch_size=2))
+    monkeypatch.setattr(measuring, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(measuring, "Predictor", partial(Predictor, batch_size=2))
     read = []
     monkeypatch.setattr(
         FileImages, "read", lambda self, part, read_all=FileImages.read: read.append(len(part)) or read_all(self, part)

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from pdeinfer import ModelPackage, Predictor
-from pdeinfer.checks import evaluation
+from pdeinfer.checks import measuring
 from pdeinfer.checks.parity import TOLERANCE, Array, compare
 from pdeinfer.datasets import DatasetName, Split, load_dataset
 from pdeinfer.export import verify_package
@@ -55,11 +55,11 @@ def test_a_bundled_model_proves_itself_again(name: str) -> None:
 def test_a_bundled_file_has_its_card_s_accuracy_near_float32(
     name: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "PASSES", 1)  # the others only refine the speed
+    monkeypatch.setattr(measuring, "PASSES", 1)  # the others only refine the speed
     package = zoo.load(name)
     load_test(package)  # or the test is skipped
     data_dir = None if package.card.training["recipe"]["dataset"] == "digits" else DATA_DIR
-    found = evaluation.evaluate(name, data_dir, precision)
+    found = measuring.evaluate(name, data_dir, precision)
     assert found.equals_card
     assert found.accuracy >= package.card.metrics["test_accuracy"] - 0.003
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Predictor
-from pdeinfer.checks.evaluation import evaluate
+from pdeinfer.checks.measuring import evaluate
 from pdeinfer.checks.parity import Array, synthetic_images
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset

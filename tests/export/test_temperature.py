@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pdeinfer import ModelPackage, Predictor
-from pdeinfer.checks.evaluation import evaluate
+from pdeinfer.checks.measuring import evaluate
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import Split, load_dataset
 from pdeinfer.errors import DatasetError

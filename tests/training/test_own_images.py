@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.checks.evaluation import evaluate
+from pdeinfer.checks.measuring import evaluate
 from pdeinfer.cli import main as cli
 from pdeinfer.datasets import find_images, load_validation_split
 from pdeinfer.errors import ExportError
