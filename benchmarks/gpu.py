@@ -27,8 +27,9 @@ from benchmarks.networks import (
 )
 from benchmarks.timing import Timing, time_in_turns
 from pdeinfer import DeviceError, PdeinferError
+from pdeinfer.arrays import Array
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.checks.parity import Array, compare
+from pdeinfer.checks.parity import compare
 from pdeinfer.checks.report import Report
 from pdeinfer.runtime.cuda import CUDA, CudaOptions, has_cuda
 from pdeinfer.runtime.kernel import register_kernel

@@ -13,7 +13,7 @@ import onnx
 from benchmarks.markdown import machine, milliseconds, table
 from benchmarks.timing import time_in_turns
 from pdeinfer import ModelPackage, PdeinferError, Predictor
-from pdeinfer.checks.parity import Array
+from pdeinfer.arrays import Array
 from pdeinfer.datasets import Split, load_test_split, load_training_images
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.package import zoo

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.timing import Timing, time_in_turns
 from pdeinfer import ModelPackage, ParityError, PdeinferError, Predictor
+from pdeinfer.arrays import Array
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.checks.parity import Array, Classify, compare, synthetic_images
+from pdeinfer.checks.parity import Classify, compare, synthetic_images
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from benchmarks.machine import cpu_flags
 from benchmarks.networks import FUSABLE_FILE, INLINED_FILE, INT8_FILE, KERAS_FILE, PLAIN_FILE, WEIGHTS_FILE
+from pdeinfer.arrays import Array
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.checks.parity import TOLERANCE, Array, Classify
+from pdeinfer.checks.parity import TOLERANCE, Classify
 from pdeinfer.checks.report import Comparison
 from pdeinfer.spec.presets import Preset
 

@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.networks import IMAGES_FILE
 from benchmarks.routes import ROUTES
 from benchmarks.timing import Timing, calls_in, seconds_of, timing_of
-from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import Classify
 from pdeinfer.spec.presets import Preset
 
 

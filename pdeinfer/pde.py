@@ -29,8 +29,8 @@ Source: Kag & Saligrama, "Condensing CNNs With Partial Differential Equations", 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-Array: TypeAlias = Any  # a NumPy array or a tensor of a Keras backend; a Python float where a field is constant
-Roll: TypeAlias = Callable[[Array, int, int], Array]  # roll(array, shift, axis), periodic, as numpy.roll
+Tensor: TypeAlias = Any  # a NumPy array or a tensor of a Keras backend; a Python float where a field is constant
+Roll: TypeAlias = Callable[[Tensor, int, int], Tensor]  # roll(array, shift, axis), periodic, as numpy.roll
 
 X = -2  # axis of x: the width
 Y = -3  # axis of y: the height
@@ -42,19 +42,19 @@ class Coefficients(NamedTuple):
     `divergence` is None without advection. The others are arrays, or floats if the fields are constant.
     """
 
-    previous: Array  # M, of H[k-1]
-    divergence: Array | None  # -2 dt (u_x + v_y), of H[k]
+    previous: Tensor  # M, of H[k-1]
+    divergence: Tensor | None  # -2 dt (u_x + v_y), of H[k]
     source: float  # 2 dt, of f
-    right: Array  # -Ax + 2 Bx, of H[k](x+1, y)
-    left: Array  # Ax + 2 Bx, of H[k](x-1, y)
-    below: Array  # -Ay + 2 By, of H[k](x, y+1)
-    above: Array  # Ay + 2 By, of H[k](x, y-1)
-    inverse: Array  # 1 / L
+    right: Tensor  # -Ax + 2 Bx, of H[k](x+1, y)
+    left: Tensor  # Ax + 2 Bx, of H[k](x-1, y)
+    below: Tensor  # -Ay + 2 By, of H[k](x, y+1)
+    above: Tensor  # Ay + 2 By, of H[k](x, y-1)
+    inverse: Tensor  # 1 / L
 
 
 def courant_numbers(
-    velocity: tuple[Array, Array], *, dt: float, dx: float = 1.0, dy: float = 1.0
-) -> tuple[Array, Array]:
+    velocity: tuple[Tensor, Tensor], *, dt: float, dx: float = 1.0, dy: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Return the Courant numbers `(Ax, Ay) = (u dt / dx, v dt / dy)` of a velocity field `(u, v)`.
 
     For constant fields the scheme is stable if `|Ax| + |Ay| < 1` without diffusion. With diffusion numbers `(Bx, By)`,
@@ -65,8 +65,8 @@ def courant_numbers(
 
 
 def diffusion_numbers(
-    diffusivity: tuple[Array, Array], *, dt: float, dx: float = 1.0, dy: float = 1.0
-) -> tuple[Array, Array]:
+    diffusivity: tuple[Tensor, Tensor], *, dt: float, dx: float = 1.0, dy: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Return the diffusion numbers `(Bx, By) = (Dx dt / dx^2, Dy dt / dy^2)` of a diffusivity `(Dx, Dy)`.
 
     Without advection the scheme is stable for every value >= 0. It converges to the equation only if `dt / dx -> 0` and
@@ -77,14 +77,14 @@ def diffusion_numbers(
 
 
 def velocity_gradients(
-    velocity: tuple[Array, Array], *, dx: float = 1.0, dy: float = 1.0, roll: Roll
-) -> tuple[Array, Array]:
+    velocity: tuple[Tensor, Tensor], *, dx: float = 1.0, dy: float = 1.0, roll: Roll
+) -> tuple[Tensor, Tensor]:
     """Return `(u_x, v_y)`, the central differences of a velocity field `(u, v)`; their sum is its divergence."""
     u, v = velocity
     return (roll(u, -1, X) - roll(u, 1, X)) / (2 * dx), (roll(v, -1, Y) - roll(v, 1, Y)) / (2 * dy)
 
 
-def perona_malik_diffusivity(h: Array, *, contrast: float, dx: float = 1.0, dy: float = 1.0, roll: Roll) -> Array:
+def perona_malik_diffusivity(h: Tensor, *, contrast: float, dx: float = 1.0, dy: float = 1.0, roll: Roll) -> Tensor:
     """Return `1 / (1 + |grad H|^2 / contrast^2)`, 0 to 1, of the same shape as h, `(..., height, width, channels)`.
 
     The gradient is that of each channel, by central differences.
@@ -97,8 +97,8 @@ def perona_malik_diffusivity(h: Array, *, contrast: float, dx: float = 1.0, dy: 
 
 
 def coefficients(
-    velocity: tuple[Array, Array] | None,
-    diffusivity: tuple[Array, Array] | None,
+    velocity: tuple[Tensor, Tensor] | None,
+    diffusivity: tuple[Tensor, Tensor] | None,
     *,
     dt: float,
     dx: float = 1.0,
@@ -130,7 +130,7 @@ def coefficients(
     return Coefficients(1 - spread, divergence, 2 * dt, right, left, below, above, 1 / (1 + spread))
 
 
-def step(h: Array, h_previous: Array, forcing: Array, factors: Coefficients, *, roll: Roll) -> Array:
+def step(h: Tensor, h_previous: Tensor, forcing: Tensor, factors: Coefficients, *, roll: Roll) -> Tensor:
     """Return `H[k+1]` from `H[k]`, `H[k-1]` and the forcing `2 dt f`.
 
     All are arrays `(..., height, width, channels)`; the forcing may be a float.
@@ -144,8 +144,8 @@ def step(h: Array, h_previous: Array, forcing: Array, factors: Coefficients, *, 
 
 
 def levels(
-    h: Array, h_previous: Array, source: Array, factors: Coefficients, *, num_steps: int, roll: Roll
-) -> Iterator[Array]:
+    h: Tensor, h_previous: Tensor, source: Tensor, factors: Coefficients, *, num_steps: int, roll: Roll
+) -> Iterator[Tensor]:
     """Yield `H[1]` to `H[num_steps]`, from `H[0] = h`, `H[-1] = h_previous` and the source f, an array or a float.
 
     The loop is plain Python: tracing unrolls it into a static graph.
@@ -157,8 +157,8 @@ def levels(
 
 
 def solve(
-    h: Array, h_previous: Array, source: Array, factors: Coefficients, *, num_steps: int, roll: Roll
-) -> tuple[Array, Array]:
+    h: Tensor, h_previous: Tensor, source: Tensor, factors: Coefficients, *, num_steps: int, roll: Roll
+) -> tuple[Tensor, Tensor]:
     """Return the last two of the `levels`, `(H[num_steps], H[num_steps - 1])`."""
     for level in levels(h, h_previous, source, factors, num_steps=num_steps, roll=roll):
         h, h_previous = level, h

@@ -15,7 +15,7 @@ DOCUMENT = ROOT / "docs" / "architecture.md"
 # Rooms from the lowest up. A module imports its own room and lower ones, none beside it.
 LAYERS: dict[str, list[set[str]]] = {
     "pdeinfer": [
-        {"errors", "files", "inline_html", "processes", "text", "version", "pde"},
+        {"arrays", "errors", "files", "inline_html", "processes", "text", "version", "pde"},
         {"graph", "spec"},
         {"images", "package", "runtime"},
         {"backend", "prediction"},

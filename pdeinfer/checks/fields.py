@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pdeinfer.checks.parity import Array
+from pdeinfer.arrays import Array
 from pdeinfer.checks.report import Comparison, Report
 from pdeinfer.errors import ParityError
 

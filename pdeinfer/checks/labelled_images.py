@@ -5,18 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.datasets import Split
 from pdeinfer.errors import ImageError
 from pdeinfer.images.damage import without_frames
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.spec.networks import InputSpec
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 _PICTURE_SIDE = 128  # pixels, at least
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.errors import MissingDependencyError
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 

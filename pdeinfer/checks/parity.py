@@ -1,13 +1,13 @@
 """Compares the probabilities of two implementations of one classifier."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.checks.report import Comparison, Report
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Classify: TypeAlias = Callable[[Array], Array]  # uint8 (N, H, W, C) -> float32 probabilities (N, classes)
 
 # The largest absolute difference of two probabilities that float32 arithmetic in another order may cause. The measured

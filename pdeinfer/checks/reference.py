@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdeinfer.checks.parity import Array, compare
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import compare
 from pdeinfer.checks.report import Report
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.package import MAX_FILE_BYTES, ONNX_FILE, REFERENCE_FILE, ModelPackage

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pdeinfer.checks.parity import Array, Classify, compare
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import Classify, compare
 from pdeinfer.checks.report import Report
 from pdeinfer.package.package import INPUT_NAME, MODEL_FILES, OUTPUT_NAME, Precision
 from pdeinfer.runtime.session import Session, create_session

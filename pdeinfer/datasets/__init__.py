@@ -1,5 +1,6 @@
 """Data sets: the standard ones, and folders of images."""
 
+from pdeinfer.arrays import Array
 from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, find_recorded_images, is_inside
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
 from pdeinfer.datasets.recorded import (
@@ -8,7 +9,7 @@ from pdeinfer.datasets.recorded import (
     load_training_images,
     load_validation_split,
 )
-from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out, sample_indices
+from pdeinfer.datasets.splits import Dataset, Split, hold_out, sample_indices
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
 

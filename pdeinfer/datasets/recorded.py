@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.datasets.image_folder import ImageFolder, find_images, find_recorded_images
-from pdeinfer.datasets.splits import Array, Split, hold_out, sample_indices
+from pdeinfer.datasets.splits import Split, hold_out, sample_indices
 from pdeinfer.datasets.standard import holds_files, load_dataset
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import scan_folder

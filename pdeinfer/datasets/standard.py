@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pdeinfer.datasets.splits import Array, Dataset, Split, hold_out
+from pdeinfer.arrays import Array
+from pdeinfer.datasets.splits import Dataset, Split, hold_out
 from pdeinfer.errors import DatasetError, MissingDependencyError
 from pdeinfer.spec.training_record import StandardName
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthetic_images
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import Classify, compare, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import open_model
 from pdeinfer.datasets import Split, load_training_images, load_validation_split

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.checks.fields import compare_fields
-from pdeinfer.checks.parity import Array
 from pdeinfer.checks.report import Report
 from pdeinfer.export.rewrite.fields import needed_fields
 from pdeinfer.inspection.inspector import run_stages

@@ -10,7 +10,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import Classify
 from pdeinfer.errors import ExportError, MissingDependencyError, ModelPackageError
 from pdeinfer.export.quantization import calibration_sample
 from pdeinfer.export.rewrite.traced import trace

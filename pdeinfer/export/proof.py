@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.fields import compare_fields
-from pdeinfer.checks.parity import Array, Classify, compare, in_batches, synthetic_images
+from pdeinfer.checks.parity import Classify, compare, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
 from pdeinfer.checks.variants import as_candidate, compare_variant
 from pdeinfer.errors import ExportError, ModelPackageError

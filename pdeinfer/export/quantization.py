@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pdeinfer.checks.parity import Array
+from pdeinfer.arrays import Array
 from pdeinfer.datasets import sample_indices
 from pdeinfer.errors import MissingDependencyError
 from pdeinfer.package.package import INPUT_NAME

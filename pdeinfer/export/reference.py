@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.checks.parity import Array, synthetic_images
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import synthetic_images
 from pdeinfer.datasets import load_dataset
 from pdeinfer.errors import MissingDependencyError
 from pdeinfer.images.convert import to_array

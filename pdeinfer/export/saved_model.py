@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pdeinfer.checks.parity import Array, Classify
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import Classify
 from pdeinfer.export.rewrite.traced import trace
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 

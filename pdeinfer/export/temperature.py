@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pdeinfer.arrays import Array
 from pdeinfer.checks.metrics import calibration
-from pdeinfer.checks.parity import Array, in_batches
+from pdeinfer.checks.parity import in_batches
 from pdeinfer.datasets import Split
 from pdeinfer.errors import DatasetError, ParityError
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pdeinfer.arrays import Array
 from pdeinfer.errors import ModelPackageError
-
-Array: TypeAlias = NDArray[Any]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

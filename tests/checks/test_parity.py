@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pdeinfer.checks.parity import Array, compare, synthetic_images
+from pdeinfer.arrays import Array
+from pdeinfer.checks.parity import compare, synthetic_images
 
 IMAGES = {"images": np.random.default_rng(1).integers(0, 256, (100, 4, 4, 1), dtype=np.uint8)}
 

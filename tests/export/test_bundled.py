@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 from pdeinfer import ModelPackage, Predictor
+from pdeinfer.arrays import Array
 from pdeinfer.checks import measuring
-from pdeinfer.checks.parity import TOLERANCE, Array, compare
+from pdeinfer.checks.parity import TOLERANCE, compare
 from pdeinfer.datasets import DatasetName, Split, load_dataset
 from pdeinfer.export import verify_package
 from pdeinfer.nn.loading import load_classifier

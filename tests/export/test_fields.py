@@ -22,8 +22,8 @@ from pdeinfer import (
     Preset,
     ResidualNetwork,
 )
+from pdeinfer.arrays import Array
 from pdeinfer.checks.fields import TOLERANCE, compare_fields
-from pdeinfer.checks.parity import Array
 from pdeinfer.checks.report import Report
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_fields_rules, export_package, exporter, verify_package

@@ -13,8 +13,9 @@ import pytest
 from onnx import numpy_helper
 
 from pdeinfer import PRESETS, ModelPackage, PdeSpec, PeronaMalik, Predictor
+from pdeinfer.arrays import Array
 from pdeinfer.checks.measuring import evaluate
-from pdeinfer.checks.parity import Array, synthetic_images
+from pdeinfer.checks.parity import synthetic_images
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
 from pdeinfer.export import broken_rules, export_package, exporter
