@@ -17,7 +17,8 @@ from pdeinfer.arrays import Array
 from pdeinfer.datasets import Split, load_test_split, load_training_images
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.package import zoo
-from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, write_card
+from pdeinfer.package.package import MODEL_FILES, ONNX_FILE
+from pdeinfer.package.writing import write_card
 
 BATCH_SIZES = (1, 64)
 ROUNDS = 51

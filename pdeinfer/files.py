@@ -1,11 +1,17 @@
-"""Writes files that nobody sees half written, and tables."""
+"""Writes files and folders that nobody sees half written, and tables."""
 
 import csv
+import errno
 import os
-from collections.abc import Callable, Iterator
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+# Errors of the file system that name no file: no space, a file too large, no quota (which Windows does not have).
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -40,6 +46,83 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def new_folder(output: str | Path, marker: str, error_class: type[Exception], *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.
+
+    If the block raises, the temporary folder is removed and an existing folder at `output` stays as it was.
+
+    Args:
+        output: the folder.
+        marker: a file that the block writes, and that a folder must hold to be replaced.
+        error_class: of the errors that this raises.
+        force: replace an existing folder, except files and folders in it whose names begin with a dot.
+
+    Raises:
+        error_class: `output` exists and `force` is false; or it neither has the marker nor is an empty folder,
+            which even `force` does not replace; or it cannot be written.
+    """
+    output = Path(os.path.realpath(output))  # Path.resolve raises RuntimeError for a link to itself before 3.13
+    if not output.name:
+        raise error_class(f"{output} cannot be written: expected a folder inside another")
+    token = secrets.token_hex(4)
+    folder = output.with_name(f".{output.name}.{token}.new")
+    with _writing(output, error_class):
+        _check_free(output, marker, error_class, force=force)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    try:
+        with _writing(output, error_class, _NO_ROOM):
+            yield folder
+        if not (folder / marker).is_file():
+            raise error_class(f"expected a {marker} for {output}, but none was written")
+        with _writing(output, error_class):
+            _check_free(output, marker, error_class, force=force)
+            _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _writing(output: Path, error_class: type[Exception], codes: Collection[int] | None = None) -> Iterator[None]:
+    """Raise `error_class` in place of an OSError, or only of those whose `errno` is among `codes`."""
+    try:
+        yield
+    except OSError as error:
+        if codes is not None and error.errno not in codes:
+            raise
+        raise error_class(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _check_free(output: Path, marker: str, error_class: type[Exception], *, force: bool) -> None:
+    """Raise `error_class` unless a new folder may be written to `output`."""
+    if not output.exists():
+        return
+    if not force:
+        raise error_class(f"{output} exists already: force=True, or --force, replaces it")
+    if not output.is_dir() or (not (output / marker).is_file() and any(output.iterdir())):
+        raise error_class(f"{output} exists and is not a folder with a {marker}: remove it first")
+
+
+def _move(folder: Path, output: Path, aside: Path) -> None:
+    """Rename `folder` to `output`; restore the old content of `output` on failure, remove it on success.
+
+    Names that begin with a dot stay: a package may be in a git repository.
+    """
+    if not output.exists():
+        folder.rename(output)
+        return
+    output.rename(aside)
+    try:
+        folder.rename(output)
+    except BaseException:
+        aside.rename(output)
+        raise
+    for hidden in aside.glob(".*"):
+        hidden.rename(output / hidden.name)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.package import zoo
-from pdeinfer.package.package import write_card
+from pdeinfer.package.writing import write_card
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from pdeinfer.package.card import ModelCard
 from pdeinfer.package.metadata import metadata
-from pdeinfer.package.package import ONNX_FILE, new_package, write_card
+from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.package.writing import new_package, write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 
 # A shell's background jobs ignore Ctrl-C, and what nohup starts ignores SIGHUP; servers under test would inherit both.

@@ -34,9 +34,8 @@ from pdeinfer.package.package import (
     LITERT_INT8_FILE,
     MODEL_FILES,
     ONNX_FILE,
-    new_package,
-    write_card,
 )
+from pdeinfer.package.writing import new_package, write_card
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ def check_output(source: Path, output: Path) -> None:
         return
     if is_inside(output, Path(record.data_dir)):
         raise ExportError(
-            f"expected --output outside the folder of photos, whose folders are its classes, got {output}"
+            f"expected an output outside the folder of photos, whose folders are its classes, got {output}"
         )
 
 

@@ -14,8 +14,9 @@ from pdeinfer.export.onnx_file import parse, require_onnx, write
 from pdeinfer.export.original import check_output
 from pdeinfer.export.rewrite.graph import without_functions
 from pdeinfer.export.rules import broken_rules
+from pdeinfer.files import new_folder
 from pdeinfer.package import zoo
-from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, ModelPackage, new_folder
+from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, ModelPackage
 from pdeinfer.runtime.session import create_session
 
 CONFIG_FILE = "config.pbtxt"
@@ -48,9 +49,10 @@ def export_to_triton(
         force: replace the repository's model of the same name.
 
     Raises:
-        ExportError: `temperature` is asked for a package.
+        ExportError: `temperature` is asked for a package; or the model exists and `force` is False, or cannot be
+            written.
         MissingDependencyError: onnx is not installed.
-        ModelPackageError: the package is damaged; or the model exists and `force` is False, or cannot be written.
+        ModelPackageError: the package is damaged.
         ParityError: the model differs from the package. Nothing is left behind.
         Other errors are those of `export_package`.
     """
@@ -75,7 +77,7 @@ def _convert(package: ModelPackage, repository: Path, *, force: bool) -> tuple[P
     require_onnx("converting a package for Triton")
     preset = package.card.preset
     output, spec = repository / preset.name, preset.input
-    with new_folder(output, CONFIG_FILE, force=force) as folder:
+    with new_folder(output, CONFIG_FILE, ExportError, force=force) as folder:
         content = package.read_model()
         original = create_session(content, "cpu")
         model = without_functions(parse(content, ONNX_FILE))

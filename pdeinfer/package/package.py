@@ -15,21 +15,16 @@ digits-pde/
     model.int8.tflite  the same in 8-bit integers, on request, if it is accurate
 """
 
-import errno
 import hashlib
-import json
 import os
-import secrets
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.graph.wire import read_metadata
-from pdeinfer.package.card import CARD_FILE, FileRecord, ModelCard
+from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.card_json import MAX_CARD_BYTES, parse_card
 from pdeinfer.package.files import open_folder, open_regular
 from pdeinfer.package.metadata import describes, metadata
@@ -53,9 +48,6 @@ Precision: TypeAlias = Literal["float32", "int8"]
 MODEL_FILES: dict[Precision, str] = {"float32": ONNX_FILE, "int8": "model.int8.onnx"}
 
 MAX_FILE_BYTES = 1 << 28  # of each file, which is read as a whole
-
-# Errors of the file system that name no file: no space, a file too large, no quota (which Windows does not have).
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ class ModelPackage:
             name = DIGEST_FILE if str(error.filename).endswith(DIGEST_FILE) else CARD_FILE
             raise ModelPackageError(f"{path} is not a model package: {name}: {error.strerror}") from error
         digest = hashlib.sha256(content).hexdigest()
-        if expected is not None and expected != _digest_line(digest):
+        if expected is not None and expected != digest_line(digest):
             raise ModelPackageError(
                 f"{path / CARD_FILE} is damaged, or was changed after the export: {DIGEST_FILE} has another checksum"
             )
@@ -190,7 +182,7 @@ class ModelPackage:
         """
         for name in self.card.files:
             self.read_file(name)
-        found = {name for name in _files_in(self.path) if not name.startswith(".") and "/." not in name}
+        found = {name for name in files_in(self.path) if not name.startswith(".") and "/." not in name}
         unlisted = sorted(found - self.card.files.keys() - {CARD_FILE, DIGEST_FILE})
         if unlisted:
             raise ModelPackageError(f"{self.path} contains files that {CARD_FILE} does not list: {', '.join(unlisted)}")
@@ -204,126 +196,13 @@ def _is_blob(file: Path, folder: Path) -> bool:
     return file.parent.name == "blobs" and folder.is_relative_to(file.parent.with_name("snapshots"))
 
 
-def new_package(output: str | Path, *, force: bool = False) -> AbstractContextManager[Path]:
-    """Write a model package as `new_folder` does; the block ends with `write_card`."""
-    return new_folder(output, CARD_FILE, force=force)
-
-
-@contextmanager
-def new_folder(output: str | Path, marker: str, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.
-
-    If the block raises, the temporary folder is removed and an existing folder at `output` stays as it was.
-
-    Args:
-        output: the folder.
-        marker: a file that the block writes, and that a folder must hold to be replaced.
-        force: replace an existing folder, except files and folders in it whose names begin with a dot.
-
-    Raises:
-        ModelPackageError: `output` exists and `force` is false; or it neither has the marker nor is an empty folder,
-            which even `force` does not replace; or it cannot be written.
-    """
-    output = Path(os.path.realpath(output))  # Path.resolve raises RuntimeError for a link to itself before 3.13
-    if not output.name:
-        raise ModelPackageError(f"{output} cannot be written: expected a folder inside another")
-    token = secrets.token_hex(4)
-    folder = output.with_name(f".{output.name}.{token}.new")
-    with _writing(output):
-        _check_free(output, marker, force)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-    try:
-        with _writing(output, _NO_ROOM):
-            yield folder
-        if not (folder / marker).is_file():
-            raise ModelPackageError(f"expected a {marker} for {output}, but none was written")
-        with _writing(output):
-            _check_free(output, marker, force)
-            _move(folder, output, aside=output.with_name(f".{output.name}.{token}.old"))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _writing(output: Path, codes: Collection[int] | None = None) -> Iterator[None]:
-    """Raise ModelPackageError in place of an OSError, or only of those whose `errno` is among `codes`."""
-    try:
-        yield
-    except OSError as error:
-        if codes is not None and error.errno not in codes:
-            raise
-        raise ModelPackageError(f"{output} cannot be written: {error.strerror}") from error
-
-
-def write_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Write `card.json` with the checksums of the files in `folder`, and its own; return the card as written.
-
-    Raises:
-        ModelPackageError: `model.onnx` is missing, a file is too large or has a name that is not allowed in a package,
-            or the card is too large or has a value that `parse_card` refuses, such as a NaN.
-    """
-    names = sorted(set(_files_in(folder)) - {CARD_FILE, DIGEST_FILE})
-    files = {name: _record(folder / name) for name in names}
-    for name, record in files.items():
-        if record.bytes > MAX_FILE_BYTES:
-            raise ModelPackageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {record.bytes}")
-    if ONNX_FILE not in files:
-        raise ModelPackageError(f"a model package needs a {ONNX_FILE}, but {folder} has none")
-    card = replace(card, files=files)
-    try:
-        content = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    except (TypeError, ValueError) as error:
-        raise ModelPackageError(f"the card cannot be written as JSON: {error}") from error
-    if len(content) > MAX_CARD_BYTES:
-        raise ModelPackageError(f"expected a card of at most {MAX_CARD_BYTES} bytes, got {len(content)}")
-    parse_card(content)
-    (folder / CARD_FILE).write_bytes(content)
-    (folder / DIGEST_FILE).write_bytes(_digest_line(hashlib.sha256(content).hexdigest()))
-    return card
-
-
-def _check_free(output: Path, marker: str, force: bool) -> None:
-    """Raise ModelPackageError unless a new folder may be written to `output`."""
-    if not output.exists():
-        return
-    if not force:
-        raise ModelPackageError(f"{output} exists already; --force replaces it")
-    if not output.is_dir() or (not (output / marker).is_file() and any(output.iterdir())):
-        raise ModelPackageError(f"{output} exists and is not a folder with a {marker}: remove it first")
-
-
-def _move(folder: Path, output: Path, aside: Path) -> None:
-    """Rename `folder` to `output`; restore the old content of `output` on failure, remove it on success.
-
-    Names that begin with a dot stay: a package may be in a git repository.
-    """
-    if not output.exists():
-        folder.rename(output)
-        return
-    output.rename(aside)
-    try:
-        folder.rename(output)
-    except BaseException:
-        aside.rename(output)
-        raise
-    for hidden in aside.glob(".*"):
-        hidden.rename(output / hidden.name)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _files_in(folder: Path) -> Iterator[str]:
+def files_in(folder: Path) -> Iterator[str]:
     """Yield the relative POSIX path of every file and every link below `folder`."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()
 
 
-def _record(path: Path) -> FileRecord:
-    content = path.read_bytes()
-    return FileRecord(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _digest_line(digest: str) -> bytes:
+def digest_line(digest: str) -> bytes:
     """Return the content of `card.json.sha256`, which `sha256sum --check` reads."""
     return f"{digest}  {CARD_FILE}\n".encode()

@@ -26,7 +26,8 @@ from pdeinfer.checks.metrics import Calibration, ClassMetrics, ConfidenceBin
 from pdeinfer.cli import main as cli
 from pdeinfer.datasets import Split, load_dataset
 from pdeinfer.errors import DatasetError, MissingDependencyError
-from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, write_tiny_package

@@ -16,7 +16,8 @@ from pdeinfer.checks.reference import compare_with_reference, read_reference
 from pdeinfer.errors import DeviceError, ModelPackageError
 from pdeinfer.export.reference import reference_images
 from pdeinfer.package import zoo
-from pdeinfer.package.package import REFERENCE_FILE, ModelPackage, write_card
+from pdeinfer.package.package import REFERENCE_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from tests.conftest import GREY_PRESET, RGB_PRESET
 
 IMAGES = np.zeros((3, 8, 8, 1), np.uint8)

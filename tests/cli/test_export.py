@@ -9,7 +9,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.package import zoo
-from pdeinfer.package.package import new_package
+from pdeinfer.package.writing import new_package
 from tests.cli.helpers import Captured, error_lines
 
 

@@ -12,7 +12,8 @@ from pdeinfer.checks.report import Comparison, Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import BackendError, MissingDependencyError
 from pdeinfer.package import zoo
-from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import FIELDS_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from tests.cli.helpers import Captured, error_lines
 from tests.graph.nested import write_nested_functions

@@ -19,7 +19,8 @@ from pdeinfer import PRESETS, ExportError, ModelPackage, ModelPackageError, PdeS
 from pdeinfer.cli.main import main
 from pdeinfer.export import broken_rules, export_package, exporter, verify_package
 from pdeinfer.package import zoo
-from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, KERAS_FILE, ONNX_FILE, write_card
+from pdeinfer.package.package import DIGEST_FILE, FIELDS_FILE, KERAS_FILE, ONNX_FILE
+from pdeinfer.package.writing import write_card
 from pdeinfer.runtime.kernel import register_kernel
 from tests.export.conftest import train_a_step
 
@@ -238,7 +239,7 @@ def test_a_package_that_would_be_a_class_of_the_photos_is_refused(
     record |= {"data_dir": str(photos), "images": {"splits": {}}}
     (run / "run.json").write_text(json.dumps(record))
     assert main(["export", str(run), "--output", str(photos / "build" / "package"), *options]) == 2
-    assert "expected --output outside the folder of photos" in capsys.readouterr().err
+    assert "expected an output outside the folder of photos" in capsys.readouterr().err
     assert list(photos.iterdir()) == []
 
 

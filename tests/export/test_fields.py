@@ -33,7 +33,8 @@ from pdeinfer.export.rewrite.graph import convert_stages
 from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.nn.loading import load_classifier
 from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE, new_package, write_card
+from pdeinfer.package.package import FIELDS_FILE, KERAS_FILE, ONNX_FILE
+from pdeinfer.package.writing import new_package, write_card
 from tests.references import naive_solve
 
 DIGITS = PRESETS["digits-pde"]

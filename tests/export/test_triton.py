@@ -15,9 +15,11 @@ from tritonclient.grpc import model_config_pb2 as triton
 
 from pdeinfer import PRESETS, Predictor
 from pdeinfer.cli.main import main
+from pdeinfer.errors import ExportError
 from pdeinfer.export import export_to_triton
 from pdeinfer.package import zoo
-from pdeinfer.package.package import ModelPackage, write_card
+from pdeinfer.package.package import ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.runtime.session import create_session
 from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.documents import ROOT
@@ -149,7 +151,8 @@ def test_a_folder_that_is_no_model_of_triton_is_not_replaced(tmp_path: Path) -> 
     precious = tmp_path / "digits-pde" / "precious"
     precious.mkdir(parents=True)
 
-    assert main(["export", "digits-pde", "--format", "triton", "-o", str(tmp_path), "--force"]) == 2
+    with pytest.raises(ExportError, match="digits-pde"):
+        export_to_triton("digits-pde", tmp_path, force=True)
     assert precious.is_dir()
 
 

@@ -15,7 +15,7 @@ from pdeinfer.cli.main import main
 from pdeinfer.export import export_package, verify_package
 from pdeinfer.export.original import load_original
 from pdeinfer.package import zoo
-from pdeinfer.package.package import write_card
+from pdeinfer.package.writing import write_card
 from pdeinfer.spec.networks import DepthwiseConvolution, DepthwiseSum, ResidualNetwork, SingleChannelNetwork
 
 DIGITS = PRESETS["digits-pde"]

@@ -24,7 +24,8 @@ from pdeinfer.inspection.fields import Field, layer_fields
 from pdeinfer.inspection.inspector import Inspector
 from pdeinfer.inspection.values import layer_values
 from pdeinfer.package import zoo
-from pdeinfer.package.package import FIELDS_FILE, write_card
+from pdeinfer.package.package import FIELDS_FILE
+from pdeinfer.package.writing import write_card
 from pdeinfer.runtime.session import Session
 from pdeinfer.spec.presets import PRESETS
 from tests.conftest import write_tiny_package

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE
+from pdeinfer.package.writing import write_card
 from pdeinfer.spec.presets import PRESETS
 
 CARD = ModelCard(

@@ -13,7 +13,8 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.card_json import MAX_CARD_BYTES
-from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, new_package, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import new_package, write_card
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
 from pdeinfer.spec.presets import PRESETS
 from tests.conftest import GREY_PRESET, write_tiny_package

@@ -15,7 +15,8 @@ from pdeinfer.errors import ModelPackageError
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.card_json import MAX_CARD_BYTES
-from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, new_package, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import new_package, write_card
 from tests.package.packages import CARD, change_card, fill, names_in
 
 
@@ -66,7 +67,8 @@ class TestFiles:
     def test_a_file_larger_than_the_limit_is_neither_read_nor_written(
         self, package: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pdeinfer.package.package.MAX_FILE_BYTES", 100)
+        for module in ("package", "writing"):
+            monkeypatch.setattr(f"pdeinfer.package.{module}.MAX_FILE_BYTES", 100)
         read = ModelPackage.read(package)
         for call in (lambda: read.read_file(ONNX_FILE), lambda: write_card(package, read.card)):
             with pytest.raises(ModelPackageError, match=rf"{ONNX_FILE}.*at most 100 bytes"):

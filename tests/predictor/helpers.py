@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.spec.presets import Preset
 
 Reference = Callable[[Preset, np.ndarray], np.ndarray]

@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 
 from pdeinfer.errors import DeviceError, ImageError, ModelNotFoundError, ModelPackageError
-from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.runtime.session import Session
 from tests.conftest import GREY_PRESET

@@ -13,7 +13,8 @@ import PIL.Image
 import pytest
 
 from pdeinfer.errors import ModelPackageError, PredictorClosedError
-from pdeinfer.package.package import ONNX_FILE, ModelPackage, write_card
+from pdeinfer.package.package import ONNX_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from tests.conftest import GREY_PRESET
 from tests.predictor.helpers import IMAGES, Reference

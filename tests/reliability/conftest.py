@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.machine import describe
 from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import ONNX_FILE, new_package, write_card
+from pdeinfer.package.package import ONNX_FILE
+from pdeinfer.package.writing import new_package, write_card
 from pdeinfer.spec.presets import Preset
 from tests.conftest import GREY_PRESET, OPSET
 from tests.documents import ROOT

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pdeinfer import ModelPackage
-from pdeinfer.package.package import write_card
+from pdeinfer.package.writing import write_card
 from tests.images.image_makers import as_png
 from tests.servers import Server, children, let_models_hang, running_server
 from tests.waiting import PATIENCE, wait_until

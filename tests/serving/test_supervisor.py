@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdeinfer import ModelPackage
-from pdeinfer.package.package import write_card
+from pdeinfer.package.writing import write_card
 from serving.engine.models import Models
 from serving.errors import ChangeRefusedError, ModelLoadError
 from serving.process.channel import PeerLostError

@@ -17,7 +17,8 @@ from pdeinfer.datasets import find_images, load_validation_split
 from pdeinfer.errors import ExportError
 from pdeinfer.export.original import check_output, load_original
 from pdeinfer.package import zoo
-from pdeinfer.package.package import ModelPackage, write_card
+from pdeinfer.package.package import ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.presets import PRESETS, Preset

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pdeinfer.errors import ModelPackageError, TrainingError
-from pdeinfer.package.package import KERAS_FILE, ModelPackage, write_card
+from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.package.writing import write_card
 from pdeinfer.spec.presets import PRESETS, Preset
 from tests.conftest import write_tiny_package
 from tests.export.conftest import randomize
