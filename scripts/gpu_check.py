@@ -167,7 +167,7 @@ def models(options: argparse.Namespace) -> Result:
 def _check_model(name: str, quick: bool) -> Result:
     package = zoo.load(name)
     report = compare_with_reference(package, "cuda")
-    _check(report is not None and report.passed, f"{name}: {report}")
+    _check(report.passed, f"{name}: {report}")
     reference = read_reference(package)
     largest = 8 if quick else 256
     with Predictor(package, device="cuda", batch_size=largest) as predictor:

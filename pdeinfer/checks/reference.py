@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pdeinfer.arrays import Array
-from pdeinfer.checks.parity import compare
+from pdeinfer.checks.parity import TOLERANCE, Classify, compare
 from pdeinfer.checks.report import Report
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.package import MAX_FILE_BYTES, ONNX_FILE, REFERENCE_FILE, ModelPackage
@@ -35,26 +35,33 @@ class Reference:
     probabilities: Array
     original: str
 
+    def compare(self, candidate: tuple[str, Classify], tolerance: float | None = TOLERANCE) -> Report:
+        """Compare what a candidate computes for the images, in batches of several sizes, with the original.
 
-def compare_with_reference(package: ModelPackage, device: str) -> Report | None:
-    """Compare what the float32 network computes on a device with its original; return None without a reference.
+        Args:
+            candidate, tolerance: as in `parity.compare`.
+        """
+        return compare(
+            (self.original, lambda _: self.probabilities),  # called once, with all images
+            candidate,
+            {"reference": self.images},
+            batch_sizes=(1, 2, 7, len(self.images)),
+            tolerance=tolerance,
+        )
+
+
+def compare_with_reference(package: ModelPackage, device: str) -> Report:
+    """Compare what the float32 network computes on a device with its original.
 
     Raises:
-        ModelPackageError: the package's `reference.npz` or network is damaged.
+        ModelPackageError: the package has no `reference.npz`, or that or the network is damaged.
         DeviceError: the device cannot be used.
     """
-    if REFERENCE_FILE not in package.card.files:
-        return None
     reference = read_reference(package)
-    count = len(reference.images)
-    with Predictor(package, device=device, batch_size=count) as predictor:
+    with Predictor(package, device=device, batch_size=len(reference.images)) as predictor:
         info = predictor.info()
-        return compare(
-            (reference.original, lambda _: reference.probabilities),
-            (f"{ONNX_FILE} on {info.device}, ONNX Runtime {info.versions['onnxruntime']}", predictor.predict_proba),
-            {"reference": reference.images},
-            batch_sizes=(1, 2, 7, count),
-        )
+        name = f"{ONNX_FILE} on {info.device}, ONNX Runtime {info.versions['onnxruntime']}"
+        return reference.compare((name, predictor.predict_proba))
 
 
 def read_reference(package: ModelPackage) -> Reference:

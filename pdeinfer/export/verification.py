@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from pdeinfer.checks.parity import TOLERANCE, compare
+from pdeinfer.checks.parity import TOLERANCE
 from pdeinfer.checks.reference import compare_with_reference, read_reference
 from pdeinfer.checks.report import Report
 from pdeinfer.errors import BackendError, ExportError, MissingDependencyError, ModelPackageError, ParityError
@@ -94,14 +94,13 @@ def _check_prediction(package: ModelPackage, device: str) -> str:
 
 
 def _check_reference(package: ModelPackage, device: str) -> str:
-    report = compare_with_reference(package, device)
-    if report is None:
-        raise _no_reference()
-    return _passed([report])
+    _require_reference(package)
+    return _passed([compare_with_reference(package, device)])
 
 
-def _no_reference() -> _NoReferenceError:
-    return _NoReferenceError(f"the package has no {REFERENCE_FILE}: export the model again to add it")
+def _require_reference(package: ModelPackage) -> None:
+    if REFERENCE_FILE not in package.card.files:
+        raise _NoReferenceError(f"the package has no {REFERENCE_FILE}: export the model again to add it")
 
 
 def _check_graph_rules(package: ModelPackage) -> str:
@@ -142,21 +141,9 @@ def _check_litert(package: ModelPackage) -> str:
     """Compare LiteRT files with the reference."""
     files = {LITERT_FILE: TOLERANCE, LITERT_INT8_FILE: None}
     candidates = {name: open_litert(name, package.read_file(name)) for name in files if name in package.card.files}
-    if REFERENCE_FILE not in package.card.files:
-        raise _no_reference()
+    _require_reference(package)
     reference = read_reference(package)
-    return _passed(
-        [
-            compare(
-                (reference.original, lambda _: reference.probabilities),
-                candidate,
-                {"reference": reference.images},
-                batch_sizes=(1, 7, len(reference.images)),
-                tolerance=files[name],
-            )
-            for name, candidate in candidates.items()
-        ]
-    )
+    return _passed([reference.compare(candidate, files[name]) for name, candidate in candidates.items()])
 
 
 def _check_parity(package: ModelPackage) -> str:
