@@ -13,8 +13,6 @@ from pdeinfer.runtime.session import Session, create_session
 def compare_variant(folder: Path, precision: Precision, images: Mapping[str, Array]) -> Report:
     """Classify images with a reduced-precision file and with `model.onnx`, on the CPU, and compare the probabilities.
 
-    Reduced precision cannot match exactly: the report has no tolerance, and passes if every difference is finite.
-
     Args:
         folder: the package's.
         images: sets of uint8 images (N, height, width, channels) by name.
@@ -23,6 +21,16 @@ def compare_variant(folder: Path, precision: Precision, images: Mapping[str, Arr
         ModelPackageError: ONNX Runtime cannot run a file.
     """
     reference, candidate = (open_model(folder, each) for each in ("float32", precision))
+    return compare_reduced(reference, candidate, images)
+
+
+def compare_reduced(
+    reference: tuple[str, Classify], candidate: tuple[str, Classify], images: Mapping[str, Array]
+) -> Report:
+    """Compare a candidate of reduced precision with a reference, as `parity.compare` does.
+
+    It cannot match exactly: the report has no tolerance, and passes if every difference is finite.
+    """
     return compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
 
 

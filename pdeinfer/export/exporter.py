@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pdeinfer.arrays import Array
-from pdeinfer.checks.parity import Classify, compare, in_batches, synthetic_images
+from pdeinfer.checks.parity import Classify, in_batches, synthetic_images
 from pdeinfer.checks.report import Report
-from pdeinfer.checks.variants import open_model
+from pdeinfer.checks.variants import compare_reduced, open_model
 from pdeinfer.datasets import Split, load_training_images, load_validation_split
 from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.export.litert import convert, open_litert, require_litert
@@ -121,7 +121,10 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         reports = prove(original.classifier, folder, images, saved_model=saved_model)
         variants = {}
         if calibration_images is not None:
-            variants = _measure_int8(original, folder, images, calibration_images if litert else None)
+            variants["int8"] = _measure_int8(original, folder, images)
+            litert_int8 = _add_litert_int8(original, folder, images, calibration_images) if litert else None
+            if litert_int8 is not None:
+                variants[LITERT_INT8] = litert_int8
         every_report = [*reports, *(variant.report for variant in variants.values())]
         if not all(report.passed for report in every_report):
             raise ParityError("the export differs from the network:\n" + "\n".join(map(str, every_report)))
@@ -154,10 +157,16 @@ def _check_lost_files(source: Path, output: Path, written: Collection[str]) -> N
 
 
 class _Variant(NamedTuple):
-    """A file of reduced precision: how far it is from `model.onnx`, and its accuracy on the test images if known."""
+    """What was measured for a file of reduced precision.
+
+    Attributes:
+        report: how far it is from `model.onnx`.
+        accuracy, expected: its accuracy on the test images, 0..1, and that of `model.onnx`; None without such images.
+    """
 
     report: Report
     accuracy: float | None
+    expected: float | None
 
 
 def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, inline: bool) -> None:
@@ -176,42 +185,42 @@ def _write_models(classifier: Any, folder: Path, calibration: Array | None, *, i
         write_onnx(MODEL_FILES["int8"], to_int8(model, calibration), broken_rules)
 
 
-def _measure_int8(
-    original: Original, folder: Path, images: Mapping[str, Array], litert: Array | None
-) -> dict[str, _Variant]:
-    """Measure the int8 ONNX file, and write and measure `model.int8.tflite`, which is left out if it is inaccurate.
+def _measure_int8(original: Original, folder: Path, images: Mapping[str, Array]) -> _Variant:
+    """Measure `model.int8.onnx`; log a warning if it is inaccurate."""
+    measured = _measure(open_model(folder, "int8"), folder, images, original.test)
+    _warn_of_loss(f"{MODEL_FILES['int8']} is inaccurate", measured)
+    return measured
 
-    Args:
-        images: sets of uint8 images (N, height, width, channels) by name.
-        litert: the images that calibrate the LiteRT file; None for no such file.
 
-    Returns:
-        The measurements, by "int8" and `LITERT_INT8`.
-    """
-    reference, test = open_model(folder, "float32"), original.test
-    expected = None if test is None else _accuracy(reference[1], test)
-
-    def measure(candidate: tuple[str, Classify]) -> _Variant:
-        report = compare(reference, candidate, images, batch_sizes=(64,), tolerance=None)
-        return _Variant(report, None if test is None else _accuracy(candidate[1], test))
-
-    int8 = measure(open_model(folder, "int8"))
-    _warn_of_loss(f"{MODEL_FILES['int8']} is inaccurate", int8.accuracy, expected)
-    if litert is None:
-        return {"int8": int8}
-    if test is None:
+def _add_litert_int8(
+    original: Original, folder: Path, images: Mapping[str, Array], calibration: Array
+) -> _Variant | None:
+    """Write and measure `model.int8.tflite`; warn and leave it out if it is inaccurate or there are no test images."""
+    if original.test is None:
         logger.warning("%s was left out: there are no test images to measure it on", LITERT_INT8_FILE)
-        return {"int8": int8}
-    content = convert(original.classifier, litert)
-    measured = measure(open_litert(LITERT_INT8_FILE, content))
-    if _warn_of_loss(f"{LITERT_INT8_FILE} was left out", measured.accuracy, expected):
-        return {"int8": int8}
+        return None
+    content = convert(original.classifier, calibration)
+    measured = _measure(open_litert(LITERT_INT8_FILE, content), folder, images, original.test)
+    if _warn_of_loss(f"{LITERT_INT8_FILE} was left out", measured):
+        return None
     (folder / LITERT_INT8_FILE).write_bytes(content)
-    return {"int8": int8, LITERT_INT8: measured}
+    return measured
 
 
-def _warn_of_loss(problem: str, accuracy: float | None, expected: float | None) -> bool:
+def _measure(
+    candidate: tuple[str, Classify], folder: Path, images: Mapping[str, Array], test: Split | None
+) -> _Variant:
+    """Compare a candidate with `model.onnx` on sets of uint8 images (N, height, width, channels), by name."""
+    reference = open_model(folder, "float32")
+    report = compare_reduced(reference, candidate, images)
+    if test is None:
+        return _Variant(report, None, None)
+    return _Variant(report, _accuracy(candidate[1], test), _accuracy(reference[1], test))
+
+
+def _warn_of_loss(problem: str, measured: _Variant) -> bool:
     """Log a warning and return True if an int8 file classifies fewer test images correctly than it may."""
+    accuracy, expected = measured.accuracy, measured.expected
     if accuracy is None or expected is None or round(expected - accuracy, 6) <= MAX_ACCURACY_LOSS:
         return False
     logger.warning(

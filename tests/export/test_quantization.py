@@ -99,7 +99,7 @@ def test_an_inaccurate_file_is_kept_with_a_warning(
     monkeypatch.setattr(exporter, "MAX_ACCURACY_LOSS", limit)
     test = load_dataset("digits", None).test
     original = Original(None, None, None, test)
-    exporter._measure_int8(original, package.path, {"test images": test.images[:1]}, None)
+    exporter._measure_int8(original, package.path, {"test images": test.images[:1]})
     stated = (100 * package.card.variants["int8"]["test_accuracy"], 100 * evaluate(package.path).accuracy)
     expected = "model.int8.onnx is inaccurate: it classifies {:.2f} % of the test images correctly, model.onnx {:.2f} %"
     assert [record.getMessage() for record in caplog.records] == warnings * [expected.format(*stated)]
