@@ -113,8 +113,9 @@ def _backward(gradient: Any, output: Any, inputs: tuple[Any, ...], dt: float, ow
     if factors.divergence is not None:
         of_h += factors.divergence * inner_p
     gradients = [of_h, _inner(factors.previous) * inner_p, factors.source * inner_p]
-    for fields, of_field in ((velocity, _of_velocity), (diffusivity, _of_diffusivity)):
-        gradients += [None] if fields is None else [of_field(p, h, h_previous, output, axis) * dt for axis in (X, Y)]
+    # None for fields that are None: for tf.nest they are one leaf, without an owner.
+    gradients += [_of_velocity(p, h, axis) * dt for axis in (X, Y)] if velocity else [None]
+    gradients += [_of_diffusivity(p, h, h_previous, output, axis) * dt for axis in (X, Y)] if diffusivity else [None]
     sums: dict[int, Any] = {}
     for owner, of_leaf in zip(owners, gradients, strict=True):
         if owner is not None:
@@ -122,7 +123,7 @@ def _backward(gradient: Any, output: Any, inputs: tuple[Any, ...], dt: float, ow
     return [sums[owner] for owner in sorted(sums)]
 
 
-def _of_velocity(p: Any, h: Any, _: Any, __: Any, axis: int) -> Any:
+def _of_velocity(p: Any, h: Any, axis: int) -> Any:
     stretched = _neighbour(p * h, -1, axis) - _neighbour(p * h, 1, axis)
     return _inner(p) * (_neighbour(h, 1, axis) - _neighbour(h, -1, axis)) + stretched
 
