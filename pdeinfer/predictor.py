@@ -1,7 +1,6 @@
 """The Predictor: images in, labels and probabilities out."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +17,10 @@ from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
-from pdeinfer.runtime.session import Session, create_session
+from pdeinfer.runtime.session import Session, TensorType, create_session
 from pdeinfer.version import __version__
 
 Outcome: TypeAlias = Prediction | ImageError | ModelPackageError
-
-_FEATURES = re.compile(rf"{FEATURES_NAME}: tensor\(float\) \[batch, [1-9][0-9]*\]")
 
 
 class Predictor:
@@ -72,7 +69,6 @@ class Predictor:
     ) -> None:
         if channels not in get_args(Channels):
             raise ValueError(f"channels must be one of {get_args(Channels)}, not {channels!r}")
-        self._channels = channels
         self._threshold = _probability("threshold", threshold)
         self._threads = None if threads is None else _positive_int("threads", threads)
         self._batch_size = None if batch_size is None else _positive_int("batch_size", batch_size)
@@ -97,8 +93,8 @@ class Predictor:
         Raises:
             PredictorClosedError: after `close()`.
         """
-        shape = self._open_session().output_shapes.get(FEATURES_NAME)
-        return None if shape is None else int(shape[1] or 0)
+        features = self._open_session().outputs.get(FEATURES_NAME)
+        return None if features is None else features.shape[1]
 
     def __repr__(self) -> str:
         """Return the model, its input and classes, the precision and the device or, after `close()`, "closed"."""
@@ -397,15 +393,25 @@ class Predictor:
 def _check_interface(session: Session, package: ModelPackage, precision: Precision) -> None:
     """Raise ModelPackageError unless the network has the input and output that the card describes."""
     spec, labels = package.card.preset.input, package.card.preset.labels
-    expected_input = f"{INPUT_NAME}: tensor(uint8) [batch, {spec.height}, {spec.width}, {spec.channels}]"
-    expected_output = f"{OUTPUT_NAME}: tensor(float) [batch, {len(labels)}]"
-    outputs = [value for value in session.outputs if not _FEATURES.fullmatch(value)]
-    for what, expected, found in (("input", expected_input, session.inputs), ("output", expected_output, outputs)):
-        if found != [expected]:
+    image = TensorType("tensor(uint8)", (None, spec.height, spec.width, spec.channels))
+    probabilities = TensorType("tensor(float)", (None, len(labels)))
+    outputs = session.outputs
+    match outputs.get(FEATURES_NAME):
+        case ("tensor(float)", (None, int(size))) if size > 0:
+            del outputs[FEATURES_NAME]  # may be missing
+    for what, expected, found in (
+        ("input", {INPUT_NAME: image}, session.inputs),
+        ("output", {OUTPUT_NAME: probabilities}, outputs),
+    ):
+        if found != expected:
             raise ModelPackageError(
                 f"{package.path / MODEL_FILES[precision]} does not match its card: "
-                f"expected the {what} {expected}, got {'; '.join(found)}"
+                f"expected the {what} {_listed(expected)}, got {_listed(found)}"
             )
+
+
+def _listed(types: dict[str, TensorType]) -> str:
+    return "; ".join(f"{name}: {kind}" for name, kind in types.items())
 
 
 def _probability(name: str, value: object) -> float:

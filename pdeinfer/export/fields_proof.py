@@ -26,7 +26,7 @@ def prove_fields(name: str, classifier: Any, fields_file: bytes, images: Array) 
         ParityError, ModelPackageError: the file lacks fields, or has others.
     """
     session = create_session(fields_file, "cpu", fused=False)  # as `pdeinfer.inspect` runs it
-    is_cut = len(session.input_shapes) > 1
+    is_cut = len(session.inputs) > 1
 
     def original(batch: Array) -> dict[str, Array]:
         fields = original_fields(classifier, batch)

@@ -71,7 +71,7 @@ def prove(classifier: Any, folder: Path, images: Mapping[str, Array], *, saved_m
     reports = [compare((name, original), candidate, images) for candidate in candidates]
     some_images = np.concatenate([batch[:16] for batch in images.values()])
     session = create_session((folder / ONNX_FILE).read_bytes(), "cpu")
-    if FEATURES_NAME in session.output_shapes:
+    if FEATURES_NAME in session.outputs:
         reports.append(_prove_features(name, classifier, session, some_images))
     if (folder / FIELDS_FILE).is_file():
         reports.append(prove_fields(name, classifier, (folder / FIELDS_FILE).read_bytes(), some_images))

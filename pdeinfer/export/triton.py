@@ -93,21 +93,21 @@ def _convert(package: ModelPackage, repository: Path, *, force: bool) -> tuple[P
         if not report.passed:
             raise ParityError(f"the model for Triton differs from the package:\n{report}")
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in preset.labels), encoding="utf-8")
-        (folder / CONFIG_FILE).write_text(_config(preset.name, session.input_shapes, session.output_shapes))
+        (folder / CONFIG_FILE).write_text(_config(preset.name, session.inputs, session.outputs))
     return output, report
 
 
 def _config(name: str, inputs: Any, outputs: Any) -> str:
     """Return the text of `config.pbtxt`, whose dimensions leave out the batch."""
     lines = [
-        f'  {{ name: "{output}", data_type: TYPE_FP32, dims: {list(shape[1:])}'
+        f'  {{ name: "{output}", data_type: TYPE_FP32, dims: {list(kind.shape[1:])}'
         + (f', label_filename: "{LABELS_FILE}" }}' if output == OUTPUT_NAME else " }")
-        for output, shape in outputs.items()
+        for output, kind in outputs.items()
     ]
     return _CONFIG.format(
         name=name,
         max_batch_size=MAX_BATCH_SIZE,
         input=INPUT_NAME,
-        image=list(inputs[INPUT_NAME][1:]),
+        image=list(inputs[INPUT_NAME].shape[1:]),
         outputs=",\n".join(lines),
     )

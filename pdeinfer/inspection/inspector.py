@@ -1,6 +1,5 @@
 """Runs a network layer by layer: its fields, the steps of its PDE layers as they are or changed, and the answer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from pdeinfer.images.convert import ImageLike, to_array
 from pdeinfer.inspection.fields import LayerFields, layer_fields
 from pdeinfer.package.package import FIELDS_FILE, INPUT_NAME, OUTPUT_NAME, ModelPackage
 from pdeinfer.package.zoo import DEFAULT_MODEL, load
-from pdeinfer.runtime.session import Session, create_session
+from pdeinfer.runtime.session import Session, TensorType, create_session
 from pdeinfer.spec.pde_spec import PdeSpec
 
 
@@ -72,12 +71,12 @@ class Inspector:
     @property
     def can_replay(self) -> bool:
         """Whether `inspect` takes another spec. Packages of earlier versions cannot be replayed."""
-        return len(self._session.input_shapes) > 1
+        return len(self._session.inputs) > 1
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape (H, W, C) of every PDE layer by name."""
-        outputs = self._session.output_shapes
+        outputs = self._session.outputs
         return {name.partition("/")[0]: _sizes(outputs[name]) for name in outputs if name.endswith("/start")}
 
     def inspect(self, pixels: NDArray[np.uint8], spec: PdeSpec | None = None) -> Inspection:
@@ -144,9 +143,9 @@ def run_stages(
         ModelPackageError: the file's inputs or outputs are not those of a `fields.onnx`.
     """
     feeds: dict[str, NDArray[Any]] = {INPUT_NAME: images}
-    for name, shape in session.input_shapes.items():
+    for name, kind in session.inputs.items():
         if name != INPUT_NAME:
-            feeds[name] = np.zeros((len(images), *_sizes(shape)), np.float32)
+            feeds[name] = np.zeros((len(images), *_sizes(kind)), np.float32)
     outputs = session.run_all(feeds)
     count = len({name.partition("/")[0] for name in outputs if "/" in name})
     layers = []
@@ -158,9 +157,9 @@ def run_stages(
     return outputs, tuple(layers)
 
 
-def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
+def _sizes(kind: TensorType) -> tuple[int, ...]:
     """Return height, width and channels of a tensor (batch, height, width, channels)."""
-    sizes = tuple(size for size in shape[1:] if isinstance(size, int))
-    if not len(sizes) + 1 == len(shape) == 4:
-        raise ModelPackageError(f"{FIELDS_FILE}: expected a tensor (batch, height, width, channels), got {shape}")
+    sizes = tuple(size for size in kind.shape[1:] if size is not None)
+    if not len(sizes) + 1 == len(kind.shape) == 4:
+        raise ModelPackageError(f"{FIELDS_FILE}: expected a tensor (batch, height, width, channels), got {kind}")
     return sizes

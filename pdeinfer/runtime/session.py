@@ -7,7 +7,7 @@ import os
 import re
 import weakref
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,17 @@ CPU_BATCH_SIZE, CUDA_BATCH_SIZE = 32, 256
 _RUN = Run()
 
 
+class TensorType(NamedTuple):
+    """What an input or output is: ONNX Runtime's name of its kind, and its shape, with None for a free dimension."""
+
+    kind: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        """Return text such as "tensor(uint8) [batch, 8, 8, 1]": only the batch is free, as the rules of a graph say."""
+        return f"{self.kind} [{', '.join('batch' if size is None else str(size) for size in self.shape)}]"
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Session:
     """A loaded network. Threads may share it; a forked child may not (see `is_inherited`).
@@ -44,7 +55,6 @@ class Session:
         batch_size: the most images that one run should have.
         pde_layers: "fused" if they run in pdeinfer's own operator, "standard" if in ONNX Runtime's operators.
         cuda_graphs: whether runs replay CUDA graphs.
-        inputs, outputs: signatures such as "image: tensor(uint8) [batch, 8, 8, 1]", with "batch" for a free dimension.
     """
 
     device: str
@@ -54,8 +64,6 @@ class Session:
     batch_size: int
     pde_layers: PdeLayers
     cuda_graphs: bool
-    inputs: list[str]
-    outputs: list[str]
     _session: Any
     _process: int = field(default_factory=os.getpid)
 
@@ -65,14 +73,14 @@ class Session:
         return self._process != os.getpid()
 
     @property
-    def input_shapes(self) -> dict[str, list[int | str | None]]:
-        """The shape of every input by name; free dimensions are names or None."""
-        return {value.name: list(value.shape) for value in self._session.get_inputs()}
+    def inputs(self) -> dict[str, TensorType]:
+        """The type of every input by name."""
+        return {value.name: _type_of(value) for value in self._session.get_inputs()}
 
     @property
-    def output_shapes(self) -> dict[str, list[int | str | None]]:
-        """The shape of every output by name; free dimensions are names or None."""
-        return {value.name: list(value.shape) for value in self._session.get_outputs()}
+    def outputs(self) -> dict[str, TensorType]:
+        """The type of every output by name."""
+        return {value.name: _type_of(value) for value in self._session.get_outputs()}
 
     def run(self, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return one output for the given inputs.
@@ -236,15 +244,11 @@ def _describe(
         batch_size=batch_size,
         pde_layers="fused" if is_fused else "standard",
         cuda_graphs=has_graphs,
-        inputs=[_signature(value) for value in session.get_inputs()],
-        outputs=[_signature(value) for value in session.get_outputs()],
         _session=session,
     )
     _open_sessions.add(described)
     return described
 
 
-def _signature(value: Any) -> str:
-    first, *rest = value.shape or ["no dimension"]
-    dimensions = ["batch" if not isinstance(first, int) else first, *rest]
-    return f"{value.name}: {value.type} [{', '.join(map(str, dimensions))}]"
+def _type_of(value: Any) -> TensorType:
+    return TensorType(value.type, tuple(size if isinstance(size, int) else None for size in value.shape))

@@ -15,7 +15,7 @@ from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageErr
 from pdeinfer.package.package import ONNX_FILE
 from pdeinfer.runtime import onnx_runtime, session
 from pdeinfer.runtime.cpus import available_cpus
-from pdeinfer.runtime.session import create_session
+from pdeinfer.runtime.session import TensorType, create_session
 from tests.runtime.fake_onnxruntime import CPU, CUDA, FakeOnnxRuntime
 
 
@@ -37,8 +37,8 @@ class TestDevices:
     def test_the_cpu_runs_the_model(self, model: bytes) -> None:
         opened = create_session(model, "cpu", 1)
         assert (opened.device, opened.provider, opened.threads) == ("cpu", CPU, 1)
-        assert opened.inputs == ["image: tensor(uint8) [batch, 8, 8, 1]"]
-        assert opened.outputs == ["probabilities: tensor(float) [batch, 10]"]
+        assert opened.inputs == {"image": TensorType("tensor(uint8)", (None, 8, 8, 1))}
+        assert opened.outputs == {"probabilities": TensorType("tensor(float)", (None, 10))}
         assert np.allclose(opened.run("probabilities", {"image": np.zeros((3, 8, 8, 1), np.uint8)}), 0.1)
 
     def test_a_failed_run_is_a_model_package_error_and_prints_nothing(
