@@ -1,8 +1,10 @@
-"""A program ends normally while daemon threads predict."""
+"""A program ends normally while daemon threads predict, or open a Predictor."""
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+from pdeinfer.runtime import ending
 from tests.predictor.helpers import needs_fork
 
 START = """
@@ -50,3 +52,41 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     )
     done = run(program)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_handler_that_was_registered_before_may_wait_for_a_daemon_thread_that_predicts() -> None:
+    program = """
+import atexit, queue, threading
+
+def finish():
+    images.put(None)
+    worker.join()
+    print(len(done))
+
+atexit.register(finish)
+import numpy as np
+from pdeinfer import Predictor
+predictor = Predictor("digits-pde", threads=1)
+images, done = queue.SimpleQueue(), []
+
+def work():
+    while (image := images.get()) is not None:
+        done.append(predictor.predict(image))
+
+worker = threading.Thread(target=work, daemon=True)
+worker.start()
+for _ in range(200):
+    images.put(np.zeros((8, 8), np.uint8))
+"""
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n", "")
+
+
+def test_an_exception_of_a_signal_handler_leaves_no_run_behind() -> None:
+    run_context = ending.Run()
+    with run_context:
+        assert not ending._running  # of the main thread, which alone runs such handlers
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: run_context.__enter__() or len(ending._running)).result() == 1
+        pool.submit(run_context.__exit__).result()
+    assert not ending._running
