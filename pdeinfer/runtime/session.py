@@ -129,6 +129,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
+@_RUN  # the constructor of ONNX Runtime's session takes as long as many runs
 def create_session(
     model: bytes,
     device: str = "auto",

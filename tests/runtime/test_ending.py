@@ -54,6 +54,23 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_daemon_thread_that_opens_a_predictor_does_not_abort_the_program_at_its_end() -> None:
+    program = """
+import threading, time
+from pdeinfer import Predictor
+Predictor("digits-pde", threads=1)  # imports ONNX Runtime
+
+def open_many():
+    while True:
+        Predictor("cifar10-resnet32", threads=1)
+
+threading.Thread(target=open_many, daemon=True).start()
+time.sleep(0.05)
+"""
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_handler_that_was_registered_before_may_wait_for_a_daemon_thread_that_predicts() -> None:
     program = """
 import atexit, queue, threading
