@@ -52,7 +52,7 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
         raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels: {error}") from error
     except (OSError, *_DAMAGE) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place beyond the file
+        if not _is_damage(error):
             raise
         is_unknown = isinstance(error, PIL.UnidentifiedImageError)
         reason = "" if is_unknown else f" ({str(error) or type(error).__name__})"
@@ -61,6 +61,12 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
         if kind not in ("AVIF", "HEIF"):  # whose plugins raise it
             raise
         raise _damaged(name, kind, f" ({error})") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError | InterruptedError):
+        return False  # of the file's reader, or of a signal's handler
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)  # EINVAL: a place beyond the file
 
 
 def _damaged(name: str, kind: str | None, reason: str) -> ImageError:
@@ -96,6 +102,8 @@ def orientation(picture: PIL.Image.Image) -> int:
     """Return the EXIF orientation of a picture, 1 to 8; 1, upright, if its EXIF is missing or damaged."""
     try:
         value = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, *_DAMAGE):
+    except (OSError, *_DAMAGE) as error:
+        if not _is_damage(error):
+            raise
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -13,7 +13,7 @@ from typing import Any
 from pdeinfer.errors import DeviceError
 from pdeinfer.runtime.cuda_session import CudaSession, batch_sizes
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
-from pdeinfer.runtime.onnx_runtime import reinstall_command
+from pdeinfer.runtime.onnx_runtime import check_error, reinstall_command
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def open_on_cuda(
                     session = CudaSession(onnxruntime, open_session, options.index, sizes, graphs)
                 except DeviceError:
                     raise
-                except Exception as error:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
+                except Exception as error:  # noqa: BLE001  # the next try, or the caller, names the last one
+                    check_error(error, device)
                     reason = str(error)
                     continue
                 if not graphs:

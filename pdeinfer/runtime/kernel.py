@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from pdeinfer.runtime.onnx_runtime import check_error
+
 logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parents[1] / "kernels/libpdeinfer.so"  # for CPUs
@@ -33,7 +35,8 @@ def register_kernel(options: Any, device: str = "cpu") -> bool:
         return False
     try:
         options.register_custom_ops_library(str(library))
-    except Exception as error:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base class
+    except Exception as error:  # noqa: BLE001  # the network runs without the operator
+        check_error(error, device)
         if "PDEINFER_KERNEL" in str(error):  # the library refuses the variable's value
             _warn_of_choice(os.environ.get("PDEINFER_KERNEL"))
         else:

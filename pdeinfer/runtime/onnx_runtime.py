@@ -1,4 +1,4 @@
-"""Imports ONNX Runtime, and explains a broken installation."""
+"""Imports ONNX Runtime, explains a broken installation, and tells its errors from others."""
 
 import functools
 import importlib.metadata
@@ -11,6 +11,9 @@ from pdeinfer.errors import MissingDependencyError
 # makes every forked child hang at its exit. A value set by the user is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# What ONNX Runtime's binding raises beside its own exceptions, which have no common base class.
+_BUILTIN_ERRORS = (IndexError, KeyError, OverflowError, RuntimeError, TypeError, UnicodeDecodeError, ValueError)
+
 
 def import_onnxruntime() -> Any:
     """Import ONNX Runtime.
@@ -22,6 +25,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
 
         onnxruntime.InferenceSession  # noqa: B018  # pip leaves an empty package if it removes one of two installed
+    except TimeoutError:  # of a signal's handler
+        raise
     except (ImportError, AttributeError, OSError) as error:
         packages = installed_packages()
         if not packages:
@@ -35,6 +40,19 @@ def import_onnxruntime() -> Any:
             "onnxruntime", extra, "predicting", problem=problem, cure=reinstall_command(extra)
         ) from error
     return onnxruntime
+
+
+def check_error(error: Exception, device: str) -> None:
+    """Raise an error again that is not ONNX Runtime's, such as one that a signal's handler raised meanwhile.
+
+    Raises:
+        MemoryError: ONNX Runtime ran out of memory, but not of a CUDA device's.
+    """
+    kind = type(error)  # its subclasses are an application's
+    if kind not in _BUILTIN_ERRORS and not kind.__module__.startswith("onnxruntime."):
+        raise error
+    if "bad_alloc" in str(error) or (device == "cpu" and "Failed to allocate memory" in str(error)):
+        raise MemoryError(f"ONNX Runtime ran out of memory: {error}") from error
 
 
 @functools.cache  # it reads the metadata of everything that is installed, which takes half a second

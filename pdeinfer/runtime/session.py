@@ -12,14 +12,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pdeinfer.errors import DeviceError, ModelPackageError, PdeinferError
+from pdeinfer.errors import DeviceError, ModelPackageError
 from pdeinfer.graph.rules import check_graph
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
 from pdeinfer.runtime.cuda_session import blank_feeds
 from pdeinfer.runtime.ending import Run
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
-from pdeinfer.runtime.onnx_runtime import import_onnxruntime
+from pdeinfer.runtime.onnx_runtime import check_error, import_onnxruntime
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Session:
         Raises:
             ModelPackageError: ONNX Runtime cannot run the model.
             DeviceError: the CUDA device fails.
+            MemoryError: ONNX Runtime has too little memory.
         """
         return self._run([output], feeds)[0]
 
@@ -97,6 +98,7 @@ class Session:
         Raises:
             ModelPackageError: ONNX Runtime cannot run the model.
             DeviceError: the CUDA device fails.
+            MemoryError: ONNX Runtime has too little memory.
         """
         names = [value.name for value in self._session.get_outputs()]
         return dict(zip(names, self._run(names, feeds), strict=True))
@@ -105,9 +107,8 @@ class Session:
         try:
             with _RUN:
                 return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
-        except PdeinferError:
-            raise
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        except Exception as error:
+            check_error(error, self.device)
             # A session on CUDA has run this model before.
             kind = ModelPackageError if self.device == "cpu" else DeviceError
             raise kind(f"ONNX Runtime {self.version} cannot run the model on {self.device}: {error}") from error
@@ -155,6 +156,7 @@ def create_session(
         DeviceError: the device is unknown, or CUDA cannot be used.
         ModelPackageError: the model breaks a rule of `pdeinfer.graph`, or ONNX Runtime cannot load it.
         MissingDependencyError: ONNX Runtime is missing or broken.
+        MemoryError: ONNX Runtime has too little memory.
     """
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}")
@@ -194,7 +196,8 @@ def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: boo
         return session
     try:
         inference_session = _open_on_cpu(onnxruntime, model, _session_options(onnxruntime, threads))
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+    except Exception as error:
+        check_error(error, "cpu")
         raise ModelPackageError(f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}") from error
     return _describe(onnxruntime, inference_session, "cpu", threads, batch_size)
 
@@ -207,7 +210,8 @@ def _create_fused_session(onnxruntime: Any, model: bytes, threads: int, batch_si
     before = count_kernels()
     try:
         session = _open_on_cpu(onnxruntime, model, options)
-    except Exception as error:  # noqa: BLE001  # as above; the caller tries without the operator, and reports a bad model
+    except Exception as error:  # noqa: BLE001  # the caller tries without the operator, and reports a bad model
+        check_error(error, "cpu")
         logger.info("PDE layers run without the fused operator on the CPU: %s", error)
         return None
     return _describe(onnxruntime, session, "cpu", threads, batch_size, is_fused=count_kernels() > before)

@@ -251,3 +251,16 @@ class TestGif:
         assert np.array_equal(to_array(content[:-1], SPEC), to_array(content, SPEC))
         with pytest.raises(ImageError, match="GIF"):
             to_array(content[:-50], SPEC)
+
+
+@pytest.mark.parametrize("error", [TimeoutError, ConnectionResetError, InterruptedError])
+@pytest.mark.parametrize("method", ["load", "getexif"])
+def test_an_exception_of_a_signal_handler_or_of_the_network_is_no_damage(
+    error: type[OSError], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: PIL.Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(PIL.Image.Image, method, fail)
+    with pytest.raises(error):
+        to_array(PICTURE, SPEC)

@@ -42,7 +42,7 @@ class FakeOnnxRuntime:
         self.buffers: list[tuple[tuple[int, ...], type, str, int]] = []
         self.GraphOptimizationLevel = SimpleNamespace(ORT_ENABLE_ALL="all")
         self.ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL="sequential")
-        self.SessionOptions = SimpleNamespace
+        self.SessionOptions = FakeSessionOptions
         self.RunOptions = FakeRunOptions
         self.OrtValue = SimpleNamespace(ortvalue_from_shape_and_type=self._allocate)
         self._device = FakeDevice()
@@ -129,6 +129,11 @@ class FakeBinding:
 
     def bind_ortvalue_output(self, name: str, value: FakeBuffer) -> None:
         self.outputs[name] = value
+
+
+class FakeSessionOptions(SimpleNamespace):
+    def register_custom_ops_library(self, _: str) -> None:
+        raise RuntimeError("it takes no operators")
 
 
 class FakeRunOptions:

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from pdeinfer.errors import DeviceError, MissingDependencyError, ModelPackageError
 from pdeinfer.package.package import ONNX_FILE
@@ -234,3 +236,57 @@ class TestModels:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         with pytest.raises(ModelPackageError, match="self-contained"):
             create_session(model.SerializeToString(), "cpu")
+
+
+class TimeLimit(Exception):
+    """What a signal's handler raises in a job that takes too long, as Celery's and RQ's do."""
+
+
+class TestErrors:
+    """Only ONNX Runtime's own errors are those of a model."""
+
+    @pytest.mark.parametrize("error", [TimeLimit(), TimeoutError(), type("Limit", (RuntimeError,), {})()])
+    def test_an_exception_of_a_signal_handler_passes(
+        self, model: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        opened = create_session(model, "cpu", 1)
+        for owner, name, call in (
+            (type(opened._session), "run", lambda: opened.run("probabilities", {})),
+            (onnxruntime, "InferenceSession", lambda: create_session(model, "cpu", 1)),
+            (onnxruntime.SessionOptions, "register_custom_ops_library", lambda: create_session(model, "cpu", 1)),
+            (fake(monkeypatch, "works"), "InferenceSession", lambda: create_session(model, "cuda", 1)),
+        ):
+            with monkeypatch.context() as patch, pytest.raises(type(error)):
+                patch.setitem(sys.modules, "onnxruntime", owner if isinstance(owner, FakeOnnxRuntime) else onnxruntime)
+                patch.setattr(owner, name, fail)
+                call()
+
+    def test_an_onnx_runtime_whose_import_is_interrupted_is_not_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Interrupted(ModuleType):
+            @property
+            def InferenceSession(self) -> None:  # noqa: N802  # ONNX Runtime's name
+                raise TimeoutError
+
+        monkeypatch.setitem(sys.modules, "onnxruntime", Interrupted("onnxruntime"))
+        with pytest.raises(TimeoutError):
+            onnx_runtime.import_onnxruntime()
+
+    @pytest.mark.parametrize(
+        "message", ["std::bad_alloc", "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer"]
+    )
+    def test_too_little_memory_is_a_memory_error(
+        self, model: bytes, monkeypatch: pytest.MonkeyPatch, message: str
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise Fail(f"[ONNXRuntimeError] : 1 : FAIL : {message}")
+
+        opened = create_session(model, "cpu", 1)
+        monkeypatch.setattr(type(opened._session), "run", fail)
+        with pytest.raises(MemoryError):
+            opened.run("probabilities", {})
+        monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+        with pytest.raises(MemoryError):
+            create_session(model, "cpu", 1)
