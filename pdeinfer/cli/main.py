@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         _discard_output()
         return 1
-    except (PdeinferError, OSError) as error:  # OSError: a full disk, a missing permission
+    except (PdeinferError, OSError, MemoryError) as error:  # OSError: a full disk, a missing permission
         print_error(error)
         try:
             sys.stdout.flush()

@@ -12,7 +12,7 @@ _LOG_SECONDS = 30.0  # between two lines elsewhere
 
 def print_error(error: Exception) -> None:
     """Print an error on stderr: on one line, but a report of differences with its table."""
-    lines = map(printable, str(error).splitlines())
+    lines = map(printable, str(error).splitlines() or [type(error).__name__])  # MemoryError often says nothing
     print("pdeinfer: error:", ("\n" if isinstance(error, ParityError) else " ").join(lines), file=sys.stderr)
 
 
