@@ -61,6 +61,17 @@ class TestProcess:
             assert process.stderr.read() == b""
         assert process.wait() == 1
 
+    @pytest.mark.parametrize(("error", "line"), [(MemoryError("of a run"), "of a run"), (MemoryError(), "MemoryError")])
+    def test_too_little_memory_is_one_line_and_exit_code_2(
+        self, error: MemoryError, line: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: object) -> int:
+            raise error
+
+        monkeypatch.setattr(cli, "_run", fail)
+        assert cli.main(["list"]) == 2
+        assert capsys.readouterr().err == f"pdeinfer: error: {line}\n"
+
     def test_a_full_disk_is_one_line_and_exit_code_2(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with Path("/dev/full").open("w") as full:
