@@ -64,9 +64,9 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
         if picture.mode in ("P", "PA") and (palette := tiff.eight_bit_palette(picture)):
             picture = picture.copy()
             picture.putpalette(palette, "RGB;L")
+    picture = _without_foreign_transparency(_upright(picture))
     if is_16_bit:
         transparent = picture.info.get("transparency")
-    picture = _upright(picture)
     if is_16_bit:
         picture = _to_8_bit(picture, *grey_range, transparent)
     elif transparent is not None:
@@ -88,6 +88,21 @@ def to_mode(picture: PIL.Image.Image, channels: int, transparent: int | None, na
 def _convert(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     # Pillow would copy the pixels where there is nothing to convert.
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _without_foreign_transparency(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Return a picture without the `transparency` that Pillow's `split`, `quantize` and others keep from another mode."""
+    value = picture.info.get("transparency")
+    if picture.mode == "P":
+        fits = value in range(256) if isinstance(value, int) else isinstance(value, bytes) and len(value) <= 256
+    elif picture.mode == "RGB":
+        fits = isinstance(value, tuple) and len(value) == 3 and all(isinstance(each, int) for each in value)
+    else:
+        fits = isinstance(value, int)
+    if "transparency" in picture.info and not fits:
+        picture = picture.copy()
+        del picture.info["transparency"]
+    return picture
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -312,6 +312,30 @@ class TestColour:
         result = to_array(PIL.Image.new(mode, (4, 4)), spec)
         assert (result.shape, result.dtype) == ((spec.height, spec.width, spec.channels), np.uint8)
 
+    @pytest.mark.parametrize(
+        ("mode", "transparency"),
+        [
+            *((mode, value) for mode in ("1", "L", "I;16", "CMYK", "LA") for value in ((1, 2, 3), b"\0\xff", None)),
+            *(("P", value) for value in ((1, 2, 3), 300, -1, bytes(300), None)),
+            *(("RGB", value) for value in (b"\0\xff", (1, 2), (1.5, 2.5, 3.5), None)),
+        ],
+    )
+    def test_a_transparency_that_was_left_over_from_another_mode_is_ignored(
+        self, mode: str, transparency: object
+    ) -> None:
+        picture = PIL.Image.fromarray(random_pixels(4, 4)).convert(mode)
+        expected = to_array(picture, rgb(4, 4))
+        picture.info["transparency"] = transparency
+        assert np.array_equal(to_array(picture, rgb(4, 4)), expected)
+        assert picture.info == {"transparency": transparency}
+
+    def test_parts_and_palettes_of_a_picture_with_a_transparent_colour_are_converted(self) -> None:
+        pixels = random_pixels(4, 4, 3)
+        picture = PIL.Image.fromarray(pixels)
+        picture.info["transparency"] = tuple(pixels[0, 0].tolist())
+        assert np.array_equal(to_array(picture.split()[1], grey(4, 4))[..., 0], pixels[..., 1])
+        assert to_array(picture.quantize(4), rgb(4, 4)).shape == (4, 4, 3)
+
 
 class TestFit:
     """Step 6: the size."""
