@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images.batches import BatchDecoder, Channels, Decoded, is_one_image, path_of
 from pdeinfer.images.convert import ImageLike
-from pdeinfer.images.damage import without_frames
+from pdeinfer.images.damage import AnyPath, without_frames
 from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
@@ -137,18 +137,18 @@ class Predictor:
     @overload
     def predict_iter(
         self,
-        images: Iterable[ImageLike] | str | os.PathLike[str],
+        images: Iterable[ImageLike] | AnyPath,
         top_k: int = 5,
         *,
         on_error: Literal["raise"] = "raise",
     ) -> Iterator[Prediction]: ...
     @overload
     def predict_iter(
-        self, images: Iterable[ImageLike] | str | os.PathLike[str], top_k: int = 5, *, on_error: Literal["yield"]
+        self, images: Iterable[ImageLike] | AnyPath, top_k: int = 5, *, on_error: Literal["yield"]
     ) -> Iterator[Outcome]: ...
     def predict_iter(
         self,
-        images: Iterable[ImageLike] | str | os.PathLike[str],
+        images: Iterable[ImageLike] | AnyPath,
         top_k: int = 5,
         *,
         on_error: Literal["raise", "yield"] = "raise",

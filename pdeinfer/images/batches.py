@@ -88,7 +88,7 @@ class BatchDecoder:
 
 def path_of(image: object) -> str | None:
     """Return the path of an image, or None if it is no file's path."""
-    return str(os.fspath(image)) if isinstance(image, str | os.PathLike) else None
+    return str(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else None
 
 
 def is_one_image(images: Any) -> bool:

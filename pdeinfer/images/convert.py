@@ -42,10 +42,10 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pdeinfer.errors import ImageError
+from pdeinfer.errors import ImageError, PdeinferError
 from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import Estimate, decoding_bytes
-from pdeinfer.images.damage import decoding
+from pdeinfer.images.damage import AnyPath, decoding, is_unreadable
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg, open_end
 from pdeinfer.images.limits import (
     GUARDED,
@@ -88,8 +88,9 @@ def to_array(
     Raises:
         ImageTooLargeError: decoding takes more than `max_pixels`, or the file is too large.
         ImageError: not an image of the kinds above, a damaged one, or a path that cannot be opened or read; the message
-            names it.
-        OSError: the system failed, e.g. with too many open files, or a file object cannot be read.
+            names it. So is a file object whose `seek` or `read` raises an exception of the standard library, such as
+            `zipfile.BadZipFile` or ConnectionError; any other, which may be a signal handler's, passes.
+        OSError: the system failed, e.g. with too many open files, or a file object's read timed out.
     """
     with open_image(image, spec, name, max_pixels=max_pixels) as opened:
         return opened.to_array()
@@ -198,7 +199,8 @@ class OpenedImage:
 def describe(image: object, name: str | None = None) -> str:
     """Return what errors call an image: a path is named beside the name that its caller has for it."""
     if isinstance(image, str | os.PathLike):
-        return f"{name} ({os.fspath(image)})" if name else os.fspath(image)
+        path = os.fsdecode(image)
+        return f"{name} ({path})" if name else path
     if name:
         return name
     if isinstance(image, PIL.Image.Image):
@@ -295,10 +297,14 @@ def _read_from_start(file: Any, name: str) -> bytes:
         if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
             file.seek(0)
         return read_stream(file, name)
-    except ImageError:
+    except PdeinferError:
         raise
     except ValueError as error:  # it is closed, or decodes text
         raise ImageError(f"{name}: expected an open file object in binary mode: {error}") from error
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise ImageError(f"{name}: the file object cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _reduce(picture: PIL.Image.Image, spec: InputSpec) -> None:

@@ -3,10 +3,11 @@
 import errno
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import PIL.Image
 from PIL import ExifTags
@@ -30,6 +31,7 @@ PATH_ERRORS = (
 MACHINE_ERRORS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOTCONN)
 
 ErrorT = TypeVar("ErrorT", bound=PdeinferError)
+AnyPath: TypeAlias = str | os.PathLike[str] | os.PathLike[bytes]
 
 
 def without_frames(error: ErrorT) -> ErrorT:
@@ -87,15 +89,29 @@ def opening(name: str, expected: str = EXPECTED) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str], name: str, expected: str = EXPECTED) -> Iterator[None]:
+def reading(path: AnyPath, name: str, expected: str = EXPECTED) -> Iterator[None]:
     """Turn the system's error for a file that cannot be opened or read into an ImageError; name the path in others."""
     try:
         yield
     except OSError as error:
         if error.errno is None or error.errno in MACHINE_ERRORS:
-            error.filename = error.filename or os.fspath(path)
+            error.filename = error.filename or os.fsdecode(path)
             raise
         raise ImageError(f"{name}: expected {expected}: {error.strerror}") from error
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Return whether an exception of a caller's file object concerns only that file: a damaged archive, a lost connection.
+
+    It is, or derives from, one of the standard library's, such as `zipfile.BadZipFile`. Any other may be that of a
+    signal's handler, as a TimeoutError and a timeout's AssertionError may be.
+    """
+    if isinstance(error, AssertionError | InterruptedError | MemoryError | TimeoutError):
+        return False
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        return False
+    kinds = type(error).__mro__[:-3]  # without Exception, BaseException and object
+    return any(kind.__module__.partition(".")[0] in sys.stdlib_module_names for kind in kinds)
 
 
 def orientation(picture: PIL.Image.Image) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images.damage import MACHINE_ERRORS, PATH_ERRORS, opening
+from pdeinfer.images.damage import MACHINE_ERRORS, PATH_ERRORS, AnyPath, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
 from pdeinfer.images.sorting import sorted_names
 from pdeinfer.text import printable
@@ -48,7 +48,7 @@ class FoundFiles:
     left_out: tuple[LeftOut, ...]
 
 
-def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False) -> FoundFiles:
+def find_image_files(folder: AnyPath, *, recursive: bool = False) -> FoundFiles:
     """Find the image files in a folder; they are not decoded.
 
     Args:
@@ -58,9 +58,9 @@ def find_image_files(folder: str | os.PathLike[str], *, recursive: bool = False)
     Raises:
         ImageError: there is no such folder, or no image in it.
     """
-    if not os.fspath(folder):
+    if not os.fsdecode(folder):
         raise ImageError("expected the path of a folder, got ''")
-    folder = Path(folder)
+    folder = Path(os.fsdecode(folder))
     with opening(str(folder), "a folder of images"):
         found = scan_folder(folder, recursive=recursive)
     if not found.images:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pdeinfer.errors import ImageError
-from pdeinfer.images.damage import opening, reading
+from pdeinfer.images.damage import AnyPath, opening, reading
 from pdeinfer.images.limits import MAX_FILE_BYTES, file_too_large
 
 _PART_BYTES = 2**20
 
 
 @contextmanager
-def open_path(path: str | os.PathLike[str], name: str) -> Iterator[BinaryIO]:
+def open_path(path: AnyPath, name: str) -> Iterator[BinaryIO]:
     """Open a file for the `with` block, which does nothing but read it.
 
     Raises:
@@ -22,11 +22,11 @@ def open_path(path: str | os.PathLike[str], name: str) -> Iterator[BinaryIO]:
             calls it.
         OSError: the machine is to blame, e.g. with too many open files; the error has the path.
     """
-    if not os.fspath(path):
+    if not os.fsdecode(path):
         raise ImageError("expected the path of an image, got ''")
     with reading(path, name):
         with opening(name):
-            file = Path(path).open("rb")  # noqa: SIM115  # closed below
+            file = Path(os.fsdecode(path)).open("rb")  # noqa: SIM115  # closed below
         with file:
             yield file
 

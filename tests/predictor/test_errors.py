@@ -1,7 +1,13 @@
 """What a Predictor refuses, and that the error names it."""
 
+import errno
+import http.client
+import io
+import os
 import re
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +17,29 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pdeinfer.errors import DeviceError, ImageError, ModelNotFoundError, ModelPackageError
+from pdeinfer.errors import DeviceError, ImageError, ModelNotFoundError, ModelPackageError, PredictorClosedError
 from pdeinfer.package.package import DIGEST_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
 from pdeinfer.runtime.session import Session
 from tests.conftest import GREY_PRESET
+from tests.images.image_makers import encode
 from tests.predictor.helpers import IMAGES, repackage
+
+
+class TimeLimitError(Exception):
+    """What a signal's handler raises in a job that takes too long, as those of Celery and RQ do."""
+
+
+class ImageLibraryError(EOFError):
+    """What a file object of another library may raise."""
+
+
+def failing_file(method: str, error: Exception) -> Any:
+    def fail(*_: int) -> None:
+        raise error
+
+    return type("Failing", (io.BytesIO,), {method: fail})()
 
 
 class TestErrors:
@@ -220,3 +242,51 @@ class TestErrors:
         for call in (predictor.predict, predictor.predict_iter):
             with pytest.raises(ImageError, match=r"expected the path of .*, got ''"):
                 call("")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            zipfile.BadZipFile("Bad CRC-32"),
+            EOFError("ended before the end-of-stream marker"),
+            zlib.error("Error -3"),
+            http.client.IncompleteRead(b"abc", 10),
+            ConnectionResetError("peer"),
+            OSError("stale"),
+            ImageLibraryError("of a class derived from EOFError"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize("method", ["read", "seek"])
+    def test_a_file_object_that_cannot_be_read_is_the_error_of_its_image_alone(
+        self, predictor: Predictor, error: Exception, method: str
+    ) -> None:
+        good = encode(PIL.Image.fromarray(IMAGES[0, ..., 0]), "PNG")
+        outcomes = list(predictor.predict_iter([failing_file(method, error), good], on_error="yield"))
+        assert re.match(f"image 1 of 2: .*{type(error).__name__}", str(outcomes[0]))
+        assert outcomes[1] == predictor.predict(good)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            TimeoutError("timed out"),
+            OSError(errno.EMFILE, "Too many open files"),
+            TimeLimitError(),
+            PredictorClosedError("closed"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize("method", ["read", "seek"])
+    def test_what_is_not_the_fault_of_a_file_object_ends_the_iteration(
+        self, predictor: Predictor, error: Exception, method: str
+    ) -> None:
+        with pytest.raises(type(error)):
+            list(predictor.predict_iter([failing_file(method, error)], on_error="yield"))
+
+    def test_a_path_in_bytes_is_named_as_others_are(self, predictor: Predictor, tmp_path: Path) -> None:
+        PIL.Image.fromarray(IMAGES[0, ..., 0]).save(tmp_path / "b.png")
+        (tmp_path / "a.png").write_bytes(b"no image")
+        with os.scandir(os.fsencode(tmp_path)) as entries:
+            outcomes = list(predictor.predict_iter(sorted(entries, key=lambda entry: entry.name), on_error="yield"))
+        assert str(outcomes[0]).startswith(f"image 1 of 2 ({tmp_path / 'a.png'}): ")
+        assert outcomes[1] == predictor.predict(tmp_path / "b.png")
