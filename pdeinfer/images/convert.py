@@ -38,6 +38,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFile
 from numpy.typing import NDArray
+from PIL._util import DeferredError
+from PIL._util import DeferredError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -130,7 +132,7 @@ def open_image(
         else:
             raise ImageError(
                 f"{name}: expected a path, bytes, a binary file object, a Pillow image or a uint8 array, "
-                f"got {type(image).__name__}"
+                f"got {_type_name(image)}"
             )
         if 0 in picture.size:
             raise ImageError(f"{name}: expected an image with pixels, got {picture.width} x {picture.height}")
@@ -170,8 +172,14 @@ class OpenedImage:
     def to_array(self) -> NDArray[np.uint8]:
         """Decode the image, as the function `to_array` says."""
         transparent = transparent_grey(self.picture, self.name)
-        with decoding(self.name, self.picture.format, self.max_pixels):
-            self.picture.load()
+        try:
+            with decoding(self.name, self.picture.format, self.max_pixels):
+                self.picture.load()
+        except ImageError as error:
+            if _is_closed(self.picture):
+                problem = "expected an open Pillow image, got one that was closed or verified: open it again"
+                raise ImageError(f"{self.name}: {problem}") from error
+            raise
         if self.other_ending is not None:
             self._check_whole(self.other_ending)
         converted = fit(to_mode(self.picture, self.spec.channels, transparent, self.name), self.spec)
@@ -208,6 +216,17 @@ def describe(image: object, name: str | None = None) -> str:
     if isinstance(image, np.ndarray):
         return "array"
     return "file object" if hasattr(image, "read") else type(image).__name__
+
+
+def _type_name(image: object) -> str:
+    kind = type(image)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_closed(picture: PIL.Image.Image) -> bool:
+    if isinstance(picture, ImageFile) and picture.tile:  # not decoded yet
+        return picture.fp is None or getattr(picture.fp, "closed", False)
+    return isinstance(getattr(picture, "_im", None), DeferredError)
 
 
 def _open_encoded(

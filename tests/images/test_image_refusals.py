@@ -236,6 +236,27 @@ class TestRefusals:
             with pytest.raises(ImageTooLargeError, match=r"^x: .* at most 64000000 pixels, got 10000 x 10000$"):
                 to_array(png(10_000, 10_000, 8, 2, b""), self.SPEC, "x")
 
+    @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF"])
+    def test_a_pillow_image_that_was_closed_or_verified_is_named_as_such(self, file_format: str) -> None:
+        content = encode(PIL.Image.new("L", (8, 8)), file_format)
+        whole, loaded, verified, left = (PIL.Image.open(io.BytesIO(content)) for _ in range(4))
+        whole.close()
+        loaded.load()
+        loaded.close()
+        verified.verify()
+        with left:
+            pass
+        for picture in (whole, loaded, verified, left):
+            with pytest.raises(ImageError, match="closed or verified"):
+                to_array(picture, self.SPEC)
+
+    def test_a_damaged_pillow_image_is_not_called_closed(self) -> None:
+        content = encode(PIL.Image.new("L", (8, 8)), "PNG")
+        with PIL.Image.open(io.BytesIO(content[: content.find(b"IDAT") + 4])) as damaged:
+            for _ in range(2):
+                with pytest.raises(ImageError, match="damaged"):
+                    to_array(damaged, self.SPEC)
+
     def test_a_picture_without_pixels_is_refused(self) -> None:
         with pytest.raises(ImageError, match="got 0 x 5"):
             to_array(PIL.Image.new("RGB", (0, 5)), self.SPEC)

@@ -290,3 +290,7 @@ class TestErrors:
             outcomes = list(predictor.predict_iter(sorted(entries, key=lambda entry: entry.name), on_error="yield"))
         assert str(outcomes[0]).startswith(f"image 1 of 2 ({tmp_path / 'a.png'}): ")
         assert outcomes[1] == predictor.predict(tmp_path / "b.png")
+
+    def test_an_object_that_is_no_image_is_named_with_its_module(self, predictor: Predictor) -> None:
+        with pytest.raises(ImageError, match=r"got tests\.predictor\.test_errors\.TimeLimitError$"):
+            predictor.predict(TimeLimitError())
