@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pdeinfer.errors import DeviceError, ImageError, ModelPackageError, PredictorClosedError
 from pdeinfer.images.batches import BatchDecoder, Channels, Decoded, is_one_image, path_of
@@ -105,7 +105,10 @@ class Predictor:
             f"{len(self._labels)} classes, {self._precision}, {state}>"
         )
 
-    # An image is an iterable too: mypy takes the first overload that fits. An array (N, H, W, C) gives a list.
+    # An image is an iterable too: mypy takes the first overload that fits. The type of an array does not tell whether it
+    # is one image or several.
+    @overload
+    def predict(self, images: NDArray[Any], top_k: int = 5) -> Any: ...
     @overload
     def predict(self, images: ImageLike, top_k: int = 5) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
@@ -236,7 +239,7 @@ class Predictor:
         rows = (session.run(FEATURES_NAME, {INPUT_NAME: batch}) for batch in batches)
         return np.concatenate([np.empty((0, self.num_features), np.float32), *rows])
 
-    def rank(self, scores: NDArray[np.float32], top_k: int = 5) -> Prediction:
+    def rank(self, scores: ArrayLike, top_k: int = 5) -> Prediction:
         """Return the `top_k` most probable classes of one image, as `predict` does.
 
         Args:

@@ -32,13 +32,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
 from numpy.typing import NDArray
-from PIL._util import DeferredError
 from PIL._util import DeferredError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -64,7 +63,16 @@ from pdeinfer.spec.networks import InputSpec
 
 _LOCK = "_pdeinfer_lock"  # an attribute of Pillow images
 
-ImageLike: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | NDArray[np.uint8]
+
+class BinaryFile(Protocol):
+    """A file object that reads bytes; `seek` takes it to its start, if it has that."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+
+
+# An array must be of uint8, which OpenCV's type for images does not say.
+ImageLike: TypeAlias = AnyPath | bytes | bytearray | memoryview | BinaryFile | PIL.Image.Image | NDArray[Any]
 
 
 class NeedsIsolationError(ImageError):

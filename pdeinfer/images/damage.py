@@ -101,7 +101,7 @@ def reading(path: AnyPath, name: str, expected: str = EXPECTED) -> Iterator[None
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Return whether an exception of a caller's file object concerns only that file: a damaged archive, a lost connection.
+    """Return whether an exception of a caller's file object concerns that file alone, as one of a damaged archive does.
 
     It is, or derives from, one of the standard library's, such as `zipfile.BadZipFile`. Any other may be that of a
     signal's handler, as a TimeoutError and a timeout's AssertionError may be.

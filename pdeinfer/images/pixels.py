@@ -91,7 +91,7 @@ def _convert(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
 
 
 def _without_foreign_transparency(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Return a picture without the `transparency` that Pillow's `split`, `quantize` and others keep from another mode."""
+    """Return a picture without a transparency of another mode, which Pillow's `split`, `quantize` and others keep."""
     value = picture.info.get("transparency")
     if picture.mode == "P":
         fits = value in range(256) if isinstance(value, int) else isinstance(value, bytes) and len(value) <= 256
