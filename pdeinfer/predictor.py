@@ -105,8 +105,8 @@ class Predictor:
             f"{len(self._labels)} classes, {self._precision}, {state}>"
         )
 
-    # An image is an iterable too: mypy takes the first overload that fits. The type of an array does not tell whether it
-    # is one image or several.
+    # An image is an iterable too: mypy takes the first overload that fits. The type of an array does not tell whether
+    # that is one image or several.
     @overload
     def predict(self, images: NDArray[Any], top_k: int = 5) -> Any: ...
     @overload
