@@ -1,4 +1,4 @@
-"""Runs several workers on one port: starts, watches and replaces them, and keeps them on the same models."""
+"""Runs several workers on one port: starts, watches and replaces them."""
 
 import asyncio
 import logging
@@ -8,10 +8,9 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
 
-from serving.errors import ModelLoadError, ServingError
-from serving.process.channel import Functions, PeerLostError
+from serving.process.agreement import ModelAgreement
+from serving.process.channel import Functions
 from serving.process.latest import Latest
 from serving.process.lifecycle import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.listening import stop_connecting
@@ -20,17 +19,12 @@ from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 from serving.telemetry.metrics import Snapshot, counted, merge
 
-if TYPE_CHECKING:  # the supervisor starts sooner without what serves
-    from serving.engine.models import Expected
-
 logger = logging.getLogger(__name__)
 
 # A worker that dies at once is replaced this long after it was started, and one that cannot start twice as long each
 # time, until the models change.
 RESTART_SECONDS = 1.0
 MAX_RESTART_SECONDS = 30.0
-
-Digests: TypeAlias = dict[str, dict[str, str]]  # of the packages that a worker serves, by name and version
 
 # A worker is pinged this often, and killed once it has left this many intervals unanswered. Intervals are counted
 # rather than seconds: the time for which a machine is suspended does not count.
@@ -46,11 +40,6 @@ KILL_SECONDS = 0.9  # a worker ends itself this long after its last request shou
 class Supervisor:
     """Run `settings.num_workers` workers until a signal stops them.
 
-    Models change in all workers or in none, one change at a time: every worker prepares the change, and when all have
-    prepared the same, every worker applies it. A worker joins the others once it has loaded the packages that they
-    serve, compared by their digests, and no change is being made; if the models changed while it was loading, it is
-    started again.
-
     Args:
         listening: a bound socket, on which the workers listen once their models are loaded.
         started: called once all of the first workers accept requests.
@@ -63,9 +52,7 @@ class Supervisor:
         self._has_started = self._has_failed = False
         self._stop_signal: int | None = None
         self._workers: list[WorkerProcess] = []
-        self._served: Digests = {}  # what the workers serve, once the first of them has joined
-        self._changes = 0  # made so far
-        self._changing = asyncio.Lock()
+        self._agreement = ModelAgreement(self._workers)
         self._retry = asyncio.Event()  # set for a moment when workers that could not start should be started again
         self._ended: Snapshot = []  # what workers that have ended had counted
         self._metrics = Latest(self._collect)
@@ -86,7 +73,7 @@ class Supervisor:
     async def _keep_worker(self, share: Share) -> int:
         """Start a worker, and again whenever it has ended, until the server stops."""
         functions: Functions = {
-            "join": self._join,
+            "join": self._agreement.join,
             "started": self._note_start,
             "failed": self._tell_failure,
             "change": self._change,
@@ -94,10 +81,10 @@ class Supervisor:
         }
         restart_seconds = RESTART_SECONDS
         while self._stop_signal is None:
-            expected = self._expected()
+            expected = self._agreement.expected()
             try:
                 worker = await WorkerProcess.start(
-                    self._settings, self._listening, expected, share, self._changes, functions
+                    self._settings, self._listening, expected, share, self._agreement.changes, functions
                 )
             except OSError as error:  # the system has no process, memory or file left; the other workers serve
                 if not self._has_started:
@@ -134,27 +121,6 @@ class Supervisor:
             async with asyncio.timeout(seconds):
                 await self._retry.wait()
 
-    def _expected(self) -> "Expected | None":
-        """Return what a new worker must serve: the same as the others, or the same models if there are no others."""
-        if self._joined():
-            return self._served
-        return dict.fromkeys(self._served) or None
-
-    def _joined(self) -> list[WorkerProcess]:
-        return [worker for worker in self._workers if worker.has_joined]
-
-    async def _join(self, worker: WorkerProcess, served: Digests) -> None:
-        async with self._changing:
-            differs = list(served.items()) != list(self._served.items())
-            if worker.changes != self._changes or (differs and self._joined()):
-                worker.is_outdated = True
-                worker.process.kill()
-                return
-            if differs and self._served:
-                logger.warning("no worker serves the former packages any more; those on the disk are served")
-            self._served = served
-            worker.has_joined = True
-
     async def _note_start(self, worker: WorkerProcess) -> None:
         worker.has_started = True
         started = sum(worker.has_started for worker in self._workers)
@@ -171,29 +137,9 @@ class Supervisor:
         self._has_failed = True
 
     async def _change(self, asked: WorkerProcess, name: str, action: str) -> list[str]:
-        """Change a model in all workers, and return the versions that they serve then."""
-        async with self._changing:
-            workers = self._joined()
-            if asked not in workers:
-                raise PeerLostError  # it has died, and nobody waits for the answer
-            preparing = (worker.channel.call("prepare", name, action) for worker in workers)
-            prepared = await asyncio.gather(*preparing, return_exceptions=True)
-            try:
-                states = [_state(name, result) for result in prepared]
-                if any(list(state.items()) != list(states[0].items()) for state in states):
-                    raise ModelLoadError(f"the package of {name!r} changed while it was loaded; nothing was changed")
-            except ServingError:
-                for worker in workers:
-                    worker.tell("discard")
-                raise
-            self._changes += 1
-            self._served = states[0]
-            applying = (worker.channel.call("apply") for worker in workers)
-            for worker, result in zip(workers, await asyncio.gather(*applying, return_exceptions=True), strict=True):
-                if isinstance(result, ServingError):  # it serves the former models still
-                    worker.process.kill()
-            self._wake_restarts()
-            return list(self._served.get(name, ()))
+        versions = await self._agreement.change(asked, name, action)
+        self._wake_restarts()
+        return versions
 
     def _wake_restarts(self) -> None:
         self._retry.set()
@@ -227,7 +173,7 @@ class Supervisor:
             else:
                 seconds = intervals * PING_SECONDS
                 logger.error("worker %s has not answered for %g seconds and is killed", worker.process.pid, seconds)
-                worker.process.kill()
+                worker.kill()
                 return
 
     def _stop(self, number: int) -> None:
@@ -249,13 +195,4 @@ class Supervisor:
         """Kill the workers that have not ended in time, as those do that cannot run Python."""
         for worker in self._workers:
             logger.error("worker %s has not ended within --shutdown-timeout and is killed", worker.process.pid)
-            worker.process.kill()
-
-
-def _state(name: str, result: Any) -> Digests:
-    if isinstance(result, PeerLostError):
-        raise ModelLoadError(f"a worker died while it prepared {name!r}; nothing was changed")
-    if isinstance(result, BaseException):
-        raise result
-    state: Digests = result
-    return state
+            worker.kill()

@@ -45,7 +45,7 @@ class WorkerProcess:
     def __init__(self, process: SpawnProcess, changes: int) -> None:
         self.process = process
         self.changes = changes
-        self.channel: Channel
+        self._channel: Channel
         self.has_joined = self.has_started = self.is_outdated = False
         self.snapshot: Snapshot = []
         self.started_at = time.monotonic()
@@ -78,7 +78,7 @@ class WorkerProcess:
                 process.start()
             worker = cls(process, changes)
             own_functions: Functions = {name: partial(function, worker) for name, function in functions.items()}
-            worker.channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
+            worker._channel = await Channel.open(end, own_functions, lost=lambda: None)  # `_end` follows
         except BaseException:
             end.close()  # which also ends the process, if there is one
             raise
@@ -89,14 +89,18 @@ class WorkerProcess:
         """Ask what the worker has counted, and keep what it told before if it does not answer in time."""
         with suppress(PeerLostError, ServingError, TimeoutError):
             async with asyncio.timeout(SNAPSHOT_SECONDS):
-                self.snapshot = await self.channel.call("snapshot")
+                self.snapshot = await self.call("snapshot")
+
+    async def call(self, function: str, *arguments: Any) -> Any:
+        """Return the result of a function of the worker; raises as `Channel.call` does."""
+        return await self._channel.call(function, *arguments)
 
     def tell(self, function: str) -> asyncio.Task[None]:
         """Call a function of the worker in a task, which also ends when the worker does."""
 
         async def call() -> None:
             with suppress(PeerLostError):
-                await self.channel.call(function)
+                await self.call(function)
 
         task = asyncio.create_task(call())
         self._tasks.add(task)  # keeps it from being collected
@@ -106,14 +110,18 @@ class WorkerProcess:
     def stop(self, number: int) -> None:
         """Send a stop signal to the worker."""
         if not self.has_started:  # it has no requests to finish
-            self.process.kill()
+            self.kill()
         elif self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self.process.kill()
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self.process.sentinel)
         self.process.join()
-        self.channel.close()
+        self._channel.close()
         self.ended.set_result(self.process.exitcode)
 
 

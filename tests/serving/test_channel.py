@@ -153,7 +153,8 @@ def test_a_worker_whose_event_loop_stands_still_is_killed_later_while_it_loads(
         worker: Any = SimpleNamespace(
             tell=lambda _: asyncio.create_task(killed.wait()),
             has_started=has_started,
-            process=SimpleNamespace(pid=1, kill=killed.set),
+            process=SimpleNamespace(pid=1),
+            kill=killed.set,
         )
         supervisor = Supervisor(Settings(load_timeout=0.08), None, None)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
