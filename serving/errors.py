@@ -4,7 +4,9 @@ ServingError
 ├── OverloadedError
 ├── DeadlineError
 ├── InferenceError
+├── InternalError
 ├── NotReadyError
+│   └── StoppingError
 ├── ModelNotServedError
 ├── VersionNotServedError
 ├── NotInspectableError
@@ -51,6 +53,15 @@ class InferenceError(ServingError):
         super().__init__("the network failed on this image; the server's log has the details")
 
 
+class InternalError(ServingError):
+    """The server failed: its log says why."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("the server failed to answer; its log has the details")
+
+
 class NotReadyError(ServingError):
     """The server serves no model, or is stopping."""
 
@@ -58,6 +69,13 @@ class NotReadyError(ServingError):
 
     def __init__(self, message: str = "no model is served, or the server is stopping") -> None:
         super().__init__(message)
+
+
+class StoppingError(NotReadyError):
+    """The server is stopping."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
 
 
 class ModelNotServedError(ServingError):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import grpc.aio
 
-from serving.errors import NotReadyError, OverloadedError, ServingError
+from serving.errors import InternalError, OverloadedError, ServingError, StoppingError
 from serving.http.errors import STATUSES, ApiError
 from serving.http.keys import NEEDS_KEY, Keys
 from serving.http.pace import Pace
@@ -120,13 +120,13 @@ class Calls:
         except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
             if not (is_endless and self._is_ending):
                 raise
-            error: ServingError = NotReadyError("the server is stopping")
+            error: ServingError = StoppingError()
         except ServingError as caught:
             error = caught
             error.__traceback__ = None
         except Exception:
             logger.exception("the server failed to answer a call")
-            error = ApiError("internal_error", "the server failed to answer; its log has the details")
+            error = InternalError()
         return await self._abort(context, error)
 
     async def _abort(self, context: Any, error: ServingError) -> NoReturn:

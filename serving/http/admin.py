@@ -3,9 +3,11 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
+from serving.errors import InternalError, ModelLoadError, ModelNotServedError, StoppingError
 from serving.http.body import MAX_SMALL_BYTES, read_small_body
 from serving.http.descriptions import FAILURES
 from serving.http.errors import ApiError, first_problem
+from serving.http.examples import UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
 from serving.http.schemas import ModelChange, ServedVersions
@@ -20,29 +22,26 @@ router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse
     responses={
         400: describe_error(
             "The body is not JSON, or its compression is damaged",
-            ("invalid_json", "Invalid JSON: expected value at line 1 column 1"),
-            ("invalid_compression", "the gzip data of the body is cut off"),
+            ApiError("invalid_json", "Invalid JSON: expected value at line 1 column 1"),
+            ApiError("invalid_compression", "the gzip data of the body is cut off"),
         ),
-        401: describe_error("No admin key", ("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")),
-        404: describe_error("No such model", ("model_not_found", "there is no package of a model 'digits' to load")),
+        401: describe_error(
+            "No admin key", ApiError("unauthorized", "this needs a key: send 'Authorization: Bearer KEY'")
+        ),
+        404: describe_error("No such model", ModelNotServedError("there is no package of a model 'digits' to load")),
         408: FAILURES["408"],
         413: describe_error(
             "The body is too large",
-            ("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes"),
+            ApiError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes"),
         ),
-        415: describe_error(
-            "Another content encoding",
-            ("unsupported_content_encoding", "expected the content encoding gzip or deflate, got 'br'"),
-        ),
+        415: describe_error("Another content encoding", UNSUPPORTED_ENCODING),
         422: describe_error(
             "The package is damaged, or the request is wrong",
-            ("model_load_failed", "'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
-            ("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
+            ModelLoadError("'digits-pde' cannot be loaded, and is served as before; the server's log says why"),
+            ApiError("invalid_parameter", "action: Input should be 'load', 'reload' or 'unload'"),
         ),
-        500: describe_error(
-            "The server failed", ("internal_error", "the server failed to answer; its log has the details")
-        ),
-        503: describe_error("The server is stopping", ("not_ready", "the server is stopping")),
+        500: describe_error("The server failed", InternalError()),
+        503: describe_error("The server is stopping", StoppingError()),
     },
     # This function parses the body. FastAPI would answer 400 to a body that is too large or too slow.
     openapi_extra={

@@ -10,8 +10,9 @@ from pdeinfer import Prediction
 from serving.engine.models import Models
 from serving.engine.served_model import Outcome, ServedModel
 from serving.http.byte_budget import Hold
-from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
+from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError
+from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import encode, find_model, hold_answer, result, results, to_json
 from serving.http.query import QueryParameters
@@ -66,7 +67,7 @@ OPERATION: dict[str, Any] = {
         "422": describe_error(
             "None of the images could be classified, or a parameter is wrong",
             *IMAGE_ERRORS,
-            ("invalid_parameter", "unknown query parameter 'topk': expected only model, top_k"),
+            ApiError("invalid_parameter", "unknown query parameter 'topk': expected only model, top_k"),
         ),
     },
 }

@@ -2,17 +2,12 @@
 
 from typing import Any
 
-from pdeinfer.images.formats import EXPECTED
-from serving.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
+from serving.errors import DeadlineError, InferenceError, InternalError, NotReadyError, OverloadedError
+from serving.http.errors import ApiError
+from serving.http.examples import BODY_TOO_LARGE, NO_SUCH_MODEL, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_error
 from serving.http.operations import MAX_MODEL_NAME
 from serving.http.schemas import Base64Image
-
-IMAGE_ERRORS = (
-    ("invalid_image", f"notes.txt: expected {EXPECTED}, got a file of no known image format"),
-    ("image_too_large", "map.png: expected at most 64000000 pixels, got 30000 x 30000"),
-    ("image_too_costly", "map.png: decoding it took more than 5 s of CPU time: save it again as a PNG"),
-)
 
 
 def query_parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -67,41 +62,35 @@ REQUEST_BODY = {
 FAILURES = {
     "400": describe_error(
         "The body is malformed or holds no images",
-        ("invalid_form", "the form ends before its closing boundary"),
-        ("invalid_json", "images.0.content: Field required"),
-        ("invalid_compression", "the gzip data of the body is cut off"),
-        ("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
+        ApiError("invalid_form", "the form ends before its closing boundary"),
+        ApiError("invalid_json", "images.0.content: Field required"),
+        ApiError("invalid_compression", "the gzip data of the body is cut off"),
+        ApiError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
     ),
-    "404": describe_error(
-        "No such model", ("model_not_found", "no model 'digits' is served, only: digits-pde, mnist-pde")
-    ),
+    "404": describe_error("No such model", NO_SUCH_MODEL),
     "408": describe_error(
-        "The body took too long", ("body_timeout", "the body of a request must be sent within 60 seconds")
+        "The body took too long", ApiError("body_timeout", "the body of a request must be sent within 60 seconds")
     ),
     "413": describe_error(
         "The body is too large or holds too many images",
-        ("body_too_large", "a request body may have at most 33554432 bytes"),
-        ("too_many_images", "a request may hold at most 64 images"),
-        ("json_too_large", "expected at most 2048 values of JSON, for 64 images"),
+        BODY_TOO_LARGE,
+        ApiError("too_many_images", "a request may hold at most 64 images"),
+        ApiError("json_too_large", "expected at most 2048 values of JSON, for 64 images"),
     ),
     "415": describe_error(
         "Neither a form, nor JSON, nor an image",
-        (
+        ApiError(
             "unsupported_media_type",
             "expected the content type multipart/form-data, application/json, image/* or application/octet-stream, "
             "got text/plain",
         ),
-        ("unsupported_content_encoding", "expected the content encoding gzip or deflate, got 'br'"),
+        UNSUPPORTED_ENCODING,
     ),
-    "500": describe_error(
-        "The server or the network failed",
-        ("internal_error", "the server failed to answer; its log has the details"),
-        (InferenceError.code, str(InferenceError())),
-    ),
+    "500": describe_error("The server or the network failed", InternalError(), InferenceError()),
     "503": describe_error(
         "The server is at capacity: Retry-After says when to try again. Or it serves no model",
-        (OverloadedError.code, str(OverloadedError())),
-        (NotReadyError.code, str(NotReadyError())),
+        OverloadedError(),
+        NotReadyError(),
     ),
-    "504": describe_error("The request ran out of time", (DeadlineError.code, str(DeadlineError()))),
+    "504": describe_error("The request ran out of time", DeadlineError()),
 }

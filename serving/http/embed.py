@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from pdeinfer.package.package import FEATURES_NAME
 from serving.errors import NoFeaturesError
 from serving.http.byte_budget import Hold
-from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY
+from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY
+from serving.http.errors import ApiError
+from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import encode, find_model, hold_answer, results, to_json
 from serving.http.query import QueryParameters
@@ -44,8 +46,8 @@ OPERATION: dict[str, Any] = {
         "422": describe_error(
             "None of the images could be read, a parameter is wrong, or the model has no features",
             *IMAGE_ERRORS,
-            ("invalid_parameter", "unknown query parameter 'top_k': expected only model"),
-            (NoFeaturesError.code, str(NoFeaturesError("digits-pde"))),
+            ApiError("invalid_parameter", "unknown query parameter 'top_k': expected only model"),
+            NoFeaturesError("digits-pde"),
         ),
     },
 }

@@ -82,9 +82,9 @@ def count_images(count: int) -> str:
     return f"{count} image{'s' * (count != 1)}"
 
 
-def error_response(scope: Scope, code: str, message: str) -> Response:
+def error_response(scope: Scope, error: ServingError) -> Response:
     """Return the response for an error of this server, in the shape that the request's protocol uses."""
-    return shaped_response(scope, STATUSES[code], code, message, _HEADERS.get(code))
+    return shaped_response(scope, STATUSES[error.code], error.code, str(error), _HEADERS.get(error.code))
 
 
 def shaped_response(
@@ -126,4 +126,4 @@ async def answer_error(scope: Scope, error: ServingError, pace: Pace) -> Respons
     error.__traceback__ = None
     if isinstance(error, OverloadedError):
         await asyncio.sleep(pace.delay())
-    return error_response(scope, error.code, str(error))
+    return error_response(scope, error)

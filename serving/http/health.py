@@ -33,7 +33,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Whether models are served and the server is not stopping",
-    responses={503: describe_error("Send requests elsewhere", (NotReadyError.code, str(NotReadyError())))},
+    responses={503: describe_error("Send requests elsewhere", NotReadyError())},
 )
 async def readyz(request: Request) -> Health:
     if not models_of(request).ready:

@@ -14,8 +14,9 @@ from serving.engine.inspection import Change, Inspected
 from serving.engine.served_model import ServedModel
 from serving.errors import NotInspectableError
 from serving.http.byte_budget import Hold
-from serving.http.descriptions import FAILURES, IMAGE_ERRORS, MODEL_PARAMETER, REQUEST_BODY, query_parameter
+from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.errors import ApiError
+from serving.http.examples import BODY_TOO_LARGE, IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, hold_answer, to_json
 from serving.http.query import QueryParameters
@@ -70,14 +71,14 @@ OPERATION: dict[str, Any] = {
         },
         "413": describe_error(
             "The body is too large or holds several images",
-            ("body_too_large", "a request body may have at most 33554432 bytes"),
-            ("too_many_images", "a request may hold at most 1 image"),
+            BODY_TOO_LARGE,
+            ApiError("too_many_images", "a request may hold at most 1 image"),
         ),
         "422": describe_error(
             "The image, a parameter or the model does not allow it",
             *IMAGE_ERRORS,
-            ("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
-            (NotInspectableError.code, "cifar10-resnet32 has no PDE layers to change"),
+            ApiError("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
+            NotInspectableError("cifar10-resnet32 has no PDE layers to change"),
         ),
     },
 }

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from serving.errors import ServingError
 from serving.http.schemas import ErrorResponse
 from serving.http.v2.schemas import V2Error
 
@@ -22,15 +23,15 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
-def describe_error(description: str, *examples: tuple[str, str]) -> dict[str, Any]:
-    """Describe an error response, with examples of (code, message)."""
-    values = {code: {"value": {"error": {"code": code, "message": message}}} for code, message in examples}
+def describe_error(description: str, *examples: ServingError) -> dict[str, Any]:
+    """Describe an error response, with examples of the error."""
+    values = {error.code: {"value": {"error": {"code": error.code, "message": str(error)}}} for error in examples}
     return _json_answer(description, ErrorResponse, values)
 
 
-def describe_v2_error(description: str, *messages: str) -> dict[str, Any]:
-    """Describe an error response under /v2, with examples of its message."""
-    values = {f"{number}": {"value": {"error": message}} for number, message in enumerate(messages, 1)}
+def describe_v2_error(description: str, *examples: ServingError) -> dict[str, Any]:
+    """Describe an error response under /v2, with examples of the error."""
+    values = {f"{number}": {"value": {"error": str(error)}} for number, error in enumerate(examples, 1)}
     return _json_answer(description, V2Error, values)
 
 

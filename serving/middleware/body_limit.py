@@ -73,8 +73,7 @@ class BodyLimit:
             await send(message)
 
         if content_length.isdecimal() and int(content_length) > self.max_bytes:
-            error = self._too_large()
-            await error_response(scope, error.code, str(error))(scope, receive, lingering_send)
+            await error_response(scope, self._too_large())(scope, receive, lingering_send)
             return
         with self.budget.lease() as hold:
             await self.app(scope, limited_receive, lingering_send)

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import NotReadyError
+from serving.errors import InternalError, ServingError, StoppingError
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.errors import error_response
 from serving.http.request_id import request_id_for
@@ -52,8 +52,8 @@ class Observation:
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", current_id.encode())]}
             await send(message)
 
-        async def answer(code: str, message: str) -> None:
-            response = error_response(scope, code, message)
+        async def answer(error: ServingError) -> None:
+            response = error_response(scope, error)
             response.raw_headers += cross_origin_headers(self.origins, scope["headers"])  # it does not pass CORS
             await response(scope, receive, observed_send)
 
@@ -61,13 +61,13 @@ class Observation:
             await self.app(scope, receive, observed_send)
         except asyncio.CancelledError:  # uvicorn cancels what is not answered within --shutdown-timeout
             if status is None:
-                await answer(NotReadyError.code, "the server is stopping")
+                await answer(StoppingError())
         except ClientDisconnect as error:  # while it sent its body: nobody reads an answer
             error.__traceback__ = None  # as in `serving.http.errors`
         except Exception:
             logger.exception("the server failed to answer a request")
             if status is None:
-                await answer("internal_error", "the server failed to answer; its log has the details")
+                await answer(InternalError())
         finally:
             self._record(scope, status, time.perf_counter() - started)
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeAlias, cast
 
-from serving.errors import ChangeRefusedError, ServingError
+from serving.errors import ChangeRefusedError, InternalError, ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -105,12 +105,15 @@ class Channel(asyncio.Protocol):
         try:
             self._send("result", number, await self._functions[function](*arguments))
         except ServingError as error:
-            self._send("error", number, error.code, str(error))
+            self._send_error(number, error)
         except PeerLostError:  # the caller has ended, and nobody reads the reply
             pass
         except Exception:
             logger.exception("%s%r failed", function, tuple(arguments))
-            self._send("error", number, "internal_error", "the server failed to answer; its log has the details")
+            self._send_error(number, InternalError())
+
+    def _send_error(self, number: int, error: ServingError) -> None:
+        self._send("error", number, error.code, str(error))
 
     def _send(self, *message: Any) -> None:
         if not self._is_closed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from serving.engine.models import Action, Expected, Models, PreparedChange
-from serving.errors import NotReadyError
+from serving.errors import NotReadyError, StoppingError
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
 from serving.process.turns import Share
@@ -62,12 +62,12 @@ class Membership:
 
         Raises:
             ChangeRefusedError: a worker could not change it, and nothing was changed.
-            NotReadyError: the server is stopping.
+            StoppingError: the server is stopping.
         """
         try:
             return tuple(await self._channel.call("change", name, action))
         except PeerLostError as error:
-            raise NotReadyError("the server is stopping") from error
+            raise StoppingError from error
 
     async def metrics(self) -> Snapshot:
         """Return what all workers have counted.

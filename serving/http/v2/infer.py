@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pdeinfer import ImageError
 from serving.engine.deadline import until
 from serving.engine.served_model import ServedModel
-from serving.errors import DeadlineError, OverloadedError
+from serving.errors import DeadlineError, InternalError, OverloadedError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
 from serving.http.compression import accepted_encoding, compress
-from serving.http.descriptions import IMAGE_ERRORS
 from serving.http.errors import ApiError
+from serving.http.examples import BODY_TOO_LARGE, IMAGE_ERRORS, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_v2_error, reference
 from serving.http.operations import encode, hold_answer
 from serving.http.query import parse_query
@@ -79,26 +79,22 @@ def operation(path: str) -> dict[str, Any]:
             },
             "400": describe_v2_error(
                 "The request is wrong",
-                "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'",
-                "the data of 'image': expected integers from 0 to 255, got 256",
+                ApiError("invalid_request", "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'"),
+                ApiError("invalid_request", "the data of 'image': expected integers from 0 to 255, got 256"),
             ),
             "404": NOT_FOUND,
-            "413": describe_v2_error("The body is too large", "a request body may have at most 33554432 bytes"),
-            "415": describe_v2_error(
-                "Another content encoding", "expected the content encoding gzip or deflate, got 'br'"
-            ),
+            "413": describe_v2_error("The body is too large", BODY_TOO_LARGE),
+            "415": describe_v2_error("Another content encoding", UNSUPPORTED_ENCODING),
             "422": describe_v2_error(
                 "An image cannot be decoded, or a query parameter",
-                *(message for _, message in IMAGE_ERRORS),
-                "unknown query parameter 'version': expected none",
+                *IMAGE_ERRORS,
+                ApiError("invalid_parameter", "unknown query parameter 'version': expected none"),
             ),
-            "500": describe_v2_error(
-                "The server or the network failed", "the server failed to answer; its log has the details"
-            ),
+            "500": describe_v2_error("The server or the network failed", InternalError()),
             "503": describe_v2_error(
-                "The server is at capacity: Retry-After says when to try again", str(OverloadedError())
+                "The server is at capacity: Retry-After says when to try again", OverloadedError()
             ),
-            "504": describe_v2_error("The request ran out of time", str(DeadlineError())),
+            "504": describe_v2_error("The request ran out of time", DeadlineError()),
             "default": DEFAULT_ANSWER["default"],
         },
     }

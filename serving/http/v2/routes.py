@@ -12,6 +12,7 @@ from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError
 from serving.http.body import read_small_body
 from serving.http.errors import ApiError, first_problem
+from serving.http.examples import NO_SUCH_MODEL
 from serving.http.openapi import describe_v2_error
 from serving.http.query import refuse_query
 from serving.http.state import models_of, settings_of
@@ -31,7 +32,7 @@ from serving.http.v2.tensors import NUMBERS, PIXELS
 
 TAG = "Open Inference Protocol (V2)"
 DEFAULT_ANSWER: dict[int | str, dict[str, Any]] = {"default": describe_v2_error("Every other answer")}
-NOT_FOUND = describe_v2_error("No such model or version", "no model 'digits' is served, only: digits-pde, mnist-pde")
+NOT_FOUND = describe_v2_error("No such model or version", NO_SUCH_MODEL)
 
 Name = Annotated[str, Path(description="a name from /models", examples=["digits-pde"])]
 Version = Annotated[str, Path(description="one of the model's versions", examples=["1"])]
@@ -48,7 +49,7 @@ async def server_live() -> ServerLive:
 @probes.get(
     "/ready",
     summary="Whether models are served and the server is not stopping",
-    responses={503: describe_v2_error("Send requests elsewhere", str(NotReadyError())), **DEFAULT_ANSWER},
+    responses={503: describe_v2_error("Send requests elsewhere", NotReadyError()), **DEFAULT_ANSWER},
 )
 async def server_ready(request: Request) -> ServerReady:
     if not models_of(request).ready:
@@ -68,7 +69,10 @@ async def server_metadata() -> ServerMetadata:
 @server.post(
     "/v2/repository/index",
     summary="The versions of the served models",
-    responses={400: describe_v2_error("The body is not JSON", "the body: Invalid JSON"), **DEFAULT_ANSWER},
+    responses={
+        400: describe_v2_error("The body is not JSON", ApiError("invalid_json", "the body: Invalid JSON")),
+        **DEFAULT_ANSWER,
+    },
     # As in `serving.http.admin`, this function parses the body.
     openapi_extra={
         "requestBody": {"content": {"application/json": {"schema": RepositoryIndexRequest.model_json_schema()}}}

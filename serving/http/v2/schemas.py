@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.http.examples import NO_SUCH_MODEL
+
 
 class _Schema(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -14,7 +16,7 @@ class V2Error(_Schema):
 
     error: str = Field(
         description="for people; may change",
-        examples=["no model 'digits' is served, only: digits-pde, mnist-pde"],
+        examples=[str(NO_SUCH_MODEL)],
     )
 
 
