@@ -17,6 +17,7 @@ from serving.http.browser_headers import EXPOSED
 from serving.http.byte_budget import ByteBudget
 from serving.http.docs_page import ASSETS, add_docs_page
 from serving.http.errors import add_error_handlers
+from serving.http.keys import Keys
 from serving.http.openapi import complete_document
 from serving.http.pace import Pace
 from serving.http.page import FILES, add_page
@@ -103,7 +104,7 @@ def create_app(
     app.add_middleware(ImageRoutes, routes=image_routes, pace=pace)
     app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
-    if any(keys.values()):
+    if keys:
         app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, budget=budget, timeout=settings.body_timeout)
     if settings.cors_origins:
@@ -133,10 +134,9 @@ def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRo
         app.include_router(admin.router)
 
 
-def _keys(settings: Settings) -> dict[str, list[str]]:
-    """Return the accepted keys by path prefix; a prefix without keys is open."""
+def _keys(settings: Settings) -> Keys:
     admin_keys, keys = settings.keys_of_admins(), settings.accepted_keys()
     paths = {"/": keys, "/admin": admin_keys, "/metrics": keys if settings.metrics_need_key else []}
     paths.update((path, keys if settings.probes_need_key else []) for path in _PROBES)
     paths.update((path, []) for path in _OPEN)
-    return paths
+    return Keys(paths)

@@ -20,6 +20,14 @@ class Keys:
         longest_first = sorted(keys, key=len, reverse=True)
         self._keys = [(prefix, [_digest(key.encode()) for key in keys[prefix]]) for prefix in longest_first]
 
+    def __bool__(self) -> bool:
+        """Return whether any path needs a key."""
+        return any(keys for _, keys in self._keys)
+
+    def are_needed(self, path: str) -> bool:
+        """Return whether a path needs a key."""
+        return bool(self._accepted(path))
+
     def admit(self, path: str, authorization: bytes, x_api_key: bytes) -> bool:
         """Return whether a request may pass.
 
@@ -27,7 +35,7 @@ class Keys:
             authorization: the header Authorization, `Bearer KEY`; white space around a key does not count.
             x_api_key: the header X-API-Key, which counts where the first names no key.
         """
-        keys = next((keys for prefix, keys in self._keys if path.startswith(prefix)), [])
+        keys = self._accepted(path)
         if not keys:
             return True
         scheme, _, token = authorization.strip(_WHITE_SPACE).partition(b" ")
@@ -35,6 +43,9 @@ class Keys:
         digest = _digest(sent.strip(_WHITE_SPACE))
         # Compares all keys, each in constant time: the time tells nothing about them, and neither does their length.
         return any([hmac.compare_digest(digest, key) for key in keys])  # noqa: C419
+
+    def _accepted(self, path: str) -> list[bytes]:
+        return next((keys for prefix, keys in self._keys if path.startswith(prefix)), [])
 
 
 def _digest(key: bytes) -> bytes:

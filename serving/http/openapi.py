@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serving.errors import ServingError
+from serving.http.keys import Keys
 from serving.http.schemas import ErrorResponse
 from serving.http.v2.schemas import V2Error
 
@@ -46,14 +47,14 @@ def complete_document(
     app: FastAPI,
     operations: Mapping[str, Mapping[str, Any]],
     models: Collection[type[BaseModel]],
-    keys: Mapping[str, Collection[str]],
+    keys: Keys,
 ) -> None:
     """Add plain routes, errors and keys to the OpenAPI document of an application that has all of its routes.
 
     Args:
         operations: the POST operations of plain routes, by path.
         models: those that the operations refer to.
-        keys: by path prefix, as `serving.middleware.security.ApiKeys` takes them.
+        keys: by path; the operations that need one are marked.
     """
     document = app.openapi()  # FastAPI caches it
     for path, operation in operations.items():
@@ -63,15 +64,14 @@ def complete_document(
     named = [(model, "serialization") for model in (*models, ErrorResponse, V2Error)]
     _, definitions = models_json_schema(named, ref_template=_REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(definitions["$defs"])
-    if any(keys.values()):
+    if keys:
         _add_keys(document, keys)
 
 
-def _add_keys(document: dict[str, Any], keys: Mapping[str, Collection[str]]) -> None:
+def _add_keys(document: dict[str, Any], keys: Keys) -> None:
     """Mark the operations that need a key, and describe their answer without one."""
-    longest_first = sorted(keys, key=len, reverse=True)
     for path, operations in document["paths"].items():
-        if not keys[next(prefix for prefix in longest_first if path.startswith(prefix))]:
+        if not keys.are_needed(path):
             continue
         for operation in operations.values():
             operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]

@@ -1,6 +1,6 @@
 """API keys, and response headers that restrict browsers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,15 +34,14 @@ class ApiKeys:
     A key comes as `Authorization: Bearer KEY` or as `X-API-Key: KEY`. White space around it does not count.
 
     Args:
-        keys: by path prefix, without a root_path of ASGI; the longest prefix decides, and a prefix without keys is
-            open.
+        keys: by path without a root_path of ASGI.
         open_paths: whole paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, Collection[str]], open_paths: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: Collection[str] = ()) -> None:
         self.app = app
         self._open_paths = open_paths
-        self._keys = Keys(keys)
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._may_pass(scope):
