@@ -33,6 +33,7 @@ from pdeinfer.images.isolation import DecodingLimits
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
+from pdeinfer.runtime.device import is_device
 
 MIN_DECODING_BYTES = 16 * 2**20
 FIRST_DECODING_BYTES = 8 * 2**20  # the memory that an image is first given in a decoding process
@@ -43,7 +44,6 @@ MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, 
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 _PER_MODEL_EXAMPLE = '{"mnist-pde": {"max_delay_ms": 2}}'
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -72,7 +72,7 @@ def _read_per_model(value: object) -> object:
 
 
 def _require_device(value: str) -> str:
-    if not _DEVICE.fullmatch(value):
+    if not is_device(value):
         raise ValueError("expected auto, cpu, cuda or cuda:N")
     return value
 

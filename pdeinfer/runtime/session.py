@@ -4,7 +4,6 @@ import ctypes
 import functools
 import logging
 import os
-import re
 import weakref
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
@@ -17,6 +16,7 @@ from pdeinfer.graph.rules import check_graph
 from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
 from pdeinfer.runtime.cuda_session import blank_feeds
+from pdeinfer.runtime.device import is_device
 from pdeinfer.runtime.ending import Run
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import check_error, import_onnxruntime
@@ -158,7 +158,7 @@ def create_session(
         MissingDependencyError: ONNX Runtime is missing or broken.
         MemoryError: ONNX Runtime has too little memory.
     """
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):
+    if not isinstance(device, str) or not is_device(device):
         raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     onnxruntime = import_onnxruntime()
     check_graph(model)

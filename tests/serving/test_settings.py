@@ -164,7 +164,7 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     assert message in line
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "cpu\n", "cuda:\u0661"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "cpu\n", "cuda:\u0661", "cuda:1000"])
 def test_an_unknown_device_is_refused_with_the_names_of_devices(
     device: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
