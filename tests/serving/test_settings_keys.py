@@ -35,7 +35,7 @@ def test_keys_of_another_type_leave_the_server_shut(
 def test_a_second_file_of_keys_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = tmp_path / "a,b"
     keys.write_text("key")
-    assert parse_settings(["--api-keys-file", str(keys)]).keys() == ["key"]
+    assert parse_settings(["--api-keys-file", str(keys)]).keys_of_clients() == ["key"]
     with pytest.raises(SystemExit) as exit_info:
         parse_settings(["--api-keys-file", str(keys), f"--api-keys-file={keys}"])
 
@@ -49,7 +49,7 @@ def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
     settings = parse_settings(["--config", str(tmp_path / "settings.toml"), "--api-keys-file", str(tmp_path / "keys")])
 
-    assert (settings.port, settings.keys()) == (9000, ["key"])
+    assert (settings.port, settings.keys_of_clients()) == (9000, ["key"])
 
 
 def test_keys_are_never_shown(
@@ -61,7 +61,7 @@ def test_keys_are_never_shown(
 
     settings = parse_settings([])
 
-    assert settings.keys() == ["k3y-one", "k3y-two"]
+    assert settings.keys_of_clients() == ["k3y-one", "k3y-two"]
     assert settings.keys_of_admins() == ["k3y-of-file"]
     assert "k3y" not in f"{settings!r} {settings}"
     (tmp_path / "typo.toml").write_text('api_key = "k3y"\n[auth]\nadmin_keys = ["k3y"]\n')
@@ -104,6 +104,6 @@ def test_a_key_of_a_file_that_is_not_printable_ascii_is_refused(tmp_path: Path, 
 
 
 def test_white_space_around_a_key_of_a_list_does_not_count() -> None:
-    assert Settings(api_keys=(" first\t", "second"), admin_keys=[" admin "]).keys() == ["first", "second"]
+    assert Settings(api_keys=(" first\t", "second"), admin_keys=[" admin "]).keys_of_clients() == ["first", "second"]
     with pytest.raises(ValidationError, match="api_keys"):
         Settings(api_keys=("first", " "))

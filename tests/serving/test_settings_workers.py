@@ -8,7 +8,7 @@ from serving.settings import Settings
 
 
 def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.settings.available_cpus", lambda: 8)
+    monkeypatch.setattr("serving.settings.settings.available_cpus", lambda: 8)
 
     assert [Settings(workers=workers).worker_threads for workers in (1, 3, 8, 20)] == [8, 2, 1, 1]
     assert Settings(workers=2, threads=3).worker_threads == 3

@@ -1,147 +1,38 @@
-"""The server's settings, from flags, environment variables, a file and defaults, in this order of precedence."""
+"""All settings of the server: their types, defaults and limits."""
 
-import difflib
-import json
-import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
     CliSuppress,
-    EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from pdeinfer.images.isolation import DecodingLimits
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
-from pdeinfer.runtime.device import is_device
+from serving.settings.sources import PREFIX, Environment, File
+from serving.settings.values import (
+    MAX_BATCH_SIZE,
+    PER_MODEL_EXAMPLE,
+    Device,
+    Keys,
+    KeysOfFile,
+    ModelSettings,
+    ModelSources,
+    Numbers,
+    Origins,
+    PerModel,
+    Workers,
+)
 
 MIN_DECODING_BYTES = 16 * 2**20
 FIRST_DECODING_BYTES = 8 * 2**20  # the memory that an image is first given in a decoding process
-MAX_WORKERS = 1024
-MAX_BATCH_SIZE = 4096  # every model computes a batch of its largest size once, at its start
-
-# An origin as browsers write it in the header Origin. A setting in another spelling would never match.
-_ORIGIN = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
-_PER_MODEL_EXAMPLE = '{"mnist-pde": {"max_delay_ms": 2}}'
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
-
-_PREFIX = "PDEINFER_"
-# Variables of others: of the fused operator, and of the tests, which start servers.
-_OTHER_VARIABLES = {"KERNEL", "DATA_DIR", "FUZZ_SECONDS", "RELIABILITY"}
-# What Kubernetes sets in every pod for a service "pdeinfer" or "pdeinfer-NAME". Its PDEINFER_PORT is no number.
-_SERVICE_LINK = re.compile(
-    r"pdeinfer_(\w+_)?((service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)\w*)=.*|port=(tcp|udp|sctp)://.*)", re.DOTALL
-)
-
-
-def _read_per_model(value: object) -> object:
-    try:
-        # The values of a flag that is repeated come joined by commas.
-        found = json.loads(f"[{value}]") if isinstance(value, str) else [value]
-    except ValueError:
-        found = [None]
-    merged: dict[str, Any] = {}
-    for models in found:
-        if not isinstance(models, dict) or not all(isinstance(own, dict | ModelSettings) for own in models.values()):
-            raise ValueError(f"expected settings by model, such as {_PER_MODEL_EXAMPLE}")
-        for name, own in models.items():  # a repeated flag may name a model twice
-            merged[name] = {**merged[name], **own} if name in merged else own
-    return merged
-
-
-def _require_device(value: str) -> str:
-    if not is_device(value):
-        raise ValueError("expected auto, cpu, cuda or cuda:N")
-    return value
-
-
-def _split_at_commas(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _split_models(value: object) -> object:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-def _require_model(value: str) -> str:
-    if not value.strip():  # such as "$PACKAGE" if that is not set; without models, all would be served
-        raise ValueError("expected a model's name or its folder")
-    return value
-
-
-def _split_keys(value: object) -> object:
-    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
-        raise ValueError("expected keys separated by commas, such as first,second: no brackets and no quotes")
-    keys = _split_at_commas(value)
-    if keys == []:  # without a key, the server would be open to all; the default is a tuple
-        raise ValueError("holds no key")
-    if isinstance(keys, list | tuple):  # HTTP headers carry no white space at either end
-        return [key.strip() if isinstance(key, str) else key for key in keys]
-    return keys
-
-
-def _read_lines(value: object) -> object:
-    """Return the lines of the named file, without empty lines and comments."""
-    if value == ():  # the default
-        return value
-    if not isinstance(value, str | Path):
-        raise ValueError(f"expected the path of one file, not a {type(value).__name__}")
-    try:
-        text = Path(value).read_text(encoding="utf-8-sig")  # some editors write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
-    lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
-    if not lines:
-        raise ValueError("holds no key")
-    return lines
-
-
-def _require_printable_ascii(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value()
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("expected printable ASCII: browsers and other clients encode other characters differently")
-    return key
-
-
-def _read_workers(value: object) -> object:
-    try:
-        count = int(value) if isinstance(value, str) and value != "auto" else value
-    except ValueError:
-        count = 0
-    if count != "auto" and not (isinstance(count, int) and 1 <= count <= MAX_WORKERS):
-        raise ValueError(f"expected auto or a number from 1 to {MAX_WORKERS}")
-    return count
-
-
-Workers = Annotated[int | Literal["auto"], BeforeValidator(_read_workers)]
-ModelSource = Annotated[str, AfterValidator(_require_model)]
-ModelSources = Annotated[tuple[ModelSource, ...], NoDecode, BeforeValidator(_split_models)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-Key = Annotated[SecretStr, Field(min_length=1), AfterValidator(_require_printable_ascii)]
-Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split_keys)]
-KeysOfFile = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_read_lines)]
 
 
 class Batching(NamedTuple):
@@ -152,35 +43,11 @@ class Batching(NamedTuple):
     max_queue: int
 
 
-class _Numbers(BaseModel):
-    """Settings whose numbers are not booleans, which pydantic would read as 1 and 0."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_boolean(cls, value: object, info: ValidationInfo) -> object:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError("expected a number")
-        return value
-
-
-class ModelSettings(_Numbers):
-    """Settings of one model that differ from those of the others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    precision: Precision | None = None
-    threshold: float | None = Field(default=None, ge=0, le=1)
-    max_batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH_SIZE)
-    max_delay_ms: float | None = Field(default=None, ge=0, le=10_000)
-    max_queue: int | None = Field(default=None, ge=1)
-
-
-class Settings(_Numbers, BaseSettings):
+class Settings(Numbers, BaseSettings):
     """All settings of `pdeinfer serve`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         frozen=True,
         cli_kebab_case=True,
         cli_hide_none_type=True,
@@ -209,9 +76,7 @@ class Settings(_Numbers, BaseSettings):
         description="processes on the port, or auto: one for each CPU, or one on a GPU; a process that dies is "
         "replaced; on a GPU each needs a context and models of its own",
     )
-    device: Annotated[str, AfterValidator(_require_device)] = Field(
-        default="auto", description="auto, cpu, cuda or cuda:N; cuda never falls back"
-    )
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N; cuda never falls back")
     threads: int | None = Field(
         default=None,
         ge=1,
@@ -239,10 +104,10 @@ class Settings(_Numbers, BaseSettings):
     threshold: float = Field(
         default=0, ge=0, le=1, description="an answer of /classify with a lower probability has the label null"
     )
-    per_model: Annotated[dict[str, ModelSettings], NoDecode, BeforeValidator(_read_per_model)] = Field(
+    per_model: PerModel = Field(
         default_factory=dict,
         description="max_batch_size, max_delay_ms, max_queue, precision and threshold of single models: "
-        f"{_PER_MODEL_EXAMPLE}",
+        f"{PER_MODEL_EXAMPLE}",
     )
     load_timeout: float = Field(
         default=120,
@@ -305,7 +170,7 @@ class Settings(_Numbers, BaseSettings):
     )
     probes_need_key: bool = Field(default=False, description="whether the probes need a key, if there are keys")
     metrics_need_key: bool = Field(default=True, description="whether /metrics needs a key, if there are keys")
-    cors_origins: Names = Field(
+    cors_origins: Origins = Field(
         default=(),
         description="origins, separated by commas, whose pages may read answers, such as https://example.org; or *",
     )
@@ -339,7 +204,7 @@ class Settings(_Numbers, BaseSettings):
     def _least_decoding_bytes(self) -> int:
         return DecodingLimits(bytes=FIRST_DECODING_BYTES).address_space(self.max_body_bytes)
 
-    def keys(self) -> list[str]:
+    def keys_of_clients(self) -> list[str]:
         """Return the keys of clients."""
         return [key.get_secret_value() for key in (*self.api_keys, *self.api_keys_file)]
 
@@ -349,7 +214,7 @@ class Settings(_Numbers, BaseSettings):
 
     def accepted_keys(self) -> list[str]:
         """Return the keys of which every request needs one, those of admins included; none: requests need no key."""
-        return [*self.keys(), *self.keys_of_admins()] if self.keys() else []
+        return [*self.keys_of_clients(), *self.keys_of_admins()] if self.keys_of_clients() else []
 
     def batching(self, model: str) -> Batching:
         """Return how the images of a model are batched."""
@@ -373,7 +238,7 @@ class Settings(_Numbers, BaseSettings):
         return getattr(self, name) if own is None else own
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _require_consistent_limits(self) -> Self:
         if self.max_total_bytes < self.max_body_bytes:
             raise ValueError(f"max_total_bytes must be at least max_body_bytes, {self.max_body_bytes}")
         if self.decoding_bytes < self._least_decoding_bytes:
@@ -389,20 +254,6 @@ class Settings(_Numbers, BaseSettings):
                 )
         return self
 
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            found = _ORIGIN.fullmatch(origin)
-            port = found["port"] if found else None
-            is_valid = found and not (port and (port == _DEFAULT_PORTS.get(found["scheme"]) or int(port) > 65_535))
-            if origin != "*" and not is_valid:
-                raise ValueError(
-                    "expected an origin as browsers send it, such as https://example.org or http://localhost:3000: "
-                    "lower case, no path, no slash at the end, no default port; or *"
-                )
-        return value
-
     @classmethod
     def settings_customise_sources(
         cls,
@@ -411,50 +262,4 @@ class Settings(_Numbers, BaseSettings):
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls), _File(settings_cls)
-
-
-class _Environment(EnvSettingsSource):
-    """The environment variables, without those that Kubernetes sets for services."""
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the values by setting.
-
-        Raises:
-            SettingsError: a variable that begins with PDEINFER_ is no setting; ignored, it could leave the server open.
-        """
-        # In lower case, whatever case they have.
-        variables = {
-            name: text for name, text in self.env_vars.items() if not _SERVICE_LINK.fullmatch(f"{name}={text}")
-        }
-        settings = [name.upper() for name in self.settings_cls.model_fields]
-        for name in map(str.upper, variables):
-            own = name.removeprefix(_PREFIX)
-            if own == name or own in settings or own in _OTHER_VARIABLES:
-                continue
-            nearest = difflib.get_close_matches(own, settings, 1)
-            hint = f"did you mean {_PREFIX}{nearest[0]}?" if nearest else f"expected {_PREFIX} and a setting's name"
-            raise SettingsError(f"unknown environment variable {name}: {hint}")
-        self.env_vars = variables
-        return super().__call__()
-
-
-class _File(PydanticBaseSettingsSource):
-    """The TOML file that the flag or the variable names."""
-
-    def __call__(self) -> dict[str, Any]:
-        path = self.current_state.get("config")
-        if path is None:
-            return {}
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # also with a byte order mark
-        except OSError as error:
-            raise SettingsError(f"config: {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise SettingsError(f"config: {path} is not TOML: {error}") from error
-        if "config" in values:
-            raise SettingsError(f"unknown setting 'config' in {path}: a file cannot name another one")
-        return values
-
-    def get_field_value(self, *_: object) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # required by the base class, but __call__ reads all fields at once
+        return init_settings, Environment(settings_cls), File(settings_cls)
