@@ -33,7 +33,7 @@ IMAGES: dict[str, tuple[tuple[int, int], str, dict[str, object]]] = {
 
 def main() -> int:
     """Print a row per image."""
-    freed_memory.configure()  # as in the server
+    freed_memory.unmap_large()  # as in the server
     print("\n".join(describe()))
     print(f"\nmedian of {TURNS} turns in ms\n{'image':20}{'file':>10}{'here':>10}{'process':>10}{'ratio':>8}")
     with IsolatedDecoders() as decoders:

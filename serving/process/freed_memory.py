@@ -1,16 +1,20 @@
 """Returns memory that a process has freed to the system; glibc would keep hundreds of megabytes after an attack."""
 
 import ctypes
-from collections.abc import Callable
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h: allocations of at least this size are mapped, and unmapped when freed
 
+_libc = ctypes.CDLL(None)
+_is_glibc = hasattr(_libc, "mallopt")  # musl has neither function
 
-def configure() -> Callable[[], object]:
-    """Let large allocations be unmapped when they are freed; return a function that returns the small ones."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):  # in musl
-        return lambda: None
-    libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
-    trim: Callable[[int], int] = libc.malloc_trim
-    return lambda: trim(0)
+
+def unmap_large() -> None:
+    """Let large allocations be unmapped when they are freed."""
+    if _is_glibc:
+        _libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+def trim() -> None:
+    """Return the small ones that have been freed."""
+    if _is_glibc:
+        _libc.malloc_trim(0)

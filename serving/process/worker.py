@@ -17,6 +17,7 @@ from types import FrameType
 
 import PIL.Image
 import uvicorn
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from pdeinfer import PdeinferError
@@ -51,7 +52,6 @@ class Server(uvicorn.Server):
         connections: Connections,
         settings: Settings,
         started: Started,
-        return_freed_memory: Callable[[], object],
         share: Share | None,
     ) -> None:
         super().__init__(config)
@@ -61,7 +61,6 @@ class Server(uvicorn.Server):
         self._models = models
         self._settings = settings
         self._started = started
-        self._return_freed_memory = return_freed_memory
         self.ending = Ending()
         self._stop_at: float | None = None
 
@@ -89,7 +88,7 @@ class Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         if counter % _TICKS_TO_TRIM == 0:
-            await asyncio.to_thread(self._return_freed_memory)
+            await asyncio.to_thread(freed_memory.trim)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -113,24 +112,43 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     Returns:
         0 after a signal, CANNOT_START if a model or the device cannot be used.
     """
-    for number in stop_signals():
-        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
-    unblock_stop_signals()
-    return_freed_memory = freed_memory.configure()
-    # As many again for those that are refused, and for those of gRPC.
-    _allow_open_files((2 if settings.grpc_port is None else 3) * settings.max_connections)
-    sys.setswitchinterval(0.001)  # the event loop waits this long for a thread that parses, several times per request
-    configure_tracing()
+    _prepare_process(settings)
     if membership is None:
         app = create_app(settings)
     else:
         app = create_app(settings, membership.expected, membership.change, membership.metrics)
-    config = uvicorn.Config(
+    config = _uvicorn_config(app, settings)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        try:
+            runner.run(_serve_models(app, config, settings, listening, started, membership))
+        except PdeinferError as error:
+            if membership is None:
+                print(f"pdeinfer serve: {error}", file=sys.stderr)
+            else:
+                runner.run(membership.report_failure(str(error)))
+            return CANNOT_START
+    return 0
+
+
+def _prepare_process(settings: Settings) -> None:
+    """Set what holds for the whole process, before its event loop runs."""
+    for number in stop_signals():
+        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish before requests are accepted
+    unblock_stop_signals()
+    freed_memory.unmap_large()
+    # As many again for those that are refused, and for those of gRPC.
+    _allow_open_files((2 if settings.grpc_port is None else 3) * settings.max_connections)
+    sys.setswitchinterval(0.001)  # the event loop waits this long for a thread that parses, several times per request
+    configure_tracing()
+
+
+def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=LimitedProtocol,
         workers=1,  # otherwise WEB_CONCURRENCY is read, which may be no number
         ws="none",
-        lifespan="off",  # entered below, where an error is an exception; uvicorn would log a traceback
+        lifespan="off",  # `_serve_models` enters it: there, an error is an exception; uvicorn would log a traceback
         log_config=None,
         access_log=False,
         server_header=False,
@@ -138,51 +156,43 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 
-    async def run() -> int:
+
+async def _serve_models(
+    app: FastAPI,
+    config: uvicorn.Config,
+    settings: Settings,
+    listening: socket.socket,
+    started: Started,
+    membership: Membership | None,
+) -> None:
+    """Load the models, join the other workers, and accept requests until a signal stops the server."""
+    if membership is not None:
+        await membership.open()
+    await run_in_threadpool(_import_what_requests_need)
+    async with app.router.lifespan_context(app):
+        models: Models = app.state.models
+        log_models(models, settings)
+        models.start_decoding()
         if membership is not None:
-            await membership.open()
-        try:
-            await serve_models()
-        except PdeinferError as error:
-            if membership is not None:
-                await membership.report_failure(str(error))
-            else:
-                print(f"pdeinfer serve: {error}", file=sys.stderr)
-            return CANNOT_START
-        return 0
-
-    async def serve_models() -> None:
-        await run_in_threadpool(_import_what_requests_need)
-        async with app.router.lifespan_context(app):
-            models: Models = app.state.models
-            log_models(models, settings)
-            models.start_decoding()
-            if membership is not None:
-                await membership.join(models)
-            listening.setblocking(False)
-            listening.listen(config.backlog)
-            # The garbage collector need not traverse the loaded models again and again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(_GC_THRESHOLD)
-            share = None if membership is None else membership.share
-            connections = Connections(
-                settings.max_connections,
-                settings.max_head_bytes,
-                app.state.admission,
-                closed=(lambda: None) if share is None else partial(share.add, -1),
-                origins=settings.cors_origins,
-                access_log=settings.access_log,
-            )
-            server = Server(config, models, connections, settings, started, return_freed_memory, share)
-            for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
-                signal.signal(number, server.handle_exit)
-            async with grpc_beside(models, settings, lambda: server.should_exit):
-                await server.serve([listening])
-        server.ending.finish()
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(run())
+            await membership.join(models)
+        listening.setblocking(False)
+        listening.listen(config.backlog)
+        _spare_what_is_loaded()
+        share = None if membership is None else membership.share
+        connections = Connections(
+            settings.max_connections,
+            settings.max_head_bytes,
+            app.state.admission,
+            closed=(lambda: None) if share is None else partial(share.add, -1),
+            origins=settings.cors_origins,
+            access_log=settings.access_log,
+        )
+        server = Server(config, models, connections, settings, started, share)
+        for number in stop_signals():  # uvicorn handles some itself, and raises SIGINT again when it has shut down
+            signal.signal(number, server.handle_exit)
+        async with grpc_beside(models, settings, lambda: server.should_exit):
+            await server.serve([listening])
+    server.ending.finish()
 
 
 def grpc_beside(
@@ -214,6 +224,13 @@ def _import_what_requests_need() -> None:
     """
     PIL.Image.init()
     mimetypes.init()
+
+
+def _spare_what_is_loaded() -> None:
+    """Keep the garbage collector from traversing the loaded models again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _allow_open_files(count: int) -> None:
