@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pdeinfer import ImageError, InputSpec
 from pdeinfer.images.convert import OpenedImage, open_image
 from pdeinfer.images.cost import is_plain
+from pdeinfer.images.damage import without_frames
 from serving.engine.batching import Batcher
 from serving.engine.isolation import Isolation
 from serving.engine.threads import Threads
@@ -151,6 +152,4 @@ def _outcome(name: str, error: Exception) -> ImageError | InferenceError:
     if not isinstance(error, ImageError):  # not the image's fault: out of memory, for example
         logger.error("%s could not be decoded", name, exc_info=error)
         return InferenceError()
-    # Its traceback holds the image's bytes and, through this frame, the error itself.
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
+    return without_frames(error)
