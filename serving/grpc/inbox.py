@@ -82,6 +82,18 @@ class Inbox:
             raise refusal("the message", f"at most {MAX_SMALL_BYTES} bytes", f"{len(message)} bytes")
         return parse(kind, message)
 
+    async def receive_only(self, kind: Any, context: Any, deadline: float) -> Any:
+        """Return the one message of a call, as `receive_small` does.
+
+        Raises:
+            OverloadedError: there was no room in time.
+            ApiError: as `receive_small` raises it; `body_too_large` if there is no message.
+        """
+        request = await self.receive_small(kind, context, deadline)
+        if request is None:
+            raise self.no_message()
+        return request
+
     def no_message(self) -> ApiError:
         """Return the error for a call without a message: gRPC hands over none if it is too large."""
         return ApiError("body_too_large", f"expected a message of at most {self.max_bytes} bytes")

@@ -88,7 +88,7 @@ class Service:
         return _serialize(messages.ServerMetadataResponse(name="pdeinfer", version=__version__, extensions=_EXTENSIONS))
 
     async def _model_ready(self, context: Any) -> bytes:
-        request = await self._receive(context, messages.ModelReadyRequest)
+        request = await self._inbox.receive_only(messages.ModelReadyRequest, context, self._deadline(context))
         try:
             self._find(request.name, request.version)
         except (ModelNotServedError, VersionNotServedError):
@@ -96,7 +96,7 @@ class Service:
         return _serialize(messages.ModelReadyResponse(ready=True))
 
     async def _model_metadata(self, context: Any) -> bytes:
-        request = await self._receive(context, messages.ModelMetadataRequest)
+        request = await self._inbox.receive_only(messages.ModelMetadataRequest, context, self._deadline(context))
         served = self._find(request.name, request.version)
         response = messages.ModelMetadataResponse(
             name=served.name, versions=self._models.versions(served.name), platform=_PLATFORM
@@ -108,7 +108,7 @@ class Service:
         return _serialize(response)
 
     async def _repository_index(self, context: Any) -> bytes:
-        request = await self._receive(context, messages.RepositoryIndexRequest)
+        request = await self._inbox.receive_only(messages.RepositoryIndexRequest, context, self._deadline(context))
         if request.repository_name:
             raise refusal("repository_name", "none", request.repository_name)
         response = messages.RepositoryIndexResponse()
@@ -148,12 +148,6 @@ class Service:
         if size <= MESSAGE_PARSED_AT_ONCE:
             return function(*args)
         return await self._models.threads.run(function, *args)
-
-    async def _receive(self, context: Any, kind: Any) -> Any:
-        request = await self._inbox.receive_small(kind, context, self._deadline(context))
-        if request is None:
-            raise self._inbox.no_message()
-        return request
 
     def _find(self, name: str, version: str) -> ServedModel:
         """Return a model; an empty version means the highest."""

@@ -82,10 +82,7 @@ class Health:
 
     async def _receive(self, kind: Any, context: Any) -> Any:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        request = await self._inbox.receive_small(kind, context, deadline)
-        if request is None:
-            raise self._inbox.no_message()
-        return request
+        return await self._inbox.receive_only(kind, context, deadline)
 
 
 class Reflection:

@@ -3,6 +3,7 @@
 import base64
 import codecs
 import re
+import reprlib
 from collections.abc import Iterator
 from itertools import chain
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from pdeinfer import ImageError
 from serving.http.errors import ApiError, count_images, first_problem, too_many_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, ascii_pieces, cut
-from serving.http.query import QueryParameters, shortened
+from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME, Base64Image, ImagesBody
 
 # Parsed JSON takes more memory than its text, and pydantic's errors a hundred times as much. A body with more values
@@ -65,7 +66,7 @@ def _problem(error: ValidationError, parameters: QueryParameters) -> str:
         return first_problem(error)
     *place, name = map(str, problem["loc"])
     known = "content and filename" if place else "images"
-    found = ".".join((*place, shortened.repr(name)))
+    found = ".".join((*place, reprlib.repr(name)))
     return f"{found}: {parameters.place_of(name) or f'expected only {known}'}"
 
 

@@ -7,7 +7,6 @@ from starlette.requests import Request
 
 from serving.http.errors import ApiError
 
-shortened = reprlib.Repr()  # quotes at most a few dozen characters of each name
 _MAX_NAMES = 5
 
 
@@ -46,7 +45,7 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     pairs = request.query_params.multi_items()
     unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
     if unknown:
-        names = ", ".join(map(shortened.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
+        names = ", ".join(map(reprlib.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
         expected = f"expected only {', '.join(known)}" if known else "expected none"
         raise ApiError("invalid_parameter", f"unknown query parameter {names}: {expected}")
     found = dict(pairs)

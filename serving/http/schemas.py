@@ -17,11 +17,13 @@ LabelIndex = Annotated[int, Field(ge=0, description="the label's position among 
 Score = Annotated[float, Field(ge=0, le=1, description="the label's probability", examples=[0.981])]
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """A frozen model: the base of the others."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class ErrorDetail(_Schema):
+class ErrorDetail(Schema):
     """What went wrong."""
 
     code: str = Field(description="stable, for programs", examples=["invalid_image"])
@@ -31,7 +33,7 @@ class ErrorDetail(_Schema):
     )
 
 
-class ErrorResponse(_Schema):
+class ErrorResponse(Schema):
     """The body of every response with a status of 400 or more."""
 
     error: ErrorDetail
@@ -40,7 +42,7 @@ class ErrorResponse(_Schema):
 MAX_FILENAME = 1024  # file names are returned: without a limit, responses would be as large as requests
 
 
-class Base64Image(_Schema):
+class Base64Image(Schema):
     """An image of a JSON body; a bare string is its content."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,7 +62,7 @@ class Base64Image(_Schema):
         return {"content": value} if isinstance(value, str) else value
 
 
-class ImagesBody(_Schema):
+class ImagesBody(Schema):
     """A JSON body of images."""
 
     model_config = ConfigDict(extra="forbid")
@@ -68,7 +70,7 @@ class ImagesBody(_Schema):
     images: tuple[Base64Image, ...] = Field(description="in the order of the results")
 
 
-class ClassScore(_Schema):
+class ClassScore(Schema):
     """One class of a prediction."""
 
     label: Label
@@ -76,7 +78,7 @@ class ClassScore(_Schema):
     score: Score
 
 
-class Classification(_Schema):
+class Classification(Schema):
     """The best class of one image, and the best `top_k`."""
 
     filename: Filename
@@ -86,14 +88,14 @@ class Classification(_Schema):
     top: tuple[ClassScore, ...] = Field(description="best first")
 
 
-class ImageFailure(_Schema):
+class ImageFailure(Schema):
     """An image that could not be classified."""
 
     filename: Filename
     error: ErrorDetail
 
 
-class ClassifyResponse(_Schema):
+class ClassifyResponse(Schema):
     """One result per image, in the order of the request."""
 
     model: str = Field(examples=["digits-pde"])
@@ -101,14 +103,14 @@ class ClassifyResponse(_Schema):
     results: list[Classification | ImageFailure]
 
 
-class Embedding(_Schema):
+class Embedding(Schema):
     """The features of one image."""
 
     filename: Filename
     features: list[float] = Field(description="what the last layer takes", examples=[[0.0, 1.25, 0.5]])
 
 
-class EmbedResponse(_Schema):
+class EmbedResponse(Schema):
     """One result per image, in the order of the request."""
 
     model: str = Field(examples=["digits-pde"])
@@ -116,7 +118,7 @@ class EmbedResponse(_Schema):
     results: list[Embedding | ImageFailure]
 
 
-class Array(_Schema):
+class Array(Schema):
     """An array in base64: little-endian numbers, the last axis first to vary (C order)."""
 
     dtype: Literal["uint8", "float32"]
@@ -124,7 +126,7 @@ class Array(_Schema):
     data: str = Field(description="numbers in base64", examples=["AAAAAAAAgD8="])
 
 
-class PdeValues(_Schema):
+class PdeValues(Schema):
     """The values of a model's PDE layers that an inspection can change."""
 
     dt: float = Field(description="the time step", examples=[0.2])
@@ -133,14 +135,14 @@ class PdeValues(_Schema):
     diffusion: bool = Field(description="whether H spreads by a diffusivity")
 
 
-class Extent(_Schema):
+class Extent(Schema):
     """The size of a number over all points of all channels; null if it is not finite."""
 
     maximum: float | None = Field(examples=[1.43])
     mean: float | None = Field(examples=[0.12])
 
 
-class InspectedFields(_Schema):
+class InspectedFields(Schema):
     """The fields of a PDE layer, (height, width, channels) each; null where the layer has none."""
 
     u: Array | None = Field(description="velocity to the right")
@@ -150,7 +152,7 @@ class InspectedFields(_Schema):
     f: Array | None = Field(description="source; null also where it is H[0]")
 
 
-class InspectedLayer(_Schema):
+class InspectedLayer(Schema):
     """What a PDE layer does with the image."""
 
     name: str = Field(examples=["layer1"])
@@ -167,7 +169,7 @@ class InspectedLayer(_Schema):
     )
 
 
-class Milliseconds(_Schema):
+class Milliseconds(Schema):
     """How long the parts of an inspection took."""
 
     decode: float = Field(description="decoding the image and making it fit, with the wait for it", examples=[0.4])
@@ -176,7 +178,7 @@ class Milliseconds(_Schema):
     fields: float = Field(description="computing the fields and levels, and the answer if changed", examples=[1.3])
 
 
-class InspectResponse(_Schema):
+class InspectResponse(Schema):
     """What a model does with one image."""
 
     model: str = Field(examples=["digits-pde"])
@@ -196,7 +198,7 @@ class InspectResponse(_Schema):
     )
 
 
-class ModelInput(_Schema):
+class ModelInput(Schema):
     """The images that a network takes; the server converts others."""
 
     height: int = Field(examples=[8])
@@ -205,7 +207,7 @@ class ModelInput(_Schema):
     fit: Literal["crop", "pad", "stretch"] = Field(description="how an image of another aspect ratio is fitted")
 
 
-class ModelInfo(_Schema):
+class ModelInfo(Schema):
     """A served model."""
 
     name: str = Field(examples=["digits-pde"])
@@ -231,14 +233,14 @@ class ModelInfo(_Schema):
     cuda_graphs: bool = Field(description="whether batches are replayed as CUDA graphs", examples=[False])
 
 
-class ModelList(_Schema):
+class ModelList(Schema):
     """The served models, in every version."""
 
     default: str | None = Field(description="the model that answers without ?model=", examples=["digits-pde"])
     models: list[ModelInfo]
 
 
-class ModelChange(_Schema):
+class ModelChange(Schema):
     """A change of the served models."""
 
     model_config = ConfigDict(extra="forbid")
@@ -246,14 +248,14 @@ class ModelChange(_Schema):
     action: Action
 
 
-class ServedVersions(_Schema):
+class ServedVersions(Schema):
     """The versions of a model that are served now."""
 
     name: str = Field(examples=["digits-pde"])
     versions: tuple[str, ...] = Field(examples=[["1", "2"]])
 
 
-class Health(_Schema):
+class Health(Schema):
     """The server is well."""
 
     status: Literal["ok"] = "ok"

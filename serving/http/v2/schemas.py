@@ -2,16 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.http.examples import NO_SUCH_MODEL
+from serving.http.schemas import Schema
 
 
-class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class V2Error(_Schema):
+class V2Error(Schema):
     """The body of every response under /v2 that is not 200."""
 
     error: str = Field(
@@ -20,7 +17,7 @@ class V2Error(_Schema):
     )
 
 
-class ServerMetadata(_Schema):
+class ServerMetadata(Schema):
     """This server and the protocol's extensions that it supports."""
 
     name: Literal["pdeinfer"] = "pdeinfer"
@@ -28,19 +25,19 @@ class ServerMetadata(_Schema):
     extensions: tuple[str, ...] = ("binary_tensor_data", "classification", "model_configuration")
 
 
-class ServerLive(_Schema):
+class ServerLive(Schema):
     """The server is alive."""
 
     live: Literal[True] = True
 
 
-class ServerReady(_Schema):
+class ServerReady(Schema):
     """The server takes requests."""
 
     ready: Literal[True] = True
 
 
-class RepositoryIndexRequest(_Schema):
+class RepositoryIndexRequest(Schema):
     """Which models to list."""
 
     ready: bool = Field(
@@ -48,7 +45,7 @@ class RepositoryIndexRequest(_Schema):
     )
 
 
-class IndexedModel(_Schema):
+class IndexedModel(Schema):
     """A version of a served model."""
 
     name: str = Field(examples=["digits-pde"])
@@ -57,14 +54,14 @@ class IndexedModel(_Schema):
     reason: Literal[""] = ""
 
 
-class ModelReady(_Schema):
+class ModelReady(Schema):
     """The model takes requests."""
 
     name: str = Field(examples=["digits-pde"])
     ready: Literal[True] = True
 
 
-class TensorMetadata(_Schema):
+class TensorMetadata(Schema):
     """An input or output of a model."""
 
     name: str = Field(examples=["image"])
@@ -72,7 +69,7 @@ class TensorMetadata(_Schema):
     shape: tuple[int, ...] = Field(description="-1: the number of images", examples=[[-1, 8, 8, 1]])
 
 
-class ModelMetadata(_Schema):
+class ModelMetadata(Schema):
     """The inputs and outputs of a model."""
 
     name: str = Field(examples=["digits-pde"])
@@ -82,7 +79,7 @@ class ModelMetadata(_Schema):
     outputs: tuple[TensorMetadata, ...]
 
 
-class TensorConfig(_Schema):
+class TensorConfig(Schema):
     """An input or output of a model for one image."""
 
     name: str = Field(examples=["image"])
@@ -90,7 +87,7 @@ class TensorConfig(_Schema):
     dims: tuple[int, ...] = Field(examples=[[8, 8, 1]])
 
 
-class ModelConfiguration(_Schema):
+class ModelConfiguration(Schema):
     """A model in the format of Triton's model configuration extension."""
 
     name: str = Field(examples=["digits-pde"])
@@ -100,7 +97,7 @@ class ModelConfiguration(_Schema):
     output: tuple[TensorConfig, ...]
 
 
-class OutputTensor(_Schema):
+class OutputTensor(Schema):
     """The probabilities or the best classes of each image, or its features."""
 
     name: Literal["probabilities", "features"]
@@ -112,7 +109,7 @@ class OutputTensor(_Schema):
     parameters: dict[str, Any] | None = Field(default=None, description="binary_data_size of binary data")
 
 
-class InferenceResponse(_Schema):
+class InferenceResponse(Schema):
     """The outputs of a model."""
 
     model_name: str
