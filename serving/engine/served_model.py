@@ -120,6 +120,11 @@ class ServedModel:
             self.predictor.predict_proba(blank)
 
     @property
+    def admitted(self) -> int:
+        """How many images are being decoded, waiting or computed."""
+        return self._admitted
+
+    @property
     def is_full(self) -> bool:
         """Whether the queue has no room for another image."""
         return self._admitted >= self.max_queue

@@ -61,6 +61,12 @@ class Share:
                 self._counts[self._worker] += connections
 
     @property
+    def count(self) -> int:
+        """The connections of the worker; more than any has while it leaves them to the others."""
+        count: int = self._counts[self._worker]
+        return count
+
+    @property
     def excess_to_yield(self) -> int:
         """How many more connections the worker has than the one with the fewest; 0 if that is at most an eighth."""
         counts: list[int] = self._counts[:]

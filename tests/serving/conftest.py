@@ -1,4 +1,4 @@
-"""Images to send, and the application in this process."""
+"""Images to send, the application in this process, and a brake for its networks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.settings import Settings
+from tests.serving.brake import Brake
 
 MAX_BODY_BYTES = 200_000
 MAX_IMAGES = 4
@@ -34,3 +35,11 @@ def client(package_folder: Path, rgb_package_folder: Path) -> Iterator[TestClien
 def pixels() -> np.ndarray:
     """Four grey images of the size of "tiny-grey": uint8 (4, 8, 8, 1)."""
     return np.random.default_rng(7).integers(0, 256, (4, 8, 8, 1), np.uint8)
+
+
+@pytest.fixture
+def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
+    """A brake for the networks of the test's models, which is off at first and at the end."""
+    brake = Brake(monkeypatch)
+    yield brake
+    brake.released.set()

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,6 @@ from tests.serving.brake import Brake
 from tests.waiting import eventually, wait_until
 
 PNG = {"Content-Type": "image/png"}
-
-
-@pytest.fixture
-def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
-    brake = Brake(monkeypatch)
-    yield brake
-    brake.released.set()
 
 
 def settings_for(package_folder: Path, **values: Any) -> Settings:
@@ -77,7 +69,7 @@ def test_a_full_queue_refuses_at_once_and_admitted_requests_are_answered(
         image = as_png(pixels[0])
         admitted = [pool.submit(client.post, "/classify", content=image, headers=PNG) for _ in range(4)]
         (model,) = client.app.state.models  # type: ignore[attr-defined]
-        wait_until(lambda: model._admitted == 4)
+        wait_until(lambda: model.admitted == 4)
 
         refused = client.post("/classify", content=image, headers=PNG)
         brake.released.set()
@@ -145,10 +137,10 @@ def test_images_of_clients_that_disconnected_are_not_computed(
             await eventually(lambda: brake.batches == [1])
             leaving = [asyncio.create_task(request(gone)) for _ in range(20)]
             last = asyncio.create_task(request(stays))
-            await eventually(lambda: model._admitted == 22)
+            await eventually(lambda: model.admitted == 22)
             gone.set()
             assert await asyncio.gather(*leaving) == [[]] * 20  # nobody is answered
-            assert model._admitted == 2
+            assert model.admitted == 2
             brake.released.set()
 
             assert [answer[0]["status"] for answer in await asyncio.gather(first, last)] == [200, 200]
@@ -174,7 +166,7 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
             await eventually(lambda: len(brake.batches) == 2 and len(answer) == 2)  # a line is out
             gone.set()
             await request
-            await eventually(lambda: model._admitted == 0)
+            await eventually(lambda: model.admitted == 0)
             brake.released.set()
             await asyncio.sleep(0.05)
 
@@ -193,7 +185,7 @@ def test_a_slow_reader_does_not_occupy_the_queue(package_folder: Path, pixels: n
             uploads = [("image", as_png(image)) for image in pixels]
             lines = model.stream(uploads, 1, asyncio.get_running_loop().time() + 60)
             await anext(lines)
-            await eventually(lambda: model._admitted == 0)  # and three of them are not read
+            await eventually(lambda: model.admitted == 0)  # and three of them are not read
             assert len([line async for line in lines]) == 3
 
     asyncio.run(test())

@@ -147,11 +147,11 @@ def test_a_busy_event_loop_is_given_some_connections_and_one_that_hangs_none(
             try:
                 for _ in range(40):
                     stack.enter_context(socket.create_connection(listening.getsockname()))
-                wait_until(lambda: share._counts[0] >= accepted)  # the event loop stands still
+                wait_until(lambda: share.count >= accepted)  # the event loop stands still
                 time.sleep(0.2)
-                assert share._counts[0] == accepted
+                assert share.count == accepted
                 monkeypatch.setattr(turns, "HANGS_SECONDS", 60.0)
-                await eventually(lambda: share._counts[0] >= 40)
+                await eventually(lambda: share.count >= 40)
             finally:
                 await acceptor.close()
 
@@ -166,10 +166,10 @@ def test_after_closing_a_share_counts_nothing() -> None:
             listening.setblocking(False)
             acceptor = turns.Acceptor(listening, share, asyncio.Protocol)
             await acceptor.close()
-            absent = share._counts[0]
+            absent = share.count
             with socket.create_connection(listening.getsockname()):
                 await asyncio.sleep(0.1)
             share.add(-1)
-            assert share._counts[0] == absent
+            assert share.count == absent
 
     asyncio.run(test())

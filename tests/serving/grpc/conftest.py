@@ -18,18 +18,10 @@ from serving.grpc.server import serve_grpc
 from serving.process.port import reserve
 from serving.settings import Settings
 from tests.servers import Server, running_server
-from tests.serving.brake import Brake
 
 METHOD = f"/{messages.SERVICE}/"
 HEALTH = "/grpc.health.v1.Health/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-
-
-@pytest.fixture
-def brake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Brake]:
-    brake = Brake(monkeypatch)
-    yield brake
-    brake.released.set()
 
 
 def grpc_port(server: Server) -> int:
@@ -79,7 +71,7 @@ class Client:
 
 def admitted(client: Client) -> int:
     (model,) = client.models
-    return model._admitted
+    return model.admitted
 
 
 def new_channel(address: str) -> Any:
