@@ -59,7 +59,7 @@ class _ImageOperation:
 
 
 class ImageRoutes:
-    """ASGI middleware that passes requests to the operations that take images by FastAPI's layers.
+    """ASGI middleware that passes requests for the operations that take images around FastAPI's layers.
 
     These, and trying all other routes first, take as long as some networks. The application has the routes too: it
     answers other methods, and all requests that are traced.

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from serving.engine.models import Action, Expected, Models, PreparedChange
 from serving.errors import NotReadyError, StoppingError
+from serving.process.accepting import Share
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
-from serving.process.turns import Share
 from serving.telemetry.metrics import Snapshot, snapshot
 
 METRICS_SECONDS = 5.0

@@ -9,12 +9,12 @@ import sys
 import time
 from contextlib import suppress
 
+from serving.process.accepting import Share, shares
 from serving.process.agreement import ModelAgreement
 from serving.process.channel import Functions
 from serving.process.latest import Latest
 from serving.process.lifecycle import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.listening import stop_connecting
-from serving.process.turns import Share, shares
 from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 from serving.telemetry.metrics import Snapshot, counted, merge

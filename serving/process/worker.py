@@ -25,11 +25,11 @@ from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
 from serving.process import freed_memory
+from serving.process.accepting import Acceptor, Share
 from serving.process.ending import Ending
 from serving.process.lifecycle import CANNOT_START, Started, seconds_to_stop, stop_signals, unblock_stop_signals
 from serving.process.listening import accept_waiting, stop_connecting
 from serving.process.membership import Membership
-from serving.process.turns import Acceptor, Share
 from serving.settings import Settings
 from serving.telemetry.tracing import configure_tracing
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pdeinfer.processes import safe_path
 from serving.errors import ServingError
+from serving.process.accepting import Share
 from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.ending import end_with_parent
 from serving.process.lifecycle import stop_signals_blocked
-from serving.process.turns import Share
 from serving.settings import Settings
 from serving.telemetry.logs import configure_logging
 from serving.telemetry.metrics import Snapshot

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serving.process import worker_process
-from serving.process.turns import shares
+from serving.process.accepting import shares
 from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 

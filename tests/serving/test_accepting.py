@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.process import turns
+from serving.process import accepting
 from tests.servers import Server, children, owners, running_server
 from tests.waiting import eventually, wait_until
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="read
 
 @pytest.fixture(scope="module")
 def server(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("turns") / "log"
+    log = tmp_path_factory.mktemp("accepting") / "log"
     with running_server(log, str(package_folder), "--workers", "2") as running:
         yield running
 
@@ -125,7 +125,7 @@ def test_connections_are_spread_again_once_a_killed_worker_is_replaced(server: S
     ("counts", "excess"), [([3, 3], 0), ([4, 3], 1), ([7, 3], 4), ([3, 7], 0), ([72, 64], 0), ([73, 64], 9)]
 )
 def test_an_eighth_more_connections_are_no_excess(counts: list[int], excess: int) -> None:
-    of_workers = turns.shares(2)
+    of_workers = accepting.shares(2)
     for share, count in zip(of_workers, counts, strict=True):
         share.join()
         share.add(count)
@@ -133,24 +133,24 @@ def test_an_eighth_more_connections_are_no_excess(counts: list[int], excess: int
     assert of_workers[0].excess_to_yield == excess
 
 
-@pytest.mark.parametrize(("hangs_seconds", "accepted"), [(60.0, turns.MAX_UNSTARTED), (0.0, 0)])
+@pytest.mark.parametrize(("hangs_seconds", "accepted"), [(60.0, accepting.MAX_UNSTARTED), (0.0, 0)])
 def test_a_busy_event_loop_is_given_some_connections_and_one_that_hangs_none(
     hangs_seconds: float, accepted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "HANGS_SECONDS", hangs_seconds)
-    (share,) = turns.shares(1)
+    monkeypatch.setattr(accepting, "HANGS_SECONDS", hangs_seconds)
+    (share,) = accepting.shares(1)
 
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=64) as listening, ExitStack() as stack:
             listening.setblocking(False)
-            acceptor = turns.Acceptor(listening, share, asyncio.Protocol)
+            acceptor = accepting.Acceptor(listening, share, asyncio.Protocol)
             try:
                 for _ in range(40):
                     stack.enter_context(socket.create_connection(listening.getsockname()))
                 wait_until(lambda: share.count >= accepted)  # the event loop stands still
                 time.sleep(0.2)
                 assert share.count == accepted
-                monkeypatch.setattr(turns, "HANGS_SECONDS", 60.0)
+                monkeypatch.setattr(accepting, "HANGS_SECONDS", 60.0)
                 await eventually(lambda: share.count >= 40)
             finally:
                 await acceptor.close()
@@ -159,12 +159,12 @@ def test_a_busy_event_loop_is_given_some_connections_and_one_that_hangs_none(
 
 
 def test_after_closing_a_share_counts_nothing() -> None:
-    (share,) = turns.shares(1)
+    (share,) = accepting.shares(1)
 
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.setblocking(False)
-            acceptor = turns.Acceptor(listening, share, asyncio.Protocol)
+            acceptor = accepting.Acceptor(listening, share, asyncio.Protocol)
             await acceptor.close()
             absent = share.count
             with socket.create_connection(listening.getsockname()):

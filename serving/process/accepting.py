@@ -1,4 +1,4 @@
-"""Spreads connections evenly over the workers that share a listening socket."""
+"""Accepts connections, spread evenly over the workers that share a listening socket."""
 
 import asyncio
 import logging
