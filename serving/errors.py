@@ -1,6 +1,7 @@
 """Errors of serving, without HTTP: `serving.http.errors` gives each of them a status.
 
 ServingError
+├── RequestError
 ├── OverloadedError
 ├── DeadlineError
 ├── InferenceError
@@ -24,6 +25,19 @@ class ServingError(Exception):
     """
 
     code: str
+
+
+class RequestError(ServingError):
+    """A request that breaks the rules of the server's interface.
+
+    Args:
+        code: one of `serving.http.errors.STATUSES`.
+        message: what was expected, and what was received.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OverloadedError(ServingError):

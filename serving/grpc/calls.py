@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import grpc.aio
 
-from serving.errors import InternalError, OverloadedError, ServingError, StoppingError
-from serving.http.errors import STATUSES, ApiError
+from serving.errors import InternalError, OverloadedError, RequestError, ServingError, StoppingError
+from serving.http.errors import STATUSES
 from serving.http.keys import NEEDS_KEY, Keys
 from serving.http.pace import Pace
 from serving.http.request_id import request_id_for
@@ -113,7 +113,7 @@ class Calls:
         """Return the answer to a call that has a key, or give the call the status of its error."""
         try:
             if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
-                raise ApiError("unauthorized", NEEDS_KEY)
+                raise RequestError("unauthorized", NEEDS_KEY)
             return await answer()
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise  # the call has its status, or its client has gone

@@ -7,10 +7,9 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from serving.errors import OverloadedError
+from serving.errors import OverloadedError, RequestError
 from serving.grpc.calls import host_of
 from serving.grpc.messages import parse
-from serving.http.errors import ApiError
 from serving.http.v2.tensors import refusal
 
 Receive: TypeAlias = Callable[[Any, float], Awaitable[bytes | None]]
@@ -46,7 +45,7 @@ class Inbox:
 
         The function takes the call's context, as `grpc.aio` makes it, and when to give up waiting for room, on the
         event loop's clock. It returns None after the last message. It raises OverloadedError if there was no room in
-        time, and ApiError, `body_timeout`, if the message took too long.
+        time, and RequestError, `body_timeout`, if the message took too long.
         """
         held = 0
 
@@ -72,7 +71,7 @@ class Inbox:
 
         Raises:
             OverloadedError: there was no room in time.
-            ApiError: `body_timeout`, or `invalid_request` for another or a larger message.
+            RequestError: `body_timeout`, or `invalid_request` for another or a larger message.
         """
         async with self.lease() as receive:
             message = await receive(context, deadline)
@@ -87,16 +86,16 @@ class Inbox:
 
         Raises:
             OverloadedError: there was no room in time.
-            ApiError: as `receive_small` raises it; `body_too_large` if there is no message.
+            RequestError: as `receive_small` raises it; `body_too_large` if there is no message.
         """
         request = await self.receive_small(kind, context, deadline)
         if request is None:
             raise self.no_message()
         return request
 
-    def no_message(self) -> ApiError:
+    def no_message(self) -> RequestError:
         """Return the error for a call without a message: gRPC hands over none if it is too large."""
-        return ApiError("body_too_large", f"expected a message of at most {self.max_bytes} bytes")
+        return RequestError("body_too_large", f"expected a message of at most {self.max_bytes} bytes")
 
     async def _reserve(self, host: str, deadline: float) -> None:
         """Wait for room for the largest message."""
@@ -152,7 +151,7 @@ class Inbox:
             async with timeout:
                 message = await context.read()
         except TimeoutError:
-            raise ApiError("body_timeout", "the message took too long to arrive") from None
+            raise RequestError("body_timeout", "the message took too long to arrive") from None
         finally:
             del self._arriving[timeout]
         return None if message is grpc.aio.EOF else message

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -39,13 +39,13 @@ ServerReadyResponse = _classes["inference.ServerReadyResponse"]
 
 
 def parse(kind: Any, message: bytes) -> Any:
-    """Return a serialized message of a class; raise ApiError, `invalid_request`, if it is none of that class."""
+    """Return a serialized message of a class; raise RequestError, `invalid_request`, if it is none of that class."""
     try:
         return kind.FromString(message)
     except DecodeError:
         raise malformed() from None
 
 
-def malformed() -> ApiError:
+def malformed() -> RequestError:
     """Return the error for bytes that are not the message that the method takes."""
-    return ApiError("invalid_request", "the message is not of the type that the method takes")
+    return RequestError("invalid_request", "the message is not of the type that the method takes")

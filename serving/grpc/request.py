@@ -8,7 +8,7 @@ import numpy as np
 
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 from serving.http.v2.tensors import (
     BYTES,
     PIXELS,
@@ -35,7 +35,7 @@ def read_request(request: Any, spec: InputSpec, max_images: int, outputs: Sequen
         outputs: the names of the model's outputs.
 
     Raises:
-        ApiError: `invalid_request`.
+        RequestError: `invalid_request`.
     """
     require_known([tensor.name for tensor in request.inputs], "inputs", (INPUT_NAME,))
     if not request.inputs:
@@ -57,7 +57,7 @@ def read_request(request: Any, spec: InputSpec, max_images: int, outputs: Sequen
 def _binary(request: Any) -> Images:
     (tensor,) = request.inputs
     if tensor.contents.ListFields():
-        raise ApiError("invalid_request", f"{INPUT_NAME!r} has both contents and raw_input_contents: expected one")
+        raise RequestError("invalid_request", f"{INPUT_NAME!r} has both contents and raw_input_contents: expected one")
     if len(request.raw_input_contents) != 1:
         raise refusal("raw_input_contents", "one, of the one input", f"{len(request.raw_input_contents)}")
     return read_binary(request.raw_input_contents[0], tensor.datatype, tuple(tensor.shape))

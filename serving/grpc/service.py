@@ -12,7 +12,7 @@ from pdeinfer.package.package import INPUT_NAME
 from serving.engine.deadline import until
 from serving.engine.models import Models
 from serving.engine.served_model import ServedModel
-from serving.errors import ModelNotServedError, VersionNotServedError
+from serving.errors import ModelNotServedError, RequestError, VersionNotServedError
 from serving.grpc import messages
 from serving.grpc.calls import Calls
 from serving.grpc.inbox import Inbox
@@ -20,7 +20,6 @@ from serving.grpc.messages import parse
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import measure, require_few_values
-from serving.http.errors import ApiError
 from serving.http.operations import MAX_MODEL_NAME, encode
 from serving.http.v2.infer import count_numbers, run_inference
 from serving.http.v2.tensors import NUMBERS, PIXELS, refusal
@@ -153,7 +152,7 @@ class Service:
         """Return a model; an empty version means the highest."""
         if max(len(name), len(version)) > MAX_MODEL_NAME:
             message = f"the name and the version of a model: expected at most {MAX_MODEL_NAME} characters"
-            raise ApiError("invalid_request", message)
+            raise RequestError("invalid_request", message)
         return self._models.get(name, version or None)
 
     def _deadline(self, context: Any) -> float:

@@ -7,8 +7,8 @@ eight. A request needs few fields, and only those that hold images are long.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from serving.errors import RequestError
 from serving.grpc.messages import malformed
-from serving.http.errors import ApiError
 
 _MAX_FIELDS = 1024  # beside one for each image
 _MAX_OTHER_BYTES = 64 * 2**10  # of all fields that hold neither messages nor images
@@ -47,7 +47,8 @@ def measure(message: bytes, max_images: int) -> Measured:
         max_images: the most images of one request.
 
     Raises:
-        ApiError: `invalid_request`, if parsing it would take much more memory than its images need, whatever the model.
+        RequestError: `invalid_request`, if parsing it would take much more memory than its images need, whatever the
+            model.
     """
     found = {"fields": 0, "images": 0, "values": 0, "other": 0}
     limits = {
@@ -67,7 +68,7 @@ def measure(message: bytes, max_images: int) -> Measured:
                 found[holds] += len(value)
             for name, (limit, unit) in limits.items():
                 if found[name] > limit:
-                    raise ApiError("invalid_request", f"expected at most {limit} {unit}, got {found[name]} or more")
+                    raise RequestError("invalid_request", f"expected at most {limit} {unit}, got {found[name]} or more")
             if kind == "request" and number in names:
                 names[number] = bytes(value)
     try:
@@ -77,10 +78,10 @@ def measure(message: bytes, max_images: int) -> Measured:
 
 
 def require_few_values(value_bytes: int, max_values: int) -> None:
-    """Raise ApiError, `invalid_request`, if uint_contents have more bytes than the pixel values of one request."""
+    """Raise RequestError, `invalid_request`, if uint_contents have more bytes than the pixel values of one request."""
     limit = _BYTES_PER_VALUE * max_values
     if value_bytes > limit:
-        raise ApiError("invalid_request", f"expected at most {limit} bytes of uint_contents, got {value_bytes}")
+        raise RequestError("invalid_request", f"expected at most {limit} bytes of uint_contents, got {value_bytes}")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.engine.deadline import until
 from serving.engine.threads import Threads
-from serving.errors import ServingError
+from serving.errors import RequestError, ServingError
 from serving.http.byte_budget import ByteBudget, Hold
 from serving.http.compression import inflate
-from serving.http.errors import ApiError, answer_error
+from serving.http.errors import answer_error
 from serving.http.pace import Pace
 from serving.http.state import models_of, settings_of
 
@@ -95,7 +95,7 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
     """Return the inflated body of a request, and the deadline for its answer on the event loop's clock.
 
     Raises:
-        ApiError: the body cannot be inflated.
+        RequestError: the body cannot be inflated.
         OverloadedError: the server holds too many bytes.
         DeadlineError: no thread was free in time.
     """
@@ -117,13 +117,13 @@ async def read_small_body(request: Request) -> bytes:
     """Return the inflated body of a request that holds no images.
 
     Raises:
-        ApiError: it has more than MAX_SMALL_BYTES, as sent or as inflated, or cannot be inflated.
+        RequestError: it has more than MAX_SMALL_BYTES, as sent or as inflated, or cannot be inflated.
     """
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_SMALL_BYTES:
-            raise ApiError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes")
+            raise RequestError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes")
     if body:
         body = inflate(body, request.headers.get("content-encoding", ""), MAX_SMALL_BYTES)
     return body.removeprefix(codecs.BOM_UTF8)

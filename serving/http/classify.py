@@ -9,9 +9,9 @@ from fastapi.responses import StreamingResponse
 from pdeinfer import Prediction
 from serving.engine.models import Models
 from serving.engine.served_model import Outcome, ServedModel
+from serving.errors import RequestError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
-from serving.http.errors import ApiError
 from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import encode, find_model, hold_answer, result, results, to_json
@@ -67,7 +67,7 @@ OPERATION: dict[str, Any] = {
         "422": describe_error(
             "None of the images could be classified, or a parameter is wrong",
             *IMAGE_ERRORS,
-            ApiError("invalid_parameter", "unknown query parameter 'topk': expected only model, top_k"),
+            RequestError("invalid_parameter", "unknown query parameter 'topk': expected only model, top_k"),
         ),
     },
 }
@@ -102,7 +102,7 @@ def _top_k(text: str | None) -> int:
         return _TOP_K
     digits = text.lstrip("0")
     if not (digits.isascii() and digits.isdecimal()):
-        raise ApiError("invalid_parameter", f"top_k: expected a positive integer, got {text[:20]!r}")
+        raise RequestError("invalid_parameter", f"top_k: expected a positive integer, got {text[:20]!r}")
     return int(digits[:9])  # no model has that many classes
 
 

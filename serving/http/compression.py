@@ -3,7 +3,7 @@
 import re
 import zlib
 
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 
 # zlib's `wbits` by the name of the encoding. HTTP's "deflate" is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -19,7 +19,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Inflate a request body with this Content-Encoding, in at most `max_bytes` of memory.
 
     Raises:
-        ApiError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`, or more than
+        RequestError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`, or more than
             ANY_RATIO_BYTES and than MAX_RATIO times the body; or the body is damaged, cut off, or goes on after its
             end.
     """
@@ -27,7 +27,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in _FORMATS:
-        raise ApiError(
+        raise RequestError(
             "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
         )
     max_bytes = min(max_bytes, max(ANY_RATIO_BYTES, MAX_RATIO * len(body)))
@@ -35,14 +35,14 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     try:
         content = inflater.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise ApiError("invalid_compression", f"the body is not {encoding} data: {error}") from error
+        raise RequestError("invalid_compression", f"the body is not {encoding} data: {error}") from error
     if len(content) > max_bytes:
-        raise ApiError(
+        raise RequestError(
             "body_too_large", f"an inflated request body of {len(body)} bytes may have at most {max_bytes} bytes"
         )
     if not inflater.eof or inflater.unused_data:
         problem = "goes on after its end" if inflater.eof else "is cut off"
-        raise ApiError("invalid_compression", f"the {encoding} data of the body {problem}")
+        raise RequestError("invalid_compression", f"the {encoding} data of the body {problem}")
     return content
 
 

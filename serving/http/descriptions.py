@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from serving.errors import DeadlineError, InferenceError, InternalError, NotReadyError, OverloadedError
-from serving.http.errors import ApiError
+from serving.errors import DeadlineError, InferenceError, InternalError, NotReadyError, OverloadedError, RequestError
 from serving.http.examples import BODY_TOO_LARGE, NO_SUCH_MODEL, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_error
 from serving.http.operations import MAX_MODEL_NAME
@@ -62,24 +61,24 @@ REQUEST_BODY = {
 FAILURES = {
     "400": describe_error(
         "The body is malformed or holds no images",
-        ApiError("invalid_form", "the form ends before its closing boundary"),
-        ApiError("invalid_json", "images.0.content: Field required"),
-        ApiError("invalid_compression", "the gzip data of the body is cut off"),
-        ApiError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
+        RequestError("invalid_form", "the form ends before its closing boundary"),
+        RequestError("invalid_json", "images.0.content: Field required"),
+        RequestError("invalid_compression", "the gzip data of the body is cut off"),
+        RequestError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png"),
     ),
     "404": describe_error("No such model", NO_SUCH_MODEL),
     "408": describe_error(
-        "The body took too long", ApiError("body_timeout", "the body of a request must be sent within 60 seconds")
+        "The body took too long", RequestError("body_timeout", "the body of a request must be sent within 60 seconds")
     ),
     "413": describe_error(
         "The body is too large or holds too many images",
         BODY_TOO_LARGE,
-        ApiError("too_many_images", "a request may hold at most 64 images"),
-        ApiError("json_too_large", "expected at most 2048 values of JSON, for 64 images"),
+        RequestError("too_many_images", "a request may hold at most 64 images"),
+        RequestError("json_too_large", "expected at most 2048 values of JSON, for 64 images"),
     ),
     "415": describe_error(
         "Neither a form, nor JSON, nor an image",
-        ApiError(
+        RequestError(
             "unsupported_media_type",
             "expected the content type multipart/form-data, application/json, image/* or application/octet-stream, "
             "got text/plain",

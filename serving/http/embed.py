@@ -7,10 +7,9 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from pdeinfer.package.package import FEATURES_NAME
-from serving.errors import NoFeaturesError
+from serving.errors import NoFeaturesError, RequestError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY
-from serving.http.errors import ApiError
 from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import encode, find_model, hold_answer, results, to_json
@@ -46,7 +45,7 @@ OPERATION: dict[str, Any] = {
         "422": describe_error(
             "None of the images could be read, a parameter is wrong, or the model has no features",
             *IMAGE_ERRORS,
-            ApiError("invalid_parameter", "unknown query parameter 'top_k': expected only model"),
+            RequestError("invalid_parameter", "unknown query parameter 'top_k': expected only model"),
             NoFeaturesError("digits-pde"),
         ),
     },

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
-from serving.errors import OverloadedError, ServingError
+from serving.errors import OverloadedError, RequestError, ServingError
 from serving.http.pace import Pace
 from serving.http.paths import route_path
 from serving.telemetry.metrics import REJECTED
@@ -52,19 +52,6 @@ _HEADERS = {
 }
 
 
-class ApiError(ServingError):
-    """A request that breaks the rules of the HTTP interface.
-
-    Args:
-        code: one of `STATUSES`.
-        message: what was expected, and what was received.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def first_problem(error: ValidationError) -> str:
     """Return the place of the first error in JSON, and the error."""
     problem = error.errors(include_url=False, include_input=False)[0]
@@ -72,9 +59,9 @@ def first_problem(error: ValidationError) -> str:
     return f"{place}: {problem['msg']}"
 
 
-def too_many_images(max_images: int) -> ApiError:
+def too_many_images(max_images: int) -> RequestError:
     """Return the error for a request with more images than the server accepts at once."""
-    return ApiError("too_many_images", f"a request may hold at most {count_images(max_images)}")
+    return RequestError("too_many_images", f"a request may hold at most {count_images(max_images)}")
 
 
 def count_images(count: int) -> str:

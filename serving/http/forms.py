@@ -7,7 +7,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serving.http.errors import ApiError, count_images, too_many_images
+from serving.errors import RequestError
+from serving.http.errors import count_images, too_many_images
 from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME
 
@@ -74,7 +75,7 @@ def parse_form(
     parts, such as a submit button's, are ignored.
 
     Raises:
-        ApiError: the form is malformed, holds no image or too many, or has a field that belongs in the query.
+        RequestError: the form is malformed, holds no image or too many, or has a field that belongs in the query.
     """
     images = []
     for headers, content in _split(body, boundary, max_images):
@@ -83,13 +84,13 @@ def parse_form(
             continue  # a file input of a browser in which no file was chosen
         if not is_file and _is_field(headers.get(b"content-type", b""), content):
             if place := parameters.place_of(field):
-                raise ApiError("invalid_form", f"{field!r} {place}")
+                raise RequestError("invalid_form", f"{field!r} {place}")
             continue
         if len(filename) > MAX_FILENAME:
-            raise ApiError("invalid_form", f"expected a file name of at most {MAX_FILENAME} characters")
+            raise RequestError("invalid_form", f"expected a file name of at most {MAX_FILENAME} characters")
         images.append((filename or None, content))
     if not images:
-        raise ApiError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png")
+        raise RequestError("no_images", "the form holds no image: send each as a file, like curl -F file=@seven.png")
     if len(images) > max_images:
         raise too_many_images(max_images)
     return images
@@ -99,7 +100,7 @@ def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[byt
     """Return the headers and the content of every part."""
     if not 1 <= len(boundary) <= MAX_BOUNDARY:
         expected = f"expected a boundary of 1 to {MAX_BOUNDARY} characters in the content type multipart/form-data"
-        raise ApiError("invalid_form", f"{expected}, got {len(boundary)}")
+        raise RequestError("invalid_form", f"{expected}, got {len(boundary)}")
     _limit_work(body, b"\r\n--" + boundary, max_images)
     parts = _Parts()
     try:
@@ -120,9 +121,9 @@ def _split(body: bytes, boundary: bytes, max_images: int) -> list[tuple[dict[byt
         for start in range(0, len(body), PIECE_BYTES):
             parser.write(body[start : start + PIECE_BYTES])
     except FormParserError as error:
-        raise ApiError("invalid_form", f"the form is malformed: {error}") from error
+        raise RequestError("invalid_form", f"the form is malformed: {error}") from error
     if not parts.is_complete:
-        raise ApiError("invalid_form", "the form ends before its closing boundary")
+        raise RequestError("invalid_form", "the form ends before its closing boundary")
     return parts.parts
 
 
@@ -140,9 +141,9 @@ def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
         start = position + len(delimiter)
         padding = body[start : start + _MAX_PADDING]
         if len(padding) == _MAX_PADDING and not padding.strip(b" \t"):
-            raise ApiError("invalid_form", "the form is malformed: too much white space after a boundary")
+            raise RequestError("invalid_form", "the form is malformed: too much white space after a boundary")
     message = f"a form may hold at most {count_images(max_images)} and {MAX_FIELDS} other fields"
-    raise ApiError("too_many_images", message)
+    raise RequestError("too_many_images", message)
 
 
 def _find(body: bytes, wanted: bytes, start: int) -> int:

@@ -12,10 +12,9 @@ from pdeinfer import ImageError
 from pdeinfer.inspection.values import array_values, layer_values, spec_values
 from serving.engine.inspection import Change, Inspected
 from serving.engine.served_model import ServedModel
-from serving.errors import NotInspectableError
+from serving.errors import NotInspectableError, RequestError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
-from serving.http.errors import ApiError
 from serving.http.examples import BODY_TOO_LARGE, IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, hold_answer, to_json
@@ -72,12 +71,12 @@ OPERATION: dict[str, Any] = {
         "413": describe_error(
             "The body is too large or holds several images",
             BODY_TOO_LARGE,
-            ApiError("too_many_images", "a request may hold at most 1 image"),
+            RequestError("too_many_images", "a request may hold at most 1 image"),
         ),
         "422": describe_error(
             "The image, a parameter or the model does not allow it",
             *IMAGE_ERRORS,
-            ApiError("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
+            RequestError("invalid_parameter", f"num_steps: expected an integer from 1 to {_MAX_STEPS}, got '50'"),
             NotInspectableError("cifar10-resnet32 has no PDE layers to change"),
         ),
     },
@@ -96,7 +95,7 @@ async def inspect(request: Request, hold: Hold) -> Response:
         encode = partial(_answer, served, name, layer)
         answer = await served.inspect(file, change, encode, uploads.deadline)
     except ImageError as error:
-        raise ApiError(error.code, str(error)) from None
+        raise RequestError(error.code, str(error)) from None
     hold_answer(hold, len(answer))
     return Response(answer, media_type="application/json")
 
@@ -115,7 +114,7 @@ def _dt(query: dict[str, str]) -> float | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text) or not _MIN_DT <= float(text) <= _MAX_DT:
-        raise ApiError("invalid_parameter", f"dt: expected a number from {_MIN_DT} to {_MAX_DT}, got {text[:20]!r}")
+        raise RequestError("invalid_parameter", f"dt: expected a number from {_MIN_DT} to {_MAX_DT}, got {text[:20]!r}")
     return float(text)
 
 
@@ -124,7 +123,7 @@ def _integer(query: dict[str, str], name: str, lowest: int, highest: int) -> int
     if text is None:
         return None
     if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
-        raise ApiError(
+        raise RequestError(
             "invalid_parameter", f"{name}: expected an integer from {lowest} to {highest}, got {text[:20]!r}"
         )
     return int(text)
@@ -133,13 +132,13 @@ def _integer(query: dict[str, str], name: str, lowest: int, highest: int) -> int
 def _boolean(query: dict[str, str], name: str) -> bool:
     text = query.get(name, "true")
     if text not in ("true", "false"):
-        raise ApiError("invalid_parameter", f"{name}: expected true or false, got {text[:20]!r}")
+        raise RequestError("invalid_parameter", f"{name}: expected true or false, got {text[:20]!r}")
     return text == "true"
 
 
 def _answer(served: ServedModel, name: str | None, layer: int | None, inspected: Inspected) -> bytes:
     if layer is not None and inspected.layers and layer > len(inspected.layers):
-        raise ApiError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
+        raise RequestError("invalid_parameter", f"layer: expected at most {len(inspected.layers)}, got {layer}")
     content = {
         "model": served.name,
         "version": served.version,

@@ -10,7 +10,8 @@ from itertools import chain
 from pydantic import ValidationError
 
 from pdeinfer import ImageError
-from serving.http.errors import ApiError, count_images, first_problem, too_many_images
+from serving.errors import RequestError
+from serving.http.errors import count_images, first_problem, too_many_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, ascii_pieces, cut
 from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME, Base64Image, ImagesBody
@@ -38,7 +39,7 @@ def parse_json_images(
     """Return the filename of every image with its bytes, or with the reason why it has none; at least one image.
 
     Raises:
-        ApiError: the body is not the JSON that was expected, or holds no images or too many.
+        RequestError: the body is not the JSON that was expected, or holds no images or too many.
     """
     parts: dict[str, memoryview] = {}
     if len(body) > PARSED_WHOLE:
@@ -46,15 +47,15 @@ def parse_json_images(
         body, parts = cut_body.text, cut_body.parts
     max_values = _VALUES + _VALUES_PER_IMAGE * max_images
     if body.count(b",") >= max_values:  # base64 has no commas, data URLs have one, and file names have few
-        raise ApiError(
+        raise RequestError(
             "json_too_large", f"expected at most {max_values} values of JSON, for {count_images(max_images)}"
         )
     try:
         images = ImagesBody.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).images
     except ValidationError as error:
-        raise ApiError("invalid_json", _problem(error, parameters)) from error
+        raise RequestError("invalid_json", _problem(error, parameters)) from error
     if not images:
-        raise ApiError("no_images", "the list of images is empty")
+        raise RequestError("no_images", "the list of images is empty")
     if len(images) > max_images:
         raise too_many_images(max_images)
     return [_image(image, number, parts) for number, image in enumerate(images, 1)]
@@ -72,7 +73,7 @@ def _problem(error: ValidationError, parameters: QueryParameters) -> str:
 
 def _image(image: Base64Image, number: int, parts: dict[str, memoryview]) -> tuple[str | None, bytes | ImageError]:
     if image.filename in parts:
-        raise ApiError("invalid_json", f"images.{number - 1}.filename: expected at most {MAX_FILENAME} characters")
+        raise RequestError("invalid_json", f"images.{number - 1}.filename: expected at most {MAX_FILENAME} characters")
     try:
         part = parts.get(image.content)
         return image.filename, decode_base64(image.content if part is None else ascii_pieces(part))

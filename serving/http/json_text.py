@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 
 PARSED_WHOLE = 64 * 2**10  # shorter JSON is parsed in one call
 PIECE_BYTES = 2**17
@@ -42,7 +42,7 @@ def cut(body: bytes, max_bytes: int) -> CutJson:
         max_bytes: the most that may be left.
 
     Raises:
-        ApiError: `json_too_large`, or `invalid_json` if a string does not end.
+        RequestError: `json_too_large`, or `invalid_json` if a string does not end.
     """
     mark = secrets.token_hex(16)  # no client can guess it
     left: list[bytes] = []
@@ -68,7 +68,7 @@ def cut(body: bytes, max_bytes: int) -> CutJson:
         left.append(piece)
         size += len(piece)
         if size > max_bytes:
-            raise ApiError("json_too_large", f"expected at most {max_bytes} bytes of JSON beside images and pixels")
+            raise RequestError("json_too_large", f"expected at most {max_bytes} bytes of JSON beside images and pixels")
     return CutJson(b"".join(left), parts)
 
 
@@ -82,11 +82,11 @@ def _segments(body: bytes) -> Iterator[tuple[int, int, bool]]:
             end = body.find(b'"', end + 1)
             quotes += 1
             if end < 0:
-                raise ApiError("invalid_json", "a string of the JSON does not end")
+                raise RequestError("invalid_json", "a string of the JSON does not end")
             before = body[max(start + 1, end - _MAX_BACKSLASHES) : end]
             backslashes = len(before) - len(before.rstrip(b"\\"))
             if quotes > _MAX_QUOTES or backslashes == _MAX_BACKSLASHES:
-                raise ApiError("json_too_large", f"expected at most {_MAX_QUOTES} strings in the JSON")
+                raise RequestError("json_too_large", f"expected at most {_MAX_QUOTES} strings in the JSON")
             if backslashes % 2 == 0:
                 break
         yield start, end + 1, True

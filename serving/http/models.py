@@ -5,8 +5,7 @@ from fastapi import APIRouter, Depends, Request
 from pdeinfer import ModelCard
 from pdeinfer.inspection.values import spec_values
 from serving.engine.served_model import ServedModel
-from serving.errors import InternalError
-from serving.http.errors import ApiError
+from serving.errors import InternalError, RequestError
 from serving.http.openapi import describe_error
 from serving.http.query import refuse_query
 from serving.http.schemas import ModelInfo, ModelInput, ModelList, PdeValues
@@ -20,7 +19,7 @@ router = APIRouter(tags=["models"], dependencies=[Depends(refuse_query)])
     summary="The served models",
     responses={
         422: describe_error(
-            "A query parameter", ApiError("invalid_parameter", "unknown query parameter 'version': expected none")
+            "A query parameter", RequestError("invalid_parameter", "unknown query parameter 'version': expected none")
         ),
         500: describe_error("The server failed", InternalError()),
     },

@@ -10,9 +10,8 @@ from serving.engine.deadline import until
 from serving.engine.models import Models
 from serving.engine.served_model import RANKED_AT_ONCE, ServedModel
 from serving.engine.threads import Threads
-from serving.errors import NotReadyError, ServingError
+from serving.errors import NotReadyError, RequestError, ServingError
 from serving.http.byte_budget import Hold
-from serving.http.errors import ApiError
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -25,7 +24,7 @@ def find_model(models: Models, name: str | None) -> ServedModel:
     """Return the model that the query parameter `model` names; by default, the first.
 
     Raises:
-        ModelNotServedError, NotReadyError, ApiError: no such model is served, none at all, or it is not a name.
+        ModelNotServedError, NotReadyError, RequestError: no such model is served, none at all, or it is not a name.
     """
     if name is None:
         name = models.default
@@ -33,7 +32,7 @@ def find_model(models: Models, name: str | None) -> ServedModel:
             raise NotReadyError
     if not 1 <= len(name) <= MAX_MODEL_NAME:
         message = f"model: expected a name of 1 to {MAX_MODEL_NAME} characters, got {len(name)} characters"
-        raise ApiError("invalid_parameter", message)
+        raise RequestError("invalid_parameter", message)
     return models.get(name)
 
 
@@ -45,11 +44,11 @@ def results(
     """Return the `result` of every image.
 
     Raises:
-        ApiError: all images have failed, the first one with this code and message.
+        RequestError: all images have failed, the first one with this code and message.
     """
     failed = [outcome for outcome in outcomes if isinstance(outcome, ImageError | ServingError)]
     if len(failed) == len(outcomes):
-        raise ApiError(failed[0].code, str(failed[0]))
+        raise RequestError(failed[0].code, str(failed[0]))
     return [result(name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 
 _MAX_NAMES = 5
 
@@ -38,7 +38,7 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     """Return the query parameters of a request by name.
 
     Raises:
-        ApiError: `invalid_parameter`, for a parameter that is not `known` or given more than once.
+        RequestError: `invalid_parameter`, for a parameter that is not `known` or given more than once.
     """
     if not request.scope["query_string"]:
         return {}
@@ -47,14 +47,14 @@ def parse_query(request: Request, *known: str) -> dict[str, str]:
     if unknown:
         names = ", ".join(map(reprlib.repr, unknown[:_MAX_NAMES])) + (", ..." if len(unknown) > _MAX_NAMES else "")
         expected = f"expected only {', '.join(known)}" if known else "expected none"
-        raise ApiError("invalid_parameter", f"unknown query parameter {names}: {expected}")
+        raise RequestError("invalid_parameter", f"unknown query parameter {names}: {expected}")
     found = dict(pairs)
     if len(found) < len(pairs):
         repeated = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
-        raise ApiError("invalid_parameter", f"{repeated}: expected one value, got several")
+        raise RequestError("invalid_parameter", f"{repeated}: expected one value, got several")
     return found
 
 
 async def refuse_query(request: Request) -> None:
-    """Raise ApiError if the request has any query parameter."""
+    """Raise RequestError if the request has any query parameter."""
     parse_query(request)

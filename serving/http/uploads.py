@@ -10,9 +10,9 @@ from pdeinfer import ImageError
 from serving.engine.deadline import until
 from serving.engine.decoder import NamedFile
 from serving.engine.threads import Threads
+from serving.errors import RequestError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
-from serving.http.errors import ApiError
 from serving.http.forms import parse_form
 from serving.http.json_images import parse_json_images
 from serving.http.query import QueryParameters
@@ -60,7 +60,7 @@ async def read_uploads(request: Request, hold: Hold, max_images: int, parameters
         parameters: of the operation; the body must not hold them.
 
     Raises:
-        ApiError: the body has another type, is malformed, or holds no image or too many.
+        RequestError: the body has another type, is malformed, or holds no image or too many.
         OverloadedError, DeadlineError: as `read_body` raises them.
     """
     content_type = media_type(request)  # before the body is read
@@ -79,14 +79,14 @@ def media_type(request: Request) -> MediaType:
     """Return the type of a request body that can hold images.
 
     Raises:
-        ApiError: it is another type.
+        RequestError: it is another type.
     """
     header = request.headers.get("content-type", "")
     found, options = parse_options_header(header)
     name = found.decode("latin-1").strip().lower()
     if name.startswith("image/") or name in (FORM, JSON, _RAW):
         return MediaType(name, options.get(b"boundary", b""))
-    raise ApiError(
+    raise RequestError(
         "unsupported_media_type",
         f"expected the content type {FORM}, {JSON}, image/* or {_RAW}, got {name[:100] or 'none'}",
     )
@@ -98,7 +98,7 @@ async def parse_uploads(
     """Return the filename of every image of a form or JSON with its bytes, or with the reason why it has none.
 
     Raises:
-        ApiError: the body is malformed, or holds no image or too many.
+        RequestError: the body is malformed, or holds no image or too many.
     """
     if content_type.name == FORM:
         boundary = content_type.boundary

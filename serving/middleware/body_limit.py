@@ -6,8 +6,9 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import RequestError
 from serving.http.byte_budget import ByteBudget
-from serving.http.errors import ApiError, error_response
+from serving.http.errors import error_response
 
 # How long a client may go on sending after an early answer. Closing at once would reset the connection. Most clients
 # send all of their body before they read, so they would never see the answer.
@@ -54,7 +55,7 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 seconds = f"{self.timeout:g} seconds"
-                raise ApiError("body_timeout", f"the body of a request must be sent within {seconds}") from None
+                raise RequestError("body_timeout", f"the body of a request must be sent within {seconds}") from None
             size = len(message.get("body", b""))
             received += size
             more_to_come = message.get("more_body", False)
@@ -78,8 +79,8 @@ class BodyLimit:
         with self.budget.lease() as hold:
             await self.app(scope, limited_receive, lingering_send)
 
-    def _too_large(self) -> ApiError:
-        return ApiError("body_too_large", f"a request body may have at most {self.max_bytes} bytes")
+    def _too_large(self) -> RequestError:
+        return RequestError("body_too_large", f"a request body may have at most {self.max_bytes} bytes")
 
 
 async def _discard(receive: Receive) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import RequestError
 from serving.http.browser_headers import SECURITY_HEADERS
-from serving.http.errors import ApiError, error_response
+from serving.http.errors import error_response
 from serving.http.keys import NEEDS_KEY, Keys
 from serving.http.paths import route_path
 
@@ -45,7 +46,7 @@ class ApiKeys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._may_pass(scope):
-            response = error_response(scope, ApiError("unauthorized", NEEDS_KEY))
+            response = error_response(scope, RequestError("unauthorized", NEEDS_KEY))
             await response(scope, receive, send)
             return
         await self.app(scope, receive, send)

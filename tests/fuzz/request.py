@@ -1,4 +1,4 @@
-"""Fuzz target: any body and header length of a V2 request are parsed, or refused with an ApiError.
+"""Fuzz target: any body and header length of a V2 request are parsed, or refused with a RequestError.
 
     python -m tests.fuzz.request FOLDER_OF_SEEDS -max_total_time=60
 
@@ -10,8 +10,9 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["serving", "json"]):
+    from serving.errors import RequestError
     from serving.http.compression import inflate
-    from serving.http.errors import STATUSES, ApiError
+    from serving.http.errors import STATUSES
     from serving.http.v2.request import parse_request
     from serving.http.v2.response import encode_response
 
@@ -55,7 +56,7 @@ def parse_any(data: bytes) -> None:
     try:
         content = inflate(body, encoding, MAX_BYTES)
         request = parse_request(content, str(length) if mode & 1 else None, SPEC, MAX_IMAGES)
-    except ApiError as error:
+    except RequestError as error:
         if STATUSES[error.code] not in (400, 413) or len(str(error)) > 1000:
             raise AssertionError(str(error)) from error
         return

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from serving.errors import RequestError
 from serving.http.compression import ANY_RATIO_BYTES, MAX_RATIO, accepted_encoding, compress, inflate
-from serving.http.errors import ApiError
 
 CONTENT = b"The quick brown fox" * 100
 MAX_BYTES = len(CONTENT)
@@ -17,7 +17,7 @@ MAX_BYTES = len(CONTENT)
 
 def refusal(body: bytes, encoding: str) -> str:
     """Return the code of the error."""
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         inflate(body, encoding, MAX_BYTES)
     return caught.value.code
 
@@ -112,6 +112,6 @@ def test_body_that_inflates_too_much_is_rejected_beyond_the_first_megabytes(enco
 
     assert len(inflate(blank, encoding, 2**30)) == ANY_RATIO_BYTES > MAX_RATIO * len(blank)
     assert len(inflate(compress(noise + bytes(ANY_RATIO_BYTES), encoding), encoding, 2**30)) > ANY_RATIO_BYTES
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         inflate(bomb, encoding, 2**30)
     assert caught.value.code == "body_too_large"

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from serving.errors import ChangeRefusedError, ServingError
-from serving.http.errors import STATUSES, ApiError, too_many_images
+from serving.errors import ChangeRefusedError, RequestError, ServingError
+from serving.http.errors import STATUSES, too_many_images
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,9 +26,9 @@ def test_documentation_lists_every_error_code() -> None:
 
 
 def test_every_error_of_serving_has_a_status() -> None:
-    codes = {error.code for error in ServingError.__subclasses__() if error not in (ApiError, ChangeRefusedError)}
+    codes = {error.code for error in ServingError.__subclasses__() if error not in (RequestError, ChangeRefusedError)}
     source = "".join(file.read_text() for file in (ROOT / "serving").rglob("*.py"))
-    raised = set(re.findall(r'\bApiError\(\s*"([a-z_]+)"', source))
+    raised = set(re.findall(r'\bRequestError\(\s*"([a-z_]+)"', source))
 
     assert len(codes) == 10
     assert len(raised) > 10

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from serving.errors import RequestError
 from serving.http.classify import PARAMETERS
-from serving.http.errors import ApiError
 from serving.http.forms import MAX_FIELDS, parse_form
 from tests.images.image_makers import as_png
 
@@ -29,8 +29,8 @@ def parse(body: bytes, max_images: int = 4) -> list[tuple[str | None, bytes]]:
     return parse_form(body, b"b", max_images, PARAMETERS)
 
 
-def rejection(body: bytes, boundary: bytes = b"b", max_images: int = 4) -> ApiError:
-    with pytest.raises(ApiError) as caught:
+def rejection(body: bytes, boundary: bytes = b"b", max_images: int = 4) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         parse_form(body, boundary, max_images, PARAMETERS)
     return caught.value
 

@@ -17,8 +17,8 @@ from httpx2 import Response
 
 from pdeinfer import Predictor
 from serving.app import create_app
+from serving.errors import RequestError
 from serving.http.classify import PARAMETERS
-from serving.http.errors import ApiError
 from serving.http.json_images import decode_base64, parse_json_images
 from serving.settings import Settings
 from tests.images.image_makers import as_png
@@ -268,7 +268,7 @@ def test_error_before_the_first_ndjson_line_has_its_status(client: TestClient) -
 def test_json_with_more_values_than_its_images_need_is_rejected_before_it_is_parsed(item: bytes) -> None:
     body = b'{"images":[' + item * (2**20 // len(item))
     tracemalloc.start()
-    with pytest.raises(ApiError) as raised:
+    with pytest.raises(RequestError) as raised:
         parse_json_images(body, 64, PARAMETERS)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

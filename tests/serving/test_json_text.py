@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer import ImageError, InputSpec
+from serving.errors import RequestError
 from serving.http import json_images, json_text
 from serving.http.classify import PARAMETERS
-from serving.http.errors import ApiError
 from serving.http.json_images import parse_json_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
 from serving.http.v2 import request as v2_request
@@ -39,7 +39,7 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def outcome(parse: Callable[[], Any]) -> Any:
     try:
         return parse()
-    except ApiError as error:
+    except RequestError as error:
         return error.code
 
 
@@ -88,7 +88,7 @@ def test_long_text_that_is_not_base64_is_an_error_of_its_image(wrong: str) -> No
 def test_a_long_file_name_is_not_taken_for_what_was_cut_out() -> None:
     body = json.dumps({"images": [{"content": "", "filename": "a" * 5000, "x": "b" * 100}]}).encode()
 
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_json_images(body, IMAGES, PARAMETERS)
 
     assert caught.value.code == "invalid_json"
@@ -151,7 +151,7 @@ NESTED = json.dumps(PIXELS.tolist(), separators=(",", ":"))[1:-1]
 def test_long_lists_that_are_no_pixels_of_the_shape_are_rejected(data: str) -> None:
     body = v2_body([]).replace(b'"data": []', b'"data": [' + data.encode() + b"]")
 
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_request(body, None, SPEC, IMAGES)
 
     assert caught.value.code in ("invalid_request", "invalid_json", "json_too_large")

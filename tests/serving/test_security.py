@@ -11,9 +11,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from serving.app import create_app
-from serving.errors import OverloadedError
+from serving.errors import OverloadedError, RequestError
 from serving.http.byte_budget import ByteBudget
-from serving.http.errors import ApiError
 from serving.middleware.body_limit import BodyLimit
 from serving.settings import Settings
 
@@ -246,7 +245,7 @@ def test_slow_body_is_rejected_with_body_timeout() -> None:
         body = Body(BodyLimit(read_all, max_bytes=60, budget=ByteBudget(100), timeout=0.05))
         for _ in range(3):
             body.send(1)
-        with pytest.raises(ApiError) as error:
+        with pytest.raises(RequestError) as error:
             await body.task
         assert error.value.code == "body_timeout"
 

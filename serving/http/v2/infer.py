@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from pdeinfer import ImageError
 from serving.engine.deadline import until
 from serving.engine.served_model import ServedModel
-from serving.errors import DeadlineError, InternalError, OverloadedError
+from serving.errors import DeadlineError, InternalError, OverloadedError, RequestError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
 from serving.http.compression import accepted_encoding, compress
-from serving.http.errors import ApiError
 from serving.http.examples import BODY_TOO_LARGE, IMAGE_ERRORS, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_v2_error, reference
 from serving.http.operations import encode, hold_answer
@@ -79,8 +78,8 @@ def operation(path: str) -> dict[str, Any]:
             },
             "400": describe_v2_error(
                 "The request is wrong",
-                ApiError("invalid_request", "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'"),
-                ApiError("invalid_request", "the data of 'image': expected integers from 0 to 255, got 256"),
+                RequestError("invalid_request", "the datatype of 'image': expected UINT8 or BYTES, got 'FP32'"),
+                RequestError("invalid_request", "the data of 'image': expected integers from 0 to 255, got 256"),
             ),
             "404": NOT_FOUND,
             "413": describe_v2_error("The body is too large", BODY_TOO_LARGE),
@@ -88,7 +87,7 @@ def operation(path: str) -> dict[str, Any]:
             "422": describe_v2_error(
                 "An image cannot be decoded, or a query parameter",
                 *IMAGE_ERRORS,
-                ApiError("invalid_parameter", "unknown query parameter 'version': expected none"),
+                RequestError("invalid_parameter", "unknown query parameter 'version': expected none"),
             ),
             "500": describe_v2_error("The server or the network failed", InternalError()),
             "503": describe_v2_error(
@@ -121,14 +120,14 @@ async def run_inference(
     """Return the outputs that a request asks for, float32 (N, ...), by name.
 
     Raises:
-        ApiError: an image cannot be decoded.
+        RequestError: an image cannot be decoded.
         OverloadedError, DeadlineError, InferenceError: as `ServedModel.infer` raises them.
     """
     try:
         return await served.infer(inference.images, [output.name for output in inference.outputs], deadline)
     except ImageError as error:
         error.__traceback__ = None  # its frames hold the images and, through them, the error itself
-        raise ApiError(error.code, str(error)) from None
+        raise RequestError(error.code, str(error)) from None
 
 
 def count_numbers(results: Mapping[str, NDArray[np.float32]]) -> int:

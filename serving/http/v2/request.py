@@ -17,7 +17,7 @@ import numpy as np
 
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
 from serving.http.v2.tensors import (
     BYTES,
@@ -51,7 +51,7 @@ def parse_request(
         outputs: the names of the model's outputs.
 
     Raises:
-        ApiError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON beside the pixels than any
+        RequestError: `invalid_json` or `invalid_request`; `json_too_large` for more JSON beside the pixels than any
             request needs.
     """
     length = json_length(header_length, len(body))
@@ -64,7 +64,7 @@ def parse_request(
     if request_id is not None and type(request_id) is not str:
         raise refusal("id", "a string", request_id)
     if request_id is not None and (request_id in parts or len(request_id) >= LONG_BYTES):
-        raise ApiError("invalid_request", f"id: expected fewer than {LONG_BYTES} bytes")
+        raise RequestError("invalid_request", f"id: expected fewer than {LONG_BYTES} bytes")
 
     tensor = _tensors(request.get("inputs"), "inputs", (INPUT_NAME,))[INPUT_NAME]
     require_input(tensor.get("datatype"), tensor.get("shape"), spec, max_images)
@@ -91,7 +91,7 @@ def json_length(header_length: str | None, body_length: int) -> int:
         header_length: the header Inference-Header-Content-Length; None: absent.
 
     Raises:
-        ApiError: `invalid_request` for a header that is not such a number.
+        RequestError: `invalid_request` for a header that is not such a number.
     """
     if header_length is None:
         return body_length
@@ -115,9 +115,9 @@ def _loads(text: bytes) -> Any:
     try:
         return json.loads(text.removeprefix(codecs.BOM_UTF8).decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise ApiError("invalid_json", "the JSON of the request is nested too deeply") from error
+        raise RequestError("invalid_json", "the JSON of the request is nested too deeply") from error
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
-        raise ApiError("invalid_json", f"the JSON of the request is not valid: {error}") from error
+        raise RequestError("invalid_json", f"the JSON of the request is not valid: {error}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -162,14 +162,16 @@ def _images(tensor: dict[str, Any], binary: memoryview, parts: dict[str, memoryv
     declared = _parameters(tensor, repr(INPUT_NAME)).get("binary_data_size")
     if declared is not None:
         if data is not None:
-            raise ApiError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
+            raise RequestError("invalid_request", f"{INPUT_NAME!r} has both data and a binary_data_size: expected one")
         if type(declared) is not int or declared != len(binary):
             raise refusal("binary_data_size", f"{len(binary)}, the bytes after the JSON", declared)
         return read_binary(binary, datatype, shape)
     if binary:
         raise refusal("the body", "no bytes after the JSON without a binary_data_size", f"{len(binary)} bytes")
     if datatype == BYTES:
-        raise ApiError("invalid_request", f"{INPUT_NAME!r}: expected {BYTES} as binary data, with a binary_data_size")
+        raise RequestError(
+            "invalid_request", f"{INPUT_NAME!r}: expected {BYTES} as binary data, with a binary_data_size"
+        )
     long_array = parts.get(data) if isinstance(data, str) else None
     values = _values(data, shape) if long_array is None else _long_values(long_array, shape)
     return np.frombuffer(values, np.uint8).reshape(shape)
@@ -183,7 +185,7 @@ def _values(data: object, shape: tuple[int, ...]) -> bytes:
         for part in values:
             if type(part) is not list or len(part) != size:
                 got = f"{len(part)} values" if type(part) is list else shortened(part)
-                raise ApiError(
+                raise RequestError(
                     "invalid_request",
                     f"the data of {INPUT_NAME!r}: expected {math.prod(shape)} values in one list, or lists nested as "
                     f"the shape {list(shape)} says, got {got} in place of a list of {size}",
@@ -210,7 +212,7 @@ def _long_values(text: memoryview, shape: tuple[int, ...]) -> bytes:
         position += len(found)
         last = compact[-1:] or last
     if not fits or position < len(expected):
-        raise ApiError(
+        raise RequestError(
             "invalid_request",
             f"the data of {INPUT_NAME!r}: expected {size} integers from 0 to 255 in one list, or in lists nested as "
             f"the shape {list(shape)} says",

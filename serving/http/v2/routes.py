@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from pdeinfer import __version__
 from pdeinfer.package.package import INPUT_NAME
 from serving.engine.served_model import ServedModel
-from serving.errors import NotReadyError
+from serving.errors import NotReadyError, RequestError
 from serving.http.body import read_small_body
-from serving.http.errors import ApiError, first_problem
+from serving.http.errors import first_problem
 from serving.http.examples import NO_SUCH_MODEL
 from serving.http.openapi import describe_v2_error
 from serving.http.query import refuse_query
@@ -70,7 +70,7 @@ async def server_metadata() -> ServerMetadata:
     "/v2/repository/index",
     summary="The versions of the served models",
     responses={
-        400: describe_v2_error("The body is not JSON", ApiError("invalid_json", "the body: Invalid JSON")),
+        400: describe_v2_error("The body is not JSON", RequestError("invalid_json", "the body: Invalid JSON")),
         **DEFAULT_ANSWER,
     },
     # As in `serving.http.admin`, this function parses the body.
@@ -83,7 +83,7 @@ async def repository_index(request: Request) -> list[IndexedModel]:
         try:
             RepositoryIndexRequest.model_validate_json(body)
         except ValidationError as error:
-            raise ApiError("invalid_json", first_problem(error)) from error
+            raise RequestError("invalid_json", first_problem(error)) from error
     return [IndexedModel(name=model.name, version=model.version) for model in models_of(request)]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 
 PIXELS = "UINT8"  # the datatype of pixels of the model's own size
 BYTES = "BYTES"  # the datatype of encoded images, and of classes as texts
@@ -55,9 +55,9 @@ class InferenceRequest:
     outputs: tuple[RequestedOutput, ...]
 
 
-def refusal(what: str, expected: str, got: object) -> ApiError:
+def refusal(what: str, expected: str, got: object) -> RequestError:
     """Return the error for a part of a request that is not as expected: `got` is quoted, shortened."""
-    return ApiError("invalid_request", f"{what}: expected {expected}, got {shortened(got)}")
+    return RequestError("invalid_request", f"{what}: expected {expected}, got {shortened(got)}")
 
 
 def shortened(value: object) -> str:
@@ -66,7 +66,7 @@ def shortened(value: object) -> str:
 
 
 def require_known(names: Sequence[object], field: str, known: Sequence[str]) -> None:
-    """Raise ApiError unless each of `names` is one of `known` and none comes twice."""
+    """Raise RequestError unless each of `names` is one of `known` and none comes twice."""
     for index, name in enumerate(names):
         if type(name) is not str or name not in known:
             raise refusal(f"the name in {field}", " or ".join(map(repr, known)), name)
@@ -75,14 +75,14 @@ def require_known(names: Sequence[object], field: str, known: Sequence[str]) -> 
 
 
 def require_no_shared_memory(parameters: Mapping[str, object], what: str) -> None:
-    """Raise ApiError if the parameters say that a tensor is in shared memory."""
+    """Raise RequestError if the parameters say that a tensor is in shared memory."""
     if parameters.get(SHARED_MEMORY) is not None:
         message = f"{SHARED_MEMORY} of {what}: shared memory is not supported: send the data in the request"
-        raise ApiError("invalid_request", message)
+        raise RequestError("invalid_request", message)
 
 
 def require_input(datatype: object, shape: object, spec: InputSpec, max_images: int) -> None:
-    """Raise ApiError unless the input has a datatype that the server takes, and the shape for it.
+    """Raise RequestError unless the input has a datatype that the server takes, and the shape for it.
 
     Args:
         shape: a list of numbers, or anything else that JSON can hold.
@@ -107,7 +107,7 @@ def requested_output(name: str, binary: bool, classification: object) -> Request
     """Return an output that the response must have.
 
     Raises:
-        ApiError: `classification` is given and not a positive integer, or the output has no classes.
+        RequestError: `classification` is given and not a positive integer, or the output has no classes.
     """
     if classification is None:
         return RequestedOutput(name, binary)
@@ -122,7 +122,7 @@ def read_binary(content: bytes | memoryview, datatype: str, shape: Sequence[int]
     """Return the images of an input that was sent as binary data, without copying pixels.
 
     Raises:
-        ApiError: the content has not the size that the shape says.
+        RequestError: the content has not the size that the shape says.
     """
     if datatype == BYTES:
         return list(_split(memoryview(content), math.prod(shape)))
@@ -146,7 +146,7 @@ def _split(content: memoryview, count: int) -> Iterator[bytes]:
     else:
         if position == len(content):
             return
-    raise ApiError(
+    raise RequestError(
         "invalid_request",
         f"the binary data of {INPUT_NAME!r}: expected {count} images, each after its length in 4 bytes, little endian",
     )

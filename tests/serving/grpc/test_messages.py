@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from pdeinfer import InputSpec
+from serving.errors import RequestError
 from serving.grpc import messages
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import measure, require_few_values
-from serving.http.errors import ApiError
 from serving.http.v2.tensors import InferenceRequest, RequestedOutput
 from tests.serving.grpc.conftest import infer_request
 
@@ -72,7 +72,7 @@ def read(request: Any, outputs: tuple[str, ...] = ("probabilities",)) -> Inferen
 
 
 def refusal(request: Any, outputs: tuple[str, ...] = ("probabilities",)) -> str:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         read(request, outputs)
     assert caught.value.code == "invalid_request"
     return str(caught.value)
@@ -249,7 +249,7 @@ SMALL = 2**16
     ],
 )
 def test_messages_that_would_take_much_memory_are_refused_before_they_are_parsed(message: bytes) -> None:
-    with pytest.raises(ApiError, match="expected at most") as caught:
+    with pytest.raises(RequestError, match="expected at most") as caught:
         require_little_memory(message)
 
     assert caught.value.code == "invalid_request"
@@ -263,13 +263,13 @@ def test_images_may_fill_a_message() -> None:
 
 @pytest.mark.parametrize("message", [b"\xff", b"\xff" * 20, b"\x3a\x05abc", b"\x09\0", b"\x0b\x0c", b"\x2a\x01\xff"])
 def test_bytes_that_are_no_message_are_refused(message: bytes) -> None:
-    with pytest.raises(ApiError, match="not of the type"):
+    with pytest.raises(RequestError, match="not of the type"):
         require_little_memory(message)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_measured_or_refused(message: bytes) -> None:
-    with suppress(ApiError):
+    with suppress(RequestError):
         require_little_memory(message)
         messages.parse(messages.ModelInferRequest, message)
 

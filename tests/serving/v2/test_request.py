@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdeinfer import InputSpec
-from serving.http.errors import ApiError
+from serving.errors import RequestError
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE
 from serving.http.v2.request import parse_request
 from serving.http.v2.tensors import InferenceRequest, RequestedOutput
@@ -31,7 +31,7 @@ def parse(request: Any, header_length: str | None = None) -> InferenceRequest:
 
 
 def refusal(request: Any, header_length: str | None = None) -> str:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse(request, header_length)
     assert caught.value.code in ("invalid_request", "invalid_json")
     return str(caught.value)
@@ -108,7 +108,7 @@ def test_wrong_outputs_of_a_model_with_features_are_named(
 ) -> None:
     body = json.dumps(request_object(PIXELS, outputs=outputs)).encode()
 
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse_request(body, None, SPEC, MAX_IMAGES, ("probabilities", "features"))
     assert message in str(caught.value)
 
@@ -327,7 +327,7 @@ def test_more_json_beside_the_pixels_than_any_request_needs_is_rejected(
 ) -> None:
     padded = json.dumps(request_object(PIXELS, **fields)).encode() + b" " * (0 if fields else PARSED_WHOLE)
 
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RequestError) as caught:
         parse(padded)
     assert caught.value.code == "json_too_large"
 
@@ -349,7 +349,7 @@ def test_long_texts_of_pixels_take_little_memory(value: bytes) -> None:
 
     tracemalloc.start()
     try:
-        with suppress(ApiError):
+        with suppress(RequestError):
             parse_request(body, None, spec, 4)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -375,7 +375,7 @@ def test_hostile_json_takes_little_memory() -> None:
 
     tracemalloc.start()
     try:
-        with pytest.raises(ApiError):
+        with pytest.raises(RequestError):
             parse_request(body, None, spec, 4)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -430,7 +430,7 @@ requests = st.fixed_dictionaries(
 @given(requests, st.binary(max_size=13), st.booleans())
 def test_any_json_is_parsed_or_rejected(request: dict[str, Any], rest: bytes, has_length: bool) -> None:
     text = json.dumps(request).encode()
-    with suppress(ApiError):
+    with suppress(RequestError):
         parsed = parse_request(text + rest, str(len(text)) if has_length else None, SPEC, MAX_IMAGES)
         assert parsed.images.shape == (1, 3, 4, 1)
 
@@ -438,5 +438,5 @@ def test_any_json_is_parsed_or_rejected(request: dict[str, Any], rest: bytes, ha
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.text(max_size=4))
 def test_any_bytes_are_rejected(body: bytes, header_length: str | None) -> None:
-    with pytest.raises(ApiError):
+    with pytest.raises(RequestError):
         parse_request(body, header_length, SPEC, MAX_IMAGES)
