@@ -90,7 +90,7 @@ def http_operations() -> str:
 
 def error_codes() -> str:
     """Return a table of the server's error codes, with a message of each that the OpenAPI document shows."""
-    from serving.http.errors import STATUSES
+    from serving.interface.statuses import STATUSES
 
     messages: dict[str, str] = {}
     for _, _, operation in _operations():

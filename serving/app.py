@@ -17,14 +17,14 @@ from serving.http.browser_headers import EXPOSED
 from serving.http.byte_budget import ByteBudget
 from serving.http.docs_page import ASSETS, add_docs_page
 from serving.http.errors import add_error_handlers
-from serving.http.keys import Keys
 from serving.http.openapi import complete_document
-from serving.http.pace import Pace
 from serving.http.page import FILES, add_page
 from serving.http.page import PATH as PAGE
 from serving.http.state import ChangeModel, ReadMetrics
 from serving.http.v2 import infer
 from serving.http.v2.routes import ROUTERS as V2_ROUTERS
+from serving.interface.keys import Keys
+from serving.interface.pace import Pace
 from serving.middleware.body_limit import BodyLimit
 from serving.middleware.disconnect import CancelOnDisconnect
 from serving.middleware.error_shape import ErrorShape

@@ -1,4 +1,4 @@
-"""Errors of serving, without HTTP: `serving.http.errors` gives each of them a status.
+"""Errors of serving, without HTTP: `serving.interface.statuses` gives each of them a status.
 
 ServingError
 ├── RequestError
@@ -31,7 +31,7 @@ class RequestError(ServingError):
     """A request that breaks the rules of the server's interface.
 
     Args:
-        code: one of `serving.http.errors.STATUSES`.
+        code: one of `serving.interface.statuses.STATUSES`.
         message: what was expected, and what was received.
     """
 

@@ -30,8 +30,9 @@ LAYERS: dict[str, list[set[str]]] = {
     "serving": [
         {"errors", "settings", "telemetry"},
         {"engine"},
-        {"http"},
-        {"middleware", "grpc"},
+        {"interface"},
+        {"http", "grpc"},
+        {"middleware"},
         {"app"},
         {"ray_app"},
         {"__init__"},

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import grpc.aio
 
 from serving.errors import InternalError, OverloadedError, RequestError, ServingError, StoppingError
-from serving.http.errors import STATUSES
-from serving.http.keys import NEEDS_KEY, Keys
-from serving.http.pace import Pace
-from serving.http.request_id import request_id_for
+from serving.interface.keys import NEEDS_KEY, Keys
+from serving.interface.pace import Pace
+from serving.interface.request_id import request_id_for
+from serving.interface.statuses import STATUSES
 from serving.telemetry import metrics
 from serving.telemetry.logs import request_id
 from serving.telemetry.requests import record_request

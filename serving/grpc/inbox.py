@@ -10,7 +10,7 @@ import grpc.aio
 from serving.errors import OverloadedError, RequestError
 from serving.grpc.calls import host_of
 from serving.grpc.messages import parse
-from serving.http.v2.tensors import refusal
+from serving.interface.tensors import refusal
 
 Receive: TypeAlias = Callable[[Any, float], Awaitable[bytes | None]]
 

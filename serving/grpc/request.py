@@ -9,7 +9,7 @@ import numpy as np
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.errors import RequestError
-from serving.http.v2.tensors import (
+from serving.interface.tensors import (
     BYTES,
     PIXELS,
     Images,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.grpc.messages import ModelInferResponse
-from serving.http.v2.tensors import BYTES, NUMBERS, InferenceRequest, best_classes, join
+from serving.interface.tensors import BYTES, NUMBERS, InferenceRequest, best_classes, join
 
 
 def encode_response(

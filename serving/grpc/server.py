@@ -15,7 +15,7 @@ from serving.grpc.inbox import Inbox
 from serving.grpc.messages import SERVICE
 from serving.grpc.service import Service
 from serving.grpc.standard import Health, Reflection
-from serving.http.keys import Keys
+from serving.interface.keys import Keys
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)

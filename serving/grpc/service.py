@@ -20,9 +20,8 @@ from serving.grpc.messages import parse
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import measure, require_few_values
-from serving.http.operations import MAX_MODEL_NAME, encode
-from serving.http.v2.infer import count_numbers, run_inference
-from serving.http.v2.tensors import NUMBERS, PIXELS, refusal
+from serving.interface.answers import MAX_MODEL_NAME, count_numbers, encode, run_inference
+from serving.interface.tensors import NUMBERS, PIXELS, refusal
 from serving.settings import Settings
 
 T = TypeVar("T")

@@ -1,1 +1,1 @@
-"""The HTTP interface: the wire protocol, operations, their OpenAPI document, and error statuses."""
+"""The HTTP interface: the wire protocol, operations, their OpenAPI document, and errors."""

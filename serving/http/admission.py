@@ -10,9 +10,9 @@ from serving.errors import OverloadedError, ServingError
 from serving.http.classify import PATH
 from serving.http.embed import PATH as EMBED_PATH
 from serving.http.inspect import PATH as INSPECT_PATH
-from serving.http.pace import Pace
 from serving.http.raw_answers import RawAnswer
 from serving.http.v2.infer import PATHS as V2_PATHS
+from serving.interface.pace import Pace
 
 _V2_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 

@@ -16,8 +16,8 @@ from serving.errors import RequestError, ServingError
 from serving.http.byte_budget import ByteBudget, Hold
 from serving.http.compression import inflate
 from serving.http.errors import answer_error
-from serving.http.pace import Pace
 from serving.http.state import models_of, settings_of
+from serving.interface.pace import Pace
 
 T = TypeVar("T")
 

@@ -14,11 +14,12 @@ from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import encode, find_model, hold_answer, result, results, to_json
+from serving.http.operations import find_model, hold_answer, result, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import ClassifyResponse
 from serving.http.state import models_of, settings_of
 from serving.http.uploads import Uploads, read_uploads
+from serving.interface.answers import encode
 
 PATH = "/classify"
 PARAMETERS = QueryParameters(PATH, ("model", "top_k"))

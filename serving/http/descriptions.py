@@ -5,8 +5,8 @@ from typing import Any
 from serving.errors import DeadlineError, InferenceError, InternalError, NotReadyError, OverloadedError, RequestError
 from serving.http.examples import BODY_TOO_LARGE, NO_SUCH_MODEL, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_error
-from serving.http.operations import MAX_MODEL_NAME
 from serving.http.schemas import Base64Image
+from serving.interface.answers import MAX_MODEL_NAME
 
 
 def query_parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

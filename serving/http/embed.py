@@ -12,11 +12,12 @@ from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY
 from serving.http.examples import IMAGE_ERRORS
 from serving.http.openapi import describe_error, reference
-from serving.http.operations import encode, find_model, hold_answer, results, to_json
+from serving.http.operations import find_model, hold_answer, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import EmbedResponse
 from serving.http.state import models_of, settings_of
 from serving.http.uploads import read_uploads
+from serving.interface.answers import encode
 
 PATH = "/embed"
 PARAMETERS = QueryParameters(PATH, ("model",))

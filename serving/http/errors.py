@@ -13,39 +13,11 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from serving.errors import OverloadedError, RequestError, ServingError
-from serving.http.pace import Pace
 from serving.http.paths import route_path
+from serving.interface.pace import Pace
+from serving.interface.statuses import STATUSES
 from serving.telemetry.metrics import REJECTED
 
-# The status of every error code of the application. `shaped_response` answers others, of routing and the protocol.
-STATUSES = {
-    "invalid_form": 400,
-    "invalid_json": 400,
-    "invalid_compression": 400,
-    "invalid_request": 400,
-    "no_images": 400,
-    "unauthorized": 401,
-    "model_not_found": 404,
-    "version_not_found": 404,
-    "body_timeout": 408,
-    "body_too_large": 413,
-    "too_many_images": 413,
-    "json_too_large": 413,
-    "unsupported_media_type": 415,
-    "unsupported_content_encoding": 415,
-    "invalid_parameter": 422,
-    "invalid_image": 422,
-    "image_too_large": 422,
-    "image_too_costly": 422,
-    "model_load_failed": 422,
-    "not_inspectable": 422,
-    "no_features": 422,
-    "inference_failed": 500,
-    "internal_error": 500,
-    "overloaded": 503,
-    "not_ready": 503,
-    "deadline_exceeded": 504,
-}
 _HEADERS = {
     "overloaded": {"Retry-After": "1", "Connection": "close"},
     "unauthorized": {"WWW-Authenticate": "Bearer"},

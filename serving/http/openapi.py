@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serving.errors import ServingError
-from serving.http.keys import Keys
 from serving.http.schemas import ErrorResponse
 from serving.http.v2.schemas import V2Error
+from serving.interface.keys import Keys
 
 _REFERENCE = "#/components/schemas/{model}"
 _SECURITY_SCHEMES = {

@@ -6,17 +6,15 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from pdeinfer import ImageError
-from serving.engine.deadline import until
 from serving.engine.models import Models
-from serving.engine.served_model import RANKED_AT_ONCE, ServedModel
-from serving.engine.threads import Threads
+from serving.engine.served_model import ServedModel
 from serving.errors import NotReadyError, RequestError, ServingError
 from serving.http.byte_budget import Hold
+from serving.interface.answers import MAX_MODEL_NAME
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-MAX_MODEL_NAME = 200
 _AT_ONCE_BYTES = 2**14
 
 
@@ -59,21 +57,6 @@ def result(
     if isinstance(outcome, ImageError | ServingError):
         return {"filename": name, "error": {"code": outcome.code, "message": str(outcome)}}
     return {"filename": name, **to_dict(outcome)}
-
-
-async def encode(threads: Threads, function: Callable[[], R], numbers: int, deadline: float | None = None) -> R:
-    """Return `function()`, which encodes an answer, computed in a thread if there is much to encode.
-
-    Args:
-        numbers: of the answer.
-        deadline: when to give up waiting for a thread, on the event loop's clock; None: never.
-
-    Raises:
-        DeadlineError: no thread was free in time.
-    """
-    if numbers <= RANKED_AT_ONCE:
-        return function()
-    return await until(deadline, threads.run(function))
 
 
 def hold_answer(hold: Hold, size: int) -> None:

@@ -13,7 +13,7 @@ from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
 from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
-from serving.http.request_id import request_id_for
+from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
 from serving.telemetry.metrics import REJECTED
 from serving.telemetry.requests import record_request

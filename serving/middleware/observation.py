@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import InternalError, ServingError, StoppingError
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.errors import error_response
-from serving.http.request_id import request_id_for
+from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
 from serving.telemetry.requests import record_request
 

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import RequestError
 from serving.http.browser_headers import SECURITY_HEADERS
 from serving.http.errors import error_response
-from serving.http.keys import NEEDS_KEY, Keys
 from serving.http.paths import route_path
+from serving.interface.keys import NEEDS_KEY, Keys
 
 
 class SecurityHeaders:

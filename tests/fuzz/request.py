@@ -12,9 +12,9 @@ import atheris
 with atheris.instrument_imports(include=["serving", "json"]):
     from serving.errors import RequestError
     from serving.http.compression import inflate
-    from serving.http.errors import STATUSES
     from serving.http.v2.request import parse_request
     from serving.http.v2.response import encode_response
+    from serving.interface.statuses import STATUSES
 
 import numpy as np
 

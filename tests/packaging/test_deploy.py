@@ -20,7 +20,7 @@ from pdeinfer import __version__
 from serving.app import create_app
 from serving.engine.sources import split_name
 from serving.grpc.messages import SERVICE
-from serving.http.errors import STATUSES
+from serving.interface.statuses import STATUSES
 from serving.settings import Settings
 from tests.servers import ROOT, running_server
 

@@ -11,8 +11,8 @@ import pytest
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.admission import Admission
-from serving.http.pace import MAX_DELAY, REFUSALS_PER_SECOND, Pace
 from serving.http.raw_answers import RawAnswer
+from serving.interface.pace import MAX_DELAY, REFUSALS_PER_SECOND, Pace
 from serving.settings import Settings
 
 MODEL = "tiny-grey"

@@ -7,7 +7,7 @@ import yaml
 
 from serving.app import create_app
 from serving.grpc.messages import SERVICE
-from serving.http.errors import STATUSES
+from serving.interface.statuses import STATUSES
 from serving.settings import Settings
 from tests.servers import ROOT
 

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from serving.errors import ChangeRefusedError, RequestError, ServingError
-from serving.http.errors import STATUSES, too_many_images
+from serving.http.errors import too_many_images
+from serving.interface.statuses import STATUSES
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,30 +1,25 @@
 """POST /v2/models/{model}/infer: a model's outputs for pixels of its own size, or for encoded images."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 from fastapi import Request, Response
-from numpy.typing import NDArray
 
-from pdeinfer import ImageError
 from serving.engine.deadline import until
-from serving.engine.served_model import ServedModel
 from serving.errors import DeadlineError, InternalError, OverloadedError, RequestError
 from serving.http.body import parse, read_body
 from serving.http.byte_budget import Hold
 from serving.http.compression import accepted_encoding, compress
 from serving.http.examples import BODY_TOO_LARGE, IMAGE_ERRORS, UNSUPPORTED_ENCODING
 from serving.http.openapi import describe_v2_error, reference
-from serving.http.operations import encode, hold_answer
+from serving.http.operations import hold_answer
 from serving.http.query import parse_query
 from serving.http.state import models_of, settings_of
 from serving.http.v2.request import json_length, parse_request
 from serving.http.v2.response import encode_response
 from serving.http.v2.routes import DEFAULT_ANSWER, NOT_FOUND, TAG
 from serving.http.v2.schemas import REQUEST_BODY, InferenceResponse
-from serving.http.v2.tensors import InferenceRequest
+from serving.interface.answers import count_numbers, encode, run_inference
 
 PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 
@@ -112,27 +107,6 @@ _LENGTH_PARAMETER = {
     "schema": _LENGTH_SCHEMA,
 }
 SCHEMAS = (InferenceResponse,)
-
-
-async def run_inference(
-    served: ServedModel, inference: InferenceRequest, deadline: float
-) -> dict[str, NDArray[np.float32]]:
-    """Return the outputs that a request asks for, float32 (N, ...), by name.
-
-    Raises:
-        RequestError: an image cannot be decoded.
-        OverloadedError, DeadlineError, InferenceError: as `ServedModel.infer` raises them.
-    """
-    try:
-        return await served.infer(inference.images, [output.name for output in inference.outputs], deadline)
-    except ImageError as error:
-        error.__traceback__ = None  # its frames hold the images and, through them, the error itself
-        raise RequestError(error.code, str(error)) from None
-
-
-def count_numbers(results: Mapping[str, NDArray[np.float32]]) -> int:
-    """Return how many numbers the outputs have."""
-    return sum(rows.size for rows in results.values())
 
 
 async def infer(request: Request, hold: Hold) -> Response:

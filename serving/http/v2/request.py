@@ -19,7 +19,7 @@ from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.errors import RequestError
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
-from serving.http.v2.tensors import (
+from serving.interface.tensors import (
     BYTES,
     Images,
     InferenceRequest,

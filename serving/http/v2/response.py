@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.http.v2.tensors import BYTES, NUMBERS, InferenceRequest, RequestedOutput, best_classes, join
+from serving.interface.tensors import BYTES, NUMBERS, InferenceRequest, RequestedOutput, best_classes, join
 
 
 def encode_response(

@@ -28,7 +28,7 @@ from serving.http.v2.schemas import (
     TensorConfig,
     TensorMetadata,
 )
-from serving.http.v2.tensors import NUMBERS, PIXELS
+from serving.interface.tensors import NUMBERS, PIXELS
 
 TAG = "Open Inference Protocol (V2)"
 DEFAULT_ANSWER: dict[int | str, dict[str, Any]] = {"default": describe_v2_error("Every other answer")}

@@ -20,7 +20,7 @@ from serving.grpc import messages
 from serving.grpc.request import read_request
 from serving.grpc.response import encode_response
 from serving.grpc.wire import measure, require_few_values
-from serving.http.v2.tensors import InferenceRequest, RequestedOutput
+from serving.interface.tensors import InferenceRequest, RequestedOutput
 from tests.serving.grpc.conftest import infer_request
 
 FOLDER = Path(messages.__file__).parent

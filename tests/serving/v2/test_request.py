@@ -16,7 +16,7 @@ from pdeinfer import InputSpec
 from serving.errors import RequestError
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE
 from serving.http.v2.request import parse_request
-from serving.http.v2.tensors import InferenceRequest, RequestedOutput
+from serving.interface.tensors import InferenceRequest, RequestedOutput
 from tests.serving.v2.conftest import Request
 
 SPEC = InputSpec(height=3, width=4, channels=1, mean=(0.0,), std=(1.0,))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from serving.http.v2.response import encode_response
-from serving.http.v2.tensors import InferenceRequest, RequestedOutput
+from serving.interface.tensors import InferenceRequest, RequestedOutput
 
 LABELS = ("cat", "dog", "umbrella ☂")
 PROBABILITIES = np.array([[0.1, 0.7, 0.2], [1 / 3, 1e-8, 1 / 3]], np.float32)
