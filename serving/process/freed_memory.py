@@ -15,6 +15,6 @@ def unmap_large() -> None:
 
 
 def trim() -> None:
-    """Return the small ones that have been freed."""
+    """Return to the system what small allocations have freed."""
     if _is_glibc:
         _libc.malloc_trim(0)
