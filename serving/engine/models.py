@@ -191,7 +191,7 @@ class Models:
             return PreparedChange(name, {})
         try:
             return await self._within_deadline(self._prepare, name)
-        except PdeinferError as error:
+        except (PdeinferError, MemoryError) as error:
             logger.exception("%s cannot be loaded", name)
             message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
             raise ModelLoadError(message) from error

@@ -265,7 +265,7 @@ class ServedModel:
         with span("inspect", {"model": self.name}):
             try:
                 return await self._inspecting.run(compute)
-            except PdeinferError as error:
+            except (PdeinferError, MemoryError) as error:
                 logger.exception("%s could not be inspected", self.name)
                 raise InferenceError from error
 

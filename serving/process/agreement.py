@@ -42,31 +42,31 @@ class ModelAgreement:
         workers: those that run; the caller adds and removes them.
 
     Attributes:
-        served: what the workers serve, once the first of them has joined.
+        served: what the workers serve; None until the first of them has joined.
         changes: how many have been made.
     """
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        self.served: Digests = {}
+        self.served: Digests | None = None
         self.changes = 0
         self._workers = workers
         self._changing = asyncio.Lock()
 
     def expected(self) -> "Expected | None":
         """Return what a new worker must serve: the same as the others, or the same models if there are no others."""
-        if self._joined():
+        if self.served is None or self._joined():
             return self.served
-        return dict.fromkeys(self.served) or None
+        return dict.fromkeys(self.served)
 
     async def join(self, worker: Worker, served: Digests) -> None:
         """Let a worker that has loaded its models take part in changes, or kill it as outdated."""
         async with self._changing:
-            differs = list(served.items()) != list(self.served.items())
+            differs = self.served is not None and list(served.items()) != list(self.served.items())
             if worker.changes != self.changes or (differs and self._joined()):
                 worker.is_outdated = True
                 worker.kill()
                 return
-            if differs and self.served:
+            if differs:
                 logger.warning("no worker serves the former packages any more; those on the disk are served")
             self.served = served
             worker.has_joined = True
@@ -102,7 +102,7 @@ class ModelAgreement:
             for worker, result in zip(workers, await asyncio.gather(*applying, return_exceptions=True), strict=True):
                 if isinstance(result, ServingError):  # it serves the former models still
                     worker.kill()
-            return list(self.served.get(name, ()))
+            return list(states[0].get(name, ()))
 
     def _joined(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.has_joined]

@@ -121,7 +121,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
             runner.run(_serve_models(app, config, settings, listening, started, membership))
-        except PdeinferError as error:
+        except (PdeinferError, MemoryError) as error:
             if membership is None:
                 print(f"pdeinfer serve: {error}", file=sys.stderr)
             else:

@@ -114,7 +114,7 @@ def test_a_change_that_one_worker_cannot_make_is_made_by_none(
 
         assert caught.value.code == "model_load_failed"  # type: ignore[attr-defined]
         assert [worker.calls[1:] for worker in workers] == [["discard"], ["discard"]]
-        assert agreement.served == {}
+        assert agreement.served is None
         workers[0].prepared = workers[1].prepared = prepared()
         assert await agreement.change(workers[0], "grey", "reload") == ["1"]
 
@@ -217,5 +217,18 @@ def test_workers_serve_what_is_on_the_disk_when_none_serves_the_former_packages(
 
         assert (second.has_joined, second.was_killed) == (True, False)
         assert agreement.served == prepared("b")
+
+    run(test)
+
+
+def test_models_that_were_all_unloaded_stay_so_when_all_workers_are_replaced() -> None:
+    async def test() -> None:
+        agreement, workers = agreeing({})
+        workers[0].has_joined = False
+        await agreement.join(workers[0], prepared(names=("grey",)))
+        assert await agreement.change(workers[0], "grey", "unload") == []
+        workers.clear()
+
+        assert agreement.expected() == {}
 
     run(test)
