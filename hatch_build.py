@@ -82,7 +82,8 @@ def build_library(sources: Path, library: Path) -> str:
     An existing library is replaced only by a complete new one, and removed if the build fails.
 
     Raises:
-        KernelNotBuiltError: there is no compiler, the system is not Linux, or the compiler fails.
+        KernelNotBuiltError: there is no compiler, the system is not Linux, the compiler fails, or the library cannot be
+            written.
     """
     with _building(library) as (compiler, folder):
         machine = _run(*compiler, "-dumpmachine").partition("-")[0]
@@ -121,18 +122,28 @@ def find_compiler() -> list[str]:
 @contextlib.contextmanager
 def _building(library: Path) -> Iterator[tuple[list[str], Path]]:
     """Yield the compiler's command, and a folder; install the library that was built there under its name."""
+    new = library.with_name(f".{library.name}.{os.getpid()}")
     try:
         if not sys.platform.startswith("linux"):
             raise KernelNotBuiltError(f"it is built on Linux only, and this is {sys.platform}")
         with tempfile.TemporaryDirectory() as folder:
             yield find_compiler(), Path(folder)
             # Renamed into place: a process that uses the old library keeps it.
-            new = library.with_name(f".{library.name}.{os.getpid()}")
             shutil.copy(Path(folder) / library.name, new)
             new.replace(library)
     except KernelNotBuiltError:
-        library.unlink(missing_ok=True)
+        _remove(library)
         raise
+    except OSError as error:
+        _remove(library)
+        raise KernelNotBuiltError(f"cannot write {library}: {error}") from error
+    finally:
+        _remove(new)
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # its folder may be read-only
+        file.unlink()
 
 
 def _run(*command: str | Path) -> str:

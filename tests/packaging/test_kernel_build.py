@@ -112,6 +112,27 @@ def test_a_failed_build_removes_the_old_library(tmp_path: Path, build: Callable[
 
 
 @needs_compiler
+def test_a_full_disk_leaves_no_part_of_a_library(tmp_path: Path) -> None:
+    library = tmp_path / "library.so"
+    library.write_text("an earlier one", encoding="utf-8")
+    (tmp_path / f".library.so.{os.getpid()}").symlink_to("/dev/full")  # the name under which it is first written
+
+    with pytest.raises(hatch_build.KernelNotBuiltError, match=r"library\.so: .*No space left"):
+        hatch_build.build_cuda_library(SOURCES, library)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_compiler
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.touch()  # no folder: so that root cannot write there either
+
+    with pytest.raises(hatch_build.KernelNotBuiltError, match=str(folder)):
+        hatch_build.build_cuda_library(SOURCES, folder / "library.so")
+
+
+@needs_compiler
 @pytest.mark.parametrize("build", [build for build, _ in BUILDS])
 def test_the_build_replaces_the_old_library_by_a_new_file(tmp_path: Path, build: Callable[..., object]) -> None:
     library = tmp_path / "library.so"
