@@ -31,6 +31,10 @@ SOLVERS = {
     ],
 }
 BASELINE = [("kBaseline", "baseline", 4, [])]  # for every other machine, such as aarch64
+
+# Machines that compilers and the tags of wheels name differently.
+TAG_MACHINES = {"powerpc64le": "ppc64le", "powerpc64": "ppc64", "i386": "i686", "i486": "i686", "i586": "i686"}
+
 FLAGS = ["-std=c++17", "-O2", "-funroll-loops", "-ffp-contract=fast"]
 FLAGS += ["-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 LINKER_FLAGS = ["-shared", "-s", "-static-libgcc", "-static-libstdc++", "-Wl,--no-undefined", "-Wl,--as-needed"]
@@ -59,7 +63,7 @@ class KernelBuildHook(BuildHookInterface):
             built = [name for name in (LIBRARY, CUDA_LIBRARY) if (target / name).exists()]
             build_data["force_include"] |= {str(target / name): name for name in built}
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-linux_{machine}"
+            build_data["tag"] = f"py3-none-linux_{tag_machine(machine)}"
 
     def _build(self, root: Path, target: Path) -> str | None:
         sources = root / "pdeinfer/kernels"
@@ -74,6 +78,14 @@ class KernelBuildHook(BuildHookInterface):
         except KernelNotBuiltError as error:
             self.app.display_warning(f"pdeinfer is built without its operator for CUDA; PDE layers run slower: {error}")
         return machine
+
+
+def tag_machine(machine: str) -> str:
+    """Return what the tags of wheels call a machine that a compiler names."""
+    if machine.startswith("arm"):  # the compiler does not say which; pip takes what the kernel says
+        own = os.uname().machine
+        return own if own.startswith("arm") else "armv7l"
+    return TAG_MACHINES.get(machine, machine)
 
 
 def build_library(sources: Path, library: Path) -> str:

@@ -57,6 +57,26 @@ def test_the_wheel_contains_the_libraries_and_a_platform_tag_but_no_sources(tmp_
         assert b"Root-Is-Purelib: false" in archive.read(tags)
 
 
+@pytest.mark.parametrize(
+    ("compiler", "kernel", "expected"),
+    [
+        ("x86_64", "x86_64", "x86_64"),
+        ("aarch64", "x86_64", "aarch64"),
+        ("powerpc64le", "ppc64le", "ppc64le"),
+        ("i586", "x86_64", "i686"),
+        ("arm", "armv6l", "armv6l"),
+        ("arm", "aarch64", "armv7l"),
+    ],
+)
+def test_the_tag_of_a_wheel_is_one_that_pip_takes_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch, compiler: str, kernel: str, expected: str
+) -> None:
+    own = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*own[:4], kernel)))
+
+    assert hatch_build.tag_machine(compiler) == expected
+
+
 @needs_compiler
 def test_a_wheel_whose_operator_for_cuda_does_not_compile_keeps_the_one_for_cpus(tmp_path: Path) -> None:
     wheel, output = build_wheel(tmp_path, damaged="cuda_operator.cc")
