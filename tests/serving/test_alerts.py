@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import promql_parser
 import yaml
 
 from serving.app import create_app
@@ -24,12 +25,22 @@ def expression(alert: str) -> str:
     return found
 
 
-def test_a_server_that_is_down_has_the_job_of_the_alert_in_compose_and_in_kubernetes() -> None:
+def test_the_server_has_the_job_of_the_alerts_in_compose_and_in_kubernetes() -> None:
     pod = read("kubernetes/deployment.yaml")["spec"]["template"]["metadata"]["labels"]
     (compose,) = read("compose/prometheus.yaml")["scrape_configs"]
     jobs = [compose["job_name"], pod[read("kubernetes/pod-monitor.yaml")["spec"]["jobLabel"]]]
 
-    assert re.findall(r'job="([^"]+)"', expression("PdeinferDown")) * 2 == jobs
+    for alert in ("PdeinferDown", "PdeinferServesNoModel"):
+        assert re.findall(r'job="([^"]+)"', expression(alert)) * 2 == jobs
+
+
+def test_a_server_whose_workers_never_had_a_model_serves_none() -> None:
+    """The series that count for the alert are those of `up`: the server has none about a model."""
+    parsed = promql_parser.parse(expression("PdeinferServesNoModel"))
+
+    assert str(parsed.op) == "unless"
+    assert parsed.lhs.prettify() == 'up{job="pdeinfer"} == 1'
+    assert parsed.rhs.prettify() == "(pdeinfer_model_info == 1)"
 
 
 def test_every_failure_of_the_server_counts_over_http_and_over_grpc() -> None:
