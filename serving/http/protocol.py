@@ -227,6 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_head_timer()
         self.server_state.idle.pop(self, None)
+        self._check_host()
         previous = self.cycle
         if self._is_idle and (refusal := self._refusal()):
             self._refuse(refusal)
@@ -276,6 +277,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_bytes > self.server_state.max_head_bytes:
             self._is_too_large = True
             raise httptools.HttpParserError("the head is too large")
+
+    def _check_host(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):  # RFC 9112, 3.2
+            raise httptools.HttpParserError("not one Host")
 
     def _count_pipelined(self) -> None:
         self.server_state.pipelined += len(self.pipeline) - self._pipelined

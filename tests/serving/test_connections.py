@@ -128,6 +128,28 @@ def test_white_space_around_the_value_of_a_header_is_no_part_of_it() -> None:
     serve(test, app=answer)
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", [400]),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n", [400]),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", [200]),
+        (SLOW + b"GET / HTTP/1.1\r\n\r\n" + GET, [200, 400]),
+        (b"GET / HTTP/1.0\r\n\r\n", [200]),
+        (b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", [200]),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", [400]),
+    ],
+    ids=["none", "two", "empty", "none in the next", "1.0, none", "1.0, one", "1.0, two"],
+)
+def test_a_request_names_its_host_once_except_in_http_1_0(sent: bytes, expected: list[int]) -> None:
+    """RFC 9112, section 3.2; health checks of load balancers speak HTTP/1.0 and name none."""
+
+    async def test(server: Running) -> None:
+        assert statuses(await server.exchange(sent, end=True)) == expected
+
+    serve(test)
+
+
 def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
 
