@@ -13,6 +13,7 @@ from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
 from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
+from serving.http.unchunked import UnchunkedCycle
 from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
 from serving.telemetry.metrics import REJECTED
@@ -237,6 +238,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._last_answer = TOO_MANY_PIPELINED
             return
         super().on_headers_complete()
+        if self.cycle.scope["http_version"] == "1.0":
+            self.cycle.__class__ = UnchunkedCycle  # its task has not started yet
         self._previous = previous
         self._count_pipelined()
         if self.server_state.draining:

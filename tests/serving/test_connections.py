@@ -150,6 +150,28 @@ def test_a_request_names_its_host_once_except_in_http_1_0(sent: bytes, expected:
     serve(test)
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("has_length", [False, True], ids=["unknown length", "known length"])
+def test_only_http_1_1_gets_an_answer_in_chunks(version: str, has_length: bool) -> None:
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"6")] if has_length else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def test(server: Running) -> None:
+        sent = f"GET / HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        head, _, body = (await server.exchange(sent)).partition(b"\r\n\r\n")
+
+        is_chunked = version == "1.1" and not has_length
+        assert (b"transfer-encoding: chunked" in head.lower()) == is_chunked
+        assert body == (b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n" if is_chunked else b"onetwo")
+        assert head.count(b"connection: close") == 1
+
+    serve(test, app=answer)
+
+
 def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
 
