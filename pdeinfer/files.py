@@ -15,21 +15,37 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside `path`, then rename it: `path` holds the old content or the whole new one.
+    """Write a file that takes the place of `path` when it is complete, as `replacing` does.
 
-    The new content is on the disk before it is renamed, so this also holds after a power cut. A link, a pipe or a
-    device is written directly, and stays one.
+    A link, a pipe or a device is written directly, and stays one.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        write(path)
+        with naming(path):
+            write(path)
         return
-    partial = path.with_name(f"partial-{path.name}")
-    try:
+    with replacing(path) as partial:
         write(partial)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`, for the block to write a file that takes its place: nobody sees it half written.
+
+    Its content is on the disk before it is renamed, so this also holds after a power cut. Errors of the system name
+    `path`. The file is hidden, for a folder of images, and has the suffix of `path`, which tells some writers the format.
+    """
+    partial = path.with_name(f".partial-{secrets.token_hex(4)}{path.suffix}")  # short: `path` may have 255 bytes
+    try:
+        yield partial
         sync_file(partial)
         partial.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # after success it is gone; after an error, that one counts
+            partial.unlink()
 
 
 def sync_file(path: Path) -> None:
@@ -131,7 +147,8 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
+        if error.errno is not None:  # without a number, its message is not the system's, and a path would hide it
+            error.filename = error.filename or os.fspath(path)
         raise
 
 

@@ -15,7 +15,6 @@ A part appears whole, by renaming, or not at all: a run that is stopped at any m
 import errno
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
 from pdeinfer.errors import ClassifyError
-from pdeinfer.files import naming, sync_file, sync_folder
+from pdeinfer.files import naming, replacing, sync_file, sync_folder
 from pdeinfer.offline.chunks import Chunk, FileChunk, from_line, to_line
 from pdeinfer.offline.results import Count
 
@@ -268,13 +267,5 @@ def _difference(before: Chunk | None, now: Chunk | None) -> str:
 @contextmanager
 def _appearing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside a path, which takes its place once it is complete."""
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        with naming(path), beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as beside, beside.open("wb") as file:
+        yield file

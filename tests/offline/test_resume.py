@@ -156,7 +156,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_half_written(
     assert b"a.csv.parts/" in full.stderr
     assert (b"To resume" in full.stderr) is result.with_name("a.csv.parts").exists()
     assert not result.exists()
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".partial-*"))
     assert subprocess.run(arguments, check=False, capture_output=True).returncode == 1
     assert_complete(result, photos)
 

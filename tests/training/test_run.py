@@ -87,7 +87,7 @@ def test_a_training_leaves_network_history_metrics_and_pictures(finished: Path) 
     assert {"python", "keras", "backend", "numpy", "pdeinfer"} <= metrics["versions"].keys()
     for name in ("learning-curves.png", "confusion-matrix.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
-    assert not list(finished.glob("partial-*"))
+    assert not list(finished.glob(".partial-*"))
 
 
 def test_without_validation_images_the_last_epoch_is_kept(tmp_path: Path) -> None:
@@ -382,4 +382,4 @@ def test_ctrl_c_prints_how_to_resume_without_a_traceback(tmp_path: Path) -> None
     (checkpoint,) = folder.glob("last-*.keras")
     assert checkpoint.with_name("history.csv").read_text().splitlines()[-1].startswith(checkpoint.stem[5:] + ",")
     assert list((folder / "tensorboard").rglob("events.*"))
-    assert not list(folder.glob("partial-*"))
+    assert not list(folder.glob(".partial-*"))
