@@ -15,6 +15,7 @@ A part appears whole, by renaming, or not at all: a run that is stopped at any m
 import errno
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 # Error numbers of a file system that has no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+# The names of what a run writes, in the folder; half-written files had the suffix .tmp in earlier versions.
+_OWN = re.compile(r"(job\.json|plan\.jsonl|\d{8}\.jsonl|finished)(\.tmp)?|\.partial-[0-9a-f]{8}(\.jsonl?)?|joined|lock")
 
 
 class Todo(NamedTuple):
@@ -63,9 +67,14 @@ class Parts:
         self.images = self.done = 0
 
     def __enter__(self) -> Self:
-        """Make the folder and lock it; raise ClassifyError if another process holds it."""
+        """Make the folder and lock it.
+
+        Raises:
+            ClassifyError: another process holds it, or it is no folder of parts.
+        """
         is_new = not self._folder.exists()
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._check_own()
         try:
             self._lock = (self._folder / "lock").open("wb")
             self._hold(self._lock)
@@ -90,6 +99,16 @@ class Parts:
         finally:
             if self._lock is not None:
                 self._lock.close()
+
+    def _check_own(self) -> None:
+        """Raise ClassifyError for a folder of somebody else, whose files are not to be taken for parts."""
+        names = {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}  # as macOS writes them
+        foreign = sorted(name for name in names if not _OWN.fullmatch(name))
+        if foreign or (names and "lock" not in names):  # which is the first file in it, and the last
+            raise ClassifyError(
+                f"{self._folder}: expected no such folder, or one that pdeinfer has made, got one with "
+                f"{(foreign or sorted(names))[0]}: move it, or name another file than {self._result.name}"
+            )
 
     def _hold(self, lock: IO[bytes]) -> None:
         try:
@@ -212,12 +231,12 @@ class Parts:
         return count
 
     def remove(self) -> None:
-        """Remove the folder."""
-        for path in self._folder.iterdir():
-            if path != self._finished:
-                path.unlink(missing_ok=True)
-        self._finished.unlink(missing_ok=True)  # the last one: it tells what remains to be done
-        with suppress(OSError):  # another process has come
+        """Remove the files of the run, and the folder if it holds no others."""
+        last = [self._finished, self._folder / "lock"]  # they tell what remains to be done, and whose folder it is
+        own = [path for path in self._folder.iterdir() if _OWN.fullmatch(path.name) and path not in last]
+        for path in own + last:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # another process has come, or there are others' files
             self._folder.rmdir()
 
     def _count(self, chunk: Chunk) -> None:

@@ -246,7 +246,7 @@ def test_killed_around_the_moment_when_the_result_appears(
     original = getattr(Path, killed)
 
     def kill(path: Path, *rest: object) -> object:
-        if killed == "replace" and path.name != "joined":
+        if (killed == "replace" and path.name != "joined") or (killed == "iterdir" and not result.exists()):
             return original(path, *rest)
         raise KeyboardInterrupt
 
@@ -310,6 +310,30 @@ def test_shell_patterns_that_name_the_parts_are_resumed(begun: tuple[list[str], 
     sources, result, how = begun
 
     assert classify([*sources, f"{result}.parts"], result, how, workers=1) == (CHUNK + 2, 0)
+
+
+@pytest.mark.parametrize("names", [["notes.txt"], ["lock", "notes.txt"], ["00000000.jsonl"], ["job.json"]])
+def test_a_folder_of_somebody_else_is_refused_and_kept(names: list[str], package: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "photos", 1)[0]
+    folder = tmp_path / "a.jsonl.parts"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("precious")
+
+    with pytest.raises(ClassifyError, match=rf"a\.jsonl\.parts.* {names[-1]}"):
+        classify([str(source)], tmp_path / "a.jsonl", options(package), workers=1)
+
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(names, "precious")
+
+
+def test_files_that_others_write_into_the_folder_meanwhile_are_kept(begun: tuple[list[str], Path, Options]) -> None:
+    sources, result, how = begun
+    folder = result.with_name("a.jsonl.parts")
+    (folder / ".DS_Store").touch()
+
+    classify(sources, result, how, workers=1, report=lambda *_: (folder / "notes.txt").touch())
+
+    assert sorted(path.name for path in folder.iterdir()) == [".DS_Store", "notes.txt"]
 
 
 def test_a_result_that_appears_meanwhile_is_kept(begun: tuple[list[str], Path, Options]) -> None:
