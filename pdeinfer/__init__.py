@@ -1,5 +1,8 @@
 """Compact image classifiers whose backbone solves a diffusion-advection equation."""
 
+import importlib
+import typing
+
 from pdeinfer.errors import (
     BackendError,
     ClassifyError,
@@ -18,22 +21,25 @@ from pdeinfer.errors import (
     PresetError,
     TrainingError,
 )
-from pdeinfer.inspection.fields import LayerFields
-from pdeinfer.inspection.inspector import inspect
-from pdeinfer.package.card import ModelCard
-from pdeinfer.package.package import ModelPackage
-from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
-from pdeinfer.predictor import Predictor
-from pdeinfer.spec.networks import (
-    DepthwiseConvolution,
-    DepthwiseSum,
-    InputSpec,
-    ResidualNetwork,
-    SingleChannelNetwork,
-)
-from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
-from pdeinfer.spec.presets import PRESETS, Preset
+from pdeinfer.runtime import onnx_runtime as _onnx_runtime  # noqa: F401  # it turns ONNX Runtime's telemetry off
 from pdeinfer.version import __version__
+
+if typing.TYPE_CHECKING:
+    from pdeinfer.inspection.fields import LayerFields
+    from pdeinfer.inspection.inspector import inspect
+    from pdeinfer.package.card import ModelCard
+    from pdeinfer.package.package import ModelPackage
+    from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
+    from pdeinfer.predictor import Predictor
+    from pdeinfer.spec.networks import (
+        DepthwiseConvolution,
+        DepthwiseSum,
+        InputSpec,
+        ResidualNetwork,
+        SingleChannelNetwork,
+    )
+    from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+    from pdeinfer.spec.presets import PRESETS, Preset
 
 __all__ = [
     "PRESETS",
@@ -71,3 +77,36 @@ __all__ = [
     "__version__",
     "inspect",
 ]
+
+# The modules of all names but the errors. They are imported when a name is used: the command `pdeinfer` imports this
+# package first, and Ctrl-C should find it in its own code, which ends without a traceback.
+_MODULES = {
+    "ClassScore": "pdeinfer.prediction",
+    "DepthwiseConvolution": "pdeinfer.spec.networks",
+    "DepthwiseSum": "pdeinfer.spec.networks",
+    "InputSpec": "pdeinfer.spec.networks",
+    "LayerFields": "pdeinfer.inspection.fields",
+    "ModelCard": "pdeinfer.package.card",
+    "ModelPackage": "pdeinfer.package.package",
+    "PRESETS": "pdeinfer.spec.presets",
+    "PdeSpec": "pdeinfer.spec.pde_spec",
+    "PeronaMalik": "pdeinfer.spec.pde_spec",
+    "Prediction": "pdeinfer.prediction",
+    "Predictor": "pdeinfer.predictor",
+    "PredictorInfo": "pdeinfer.prediction",
+    "Preset": "pdeinfer.spec.presets",
+    "ResidualNetwork": "pdeinfer.spec.networks",
+    "SingleChannelNetwork": "pdeinfer.spec.networks",
+    "inspect": "pdeinfer.inspection.inspector",
+}
+
+if not typing.TYPE_CHECKING:  # which would take every name for one of the package
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

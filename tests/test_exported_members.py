@@ -12,8 +12,9 @@ from pdeinfer import errors
 
 
 def test_all_is_sorted_and_lists_exactly_the_public_names() -> None:
-    modules = {name for name, value in vars(pdeinfer).items() if type(value) is type(pdeinfer)}
-    public = {name for name in vars(pdeinfer) if not name.startswith("_")} - modules
+    values = {name: getattr(pdeinfer, name) for name in dir(pdeinfer)}
+    modules = {name for name, value in values.items() if type(value) is type(pdeinfer)}
+    public = {name for name in values if not name.startswith("_")} - modules
     assert set(pdeinfer.__all__) == public | {"__version__"}
     assert (
         sorted(pdeinfer.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == pdeinfer.__all__
@@ -51,12 +52,18 @@ def test_the_version_matches_the_installed_distribution() -> None:
     assert pdeinfer.__version__ == importlib.metadata.version("pdeinfer")
 
 
-@pytest.mark.parametrize("module", ["pdeinfer", "pdeinfer.cli.main"])
-def test_importing_loads_nothing_heavy(module: str) -> None:
+@pytest.mark.parametrize("statement", ["from pdeinfer import *", "import pdeinfer.cli.arguments"])
+def test_importing_loads_nothing_heavy(statement: str) -> None:
     heavy = "{'tensorflow', 'keras', 'tf2onnx', 'onnx', 'onnxruntime', 'fastapi', 'pydantic', 'sklearn'}"
-    program = f"import sys, {module}; print({heavy} & sys.modules.keys())"
+    program = f"import sys; {statement}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr
+
+
+def test_the_command_reaches_its_own_code_before_any_import_that_takes_a_while() -> None:
+    program = "import sys, pdeinfer.cli.main; print({'numpy', 'PIL', 'argparse', 'pdeinfer.spec'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_importing_costs_less_than_importing_what_it_needs() -> None:
@@ -66,7 +73,7 @@ import time
 start = time.process_time()
 import numpy, PIL.Image, PIL.JpegImagePlugin, PIL.ImageOps
 needed = time.process_time()
-import pdeinfer
+from pdeinfer import *
 print((time.process_time() - needed) / (needed - start))
 """
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(3)]

@@ -46,6 +46,7 @@ def main(connection: socket.socket) -> None:
     """Fork a decoding process for each socket that arrives on the connection, until its other end is closed."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)  # the other end decides when this process ends
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # which was blocked until it is ignored
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets ended children by itself
     warnings.simplefilter("ignore")  # Pillow's quote the images
     preinit()

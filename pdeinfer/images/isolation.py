@@ -24,6 +24,7 @@ from pdeinfer.images.convert import NeedsIsolationError, describe, open_image, t
 from pdeinfer.images.cost import Estimate
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS
 from pdeinfer.images.reading import open_path, read_file
+from pdeinfer.processes import deaf_to_ctrl_c
 from pdeinfer.spec.networks import InputSpec
 
 _IS_SUPPORTED = hasattr(os, "fork") and hasattr(socket, "send_fds")  # not on Windows
@@ -300,7 +301,7 @@ class _Host:
 
     def _start(self) -> socket.socket:
         self._connection, other_end = socket.socketpair()
-        with other_end:
+        with other_end, deaf_to_ctrl_c():
             self._process = subprocess.Popen(  # noqa: S603  # Python itself
                 [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(other_end.fileno())],
                 pass_fds=[other_end.fileno()],

@@ -5,9 +5,11 @@ Threads would share the interpreter's lock: decoding small images is mostly Pyth
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 from pdeinfer.errors import ClassifyError, PdeinferError
 from pdeinfer.offline.classifier import Classifier, Options
 from pdeinfer.offline.parts import Todo, read_chunk
-from pdeinfer.processes import safe_path
+from pdeinfer.processes import deaf_to_ctrl_c, safe_path
 from pdeinfer.runtime.cpus import available_cpus
 
 _AHEAD = 2  # chunks of a process: one that it works on, and the next
@@ -39,11 +41,14 @@ def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | 
     pending: dict[Connection, list[Todo]] = {}
     processes: dict[Connection, BaseProcess] = {}
     context = multiprocessing.get_context("spawn")
+    if sys.platform != "win32":
+        with safe_path():
+            resource_tracker.ensure_running()  # or the first `start` does, and unblocks Ctrl-C
     try:
         for _ in first:
             connection, other_end = context.Pipe()
             process = context.Process(target=_work, args=(other_end, plan, options), daemon=True)
-            with safe_path():
+            with safe_path(), deaf_to_ctrl_c():
                 process.start()
             other_end.close()  # the other end is closed when the process ends
             processes[connection], pending[connection] = process, []

@@ -1,11 +1,11 @@
 """Imports ONNX Runtime, explains a broken installation, and tells its errors from others."""
 
 import functools
-import importlib.metadata
 import os
 from typing import Any
 
 from pdeinfer.errors import MissingDependencyError
+from pdeinfer.processes import ctrl_c_held_back
 
 # Newer versions send usage data to Microsoft unless this is set before they are imported. The thread that sends it also
 # makes every forked child hang at its exit. A value set by the user is kept.
@@ -22,7 +22,8 @@ def import_onnxruntime() -> Any:
         MissingDependencyError: it is not installed, or its installation is broken; the message has the cure.
     """
     try:
-        import onnxruntime
+        with ctrl_c_held_back():
+            import onnxruntime
 
         onnxruntime.InferenceSession  # noqa: B018  # pip leaves an empty package if it removes one of two installed
     except TimeoutError:  # of a signal's handler
@@ -58,6 +59,8 @@ def check_error(error: Exception, device: str) -> None:
 @functools.cache  # it reads the metadata of everything that is installed, which takes half a second
 def installed_packages() -> tuple[str, ...]:
     """Return the installed distributions that contain the package `onnxruntime`: more than one is a conflict."""
+    import importlib.metadata
+
     return tuple(sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", []))))
 
 

@@ -189,6 +189,24 @@ class TestInstallation:
         assert str(raised.value).endswith(f": {cure}")
         assert all(package in str(raised.value) for package in installed)
 
+    def test_ctrl_c_while_it_is_imported_is_not_taken_for_a_broken_installation(self, tmp_path: Path) -> None:
+        (tmp_path / "onnxruntime.py").write_text(
+            """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:  # as pybind11 does, and without the cause as ONNX Runtime's own code does
+    raise ImportError("initialization failed") from None
+InferenceSession = None
+"""
+        )
+        program = (
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pdeinfer.runtime.onnx_runtime as runtime\n"
+        )
+        program += "try: runtime.import_onnxruntime()\nexcept KeyboardInterrupt: print('interrupted')"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
     def test_the_installed_packages_are_found(self) -> None:
         (package,) = onnx_runtime.installed_packages()
         assert package.startswith("onnxruntime")
