@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pdeinfer.backend import import_keras
+from pdeinfer.cli.main import main as run_command
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.training_record import Outcome
@@ -28,10 +29,18 @@ if TYPE_CHECKING:  # they import Keras
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, 2 for a wrong argument or file, 130 for an interruption."""
+    """Run the command; return its exit code: 0, 2 for a wrong argument or file, 130 for an interruption.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more.
+    """
     arguments = parse_arguments(argv)
     try:
         return _train(arguments)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
+        if _has_begun(arguments):
+            print(f"pdeinfer: the output was closed; {_how_to_resume(arguments)}", file=sys.stderr)
+        raise
     except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
         print_error(error)
         if isinstance(error, OSError) and _has_begun(arguments):
@@ -150,4 +159,4 @@ def _print_outcome(outcome: Outcome, accuracy: str, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(["train", *sys.argv[1:]]))

@@ -21,10 +21,10 @@ def run(options: argparse.Namespace) -> int:
     evaluation = evaluate(options.package, options.data_dir, options.precision)
     for line in _warnings(evaluation):
         print(f"pdeinfer: {printable(line)}", file=sys.stderr)
-    print(json.dumps(evaluation.to_dict(), allow_nan=False) if options.json else evaluation)
-    if options.report is not None:
+    if options.report is not None:  # first: the reader of the output may stop reading
         path = write_report(evaluation, options.report)
         print(f"pdeinfer: the report is {printable(str(path))}", file=sys.stderr)
+    print(json.dumps(evaluation.to_dict(), allow_nan=False) if options.json else evaluation)
     return 1 if evaluation.unreadable or evaluation.equals_card is False else 0
 
 

@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pdeinfer.cli.arguments import make_parser
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import ParityError, PdeinferError
 
@@ -27,25 +27,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return 130
+        return 0 if arguments[:1] == ["serve"] else 130
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
-        _discard_output()
         return 1
     except (PdeinferError, OSError, MemoryError) as error:  # OSError: a full disk, a missing permission
-        print_error(error)
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _discard_output()
+        with suppress(OSError):
+            print_error(error)
         return 1 if isinstance(error, ParityError) else 2
+    finally:
+        _discard_unwritable()
 
 
 def _run(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no image, and those that matter are errors
-    if arguments[:1] in (["serve"], ["train"]):  # these two parse their own arguments
-        return _import_command(arguments[0])(arguments[1:])
-    options = make_parser().parse_args(arguments)
-    return _import_command(options.command)(options)
+    try:
+        if arguments[:1] in (["serve"], ["train"]):  # these two parse their own arguments
+            return _import_command(arguments[0])(arguments[1:])
+        from pdeinfer.cli.arguments import make_parser  # in a second in which Ctrl-C is `main`'s already
+
+        options = make_parser().parse_args(arguments)
+        return _import_command(options.command)(options)
+    except SystemExit:  # by which argparse ends after --help
+        sys.stdout.flush()
+        raise
 
 
 def _prepare_streams() -> None:
@@ -62,6 +66,10 @@ def _import_command(name: str) -> Callable[[Any], int]:
     return run
 
 
-def _discard_output() -> None:
-    """Redirect stdout to the null device: the interpreter flushes it at exit, which would fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard_unwritable() -> None:
+    """Redirect streams that fail to the null device: the interpreter flushes them at exit, which would fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

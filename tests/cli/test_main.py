@@ -1,6 +1,7 @@
 """What holds for all commands: help, wrong usage, interruption, pipes, a full disk."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pdeinfer.cli import main as cli
 from pdeinfer.package import zoo
 from pdeinfer.version import __version__
 from tests.cli.helpers import Captured
+from tests.documents import ROOT
 from tests.images.image_makers import png
 
 
@@ -46,6 +48,45 @@ class TestProcess:
         assert cli.main(["list"]) == 130
         assert capsys.readouterr() == ("", "")
 
+    @pytest.mark.parametrize(("command", "code"), [("predict", 130), ("train", 130), ("serve", 0)])
+    def test_ctrl_c_while_the_command_is_imported_ends_it_quietly(
+        self, command: str, code: int, tmp_path: Path
+    ) -> None:
+        """NumPy is the first large library that each imports."""
+        (tmp_path / "numpy.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+        done = subprocess.run(
+            [sys.executable, "-m", "pdeinfer", command, "a.png"],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+    @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system cannot block signals")
+    @pytest.mark.parametrize("command", ["predict", "classify"])
+    def test_ctrl_c_does_not_reach_the_processes_that_a_command_starts(
+        self, command: str, images: Path, package_folder: Path, tmp_path: Path
+    ) -> None:
+        """They get it before their own code runs, as when a terminal sends it to all of the group."""
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "if 'pdeinfer' not in sys.orig_argv:\n"
+            "    open(os.path.join(os.path.dirname(__file__), str(os.getpid())), 'w').close()\n"
+            "    signal.raise_signal(signal.SIGINT)\n"
+        )
+        arguments = [command, str(images / "a.png"), "--isolate", "--model", str(package_folder), "--device", "cpu"]
+        arguments += ["--out", str(tmp_path / "a.csv"), "--workers", "1"] if command == "classify" else []
+        done = subprocess.run(
+            [sys.executable, "-m", "pdeinfer", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        started = [path for path in tmp_path.iterdir() if path.name.isdecimal()]
+        assert len(started) == {"predict": 1, "classify": 3}[command]  # decoding; also a worker and Python's tracker
+
     def test_a_reader_that_stops_early_is_no_error(self, images: Path, package_folder: Path) -> None:
         paths = [str(images / "a.png")] * 2000  # more output than a pipe holds
         process = subprocess.Popen(
@@ -72,14 +113,25 @@ class TestProcess:
         assert cli.main(["list"]) == 2
         assert capsys.readouterr().err == f"pdeinfer: error: {line}\n"
 
-    def test_a_full_disk_is_one_line_and_exit_code_2(self) -> None:
+    @pytest.mark.parametrize("command", ["-m pdeinfer list", "-m pdeinfer --version", "-m training.run --help"])
+    def test_a_full_disk_is_one_line_and_exit_code_2(self, command: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with Path("/dev/full").open("w") as full:
-            command = [sys.executable, "-m", "pdeinfer", "list"]
             result = subprocess.run(
-                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+                [sys.executable, *command.split()],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
             )
         assert (result.returncode, result.stderr) == (2, "pdeinfer: error: [Errno 28] No space left on device\n")
+
+    @pytest.mark.parametrize("arguments", ["predict", "predict no-such-file", "list --nope"])
+    def test_errors_that_nobody_can_read_keep_their_exit_code(self, arguments: str) -> None:
+        command = [sys.executable, "-m", "pdeinfer", *arguments.split()]
+        with Path("/dev/full").open("w") as full:
+            assert subprocess.run(command, stderr=full, check=False).returncode == 2
 
     def test_an_image_of_too_many_pixels_is_one_line(self, tmp_path: Path, package_folder: Path) -> None:
         (tmp_path / "big.png").write_bytes(png(10_000, 10_000, 8, 2, b""))
