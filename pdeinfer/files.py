@@ -32,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`, for the block to write a file that takes its place: nobody sees it half written.
 
     Its content is on the disk before it is renamed, so this also holds after a power cut. Errors of the system name
-    `path`. The file is hidden, for a folder of images, and has the suffix of `path`, which tells some writers the format.
+    `path`. The file is hidden, as it may be in a folder of images. Its suffix is that of `path`: some writers take the
+    format from it.
     """
     partial = path.with_name(f".partial-{secrets.token_hex(4)}{path.suffix}")  # short: `path` may have 255 bytes
     try:
