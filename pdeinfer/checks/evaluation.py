@@ -9,7 +9,7 @@ from pdeinfer.checks.metrics import Calibration, ClassMetrics
 from pdeinfer.images.files import LeftOut
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.session import PdeLayers
-from pdeinfer.text import printable
+from pdeinfer.text import printable, valid
 
 _MATRIX_CLASSES = 20  # a larger matrix is too wide for a terminal
 _PRINTED_CONFUSIONS = 10
@@ -109,7 +109,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "equals_card": self.equals_card,
             **{name: _json(getattr(self, name)) for name in names},
-            "left_out": [{"path": str(each.path), "reason": each.reason} for each in self.left_out],
+            "left_out": [{"path": valid(str(each.path)), "reason": valid(each.reason)} for each in self.left_out],
         }
         if self._are_digits:
             values["mutual_confusion_3_5"] = self.mutual_confusion("3", "5")
@@ -191,7 +191,11 @@ def describe_unknown_labels(evaluation: Evaluation) -> str:
 def _json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_json(each) for each in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    if isinstance(value, Mapping):
+        return {valid(name): _json(each) for name, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _json(asdict(value))
+    return valid(value) if isinstance(value, str) else value
 
 
 def _percent(share: float | None) -> str:

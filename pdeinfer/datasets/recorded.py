@@ -10,7 +10,7 @@ import numpy as np
 from pdeinfer.arrays import Array
 from pdeinfer.datasets.image_folder import ImageFolder, find_images, find_recorded_images
 from pdeinfer.datasets.splits import Split, hold_out, sample_indices
-from pdeinfer.datasets.standard import holds_files, load_dataset
+from pdeinfer.datasets.standard import holds_files, load_dataset, load_test_images
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
@@ -37,7 +37,7 @@ def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Pat
     dataset = record.dataset
     if dataset == "folder":
         return _read_folder(record, preset, folder, "test")
-    return _check(load_dataset(dataset, folder).test, preset)
+    return _check(load_test_images(dataset, folder), preset)
 
 
 def load_validation_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:

@@ -39,17 +39,31 @@ def load_dataset(name: StandardName, data_dir: Path | None) -> Dataset:
         return _load_digits()
     if data_dir is None:
         return _download(name)
+    folder = _find_folder(name, data_dir)
+    return Dataset(_load_split(name, folder, is_test=False), _load_split(name, folder, is_test=True))
+
+
+def load_test_images(name: StandardName, data_dir: Path) -> Split:
+    """Load the test images of a data set as `load_dataset` does, without the files of its training images."""
+    return _load_digits().test if name == "digits" else _load_split(name, _find_folder(name, data_dir), is_test=True)
+
+
+def _find_folder(name: StandardName, data_dir: Path) -> Path:
+    """Return the folder with the files of a data set: `data_dir`, or one in it."""
     if not data_dir.is_dir():
         raise DatasetError(f"{data_dir}: expected a folder with the files of {name}")
     folders = _folders(name, data_dir)
     if not folders:
-        raise DatasetError(f"{data_dir}: no file {_FILES[name][0]} (or {_FILES[name][0]}.gz) in it or one level down")
+        version = ", of CIFAR-10's binary version," if name == "cifar10" else ""
+        raise DatasetError(
+            f"{data_dir}: no file {_FILES[name][0]} (or {_FILES[name][0]}.gz){version} in it or one level down"
+        )
     if len(folders) > 1:  # other data sets have files of the same names, as Fashion-MNIST has those of MNIST
         raise DatasetError(
             f"{data_dir}: expected the files of {name} in one of its folders, found some in "
             f"{' and '.join(folder.name for folder in folders)}"
         )
-    return _load_mnist(folders[0]) if name == "mnist" else _load_cifar10(folders[0])
+    return folders[0]
 
 
 def _load_digits() -> Dataset:
@@ -85,26 +99,24 @@ def _download(name: StandardName) -> Dataset:
 
 def holds_files(name: StandardName, folder: Path) -> bool:
     """Return whether a folder has any file of a data set in the places where `load_dataset` looks."""
-    return bool(_folders(name, folder))
+    return folder.is_dir() and bool(_folders(name, folder))
 
 
-def _load_mnist(data_dir: Path) -> Dataset:
-    def load_split(prefix: str, count: int) -> Split:
-        images = _read_idx(_find(data_dir, f"{prefix}-images-idx3-ubyte"), (count, 28, 28))
-        path = _find(data_dir, f"{prefix}-labels-idx1-ubyte")
-        labels = _read_idx(path, (count,)).astype(np.int64)
-        _check_labels(path, labels)
-        return Split(images[..., np.newaxis], labels)
-
-    return Dataset(load_split("train", 60_000), load_split("t10k", 10_000))
-
-
-def _load_cifar10(data_dir: Path) -> Dataset:
-    batches = [_read_cifar10(_find(data_dir, name)) for name in _CIFAR10_TRAIN]
-    train = Split(
+def _load_split(name: StandardName, folder: Path, *, is_test: bool) -> Split:
+    if name == "mnist":
+        return _load_mnist(folder, *(("t10k", 10_000) if is_test else ("train", 60_000)))
+    batches = [_read_cifar10(_find(folder, file)) for file in ((_CIFAR10_TEST,) if is_test else _CIFAR10_TRAIN)]
+    return Split(
         np.concatenate([batch.images for batch in batches]), np.concatenate([batch.labels for batch in batches])
     )
-    return Dataset(train, _read_cifar10(_find(data_dir, _CIFAR10_TEST)))
+
+
+def _load_mnist(folder: Path, prefix: str, count: int) -> Split:
+    images = _read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), (count, 28, 28))
+    path = _find(folder, f"{prefix}-labels-idx1-ubyte")
+    labels = _read_idx(path, (count,)).astype(np.int64)
+    _check_labels(path, labels)
+    return Split(images[..., np.newaxis], labels)
 
 
 def _folders(name: StandardName, data_dir: Path) -> list[Path]:

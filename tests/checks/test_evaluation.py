@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from pdeinfer.checks.labelled_images import FileImages, SplitImages
 from pdeinfer.checks.measuring import evaluate
 from pdeinfer.checks.metrics import Calibration, ClassMetrics, ConfidenceBin
 from pdeinfer.cli import main as cli
-from pdeinfer.datasets import Split, load_dataset
+from pdeinfer.datasets import Split, find_labelled_files, load_dataset
 from pdeinfer.errors import DatasetError, MissingDependencyError
 from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage
 from pdeinfer.package.writing import write_card
@@ -266,6 +267,36 @@ def test_the_folder_test_of_a_data_set_is_measured(tmp_path: Path, photos: Path)
     assert [each.label for each in found.classes if each.images] == ["2"]
 
 
+def test_folders_of_labels_beside_the_folder_test_are_refused(tmp_path: Path, photos: Path) -> None:
+    folder = write_package(tmp_path / "tiny", training={})
+    shutil.copytree(photos / "2", photos / "test" / "2")
+    with pytest.raises(DatasetError, match=r"got both: 0, 1, 2 and test"):
+        evaluate(folder, photos)
+    assert evaluate(folder, photos / "test").images == 3
+
+
+def test_accents_may_be_composed_or_decomposed(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "cafe\u0301"
+    folder.mkdir(parents=True)
+    PIL.Image.new("L", (8, 8)).save(folder / "a.png")
+    for label in ("caf\u00e9", "cafe\u0301"):
+        found = find_labelled_files(tmp_path / "photos", ["tea", label])
+        assert (found.files, found.unknown_labels) == (((folder / "a.png", 1),), {})
+
+
+def test_names_that_are_not_utf_8_are_valid_json(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+    strange = photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    (strange / "eight").rename(strange / os.fsdecode(b"th\xe9"))
+    cli.main(["evaluate", str(write_package(tmp_path / "tiny", training={})), "--data-dir", str(strange), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert json.dumps(found, ensure_ascii=False).encode()
+    assert (found["folder"], found["unknown_labels"]) == (rf"{tmp_path}/caf\udce9", {r"th\udce9": 1})
+    paths = [each["path"] for each in found["left_out"]]
+    paths += [each["image"] for each in (*found["mistakes"], *found["confident"])]
+    assert len(paths) == 11
+    assert all(rf"{tmp_path}/caf\udce9/" in path for path in paths)
+
+
 def test_a_folder_without_known_labels_is_an_error_that_names_both(tmp_path: Path, photos: Path) -> None:
     folder = write_package(tmp_path / "tiny", training={})
     for label in "012":
@@ -357,6 +388,27 @@ def test_a_report_among_the_photos_is_refused_before_the_work(tmp_path: Path, ph
     assert out == ""
     assert "expected --report outside --data-dir" in err
     assert not (photos / "new").exists()
+
+
+def test_a_report_in_a_missing_folder_of_photos_names_the_folder(tmp_path: Path, capsys: Captured) -> None:
+    missing = tmp_path / "missing"
+    for report in (tmp_path / "report", missing / "report"):
+        assert cli.main(["evaluate", "digits-pde", "--data-dir", str(missing), "--report", str(report)]) == 2
+        err = capsys.readouterr().err
+        assert "Errno" not in err
+        assert "expected" in err
+
+
+def test_the_report_is_written_although_nobody_reads_the_output(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", fail)
+    arguments = [str(write_package(tmp_path / "tiny", training={})), "--data-dir", str(photos)]
+    assert cli.main(["evaluate", *arguments, "--report", str(tmp_path / "report")]) == 1
+    assert (tmp_path / "report" / "index.html").exists()
 
 
 def test_a_report_beside_the_files_of_a_standard_data_set_is_none_of_its_classes(

@@ -12,6 +12,7 @@ import pytest
 
 from pdeinfer.datasets import Split, hold_out, load_dataset
 from pdeinfer.datasets.splits import choice_by_name
+from pdeinfer.datasets.standard import load_test_images
 from pdeinfer.errors import DatasetError
 
 MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
@@ -81,6 +82,25 @@ def test_cifar10_planes_become_the_last_axis(tmp_path: Path) -> None:
     assert dataset.train.images[0, 2, 5].tolist() == [9, 2, 3]
     assert dataset.train.labels[::10_000].tolist() == [0, 1, 2, 3, 4]
     assert set(dataset.test.labels) == {5}
+
+
+def test_the_test_images_of_cifar10_need_no_files_of_its_training_images(tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    expected = load_dataset("cifar10", tmp_path).test
+    for name in CIFAR10_FILES[:-1]:
+        (tmp_path / name).unlink()
+    found = load_test_images("cifar10", tmp_path)
+    assert np.array_equal(found.images, expected.images)
+    assert np.array_equal(found.labels, expected.labels)
+    with pytest.raises(DatasetError, match=r"data_batch_1\.bin"):
+        load_dataset("cifar10", tmp_path)
+
+
+def test_cifar10_for_python_is_refused_with_the_version_that_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "test_batch").touch()
+    with pytest.raises(DatasetError, match="binary version"):
+        load_test_images("cifar10", tmp_path)
 
 
 def test_digits_come_without_a_folder_and_are_scaled_to_bytes() -> None:
