@@ -1,9 +1,11 @@
 """`pdeinfer classify`: classify many images into a file."""
 
 import argparse
+import os
 import sys
 
 from pdeinfer.cli.output import Progress, print_error
+from pdeinfer.files import naming
 from pdeinfer.images.files import LeftOut
 from pdeinfer.offline.classifier import Options
 from pdeinfer.offline.parts import Parts
@@ -16,6 +18,8 @@ _MAX_NAMED = 10
 
 def run(options: argparse.Namespace) -> int:
     """Write the results; return 1 if some of the images could not be classified."""
+    with naming("the current folder"):
+        os.getcwd()  # noqa: PTH109  # it may have been removed, and processes cannot start in it then
     package = zoo.load(options.model)
     how = Options(
         zoo.spell_package(package),

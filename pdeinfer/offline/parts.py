@@ -15,6 +15,7 @@ A part appears whole, by renaming, or not at all: a run that is stopped at any m
 import errno
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -127,7 +128,7 @@ class Parts:
     @property
     def is_begun(self) -> bool:
         """Whether the folder is there."""
-        return self._folder.exists()
+        return os.path.exists(self._folder)  # noqa: PTH110  # Path.exists raises OSError for a long name
 
     def finished(self, job: dict[str, Any]) -> Count:
         """Return what an earlier run of the job has written, and remove the folder.

@@ -21,6 +21,7 @@ CHUNK_IMAGES = 256
 
 _SEPARATORS = re.escape(os.sep + (os.altsep or ""))
 _RECURSIVE = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)")
+_OF_PROCESS = ("/dev/fd/", "/dev/stdin", "/proc/self/")  # what they mean depends on the process that opens them
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -72,6 +73,11 @@ def _find(
                 leave_out(LeftOut(Path(path), reason))
                 continue
             raise ClassifyError(f"{path}: expected a file, a folder or a pattern: {error}") from error
+        if problem := _why_no_source(path, status.st_mode):
+            if not is_pattern:
+                raise ClassifyError(f"{path}: {problem}")
+            leave_out(LeftOut(Path(path), problem))
+            continue
         suffixes = path.lower()
         if stat.S_ISDIR(status.st_mode):
             yield from _find_in_folder(path, leave_out, is_pattern=is_pattern)
@@ -85,6 +91,17 @@ def _find(
             yield ImageFile(path, status.st_size, status.st_mtime_ns)
     if path is None:
         raise ClassifyError(f"{source}: expected a pattern that fits a file, found none")
+
+
+def _why_no_source(path: str, mode: int) -> str | None:
+    """Return why other processes, perhaps later ones, cannot read a path, or None if they can."""
+    if stat.S_ISFIFO(mode):
+        return "expected a regular file, got a pipe: pdeinfer predict reads it"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return "expected a regular file, got a device or a socket"
+    if path.startswith(_OF_PROCESS):
+        return "expected the name of a file, got that of a descriptor: only this process has it"
+    return None
 
 
 def _matches(pattern: str, leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool]) -> Iterator[str]:

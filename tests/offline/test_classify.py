@@ -257,6 +257,22 @@ def test_what_cannot_start_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_a_name_that_is_too_long_is_named_once(tmp_path: Path, capsys: Captured) -> None:
+    for length in (252, 300):  # too long with ".parts", or at all
+        name = f"{'a' * (length - 4)}.csv"
+        assert cli.main(["classify", str(tmp_path), "--out", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.count(name) == 1
+
+
+def test_without_a_current_folder_the_error_names_it(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.main(["classify", "/a", "--out", "/a.csv"]) == 2
+    assert "current folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("module", "arguments"), [("pyarrow", ["--out", "a.parquet"]), ("ray", ["--out", "a.csv", "--engine", "ray"])]
 )

@@ -191,6 +191,21 @@ def test_a_source_that_holds_nothing_is_refused_by_name(tmp_path: Path, source: 
         read(tmp_path / source)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_only_one_process_can_read_is_refused_or_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ClassifyError, match=r"pipe\.png.* got a pipe: pdeinfer predict"):
+        list(list_chunks([str(tmp_path / "pipe.png")], lambda _: None))
+    with pytest.raises(ClassifyError, match=r"/dev/null: .* got a device"):
+        list(list_chunks(["/dev/null"], lambda _: None))
+    with (tmp_path / "file").open("wb") as file, pytest.raises(ClassifyError, match="descriptor"):
+        list(list_chunks([f"/dev/fd/{file.fileno()}"], lambda _: None))
+
+    left_out: list[LeftOut] = []
+    assert list(list_chunks([str(tmp_path / "*.png")], left_out.append)) == []
+    assert [each.path.name for each in left_out] == ["pipe.png"]
+
+
 def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(path)).write_bytes(picture(0))
