@@ -65,6 +65,14 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Return whether two paths name one file that exists."""
+    try:
+        return os.path.samefile(first, second)  # noqa: PTH121
+    except (OSError, ValueError):  # ValueError: a null character
+        return False
+
+
 @contextmanager
 def new_folder(output: str | Path, marker: str, error_class: type[Exception], *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.

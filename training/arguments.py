@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from pdeinfer.cli.arguments import positive_int
+from pdeinfer.cli.arguments import nonempty_path, positive_int
 from pdeinfer.datasets import is_inside
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.presets import PRESETS
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="a folder of photos, with a folder for each class, or a preset: "
                         f"{', '.join(PRESETS)} (default: digits-pde)")  # fmt: skip
     data = parser.add_argument_group("data and network")
-    data.add_argument("--data-dir", type=Path, metavar="DIR",
+    data.add_argument("--data-dir", type=nonempty_path, metavar="DIR",
                       help="for a preset: folder with the data set's standard files (default: download them), "
                       "or with --image-size your own photos")  # fmt: skip
     data.add_argument("--image-size", type=_image_size, metavar="N|HxW",
@@ -64,10 +64,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--isolate", action="store_true",
                       help="decode each photo in a process with limits of memory and CPU time, if they come from "
                       "elsewhere")  # fmt: skip
-    data.add_argument("--preset-file", type=Path, metavar="FILE",
+    data.add_argument("--preset-file", type=nonempty_path, metavar="FILE",
                       help="train the network that this JSON file describes (docs/train.md)")  # fmt: skip
     data.add_argument("--name", type=_name, help="name of the model (default: the preset's, or FOLDER-NETWORK)")
-    data.add_argument("--out", type=Path, metavar="DIR", help="the training's folder (default: runs/NAME)")
+    data.add_argument("--out", type=nonempty_path, metavar="DIR", help="the training's folder (default: runs/NAME)")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive_int, metavar="N")
     recipe.add_argument("--batch-size", type=positive_int, metavar="N")

@@ -121,8 +121,12 @@ def make_parser() -> argparse.ArgumentParser:
     inspect = add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES)
     inspect.add_argument("image", metavar="IMAGE", help="image file")
     _add_model(inspect, "--model", default=zoo.DEFAULT_MODEL)
-    inspect.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the pictures (.)")
-    inspect.add_argument("--html", type=Path, metavar="FILE", help="write one HTML file to look into, and no pictures")
+    inspect.add_argument(
+        "-o", "--output", type=nonempty_path, default=Path(), metavar="DIR", help="folder for the pictures (.)"
+    )
+    inspect.add_argument(
+        "--html", type=nonempty_path, metavar="FILE", help="write one HTML file to look into, and no pictures"
+    )
 
     verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES)
     _add_model(verify, "package")
@@ -132,10 +136,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     evaluate = add_command("evaluate", "measure a model on labelled images", _EVALUATE_EXAMPLES)
     _add_model(evaluate, "package")
-    evaluate.add_argument("--data-dir", type=Path, metavar="DIR",
+    evaluate.add_argument("--data-dir", type=nonempty_path, metavar="DIR",
                           help="folder with the data set's standard files, or with a folder of images for each "
                           "label; not needed for scikit-learn's digits")  # fmt: skip
-    evaluate.add_argument("--report", type=Path, metavar="DIR",
+    evaluate.add_argument("--report", type=nonempty_path, metavar="DIR",
                           help="also write DIR/index.html, with pictures of the worst mistakes")  # fmt: skip
     _add_precision(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
@@ -148,12 +152,12 @@ def make_parser() -> argparse.ArgumentParser:
                         help="(%(default)s)")  # fmt: skip
     export.add_argument("--inline", action="store_true",
                         help="write model.onnx without functions, for OpenVINO and older tools")  # fmt: skip
-    export.add_argument("--calibrate", type=Path, metavar="DIR",
+    export.add_argument("--calibrate", type=nonempty_path, metavar="DIR",
                         help="add model.int8.onnx, with 8-bit convolutions for CPUs, calibrated on the training "
                         "images in this folder; with --format litert also model.int8.tflite, if accurate")  # fmt: skip
     export.add_argument("--fit-temperature", action="store_true",
                         help="calibrate the probabilities: a temperature fitted on the validation images")  # fmt: skip
-    export.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+    export.add_argument("-o", "--output", type=nonempty_path, required=True, metavar="DIR",
                         help="the package to write, or Triton's model repository")  # fmt: skip
     export.add_argument("--force", action="store_true", help="replace an existing package, or a model of that name")
 
@@ -166,7 +170,7 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     classify.add_argument("sources", nargs="+", metavar="SOURCE",
                           help="image file, folder (with those below it), .tar file in WebDataset's layout, .parquet "
                           "file with a column of images, or pattern of these in quotes")  # fmt: skip
-    classify.add_argument("-o", "--out", type=Path, required=True, metavar="FILE",
+    classify.add_argument("-o", "--out", type=nonempty_path, required=True, metavar="FILE",
                           help="the file to write: .parquet, .csv or .jsonl")  # fmt: skip
     _add_prediction(classify)
     classify.add_argument("--batch-size", type=positive_int, metavar="N",
@@ -211,6 +215,13 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return share
+
+
+def nonempty_path(text: str) -> Path:
+    """Parse an argument that is a path; an empty one, such as of an unset variable, would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(text)
 
 
 def positive_int(text: str) -> int:

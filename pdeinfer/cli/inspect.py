@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pdeinfer.files import replace_file
+from pdeinfer.errors import PdeinferError
+from pdeinfer.files import is_same_file, replace_file
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.inspection.drawing import draw_layer
 from pdeinfer.inspection.inspector import inspect
@@ -19,6 +20,8 @@ from pdeinfer.text import printable
 @np.errstate(over="ignore", invalid="ignore")  # the values of an unstable network may have no bound
 def run(options: argparse.Namespace) -> int:
     """Print a summary of each PDE layer; write its picture, or all layers as one HTML file."""
+    if options.html is not None and is_same_file(options.image, options.html):
+        raise PdeinferError(f"expected --html to name another file than the image, got {options.html}")
     package = zoo.load(options.model)
     preset = package.card.preset
     with IsolatedDecoders() as decoders:

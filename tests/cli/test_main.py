@@ -38,6 +38,12 @@ class TestProcess:
         assert stopped.value.code == 2
         assert capsys.readouterr().err.startswith("usage: pdeinfer")
 
+    @pytest.mark.parametrize("arguments", ["evaluate digits-pde --data-dir", "train --out", "classify a --out"])
+    def test_an_empty_path_is_not_taken_for_the_current_folder(self, arguments: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit):
+            cli.main([*arguments.split(), ""])
+        assert f"{arguments.rsplit(maxsplit=1)[-1]}: expected a path, got ''" in capsys.readouterr().err
+
     def test_an_interruption_is_exit_code_130_without_a_traceback(
         self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,5 +1,6 @@
 """`pdeinfer serve` and `pdeinfer train` pass their arguments on and name what is missing."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from pdeinfer.cli import main as cli
 from tests.cli.helpers import Captured
+from training import run as training_run
 
 
 class TestServe:
@@ -47,6 +49,19 @@ class TestTrain:
         monkeypatch.setitem(sys.modules, "training.run", training)
         assert cli.main(["train", "mnist-pde", "--epochs", "1"]) == 7
         assert received == [["mnist-pde", "--epochs", "1"]]
+
+    def test_an_output_that_nobody_reads_ends_it_with_how_to_resume(
+        self, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: object) -> int:
+            (tmp_path / "run.json").touch()
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        monkeypatch.setattr(training_run, "_train", fail)
+        assert cli.main(["train", "--out", str(tmp_path)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Broken" not in line
+        assert line.endswith(f"pdeinfer train --out {tmp_path} --resume")
 
     def test_it_has_the_arguments_of_training_run(self, capsys: Captured) -> None:
         with pytest.raises(SystemExit) as stopped:

@@ -318,6 +318,14 @@ class TestCommand:
         found = np.frombuffer(base64.b64decode(levels["data"]), "<f4").reshape(levels["shape"])
         assert np.array_equal(found, inspect(image_file)[0].levels)
 
+    def test_html_in_place_of_the_image_is_refused(self, image_file: Path, tmp_path: Path, capsys: Captured) -> None:
+        image = Path(shutil.copy(image_file, tmp_path / "a.png"))
+        (tmp_path / "link.html").symlink_to(image)
+        for name in ("a.png", "link.html"):
+            assert main(["inspect", str(image), "--html", str(tmp_path / name)]) == 2
+            assert name in capsys.readouterr().err
+        assert image.read_bytes() == image_file.read_bytes()
+
     def test_html_quotes_the_name_of_the_image(self, tmp_path: Path) -> None:
         name = "<img onerror=alert(1)>&{data}.png"
         PIL.Image.fromarray(IMAGE.squeeze()).save(tmp_path / name)
