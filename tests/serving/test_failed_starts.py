@@ -195,9 +195,12 @@ def test_workers_and_what_they_start_do_not_block_signals(package_folder: Path, 
         workers = children(server.process.pid)
         processes = [*workers, *(started for worker in workers for started in children_of(worker))]
         assert len(processes) >= 4
-        for process in processes:
-            status = Path(f"/proc/{process}/status").read_text()
-            assert int(status.split("SigBlk:")[1].split()[0], 16) == 0
+        for process in processes:  # those that decode block Ctrl-C until they ignore it
+            wait_until(lambda process=process: blocked_signals(process) == 0)
+
+
+def blocked_signals(process: int) -> int:
+    return int(Path(f"/proc/{process}/status").read_text().split("SigBlk:")[1].split()[0], 16)
 
 
 def children_of(process: int) -> list[int]:
