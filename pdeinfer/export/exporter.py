@@ -78,8 +78,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
 
     Raises:
         ExportError: `source` is not a network of this package, cannot be converted, or has probabilities that are not
-            finite; or `output` lies in the folder of images that it was trained on, or is the source itself and would
-            lose files.
+            finite; or `temperature` is asked for a calibrated package; or `output` lies in the folder of images that it
+            was trained on, or is the source itself and would lose files.
         ModelPackageError: `output` exists and `force` is False, or it cannot be written; or `source` is a damaged
             package.
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
@@ -105,6 +105,7 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         check_finite(original.classifier, images)
         scaled = None
         if temperature:
+            _check_uncalibrated(original)
             validation = load_validation_split(original.record, original.classifier.preset, original.data_dir)
             scaled = scale_probabilities(original.classifier, validation, original.test)
         if original.test is not None:
@@ -154,6 +155,15 @@ def _check_lost_files(source: Path, output: Path, written: Collection[str]) -> N
     if os.path.realpath(folder) == os.path.realpath(output):
         raise ExportError(f"{output} would lose {names}: add the option, or write to another folder")
     logger.warning("%s is replaced, and loses %s", output, names)
+
+
+def _check_uncalibrated(original: Original) -> None:
+    """Raise ExportError for a package with a temperature: a second one would replace what the card says of it."""
+    if original.card is not None and original.card.metrics.get("calibration"):
+        raise ExportError(
+            f"{original.card.preset.name}: the package is calibrated already, and stays so without --fit-temperature: "
+            "leave it out, or export the training"
+        )
 
 
 class _Variant(NamedTuple):

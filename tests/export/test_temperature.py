@@ -75,6 +75,19 @@ def test_a_calibrated_package_has_the_same_answers_and_is_proven(run: Path, tmp_
     assert "not calibrated" in (tmp_path / "plain" / "README.md").read_text()
 
 
+def test_a_calibrated_package_keeps_its_temperature_and_is_not_given_another(
+    run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    calibrated, again = tmp_path / "calibrated", tmp_path / "again"
+    export_package(run, calibrated, temperature=True)
+    assert main(["export", str(calibrated), "--fit-temperature", "--output", str(again)]) == 2
+    assert "calibrated already" in capsys.readouterr().err
+    assert not again.exists()
+    export_package(calibrated, again)
+    first, second = (ModelPackage.read(folder).card.metrics for folder in (calibrated, again))
+    assert second["calibration"] == first["calibration"]
+
+
 def test_without_a_mistake_among_the_validation_images_there_is_no_temperature(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
