@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from pdeinfer.datasets import Dataset, DatasetName, StandardName, find_images, find_recorded_images, load_dataset
 from pdeinfer.errors import DatasetError, TrainingError
+from pdeinfer.export.steps import most_steps
+from pdeinfer.graph.wire import MAX_NODES
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
@@ -75,12 +77,14 @@ def begin(arguments: argparse.Namespace) -> Plan:
     """Plan a new training.
 
     Raises:
-        TrainingError: the arguments do not fit together, or the network cannot start from the weights asked for.
+        TrainingError: the arguments do not fit together, or the network has too many time steps to be exported, or
+            cannot start from the weights asked for.
         DatasetError: the data set is missing or damaged.
         ModelNotFoundError, ModelPackageError, ExportError: the model to start from, or the teacher, cannot be loaded.
         PresetError: the file of the preset is damaged, or the network cannot take images of this size.
     """
     asked, package = _choose_network(arguments)
+    _check_steps(asked)
     preset, images = asked, None
     init = None
     given = {name: value for name in _RECIPE_OPTIONS if (value := getattr(arguments, name)) is not None}
@@ -165,6 +169,16 @@ def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage
         asked = package.card.preset
     check_transferable(asked, package)
     return asked, package
+
+
+def _check_steps(preset: Preset) -> None:
+    """Raise TrainingError for a network that could not be exported after hours of training."""
+    most = most_steps(preset)
+    if preset.pde is not None and most is not None and preset.pde.num_steps > most:
+        raise TrainingError(
+            f"{preset.name}: expected num_steps of at most {most}, got {preset.pde.num_steps}: a model package holds "
+            f"the time steps of all PDE layers, and has at most {MAX_NODES:,} nodes"
+        )
 
 
 def _choose_size(asked: Preset, arguments: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

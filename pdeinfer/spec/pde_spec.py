@@ -45,7 +45,8 @@ class PdeSpec:
     block (`pdeinfer.nn.blocks`); "identity", h itself.
 
     Attributes:
-        num_steps: K, the number of time steps.
+        num_steps: K, the number of time steps, at most 1000; fewer fit into a package with several PDE layers
+            (docs/method.md).
         dt: the time step; pixels are 1 apart.
         velocity: the source of u and v: a learned field for each; "preactivation", one field of either sign for both,
             `u = v = conv3x3(relu(BatchNorm(h)))`; or None, no advection.

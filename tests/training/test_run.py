@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from pdeinfer.spec.networks import ResidualNetwork
+from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS
 from training import run
 from training.checkpoints import RunFolder
@@ -302,6 +303,16 @@ def test_a_model_is_not_overwritten(name: str, tmp_path: Path, capsys: pytest.Ca
     assert train("--out", tmp_path) == 2
     assert f"{tmp_path} holds a model, {name}: --out DIR names another folder" in capsys.readouterr().err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_more_steps_than_fit_into_a_package_are_refused_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ResidualNetwork(widths=(9, 9, 9, 9), pde=PdeSpec(num_steps=1000))
+    (tmp_path / "long.json").write_text(json.dumps(replace(PRESETS["digits-pde"], network=network).to_dict()))
+    assert run.main(["--preset-file", str(tmp_path / "long.json"), "--out", str(tmp_path / "run")]) == 2
+    assert re.search(r"expected num_steps of at most 22\d, got 1000", capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_diverged_training_warns_and_writes_valid_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,13 @@ def global_layer_function(spec: PdeSpec, opset: int, *, blocked: bool) -> Any:
     )
 
 
+def count_nodes(spec: PdeSpec, *, blocked: bool) -> int:
+    """Return the number of nodes in the function of `global_layer_function`."""
+    body = BlockedBody() if blocked else SlicedBody()
+    _Layer(body, spec).result()
+    return len(str(body).splitlines())
+
+
 def call_attributes(spec: PdeSpec, height: int, width: int, channels: int) -> dict[str, Any]:
     """Return the attributes of a call: those that the operator reads, then those of the body.
 
