@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pdeinfer.errors import PresetError
 from pdeinfer.spec.pde_spec import PdeSpec
-from pdeinfer.spec.values import check_positive_int, check_tuple, is_number
+from pdeinfer.spec.values import check_positive_int, check_tuple, is_number, use_plain_numbers
 
 MAX_INPUT_PIXELS = 2**22  # 2048 x 2048
 
@@ -34,6 +34,7 @@ class InputSpec:
     fit: Fit = "crop"
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         check_positive_int("height", self.height)
         check_positive_int("width", self.width)
         check_positive_int("channels", self.channels)
@@ -71,6 +72,7 @@ class SingleChannelNetwork:
     pool_size: int = 4
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         if self.feature not in ("conv", "residual") and not isinstance(self.feature, PdeSpec):
             raise PresetError(f"feature must be 'conv', 'residual' or a PdeSpec, not {self.feature!r}")
         check_positive_int("pool_size", self.pool_size)
@@ -89,6 +91,7 @@ class DepthwiseConvolution:
     kernel_size: int
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         check_positive_int("kernel_size", self.kernel_size)
 
 
@@ -109,6 +112,7 @@ class DepthwiseSum:
     num_terms: int
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         check_positive_int("kernel_size", self.kernel_size)
         check_positive_int("num_terms", self.num_terms)
         if self.num_terms < 2:
@@ -141,6 +145,7 @@ class ResidualNetwork:
     control: Control | None = None
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         check_tuple("widths", self.widths)
         if not self.widths:
             raise PresetError("widths must name the channels of at least one stage")

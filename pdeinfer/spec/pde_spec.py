@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from pdeinfer.errors import PresetError
-from pdeinfer.spec.values import check_positive_int, from_tagged_dict, is_number, to_dict
+from pdeinfer.spec.values import check_positive_int, from_tagged_dict, is_number, to_dict, use_plain_numbers
 
 LearnedField = Literal["depthwise", "pointwise", "full", "residual", "identity"]
 LearnedVelocity = Literal[LearnedField, "preactivation"]
@@ -32,6 +32,7 @@ class PeronaMalik:
     contrast: float
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         if not is_number(self.contrast) or self.contrast <= 0:
             raise PresetError(f"contrast must be a positive, finite number, not {self.contrast!r}")
 
@@ -76,6 +77,7 @@ class PdeSpec:
     isotropic: bool = False
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         check_positive_int("num_steps", self.num_steps)
         if self.num_steps > MAX_STEPS:
             raise PresetError(f"num_steps must be at most {MAX_STEPS}, not {self.num_steps}")
@@ -134,6 +136,8 @@ class PdeSpec:
         Raises:
             PresetError: a value is missing, unknown or impossible.
         """
+        if not isinstance(values, Mapping):
+            raise PresetError(f"a PDE layer must be an object, not {values!r}")
         try:
             values = dict(values)
             if isinstance(values.get("diffusivity"), Mapping):

@@ -3,9 +3,26 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from pdeinfer.errors import PresetError
+
+
+def use_plain_numbers(spec: Any) -> None:
+    """Convert the numbers in a frozen dataclass, such as NumPy's, to int and float, which JSON can hold."""
+    for field in fields(spec):
+        object.__setattr__(spec, field.name, _plain(getattr(spec, field.name)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def is_number(value: object) -> bool:

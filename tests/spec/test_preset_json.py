@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,6 +137,34 @@ def with_value(value: object, *path: str) -> dict[str, Any]:
 def test_an_invalid_dict_is_rejected_with_the_reason(values: dict[str, Any], message: str) -> None:
     with pytest.raises(PresetError, match=message):
         Preset.from_dict(values)
+
+
+@pytest.mark.parametrize("values", ["ab", [1], 7, None])
+def test_a_pde_layer_that_is_no_object_is_rejected(values: Any) -> None:
+    with pytest.raises(PresetError, match="a PDE layer must be an object"):
+        PdeSpec.from_dict(values)
+
+
+def test_numbers_of_numpy_become_plain_and_survive_json() -> None:
+    five, half = np.int64(5), np.float32(0.5)
+    pde = PdeSpec(num_steps=five, dt=half, diffusivity=PeronaMalik(half), norm_epsilon=np.float64(half))
+    preset = Preset(
+        "mine",
+        InputSpec(five, np.uint8(8), np.int32(3), mean=(half,) * 3, std=tuple(np.float32([0.5, 1, 2]))),
+        ("a", "b"),
+        ResidualNetwork(tuple(np.array([8, 16])), blocks_per_stage=np.int16(2), pde=pde),
+    )
+    assert preset.input == InputSpec(5, 8, 3, (0.5, 0.5, 0.5), (0.5, 1.0, 2.0))
+    assert Preset.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+    assert {type(value) for value in (*preset.input.std, pde.dt, pde.norm_epsilon)} == {float}
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.bool_(True), np.float64(-1), "0.2"])
+def test_values_that_are_no_positive_numbers_are_rejected(value: Any) -> None:
+    with pytest.raises(PresetError, match="dt must be a positive, finite number"):
+        PdeSpec(dt=value)
+    with pytest.raises(PresetError, match="num_steps must be a positive integer"):
+        PdeSpec(num_steps=value)
 
 
 json_values = st.recursive(
