@@ -35,6 +35,7 @@ _LIMITS = """\
 
 
 _UNCALIBRATED = "Its probabilities are\n  softmax outputs and are not calibrated."
+_CALIBRATION = {"ece_after", "ece_before", "images", "measured_on", "temperature"}
 _CALIBRATED = "Its probabilities are\n  calibrated for images like those of the training."
 
 
@@ -70,7 +71,7 @@ def model_readme(card: ModelCard) -> str:
                 _LIMITS.format(
                     classes=len(preset.labels),
                     size=size,
-                    calibration=_CALIBRATED if "calibration" in card.metrics else _UNCALIBRATED,
+                    calibration=_CALIBRATED if card.metrics.get("calibration") else _UNCALIBRATED,
                 ),
                 *_weakest(card),
             ]
@@ -87,12 +88,12 @@ def model_readme(card: ModelCard) -> str:
 
 def _figures(card: ModelCard) -> dict[str, str]:
     figures = {"parameters": f"{card.parameters:,}", "multiply-adds per image": f"{card.macs:,}"}
-    metrics = card.metrics
+    metrics = {name: value for name, value in card.metrics.items() if value is not None}  # any may be missing
     if "test_accuracy" in metrics:
-        figures["test accuracy"] = f"{100 * metrics['test_accuracy']:.2f} % of {metrics['test_images']:,} images"
+        figures["test accuracy"] = _accuracy(metrics)
     if "validation_accuracy" in metrics:
         figures["validation accuracy (it chose the epoch)"] = f"{100 * metrics['validation_accuracy']:.2f} %"
-    if "calibration" in metrics:
+    if metrics.get("calibration", {}).keys() >= _CALIBRATION:
         figures["calibration error (ECE)"] = (
             "{ece_after:.3f} on {images:,} {measured_on}; {ece_before:.3f} before the temperature, {temperature:.3g}"
         ).format(**metrics["calibration"])
@@ -111,14 +112,18 @@ def _figures(card: ModelCard) -> dict[str, str]:
             continue
         variant = card.variants[key]
         if "test_accuracy" in variant:
-            accuracy = f"{100 * variant['test_accuracy']:.2f} % of {variant['test_images']:,} images"
-            figures[f"{name}: test accuracy"] = accuracy
+            figures[f"{name}: test accuracy"] = _accuracy(variant)
         figures[f"{name}, against {variant['parity']['reference']}"] = "; ".join(
             f"{row['images']}: {row['top1_equal']:,} of {row['count']:,} labels the same, probabilities within "
             f"{row['max_absolute']:.1g}"
             for row in variant["parity"]["comparisons"]
         )
     return figures
+
+
+def _accuracy(measured: dict[str, Any]) -> str:
+    images = f" of {measured['test_images']:,} images" if "test_images" in measured else ""
+    return f"{100 * measured['test_accuracy']:.2f} %{images}"
 
 
 def _data(record: TrainingRecord) -> str:
@@ -150,9 +155,10 @@ def _training(record: TrainingRecord) -> dict[str, str]:
 
 def _weakest(card: ModelCard) -> list[str]:
     """Return a line on the class with the lowest recall, where the card has a confusion matrix."""
-    if "confusion" not in card.metrics:
+    labels, rows = card.preset.labels, card.metrics.get("confusion") or []
+    if [len(row) for row in rows] != [len(labels)] * len(labels):
         return []
-    confusion, labels = np.asarray(card.metrics["confusion"]), card.preset.labels
+    confusion = np.asarray(rows)
     recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
     worst = int(recall.argmin())
     mistakes = confusion[worst].copy()

@@ -89,15 +89,22 @@ class ModelCard:
     def training_record(self) -> TrainingRecord | None:
         """The record in `training` and `metrics`; None where the card has none.
 
+        It has an outcome only if `metrics` has the accuracy and the number of test images.
+
         Raises:
             ModelPackageError: `training` holds something else.
         """
         if not self.training:
             return None
+        metrics = {name: value for name, value in self.metrics.items() if value is not None}
+        if not {"test_accuracy", "test_images"} <= metrics.keys():
+            metrics = {}
         try:
-            return TrainingRecord.from_dict({**self.training, **self.metrics})
+            return TrainingRecord.from_dict({**self.training, **metrics})
         except ValueError as error:
-            raise ModelPackageError(f"training: not the record of a training: {error}") from error
+            raise ModelPackageError(
+                f"{CARD_FILE}: training and metrics: not the record of a training: {error}"
+            ) from error
 
     def test_accuracy(self, precision: str = "float32") -> float | None:
         """Return the test accuracy, 0..1, that the card states for a precision; None if it states none."""

@@ -1,6 +1,8 @@
 """The README of a model package repeats what its card says."""
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,27 @@ def test_the_int8_file_is_described_and_precisions_of_older_packages_are_not(car
     text = model_readme(replace(card, variants={name: {"parity": parity} for name in ("half", "int8")}))
     assert "model.int8.onnx" in text
     assert "half" not in text
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"test_accuracy": None, "test_images": None},
+        {"validation_accuracy": None, "confusion": None, "calibration": None},
+        {"confusion": [[1]]},
+        {"calibration": {"temperature": 1.2}},
+    ],
+)
+def test_what_is_not_known_is_left_out(metrics: dict[str, Any], card: ModelCard) -> None:
+    for training in ({}, card.training):
+        text = model_readme(replace(card, training=training, metrics=metrics))
+        assert not [line for line in text.splitlines() if re.search("accuracy [|(]|ECE|weakest|None|null", line)]
+        assert ("not calibrated" in text) == ("temperature" not in str(metrics))
+
+
+def test_an_accuracy_without_the_number_of_images_is_stated(card: ModelCard) -> None:
+    assert "| test accuracy | 97.00 % |" in model_readme(replace(card, metrics={"test_accuracy": 0.97}))
 
 
 def test_data_limits_and_licence_are_named(card: ModelCard) -> None:

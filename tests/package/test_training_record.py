@@ -125,6 +125,15 @@ def test_a_missing_value_is_named(key: str) -> None:
         TrainingRecord.from_dict(values)
 
 
+@pytest.mark.parametrize("metrics", [{}, {"test_accuracy": 0.97}, {"test_accuracy": None, "test_images": 9}])
+def test_a_card_without_the_whole_accuracy_has_a_training_without_outcome(metrics: dict[str, Any]) -> None:
+    card = zoo.load("digits-pde").card
+    record = replace(card, metrics=metrics).training_record
+    assert record is not None
+    assert card.training_record is not None
+    assert record == replace(card.training_record, outcome=None)
+
+
 def test_a_card_with_another_training_is_a_package_error() -> None:
     card = zoo.load("digits-pde").card
     assert replace(card, training={}).training_record is None
