@@ -78,8 +78,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
 
     Raises:
         ExportError: `source` is not a network of this package, cannot be converted, or has probabilities that are not
-            finite; or `temperature` is asked for a calibrated package; or `output` lies in the folder of images that it
-            was trained on, or is the source itself and would lose files.
+            finite; or `temperature` is asked for a calibrated package; or `output` lies in a package or in the folder
+            of images that it was trained on, or is the source itself and would lose files.
         ModelPackageError: `output` exists and `force` is False, or it cannot be written; or `source` is a damaged
             package.
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,20 @@ class Original:
         return ({}, {}) if self.record is None else self.record.to_card()
 
 
+def check_outside_packages(output: Path) -> None:
+    """Raise ExportError if `output` lies in a model package, whose check would find files that it does not list."""
+    for parent in Path(os.path.realpath(output)).parents:
+        if os.path.isfile(parent / CARD_FILE):  # noqa: PTH113  # Path.is_file raises OSError without permission
+            raise ExportError(f"expected --output outside the model package {parent}, got {output}")
+
+
 def check_output(source: Path, output: Path) -> None:
-    """Raise ExportError if `output` lies in the folder of images that the network was trained on, as a class of it.
+    """Raise ExportError if `output` lies in a package, or in the photos that the network was trained on, as a class.
 
     Args:
         source: as in `load_original`.
     """
+    check_outside_packages(output)
     folder = source if source.is_dir() else source.parent
     try:  # metrics.json first: the photos may have moved before the training was resumed
         record = _read_record(folder / "metrics.json") or _read_record(folder / "run.json")

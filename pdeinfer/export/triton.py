@@ -11,7 +11,7 @@ from pdeinfer.checks.variants import as_candidate
 from pdeinfer.errors import ExportError, ModelNotFoundError, ParityError
 from pdeinfer.export.exporter import export_package
 from pdeinfer.export.onnx_file import parse, require_onnx, write
-from pdeinfer.export.original import check_output
+from pdeinfer.export.original import check_output, check_outside_packages
 from pdeinfer.export.rewrite.graph import without_functions
 from pdeinfer.export.rules import broken_rules
 from pdeinfer.files import new_folder
@@ -49,8 +49,8 @@ def export_to_triton(
         force: replace the repository's model of the same name.
 
     Raises:
-        ExportError: `temperature` is asked for a package; or the model exists and `force` is False, or cannot be
-            written.
+        ExportError: `temperature` is asked for a package, or `repository` is one or lies in one; or the model exists
+            and `force` is False, or cannot be written.
         MissingDependencyError: onnx is not installed.
         ModelPackageError: the package is damaged.
         ParityError: the model differs from the package. Nothing is left behind.
@@ -77,6 +77,7 @@ def _convert(package: ModelPackage, repository: Path, *, force: bool) -> tuple[P
     require_onnx("converting a package for Triton")
     preset = package.card.preset
     output, spec = repository / preset.name, preset.input
+    check_outside_packages(output)
     with new_folder(output, CONFIG_FILE, ExportError, force=force) as folder:
         content = package.read_model()
         original = create_session(content, "cpu")

@@ -9,6 +9,7 @@ from pdeinfer.checks.report import Report
 from pdeinfer.cli import main as cli
 from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.package import zoo
+from pdeinfer.package.package import ModelPackage
 from pdeinfer.package.writing import new_package
 from tests.cli.helpers import Captured, error_lines
 
@@ -68,6 +69,18 @@ class TestExport:
         assert caught.value.code == 143
         assert list(tmp_path.iterdir()) == []
         assert signal.getsignal(signal.SIGTERM) is before
+
+    @pytest.mark.parametrize(
+        ("output", "options"),
+        [("repository", []), ("a/b", []), ("repository", ["--format", "triton"]), (".", ["--format", "triton"])],
+    )
+    def test_a_folder_inside_a_package_is_refused(
+        self, output: str, options: list[str], package: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(package)
+        assert cli.main(["export", ".", "-o", output, *options]) == 2
+        assert "expected --output outside the model package" in error_lines(capsys)[0]
+        ModelPackage.read(package).verify_checksums()
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])
     def test_a_parity_error_is_exit_code_1_and_an_export_error_2(
