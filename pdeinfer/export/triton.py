@@ -1,5 +1,7 @@
 """Turns a network into a model of a Triton model repository: `NAME/config.pbtxt`, labels, and the ONNX file."""
 
+import logging
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +21,12 @@ from pdeinfer.package import zoo
 from pdeinfer.package.package import INPUT_NAME, ONNX_FILE, OUTPUT_NAME, ModelPackage
 from pdeinfer.runtime.session import create_session
 
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE = "config.pbtxt"
+OLD_CONFIG_FILE = f"{CONFIG_FILE}.old"
 LABELS_FILE = "labels.txt"
+VERSION = "1"
 MAX_BATCH_SIZE = 64  # ours; the graph takes any
 
 _CONFIG = """\
@@ -46,7 +52,9 @@ def export_to_triton(
             TensorFlow; or what `export_package` takes.
         repository: the folder of the repository, which may hold other models.
         temperature: as in `export_package`.
-        force: replace the repository's model of the same name.
+        force: replace version 1 of the repository's model of the same name, its labels and its configuration. Other
+            files stay. A warning is logged if there are other versions, or if the configuration differed: the old one
+            is then kept as `config.pbtxt.old`.
 
     Raises:
         ExportError: `temperature` is asked for a package, or `repository` is one or lies in one; or the model exists
@@ -82,20 +90,39 @@ def _convert(package: ModelPackage, repository: Path, *, force: bool) -> tuple[P
         content = package.read_model()
         original = create_session(content, "cpu")
         model = without_functions(parse(content, ONNX_FILE))
-        version = folder / "1"
+        version = folder / VERSION
         version.mkdir()
         write(model, preset, version / ONNX_FILE, broken_rules)
         session = create_session((version / ONNX_FILE).read_bytes(), "cpu")
         report = compare(
             as_candidate(ONNX_FILE, original),
-            as_candidate(f"{preset.name}/1/{ONNX_FILE}", session),
+            as_candidate(f"{preset.name}/{VERSION}/{ONNX_FILE}", session),
             synthetic_images(spec.height, spec.width, spec.channels),
         )
         if not report.passed:
             raise ParityError(f"the model for Triton differs from the package:\n{report}")
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in preset.labels), encoding="utf-8")
         (folder / CONFIG_FILE).write_text(_config(preset.name, session.inputs, session.outputs))
+        if output.is_dir():
+            _keep_others(output, folder)
     return output, report
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Copy what only the old model has: other versions, other files, and a configuration that is not the new one."""
+    for path in old.iterdir():
+        if path.name.startswith(".") or (new / path.name).exists():  # `new_folder` keeps hidden files itself
+            continue
+        if path.is_symlink() or not path.is_dir():
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
+            continue
+        shutil.copytree(path, new / path.name, symlinks=True)
+        if path.name.isdecimal():
+            logger.warning("%s keeps version %s: by default, Triton serves the highest version only", old, path.name)
+    config = old / CONFIG_FILE
+    if config.is_file() and config.read_bytes() != (new / CONFIG_FILE).read_bytes():
+        shutil.copy2(config, new / OLD_CONFIG_FILE)
+        logger.warning("%s is replaced by another, and kept as %s", config, OLD_CONFIG_FILE)
 
 
 def _config(name: str, inputs: Any, outputs: Any) -> str:

@@ -147,6 +147,27 @@ def test_an_existing_model_is_replaced_only_with_force_and_others_stay(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits-pde", "other"]
 
 
+def test_other_versions_and_a_changed_configuration_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, _ = export_to_triton("mnist-pde", tmp_path)
+    export_to_triton("mnist-pde", tmp_path, force=True)
+    assert not caplog.records
+    config = folder / "config.pbtxt"
+    written = config.read_text()
+    config.write_text("mine")
+    (folder / "2").mkdir()
+    (folder / "2" / "model.onnx").write_text("newer")
+    (folder / "notes.txt").symlink_to("nowhere")
+
+    export_to_triton("mnist-pde", tmp_path, force=True)
+    names = ["1", "2", "config.pbtxt", "config.pbtxt.old", "labels.txt", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / "2" / "model.onnx").read_text() == "newer"
+    assert (config.read_text(), (folder / "config.pbtxt.old").read_text()) == (written, "mine")
+    messages = " ".join(record.getMessage() for record in caplog.records)
+    assert "keeps version 2" in messages
+    assert "kept as config.pbtxt.old" in messages
+
+
 def test_a_folder_that_is_no_model_of_triton_is_not_replaced(tmp_path: Path) -> None:
     precious = tmp_path / "digits-pde" / "precious"
     precious.mkdir(parents=True)
