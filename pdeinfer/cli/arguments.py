@@ -146,8 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES)
     export.add_argument("source", metavar="SOURCE",
-                        help="folder of a training or a package, or .keras file; for Triton also a bundled model"
-                        )  # fmt: skip
+                        help="folder of a training or a package, .keras file, or bundled model")  # fmt: skip
     export.add_argument("--format", choices=("onnx", "saved_model", "all", "litert", "triton"), default="onnx",
                         help="(%(default)s)")  # fmt: skip
     export.add_argument("--inline", action="store_true",

@@ -17,7 +17,7 @@ from pdeinfer.errors import ExportError, ParityError
 from pdeinfer.export.litert import convert, open_litert, require_litert
 from pdeinfer.export.model_readme import write_descriptions
 from pdeinfer.export.onnx_file import OPSET, write
-from pdeinfer.export.original import Original, check_output, load_original
+from pdeinfer.export.original import Original, check_output, find_source, load_original
 from pdeinfer.export.proof import SAVED_MODEL, TEST_IMAGES, check_finite, prove
 from pdeinfer.export.quantization import CALIBRATION_IMAGES, to_int8
 from pdeinfer.export.reference import write_reference
@@ -61,8 +61,9 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
     classifies the data set's test images, if they are available.
 
     Args:
-        source: the folder of a training or a package, or a `.keras` file. The new card keeps what a package's card
-            says of the training and its measurements.
+        source: the folder of a training or a package, a `.keras` file, or the name of a bundled model, as
+            `pdeinfer.package.zoo` spells them. The new card keeps what a package's card says of the training and its
+            measurements.
         output: the package's folder.
         inline: write ONNX files without functions, for tools that cannot read functions; the operators of the PDE
             layers are then part of the graph.
@@ -90,7 +91,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
     """
     if litert:
         require_litert(f"exporting {LITERT_FILE}")
-    check_output(Path(source), Path(output))
+    source = find_source(source)
+    check_output(source, Path(output))
     with new_package(output, force=force) as folder:
         calibrated = calibrate is not None
         written = {
@@ -99,8 +101,8 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
             LITERT_INT8_FILE: litert and calibrated,
             SAVED_MODEL: saved_model,
         }
-        _check_lost_files(Path(source), Path(output), {name for name, is_asked in written.items() if is_asked})
-        original = load_original(Path(source), calibrate)
+        _check_lost_files(source, Path(output), {name for name, is_asked in written.items() if is_asked})
+        original = load_original(source, calibrate)
         images = synthetic_images(*original.classifier.input_shape[1:])
         check_finite(original.classifier, images)
         scaled = None

@@ -11,6 +11,7 @@ from typing import Any
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.datasets import Split, is_inside, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError, ModelPackageError
+from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.presets import Preset
@@ -43,6 +44,11 @@ class Original:
         if self.card is not None:
             return dict(self.card.training), dict(self.card.metrics)
         return ({}, {}) if self.record is None else self.record.to_card()
+
+
+def find_source(source: str | Path) -> Path:
+    """Return the folder of a bundled model, as `pdeinfer.package.zoo` spells them, or else the path itself."""
+    return zoo.load(source).path if os.fspath(source) in zoo.names() else Path(source)
 
 
 def check_outside_packages(output: Path) -> None:
@@ -91,7 +97,8 @@ def load_original(source: Path, data_dir: Path | None = None) -> Original:
     path = source / KERAS_FILE if source.is_dir() else source
     if not path.is_file():
         raise ExportError(
-            f"{path}: no such file; expected a .keras file that training wrote, or the folder of a training or package"
+            f"{path}: no such file; expected a .keras file that training wrote, the folder of a training or package, or "
+            "the name of a bundled model"
         )
     require_tensorflow()
     from pdeinfer.nn.loading import load_classifier  # imports Keras

@@ -228,6 +228,19 @@ def test_a_missing_source_and_an_existing_output_are_exit_code_2(
     assert (digits_package / "card.json").read_bytes() == before
 
 
+def test_a_bundled_name_is_a_source_and_a_path_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+
+    def load_original(source: Path, _: object) -> None:
+        sources.append(source)
+        raise ExportError("enough")
+
+    monkeypatch.setattr(exporter, "load_original", load_original)
+    for source in ("digits-pde", "./digits-pde", "runs/second"):
+        assert main(["export", source, "--output", str(tmp_path / "package")]) == 2
+    assert sources == [zoo.load("digits-pde").path, Path("digits-pde"), Path("runs/second")]
+
+
 @pytest.mark.parametrize("options", [[], ["--format", "triton"]])
 def test_a_package_that_would_be_a_class_of_the_photos_is_refused(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
