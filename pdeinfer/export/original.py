@@ -97,8 +97,8 @@ def load_original(source: Path, data_dir: Path | None = None) -> Original:
     path = source / KERAS_FILE if source.is_dir() else source
     if not path.is_file():
         raise ExportError(
-            f"{path}: no such file; expected a .keras file that training wrote, the folder of a training or package, or "
-            "the name of a bundled model"
+            f"{path}: no such file; expected a .keras file that training wrote, the folder of a training or package, "
+            "or the name of a bundled model"
         )
     require_tensorflow()
     from pdeinfer.nn.loading import load_classifier  # imports Keras

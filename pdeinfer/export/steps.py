@@ -18,7 +18,8 @@ def most_steps(preset: Preset) -> int | None:
     A few more may fit: the nodes of the other layers are estimated.
     """
     pde, network = preset.pde, preset.network
-    widths, blocks = (1,), 1
+    widths: tuple[int, ...] = (1,)  # of the PDE layers
+    blocks = 1
     if isinstance(network, ResidualNetwork):
         widths, blocks = network.widths[:-1], len(network.widths) * network.blocks_per_stage
     if pde is None or not widths:
