@@ -23,7 +23,8 @@ _MAX_PADDING = 64
 _MAX_LOOKED_AT = 8 * 2**10  # the beginning of a part that tells text from an image
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Up to the end if it is not closed, and possessive: it would otherwise be read again from each of its quotes.
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 # RFC 8187: filename*=UTF-8'en'%E2%82%AC.png
 _EXTENDED_FILENAME = re.compile(rb";\s*filename\*\s*=\s*(?:utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
 

@@ -85,6 +85,27 @@ def test_filename_is_decoded_and_its_extended_form_preferred(parameters: bytes, 
     assert parse(form(part(head, BINARY))) == [(filename, BINARY)]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b'; filename*=x; "' + b'\\"' * 8000,
+        b'; filename*=x; "' + b"\\" * 16_000,
+        b"; filename*" + b";filename*=utf-8'" * 900,
+        b"; filename*;" + b" " * 16_000,
+        b'; filename*="' + b";" * 16_000,
+    ],
+    ids=["escaped quotes", "backslashes", "filenames", "spaces", "semicolons"],
+)
+def test_a_filename_is_looked_for_in_linear_time(parameters: bytes) -> None:
+    """A call of `re` holds up every thread: with an open quote of 16 KB, one took a second."""
+    body = form(part(DISPOSITION + parameters, BINARY))
+    start = time.thread_time()
+
+    parse(body)
+
+    assert time.thread_time() - start < 0.3
+
+
 @pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "utf-7", "zlib", "nonsense"])
 def test_charset_that_a_client_names_is_not_looked_at(client: TestClient, charset: str) -> None:
     body = form(part('Content-Disposition: form-data; name="f"; filename="ä"'.encode(), b"no image"))
