@@ -9,11 +9,12 @@ size; nothing else that the graph is given sets them.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.graph.operators import OPERATORS
 from pdeinfer.graph.values import Call, ShapeError, Value
-from pdeinfer.graph.wire import MAX_NODES, Function, Graph, Node, read_graph
+from pdeinfer.graph.wire import MAX_FIELDS, MAX_NODES, Function, Graph, Node, read_graph
 
 FUNCTION = ("pdeinfer", "GlobalLayer")
 _NOT_FUSED = ("pdeinfer", 1)  # the version that the fused operator does not replace
@@ -69,7 +70,8 @@ def _check_cost(graph: Graph, file_size: int) -> None:
         missing = [name for name in node.inputs if name and name not in values]
         repeated = [name for name in node.outputs if name in values]
         if missing or repeated:
-            raise ShapeError(f"{missing or repeated} must be computed once, and before it is used")
+            name = (missing or repeated)[0]
+            raise ShapeError(f"{name!r} of {node.operator} must be computed once, and before it is used")
         call = Call(node, [values[name] if name else None for name in node.inputs])
         result = _compute(call)
         operations += sum(value.count for value in call.given) + result.count * max(call.terms, _SLOWEST)
@@ -124,6 +126,10 @@ def _inlined(graph: Graph) -> Iterator[Node]:
     count = sum(lengths.get((node.domain, node.operator), 1) for node in graph.nodes)
     if count > MAX_NODES:
         raise ModelPackageError(f"the model has {count} nodes with those of its functions, more than {MAX_NODES}")
+    sizes = {name: _size(function) for name, function in functions.items()}
+    size = sum(sizes.get((node.domain, node.operator), 0) for node in graph.nodes)
+    if size > MAX_FIELDS:
+        raise ModelPackageError(f"the calls of functions have {size} names and attributes, more than {MAX_FIELDS}")
     for index, node in enumerate(graph.nodes):
         if node.references:
             raise ModelPackageError(f"an attribute of {node.operator} refers to one of a function, and is in none")
@@ -137,6 +143,13 @@ def _inlined(graph: Graph) -> Iterator[Node]:
                 yield _Fused(node.domain, node.operator, operands, (), node.attributes)
 
 
+def _size(function: Function) -> int:
+    """Return the number of names and attributes that a call of the function adds."""
+    own = (function.inputs, function.outputs, function.defaults)
+    of_nodes = ((node.inputs, node.outputs, node.attributes, node.references) for node in function.nodes)
+    return sum(map(len, chain(own, *of_nodes)))
+
+
 def _body(function: Function, call: Node, prefix: str) -> Iterator[Node]:
     """Yield the nodes of a function that is called, with the names and attributes of the call."""
     if len({*function.inputs, *function.outputs}) < len(function.inputs) + len(function.outputs):
@@ -146,11 +159,16 @@ def _body(function: Function, call: Node, prefix: str) -> Iterator[Node]:
     names |= dict(zip(function.outputs, call.outputs, strict=True))
     attributes = function.defaults | call.attributes
     for node in function.nodes:
+        # A name of the function's own becomes a short one, whatever its length: there is one for every call.
+        inputs, outputs = (
+            tuple(names.setdefault(name, f"{prefix}{len(names)}") for name in own)
+            for own in (node.inputs, node.outputs)
+        )
         taken = {name: attributes[value] for name, value in node.references.items() if value in attributes}
         yield replace(
             node,
-            inputs=tuple(names.get(name, prefix + name) for name in node.inputs),
-            outputs=tuple(names.get(name, prefix + name) for name in node.outputs),
+            inputs=inputs,
+            outputs=outputs,
             attributes=node.attributes | taken,
             references={},
         )

@@ -39,7 +39,8 @@ Attribute: TypeAlias = "int | float | bytes | tuple[int, ...] | tuple[float, ...
 
 MAX_NODES = 20_000
 MAX_RANK = 8
-_MAX_FIELDS = 500_000
+MAX_FIELDS = 500_000
+_MAX_NAME_BYTES = 1024  # the longest names of tf2onnx, which join those of all layers around, have about 100
 _MAX_VALUES = 64  # a tensor's integers are read up to this number: shapes, axes and bounds have fewer
 
 # By a tensor's type, if it has integers that may set shapes: the field that holds them, and their type in RAW_DATA.
@@ -121,7 +122,7 @@ def read_metadata(model: bytes) -> dict[str, str]:
     Raises:
         ModelPackageError: the bytes are not an ONNX file.
     """
-    reader = _Reader(model)
+    reader = _Reader(model, max_text_bytes=len(model))
     entries = map(reader.message, reader.message((0, len(model))).get(ModelField.METADATA_PROPS, []))
     key, value = StringStringEntryField.KEY, StringStringEntryField.VALUE
     return {reader.text(entry, key): reader.text(entry, value) for entry in entries}
@@ -130,8 +131,9 @@ def read_metadata(model: bytes) -> dict[str, str]:
 class _Reader:
     """Reads messages of onnx.proto by the numbers of their fields, up to a total number of fields."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, max_text_bytes: int = _MAX_NAME_BYTES) -> None:
         self._data = data
+        self._max_text_bytes = max_text_bytes
         self._values = 0
         # By the type of an attribute: the number of the field with its value, and what reads it.
         self._kinds: dict[int, tuple[AttributeField, Callable[[Message, int], Attribute]]] = {
@@ -194,16 +196,19 @@ class _Reader:
 
     def _count(self, values: int) -> None:
         self._values += values
-        if self._values > _MAX_FIELDS:
-            raise ModelPackageError(f"the model has more than {_MAX_FIELDS} fields")
+        if self._values > MAX_FIELDS:
+            raise ModelPackageError(f"the model has more than {MAX_FIELDS} fields")
 
     def text(self, message: Message, number: int) -> str:
         """Return a string, or "" if it is absent."""
         return self._text(_one(message, number)) if number in message else ""
 
     def _text(self, value: object) -> str:
+        content = self._content(value)
+        if len(content) > self._max_text_bytes:
+            raise ModelPackageError(f"a name in the model has {len(content)} bytes, more than {self._max_text_bytes}")
         try:
-            return self._content(value).decode()
+            return content.decode()
         except UnicodeDecodeError as error:
             raise ModelPackageError(f"the model is not an ONNX file: a name is not UTF-8: {error}") from error
 

@@ -112,6 +112,14 @@ def chain(operator: str, count: int) -> bytes:
     return model([node(operator, [a], [b]) for a, b in pairwise(names)])
 
 
+def calls(count: int, *body: onnx.NodeProto) -> bytes:
+    """Return a file that calls a function again and again."""
+    names = ["x", *map(str, range(count - 1)), "y"]
+    return model(
+        [call("GlobalLayer", *pair) for pair in pairwise(names)], functions=[function("GlobalLayer", list(body))]
+    )
+
+
 def layer_of_another_shape() -> bytes:
     """Return a file whose function makes a number, and the fused operator in its place rows and columns of 2^15."""
     body = [node("ReduceSum", ["a"], ["t"]), node("Reshape", ["t", "k"], ["b"])]
@@ -175,18 +183,19 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
             *(function(f"F{n}", [call(f"F{n - 1}", "a", "t"), call(f"F{n - 1}", "t", "b")]) for n in range(1, 26)),
         ],
     ),
-    "many calls of a long function": lambda: model(
-        [
-            call("GlobalLayer", *pair)
-            for pair in zip(["x", *map(str, range(400))], [*map(str, range(400)), "y"], strict=True)
-        ],
-        functions=[
-            function(
-                "GlobalLayer",
-                [node("Sin", [f"t{n}" if n else "a"], [f"t{n + 1}" if n < 99 else "b"]) for n in range(100)],
-            )
-        ],
+    "many calls of a long function": lambda: calls(
+        401, *(node("Sin", [f"t{n}" if n else "a"], [f"t{n + 1}" if n < 99 else "b"]) for n in range(100))
     ),
+    "many calls of a function with a long name": lambda: calls(9000, node("Dropout", ["a"], ["b", "m" * 10**5])),
+    "many calls of a function with longish names": lambda: calls(
+        9000, node("Concat", ["a", *(f"{n}" * 200 for n in range(200, 255))], ["b"], axis=1)
+    ),
+    "many calls of a function with many inputs": lambda: calls(9000, node("Concat", ["a"] * 10**5, ["b"], axis=1)),
+    "many calls of a function with many attributes": lambda: calls(
+        9000, node("Relu", ["a"], ["b"], **{f"a{n}": 1 for n in range(10_000)})
+    ),
+    "a name of megabytes": lambda: model([node("Relu", ["z" * 3_000_000], ["y"])]),
+    "an operator of megabytes": lambda: model([node("z" * 3_000_000, ["x"], ["y"])]),
     "a value with many uses": lambda: model(
         [*(node("Relu", ["x"], [f"v{n}"]) for n in range(3000)), node("Relu", ["x"], ["y"])]
     ),
@@ -242,8 +251,9 @@ def test_an_input_beside_the_image_that_is_much_larger_is_refused() -> None:
 def test_a_hostile_graph_is_refused_soon_with_little_memory(name: str) -> None:
     content = HOSTILE[name]()
     memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    with pytest.raises(ModelPackageError):
+    with pytest.raises(ModelPackageError) as caught:
         create_session(content, "cpu", 1)
+    assert len(str(caught.value)) < 5000
     assert time.process_time() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024
 
@@ -252,6 +262,12 @@ def test_steps_of_the_fused_operator_count_as_operations() -> None:
     check_graph(layer_of_many_steps(1000))
     with pytest.raises(ModelPackageError, match="operations"):
         check_graph(layer_of_many_steps(2**30))
+
+
+def test_names_of_a_function_do_not_meet_those_of_the_graph_or_of_other_calls() -> None:
+    nodes = [call("GlobalLayer", "x", "t"), call("GlobalLayer", "t", "u"), node("Add", ["t", "u"], ["y"])]
+    body = [node("Sin", ["a"], ["t"]), node("Sin", ["t"], ["m" * 1000]), node("Add", ["t", "m" * 1000], ["b"])]
+    check_graph(model(nodes, functions=[function("GlobalLayer", body)]))
 
 
 def test_a_chain_up_to_the_limit_is_taken() -> None:
