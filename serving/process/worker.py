@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from pdeinfer import PdeinferError
+from pdeinfer.text import printable
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
@@ -123,7 +124,7 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             runner.run(_serve_models(app, config, settings, listening, started, membership))
         except (PdeinferError, MemoryError) as error:
             if membership is None:
-                print(f"pdeinfer serve: {error}", file=sys.stderr)
+                print(f"pdeinfer serve: {printable(str(error))}", file=sys.stderr)
             else:
                 runner.run(membership.report_failure(str(error)))
             return CANNOT_START

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pdeinfer.text import printable
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -18,7 +20,7 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={_on_one_line(value)}" for name, value in _fields(record).items())
-        line = f"{record.levelname}: {record.getMessage()} {fields}".rstrip()
+        line = f"{record.levelname}: {printable(record.getMessage().rstrip())} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -250,6 +250,19 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     assert message in line
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_control_characters_of_a_package_do_not_reach_the_terminal(tmp_path: Path, workers: str) -> None:
+    package = tmp_path / "a\x1b[31m\nb"
+    package.mkdir()
+    (package / "card.json").write_text("{")
+
+    result = run_to_the_end(str(package), "--workers", workers)
+
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert r"a\x1b[31m\nb/card.json: not JSON" in line
+
+
 def test_an_unusable_device_is_one_line_and_exit_code_2(package_folder: Path) -> None:
     result = run_to_the_end(str(package_folder), "--device", "cuda:63")
 

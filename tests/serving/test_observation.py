@@ -184,6 +184,8 @@ def test_plain_log_line_shows_the_fields_after_the_message() -> None:
     finally:
         request_id.reset(token)
     assert PlainFormatter().format(logging.makeLogRecord({"levelname": "INFO", "msg": "ready"})) == "INFO: ready"
+    worker = {"levelname": "ERROR", "msg": "worker %s: %s\n", "args": (7, "a\n\x1b[2J")}
+    assert PlainFormatter().format(logging.makeLogRecord(worker)) == r"ERROR: worker 7: a\n\x1b[2J"
     forged = logging.makeLogRecord({"levelname": "INFO", "msg": "request", "fields": {"path": "/\nINFO: \x1b[2J"}})
     assert PlainFormatter().format(forged) == r'INFO: request path="/\nINFO: \u001b[2J"'
 
