@@ -105,6 +105,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.parser = HttpParser(self)  # type: ignore[assignment]
         self._bytes_beside_body = 0  # since the last byte of a body
         self._head_bytes = 0
+        self._is_head_complete = False
         self._is_too_large = False
         self._ignores_input = False
         self._is_half_closed = False
@@ -209,6 +210,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._ignores_input:
             raise httptools.HttpParserError("nothing more is read from this connection")
         self._head_bytes = 0
+        self._is_head_complete = False
         if self._head_timer is None:
             self._start_head_timer()
         super().on_message_begin()
@@ -219,6 +221,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value) + len(": \r\n"))
+        if self._is_head_complete:  # a trailer: it must not become a header (RFC 9110, 6.5.1)
+            return
         value = value.rstrip(b" \t")  # white space around it is no part of it (RFC 9110, 5.5); llhttp strips the front
         if len(self.headers) == MAX_HEADERS:
             self._is_too_large = True
@@ -226,6 +230,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._is_head_complete = True
         self._stop_head_timer()
         self.server_state.idle.pop(self, None)
         self._check_host()

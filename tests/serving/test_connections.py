@@ -128,6 +128,32 @@ def test_white_space_around_the_value_of_a_header_is_no_part_of_it() -> None:
     serve(test, app=answer)
 
 
+@pytest.mark.parametrize("step", [7, 1000])
+def test_trailers_are_not_headers(step: int) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body", False):
+            pass
+        body = repr(scope["headers"]).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def test(server: Running) -> None:
+        head = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        sent = head + b"1\r\na\r\n0\r\nX-API-Key: k\r\n\r\n" + b"GET / HTTP/1.1\r\nX-Second: 2\r\n\r\n"
+        reader, writer = await server.connect()
+        for start in range(0, len(sent), step):
+            writer.write(sent[start : start + step])
+            await asyncio.sleep(0.01)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            answers = await reader.read()
+        assert b"x-api-key" not in answers
+        assert b"[(b'host', b'x'), (b'transfer-encoding', b'chunked')]" in answers
+        assert b"[(b'x-second', b'2')]" in answers
+
+    serve(test, app=answer)
+
+
 def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_ALL_PIPELINED", 20)
 
