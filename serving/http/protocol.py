@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
-from serving.http.raw_answers import MALFORMED, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
+from serving.http.raw_answers import MALFORMED, TINY_CHUNKS, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
 from serving.http.unchunked import UnchunkedCycle
 from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
@@ -24,6 +24,10 @@ HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to read an answer
 LINGER_SECONDS = 1.0  # for a client to read its last answer, before unread bytes of its own reset the connection
 QUIET_SECONDS = 1.0  # without a byte; then a connection without a request is closed when the server stops
+# Bytes that the chunks of a body may have beside its content: each takes time, however short it is. Chunks of three
+# bytes and more are never refused, and single bytes up to 340 KB: some clients send every token of JSON as a chunk.
+MAX_CHUNK_OVERHEAD = 2**20
+_CHUNK_OVERHEAD_PER_BYTE = 2
 _POLL_SECONDS = 0.05
 _RESET_SECONDS = 0.002
 _FEW_REQUESTS = 4
@@ -91,8 +95,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
     It answers 503 to a connection too many and, after the requests before it, 503 to a pipelined request too many, 431
-    to a head that is too large, and 400 to what is not HTTP. It closes a connection if a head arrives too slowly, if
-    trailers or chunk extensions are too large, or if the client does not read the answers.
+    to a head that is too large, and 400 to what is not HTTP or comes in very many tiny chunks. It closes a connection
+    if a head arrives too slowly, if trailers or chunk extensions are too large, or if the client does not read the
+    answers.
 
     Args:
         server_state: shared with the other connections of the server.
@@ -104,6 +109,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, *args, **kwargs)
         self.parser = HttpParser(self)  # type: ignore[assignment]
         self._bytes_beside_body = 0  # since the last byte of a body
+        self._pieces: list[bytes] = []  # of a body, from the bytes that are being parsed
+        self._chunk_overhead = 0  # bytes of a body beside its content, less those that its content allows
         self._head_bytes = 0
         self._is_head_complete = False
         self._is_too_large = False
@@ -160,10 +167,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._active_at = self.loop.time()
         self._bytes_beside_body += len(data)
+        self._chunk_overhead += len(data)
         super().data_received(data)
+        self._hand_over_pieces()
         if self._bytes_beside_body > self.server_state.max_head_bytes and not self._ignores_input:
             self._is_too_large = True
             self._refuse_input()
+        if self._is_head_complete and self._chunk_overhead > MAX_CHUNK_OVERHEAD:
+            self._refuse_input(TINY_CHUNKS)
         # Bytes between requests, such as an empty line, start no request, but they cancel uvicorn's own timeout.
         if self._head_timer is None and self._is_idle and not (self._ignores_input or self.transport.is_closing()):
             self._start_head_timer()
@@ -231,6 +242,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_head_complete = True
+        self._chunk_overhead = 0
         self._stop_head_timer()
         self.server_state.idle.pop(self, None)
         self._check_host()
@@ -254,13 +266,21 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._bytes_beside_body = 0
-        if not self._ignores_input:
-            super().on_body(body)
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        self._bytes_beside_body = 0
+        self._hand_over_pieces()
+        self._bytes_beside_body = self._chunk_overhead = 0
         if not self._ignores_input:
             super().on_message_complete()
+
+    def _hand_over_pieces(self) -> None:
+        """Add what has come of a body at once: adding each chunk would copy what waits again and again."""
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        self._chunk_overhead -= (1 + _CHUNK_OVERHEAD_PER_BYTE) * len(body)
+        if body and not self._ignores_input:
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -309,13 +329,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self._end_timer = self.loop.call_later(answer.delay, self._finish, answer)
 
-    def _refuse_input(self) -> None:
+    def _refuse_input(self, answer: RawAnswer = MALFORMED) -> None:
         """Answer what is not HTTP, or too large, after the requests before it."""
         if self._ignores_input or self.transport.is_closing():
             return
         self._stop_head_timer()
         self._ignores_input = True
-        answer = TOO_LARGE if self._is_too_large else MALFORMED
+        answer = TOO_LARGE if self._is_too_large else answer
         if not self._is_idle and self.cycle.more_body:  # the error is in its own body or trailers
             if self.pipeline:
                 self._drop_last()

@@ -48,6 +48,9 @@ class RawAnswer:
 
 
 MALFORMED = RawAnswer(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
+TINY_CHUNKS = RawAnswer(
+    HTTPStatus.BAD_REQUEST, MALFORMED.code, "the body comes in too many tiny chunks: send larger ones"
+)
 TOO_LARGE = RawAnswer(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "headers_too_large",

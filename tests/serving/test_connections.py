@@ -2,15 +2,17 @@
 
 import asyncio
 import gc
+import hashlib
 import json
 import socket
 import weakref
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http import protocol
-from serving.http.protocol import MAX_HEADERS, MAX_PIPELINED, LimitedProtocol
+from serving.http.protocol import MAX_CHUNK_OVERHEAD, MAX_HEADERS, MAX_PIPELINED, LimitedProtocol
 from serving.telemetry.metrics import REJECTED
 from tests.serving.protocol_server import GET, SLOW_SECONDS, Running, application, serve
 from tests.serving.raw_http import statuses
@@ -152,6 +154,68 @@ def test_trailers_are_not_headers(step: int) -> None:
         assert b"[(b'x-second', b'2')]" in answers
 
     serve(test, app=answer)
+
+
+CHUNKED = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def in_chunks(body: bytes, size: int) -> bytes:
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+async def answer_with_digest(_: Scope, receive: Receive, send: Send) -> None:
+    digest, more = hashlib.sha256(), True
+    while more:
+        message = await receive()
+        digest.update(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = digest.hexdigest().encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.parametrize(("length", "size"), [(150_000, 1), (1_500_000, 3), (1_500_000, 70), (1_500_000, 40_000)])
+def test_chunks_that_clients_send_are_taken_whatever_their_size(length: int, size: int) -> None:
+    body = bytes(index % 251 for index in range(length))
+    expected = hashlib.sha256(body).hexdigest().encode()
+
+    async def test(server: Running) -> None:
+        answers = await server.exchange(2 * (CHUNKED + in_chunks(body, size)), end=True)
+        assert statuses(answers) == [200, 200]
+        assert answers.count(expected) == 2
+
+    serve(test, app=answer_with_digest)
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;%b\r\na\r\n" % (b"x" * 1000)], ids=["bytes", "extensions"])
+def test_a_body_of_very_many_tiny_chunks_is_400(chunk: bytes) -> None:
+    async def test(server: Running) -> None:
+        answer = await server.exchange(CHUNKED + chunk * (2 * MAX_CHUNK_OVERHEAD // (len(chunk) - 3)))
+        assert statuses(answer) == [400]
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+        await eventually(lambda: not server.state.connections)
+
+    serve(test)
+
+
+def test_chunks_that_come_together_are_added_to_the_body_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adding each would copy all of those before it."""
+    added = []
+
+    def on_body(protocol: HttpToolsProtocol, body: bytes) -> None:
+        added.append(len(body))
+        original(protocol, body)
+
+    original = HttpToolsProtocol.on_body
+    monkeypatch.setattr(HttpToolsProtocol, "on_body", on_body)
+
+    async def test(server: Running) -> None:
+        assert statuses(await server.exchange(CHUNKED + in_chunks(bytes(20_000), 1), end=True)) == [200]
+        assert sum(added) == 20_000
+        assert len(added) < 1000
+
+    serve(test)
 
 
 def test_pipelined_requests_of_all_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
