@@ -270,16 +270,16 @@ export class PdeView extends EventTarget {
   /** Draw everything again. */
   draw() {
     if (!this.layer || !this.stage.isConnected) return;
-    this.#drawStage(this.stage);
+    this.#drawStage();
     this.#drawThumbnails();
     this.#describe();
   }
 
-  #drawStage(canvas) {
-    const { layer, state } = this;
+  #drawStage() {
+    const { layer, stage, state } = this;
     const [rows, columns, channels] = layer.shape;
-    const ink = getComputedStyle(canvas).color;
-    const { context, width } = prepare(canvas, rows / columns, LEGEND);
+    const ink = getComputedStyle(stage).color;
+    const { context, width } = prepare(stage, rows / columns, LEGEND);
     const tall = Math.round((width * rows) / columns);
     const isGrid = state.channel === "all" && channels > 1;
     const one = state.channel === "all" ? 0 : state.channel;
@@ -304,7 +304,7 @@ export class PdeView extends EventTarget {
     else if (!isGrid && layer.fields.u && (state.arrows || state.show === "velocity")) {
       drawArrows(context, this.#values("u", shown[0]), this.#values("v", shown[0]), [rows, columns], 0, 0, width, tall);
     }
-    if (this.point && canvas === this.stage) {
+    if (this.point) {
       const [cellX, cellY] = [width / columns, tall / rows];
       context.strokeStyle = "#fff";
       context.lineWidth = 3;
@@ -390,7 +390,7 @@ export class PdeView extends EventTarget {
     if (this.point?.row === point?.row && this.point?.column === point?.column) return;
     this.point = point;
     if (!this.layer) return;
-    this.#drawStage(this.stage);
+    this.#drawStage();
     this.#describe();
   }
 
@@ -412,7 +412,7 @@ export class PdeView extends EventTarget {
     const advance = () => {
       if (this.flow !== flow) return;
       flow.advance();
-      this.#drawStage(this.stage);
+      this.#drawStage();
       requestAnimationFrame(advance);
     };
     this.flow = flow;
