@@ -33,6 +33,19 @@ def test_a_phone_shows_everything_without_scrolling_sideways(width: int, open_at
     assert page.evaluate("document.documentElement.scrollWidth") == width
     box = "document.querySelector('{}').getBoundingClientRect()"
     assert page.evaluate(f"{box.format('.halves math:last-child')}.right < {box.format('#pde')}.right")
+    page.evaluate("document.querySelector('#other option:checked').textContent = 'a-model-with-a-rather-long-name'")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [320, 375, 390, 720, 1180])
+def test_every_bar_has_a_width(width: int, open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&other=cifar10-resnet32&sample=automobile")
+    page.wait_for("document.querySelectorAll('.answer').length === 2")
+    page.send("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=2, mobile=True)
+    widths = "[...document.querySelectorAll('.bar')].map(bar => bar.clientWidth)"
+    assert min(page.evaluate(widths)) >= 40
+    page.evaluate("document.querySelectorAll('.label')[1].textContent = 'class_07_of_a_hundred'")
+    assert min(page.evaluate(widths)) >= 40
 
 
 def test_everything_is_reached_by_keyboard(open_at: Callable[..., Page]) -> None:
