@@ -1,7 +1,7 @@
 // The page: takes a picture, asks the server, shows the answers, and lets the equation be changed.
 
 import { readAddress, writeAddress } from "./address.js";
-import { bars, h, seen, times } from "./answer.js";
+import { bars, h, seen, shownLabel, times } from "./answer.js";
 import { card } from "./card.js";
 import { equation } from "./equation.js";
 import { pixelCanvas } from "./maps.js";
@@ -309,10 +309,11 @@ function showChanged(changed, milliseconds) {
   list.replaceWith(bars(changed.top, isTrained ? null : answer.top));
   const [best] = changed.top ?? [];
   const [former] = answer.top;
-  let text = "no answer";
-  if (best) text = best.index === former.index ? `still ${best.label}` : `${former.label} has become ${best.label}`;
-  const time = `Computed and shown in ${Math.round(milliseconds)} ms.`;
-  $("play-note").textContent = isTrained ? HINT : `Changed: ${text}. ${time}`;
+  const label = best && shownLabel(best.label);
+  let result = ["no answer"];
+  if (best) result = best.index === former.index ? ["still ", label] : [shownLabel(former.label), " has become ", label];
+  const time = `. Computed and shown in ${Math.round(milliseconds)} ms.`;
+  $("play-note").replaceChildren(...(isTrained ? [HINT] : ["Changed: ", ...result, time]));
 }
 
 // --- start -----------------------------------------------------------------------------------------------------------

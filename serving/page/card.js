@@ -1,6 +1,6 @@
 // The card of a model: what it was trained on, what was measured, and its limits.
 
-import { h } from "./answer.js";
+import { h, shownLabel } from "./answer.js";
 
 /** Return what is known about a model, as an element that opens. */
 export function card(entry, isOpen) {
@@ -14,7 +14,7 @@ export function card(entry, isOpen) {
   const images = metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : "";
   const accuracy = `${(100 * metrics.test_accuracy).toFixed(2)} %${images}, one seed`;
   const rows = [
-    ["classes", entry.labels.length > 12 ? `${entry.labels.length}` : entry.labels.join(", ")],
+    ["classes", ...(entry.labels.length > 12 ? [`${entry.labels.length}`] : listed(entry.labels))],
     ["trained on", trained.filter(Boolean).join(", ") || "not recorded"],
     ["test accuracy", metrics.test_accuracy ? accuracy : "not recorded"],
     ["parameters", number.format(entry.parameters)],
@@ -27,16 +27,17 @@ export function card(entry, isOpen) {
     entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
     `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
     "The accuracy is that on test images of the same source. Other pictures lower it.",
-    weakest(entry),
-  ].filter(Boolean);
+  ].map((text) => h("li", {}, text));
   return h(
     "details",
     { className: "model-card", open: isOpen },
     h("summary", {}, `About ${entry.name}`),
-    h("dl", {}, ...rows.flatMap(([term, text]) => [h("dt", {}, term), h("dd", {}, text)])),
-    h("ul", {}, ...limits.map((text) => h("li", {}, text))),
+    h("dl", {}, ...rows.flatMap(([term, ...texts]) => [h("dt", {}, term), h("dd", {}, ...texts)])),
+    h("ul", {}, ...limits, weakest(entry)),
   );
 }
+
+const listed = (labels) => labels.flatMap((label, index) => [index ? ", " : "", shownLabel(label)]);
 
 function weakest({ metrics, labels }) {
   if (!Array.isArray(metrics.confusion)) return null;
@@ -45,5 +46,6 @@ function weakest({ metrics, labels }) {
     .filter(({ share }) => !Number.isNaN(share)) // a class without test images
     .sort((a, b) => a.share - b.share);
   if (!worst) return null;
-  return `The weakest class is ${worst.label}: ${(100 * worst.share).toFixed(1)} % of its test images are recognised.`;
+  const share = `: ${(100 * worst.share).toFixed(1)} % of its test images are recognised.`;
+  return h("li", {}, "The weakest class is ", shownLabel(worst.label), share);
 }

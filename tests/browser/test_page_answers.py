@@ -103,6 +103,31 @@ def test_the_weakest_class_is_one_with_test_images(open_at: Callable[..., Page])
     assert "weakest" not in weakest([[0, 0, 0]] * 3)
 
 
+def test_labels_are_shown_in_full_and_in_their_own_direction(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    long = [f"great_white_shark_Carcharodon_carcharias_of_the_open_ocean_{letter}" for letter in "AB"]
+    labels = [*long, "\u05e7\u05d8\u05e2 (1)"]  # Hebrew: beside "99 %" its parts would change places
+    page.evaluate(
+        f"""(async () => {{
+          const [{{ bars }}, {{ card }}] = [await import("./page/answer.js"), await import("./page/card.js")];
+          const labels = {json.dumps(labels)};
+          const top = labels.map((label, index) => ({{ label, index, score: index / 3 }}));
+          const entry = {{ labels, metrics: {{ confusion: [[1, 1], [0, 1]] }}, input: {{}}, training: {{}} }};
+          document.querySelector(".bars").replaceWith(bars(top));
+          document.querySelector(".model-card").replaceWith(card(entry, true));
+        }})()"""
+    )
+    assert page.evaluate("[...document.querySelectorAll('.bars bdi')].map(bdi => bdi.textContent)") == labels
+    assert page.evaluate("[...document.querySelectorAll('dd bdi')].map(bdi => bdi.textContent)") == labels
+    assert page.evaluate("document.querySelector('.model-card li bdi').textContent") == long[0]
+    for width in (320, 1280):
+        page.send("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=1, mobile=True)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        is_clipped = "[...document.querySelectorAll('.label')].some(label => label.scrollWidth > label.clientWidth)"
+        assert not page.evaluate(is_clipped)
+
+
 def test_a_model_without_pde_layers_says_so(open_at: Callable[..., Page]) -> None:
     page = open_at("model=cifar10-resnet32&sample=ship")
     wait_for_label(page, "ship")

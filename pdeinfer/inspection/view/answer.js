@@ -45,6 +45,9 @@ export function decode(answer) {
 
 const percent = (score) => `${(100 * score).toFixed(score >= 0.9995 || score < 0.0005 ? 0 : 1)} %`;
 
+/** Return a label, which keeps to its own direction of writing. */
+export const shownLabel = (label) => h("bdi", {}, label);
+
 /** Return the classes of an answer as bars; with `before`, marks show the scores that they had. */
 export function bars(top, before = null) {
   if (top === null) {
@@ -60,7 +63,8 @@ export function bars(top, before = null) {
       mark.style.left = `${100 * former.get(index)}%`;
       bar.append(mark);
     }
-    return h("li", {}, h("span", { className: "label" }, label), bar, h("span", { className: "score" }, percent(score)));
+    const name = h("span", { className: "label" }, shownLabel(label));
+    return h("li", {}, name, bar, h("span", { className: "score" }, percent(score)));
   });
   return h("ol", { className: "bars" }, ...rows);
 }
