@@ -48,6 +48,31 @@ def test_every_bar_has_a_width(width: int, open_at: Callable[..., Page]) -> None
     assert min(page.evaluate(widths)) >= 40
 
 
+def test_high_contrast_keeps_bars_marks_and_choices(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        "import('./page/answer.js').then(({ bars }) => { const top = [{ label: '3', index: 3, score: 0.5 }]; "
+        "document.querySelector('.bars').replaceWith(bars(top, top)) })"
+    )
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+
+    def shown(selector: str) -> list[str]:
+        style = f"getComputedStyle(document.querySelector({selector!r}))"
+        return page.evaluate(f"(({{ backgroundColor, borderColor }}) => [backgroundColor, borderColor])({style})")
+
+    for one, other in (
+        (".bar .fill", ".bar"),
+        (".bar .mark", ".bar"),
+        (".split .decode", ".split .queue"),
+        (".split .inference", ".split .queue"),
+        (".split .inference", ".split .decode"),
+        (".segments label:has(:checked)", ".segments label:not(:has(:checked))"),
+        (".thumbnails label:has(:checked)", ".thumbnails label:not(:has(:checked))"),
+    ):
+        assert shown(one) != shown(other), (one, other)
+
+
 def test_everything_is_reached_by_keyboard(open_at: Callable[..., Page]) -> None:
     page = open_at("model=digits-pde&sample=digit-3")
     wait_for_label(page, "3")
