@@ -22,6 +22,7 @@ let models = [];
 let samples = []; // those of SAMPLES that a model knows
 let picture = null; // { blob, name, sample }
 let answer = null; // to this picture, of the model as trained, decoded; null until it has come
+let chosen = 0; // counts pictures that the reader has chosen: only the last is taken, however long the files load
 let latest = 0; // counts requests: an answer that was overtaken is dropped
 let attempts = 0; // counts what the reader has begun: only the last has a message
 const view = new PdeView($("view"));
@@ -111,7 +112,9 @@ function showSamples() {
 
 /** Take a sample; `choose` is called once it has been loaded. */
 async function takeSample(name, choose = () => {}) {
+  const number = ++chosen;
   const blob = await load(`page/samples/${name}.png`);
+  if (number !== chosen) return;
   choose();
   const [, label] = SAMPLES.find(([sample]) => sample === name);
   const knows = (name) => models.some((entry) => entry.name === name && entry.labels.includes(label));
@@ -122,14 +125,17 @@ async function takeSample(name, choose = () => {}) {
 
 /** Take a picture: show it and ask for its answer. */
 async function take(blob, name, sample = null) {
-  picture = { blob, name, sample };
+  const mine = { blob, name, sample };
+  picture = mine;
   withdraw();
   const preview = $("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(blob);
   preview.alt = sample ? `sample: ${sample}` : `your picture ${name}`;
   preview.hidden = false;
-  await preview.decode().catch(() => (preview.hidden = true)); // a format that only the server knows
+  const isShown = await preview.decode().then(() => true, () => false);
+  if (picture !== mine) return;
+  preview.hidden = !isShown; // a format that only the server knows
   preview.classList.toggle("small", preview.naturalWidth < 64);
   await classify();
 }
@@ -344,8 +350,9 @@ for (const id of ["model", "other"]) {
 
 const takeFile = (file) =>
   attempt(async () => {
+    const number = ++chosen;
     await checkReadable(file);
-    await take(file, file.name || "picture.png");
+    if (number === chosen) await take(file, file.name || "picture.png");
   });
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;

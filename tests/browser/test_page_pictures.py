@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.devtools import Page
-from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, MESSAGE, SEVEN, wait_for_label, watch_cameras
+from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, MESSAGE, SEVEN, hold_requests, wait_for_label, watch_cameras
 
 pytestmark = IN_A_BROWSER
 
@@ -46,6 +46,43 @@ def test_a_folder_is_refused_and_the_picture_stays(open_at: Callable[..., Page],
     assert "a folder" in page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}")
     assert page.evaluate("document.getElementById('preview').alt") == "sample: digit-3"
     assert page.evaluate(FIRST_LABEL) == "3"
+
+
+def test_a_choice_while_another_picture_loads_or_decodes_wins(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.requested.clear()
+    page.evaluate(
+        """(async () => {
+          const real = HTMLImageElement.prototype.decode;
+          const slow = Promise.withResolvers();
+          HTMLImageElement.prototype.decode = function () {
+            HTMLImageElement.prototype.decode = real;
+            return slow.promise;
+          };
+          const [five, seven] = [5, 7].map((digit) => document.querySelector(`[data-sample=digit-${digit}]`));
+          const preview = document.getElementById("preview");
+          five.click();
+          while (!preview.alt.includes("digit-5")) await new Promise((done) => setTimeout(done));
+          seven.click();
+          while (!preview.alt.includes("digit-7")) await new Promise((done) => setTimeout(done));
+          slow.reject(new DOMException("overtaken", "EncodingError"));
+        })()"""
+    )
+    wait_for_label(page, "7")
+    assert not page.evaluate("document.getElementById('preview').hidden")
+    assert len([address for address in page.requested if "inspect" in address]) == 1
+
+    hold_requests(page, "digit-5")
+    page.click("[data-sample=digit-5]")
+    page.wait_for("held === 1")
+    page.choose_file("#file", SEVEN)
+    page.wait_for("document.getElementById('preview').alt.includes('seven.png')")
+    page.evaluate("release()")
+    page.wait_for("!document.querySelector('.busy')")
+    assert "seven.png" in page.evaluate(
+        "new Promise((done) => setTimeout(() => done(document.getElementById('preview').alt), 100))"
+    )
 
 
 def test_a_sample_chooses_a_model_that_knows_it(open_at: Callable[..., Page]) -> None:
