@@ -13,7 +13,8 @@ export class Problem extends Error {}
 
 /** Return the JSON that the server answers; ask for a key where it wants one. */
 export async function ask(path, options = {}) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const sent = key;
+  const headers = sent ? { Authorization: `Bearer ${sent}` } : {};
   let response;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store" });
@@ -22,15 +23,16 @@ export async function ask(path, options = {}) {
     throw new Problem(GONE);
   }
   const error = (await response.json().catch(() => null))?.error;
-  if (response.status === 401 && (await askForKey())) return ask(path, options);
-  throw new Problem(explain(response.status, error));
+  // Another request may have got a new key meanwhile.
+  if (response.status === 401 && (sent !== key || (await askForKey(sent !== "")))) return ask(path, options);
+  throw new Problem(explain(response.status, error, sent !== ""));
 }
 
-function explain(status, error) {
+function explain(status, error, hasKey) {
   const detail = error?.message ? error.message.charAt(0).toUpperCase() + error.message.slice(1) : "";
   switch (error?.code) {
     case "unauthorized":
-      return "This server asks for an API key.";
+      return hasKey ? "The server refused this key." : "This server asks for an API key.";
     case "overloaded":
       return "The server is busy. Try again in a moment.";
     case "not_ready":
@@ -54,17 +56,18 @@ function explain(status, error) {
 
 let asked = null; // the answer to the open dialog: two requests may ask at the same time
 
-/** Ask for a key; return whether the reader gave one. */
-export function askForKey() {
-  asked ??= openKeyDialog().finally(() => (asked = null));
+/** Ask for a key, the first or another one for one that was refused; return whether the reader gave one. */
+export function askForKey(isRefused = false) {
+  asked ??= openKeyDialog(isRefused).finally(() => (asked = null));
   return asked;
 }
 
-function openKeyDialog() {
+function openKeyDialog(isRefused) {
   const dialog = $("key-dialog");
   $("key").value = "";
   dialog.returnValue = "";
   dialog.showModal();
+  $("key-refused").hidden = !isRefused;
   return new Promise((resolve) => {
     dialog.addEventListener(
       "close",

@@ -82,6 +82,8 @@ def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp
     with running_server(tmp_path / "log", "digits-pde", f"--api-keys-file={tmp_path / 'keys'}") as server:
         page = open_at("model=digits-pde&other=digits-pde&sample=digit-3", server.port, may_fail="status of 401")
         page.wait_for("document.getElementById('key-dialog').open")
+        refused = "document.getElementById('key-refused').checkVisibility()"
+        assert not page.evaluate(refused)
         page.evaluate("document.getElementById('key').value = 'the-key'")
         page.click("#key-dialog [value=use]")
         wait_for_label(page, "3")
@@ -92,6 +94,8 @@ def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp
         page.evaluate("document.getElementById('enter-key').click()")
         page.evaluate("document.getElementById('key').value = 'another'")
         page.click("#key-dialog [value=use]")
-        page.wait_for("document.getElementById('key-dialog').open")  # asks again: that key is wrong
+        page.wait_for(f"document.getElementById('key-dialog').open && {refused}")  # asks again
         page.click("#key-dialog [value=cancel]")
-        assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith("This server asks")
+        assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith("The server refused")
+        page.click("#enter-key")
+        assert not page.evaluate(refused)
