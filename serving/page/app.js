@@ -297,8 +297,6 @@ async function compute(shown) {
     const blob = await pixelCanvas(shown.pixels).convertToBlob(); // what the network saw: exact, and small
     const changed = await inspect(blob, picture.name, { model: shown.model, layer: view.state.layer, ...changes() });
     if (answer !== shown) return;
-    const { step } = view.state;
-    if (view.layer && step === view.layer.numLevels - 1) view.state.step = null; // stays at the last one
     view.setInspection(changed);
     showChanged(changed, performance.now() - started);
     say("");

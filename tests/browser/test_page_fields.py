@@ -48,6 +48,19 @@ def test_steps_channels_layers_and_quantities_change_the_picture(open_at: Callab
     assert len(set(seen)) == len(seen)
 
 
+def test_the_last_step_stays_the_last_one_with_another_model(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&sample=ship&step=1")
+    wait_for_label(page, "ship")
+    page.click("[data-sample=digit-3]")
+    wait_for_label(page, "3")
+    assert page.evaluate("document.getElementById('step').value") == "5"
+    page.evaluate("location.hash = 'model=digits-pde&sample=digit-3&step=1'")
+    page.wait_for("document.getElementById('step').value === '1' && !document.querySelector('.busy')")
+    page.click("[data-sample=ship]")
+    wait_for_label(page, "ship")
+    assert page.evaluate("document.getElementById('step').value") == "1"
+
+
 def test_play_changes_the_picture_until_it_is_paused(open_at: Callable[..., Page]) -> None:
     page = open_at("model=digits-pde&sample=digit-3")
     wait_for_label(page, "3")

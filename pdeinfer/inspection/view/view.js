@@ -113,6 +113,7 @@ export class PdeView extends EventTarget {
 
   /** Show another inspection, as `decode` returns it. */
   setInspection(inspection) {
+    if (this.layer && this.state.step === this.layer.numLevels - 1) this.state.step = null; // stays at the last one
     this.inspection = inspection;
     const count = inspection.layers.length;
     const layer = Math.min(this.state.layer, count);
