@@ -40,20 +40,19 @@ function say(text, retry = null) {
   }
 }
 
-/** Run work for the reader; show what went wrong, unless more was begun meanwhile. */
+/** Run work for the reader; show what it tells or what went wrong, unless more was begun meanwhile. */
 async function attempt(work) {
   const number = ++attempts;
-  const end = (message) => {
+  const end = (message, retry = null) => {
     if (number !== attempts) return;
     document.body.classList.remove("busy");
-    say(message, () => attempt(work));
+    say(message, retry);
   };
   document.body.classList.add("busy");
   try {
-    await work();
-    end("");
+    end(await work());
   } catch (error) {
-    end(error instanceof Problem ? error.message : "");
+    end(error instanceof Problem ? error.message : "", () => attempt(work));
     if (!(error instanceof Problem)) throw error;
   }
 }
@@ -65,36 +64,41 @@ function saveState() {
 // --- models ----------------------------------------------------------------------------------------------------------
 
 const model = () => models.find(({ name }) => name === $("model").value);
+const chosenModels = () => [$("model").value, $("other").value].filter(Boolean);
+const isServed = (name) => models.some((entry) => entry.name === name);
 
-async function loadModels() {
+/** Ask which models are served. What is chosen stays chosen; if it is gone, the default takes its place. */
+async function listModels() {
   const listed = await ask("models");
+  const [former, other] = [$("model").value, $("other").value];
   models = [...new Map(listed.models.toReversed().map((entry) => [entry.name, entry])).values()].toReversed();
   const option = ({ name }) => h("option", { value: name }, name);
   $("model").replaceChildren(...models.map(option));
   $("other").replaceChildren(h("option", { value: "" }, "no other"), ...models.map(option));
-  if (listed.default) $("model").value = listed.default;
+  if (listed.default) $("model").value = isServed(former) ? former : listed.default;
+  if (isServed(other)) $("other").value = other;
   const labels = new Set(models.flatMap((entry) => entry.labels));
   samples = SAMPLES.filter(([, label]) => labels.has(label));
   showSamples();
-  if (!location.hash && samples.length) await takeSample(samples[0][0]); // something to see at once
-  else await followAddress();
+}
+
+async function loadModels() {
+  await listModels();
+  if (!location.hash && samples.length) return takeSample(samples[0][0]); // something to see at once
+  return followAddress();
 }
 
 /** Show what the address asks for, with the picture that is there if it names none. */
 async function followAddress() {
   const wanted = readAddress();
   const choose = () => {
-    const has = (name) => models.some((entry) => entry.name === name);
-    if (has(wanted.model)) $("model").value = wanted.model;
-    $("other").value = has(wanted.other) ? wanted.other : "";
+    if (isServed(wanted.model)) $("model").value = wanted.model;
+    $("other").value = isServed(wanted.other) ? wanted.other : "";
     view.reset(wanted.view);
   };
-  if (samples.some(([name]) => name === wanted.sample)) {
-    await takeSample(wanted.sample, choose);
-  } else {
-    choose();
-    await classify();
-  }
+  if (samples.some(([name]) => name === wanted.sample)) return takeSample(wanted.sample, choose);
+  choose();
+  return classify();
 }
 
 function showSamples() {
@@ -114,16 +118,16 @@ function showSamples() {
 async function takeSample(name, choose = () => {}) {
   const number = ++chosen;
   const blob = await load(`page/samples/${name}.png`);
-  if (number !== chosen) return;
+  if (number !== chosen) return "";
   choose();
   const [, label] = SAMPLES.find(([sample]) => sample === name);
   const knows = (name) => models.some((entry) => entry.name === name && entry.labels.includes(label));
   if (!knows($("model").value)) $("model").value = models.find((entry) => knows(entry.name)).name;
   if (!knows($("other").value)) $("other").value = "";
-  await take(blob, `${name}.png`, name);
+  return take(blob, `${name}.png`, name);
 }
 
-/** Take a picture: show it and ask for its answer. */
+/** Take a picture: show it and ask for its answer. Like `classify`, return what the reader should know. */
 async function take(blob, name, sample = null) {
   const mine = { blob, name, sample };
   picture = mine;
@@ -134,16 +138,18 @@ async function take(blob, name, sample = null) {
   preview.alt = sample ? `sample: ${sample}` : `your picture ${name}`;
   preview.hidden = false;
   const isShown = await preview.decode().then(() => true, () => false);
-  if (picture !== mine) return;
+  if (picture !== mine) return "";
   preview.hidden = !isShown; // a format that only the server knows
   preview.classList.toggle("small", preview.naturalWidth < 64);
-  await classify();
+  return classify();
 }
 
-async function checkReadable(file) {
-  await file.slice(0, 1).arrayBuffer().catch(() => {
-    throw new Problem("This file cannot be read: it is a folder, or it was moved.");
+/** Return a copy of a file: other models may be asked about it after it was moved or deleted. */
+async function copy(file) {
+  const content = await file.arrayBuffer().catch(() => {
+    throw new Problem("This file cannot be read: it is a folder, it was moved, or it is too large.");
   });
+  return new Blob([content], { type: file.type });
 }
 
 // --- answers ---------------------------------------------------------------------------------------------------------
@@ -156,23 +162,40 @@ function withdraw() {
   document.body.classList.add("outdated");
 }
 
+/** Ask for the answers to the picture and show them; return what the reader should know. */
 async function classify() {
-  if (!picture) return;
+  if (!picture) return "";
   withdraw();
   const number = latest;
-  const names = [$("model").value, $("other").value].filter(Boolean);
+  const wanted = chosenModels();
+  try {
+    const found = await askModels();
+    if (number === latest) show(found);
+    const gone = wanted.filter((name) => !isServed(name)).join(" and ");
+    return gone && `The server no longer has ${gone}. This is the answer of ${found[0].model}.`;
+  } catch (error) {
+    if (number === latest) showNothing();
+    throw error;
+  }
+}
+
+/** Return the answers of the chosen models, or of others if the server no longer has those. */
+async function askModels() {
+  if (!models.length) await listModels();
+  if (!models.length) throw new Problem("The server has no model loaded.");
+  const names = chosenModels();
   // How many layers a model has, its first answer tells. The arrays of a later one are asked for when it is shown.
   const former = view.inspection;
   const layer = former?.model === names[0] ? Math.min(view.state.layer, former.layers.length) : 1;
   try {
-    if (!models.length) throw new Problem("The server has no model loaded.");
-    const found = await Promise.all(
+    return await Promise.all(
       names.map((name, index) => inspect(picture.blob, picture.name, { model: name, layer: index === 0 ? layer : 0 })),
     );
-    if (number === latest) show(found);
   } catch (error) {
-    if (number === latest) showNothing();
-    throw error;
+    if (error.code !== "model_not_found") throw error;
+    await listModels();
+    if (names.every(isServed)) throw error;
+    return askModels();
   }
 }
 
@@ -302,7 +325,9 @@ async function compute(shown) {
     say("");
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (answer === shown) say(error.message, play);
+    if (answer !== shown) return;
+    if (error.code === "model_not_found") attempt(classify);
+    else say(error.message, play);
   }
 }
 
@@ -349,8 +374,8 @@ for (const id of ["model", "other"]) {
 const takeFile = (file) =>
   attempt(async () => {
     const number = ++chosen;
-    await checkReadable(file);
-    if (number === chosen) await take(file, file.name || "picture.png");
+    const blob = await copy(file);
+    return number === chosen ? take(blob, file.name || "picture.png") : "";
   });
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;

@@ -8,8 +8,13 @@ const GONE = "The server does not answer. It may have been stopped, or the conne
 
 let key = ""; // in memory only
 
-/** An error with a message for the reader. */
-export class Problem extends Error {}
+/** An error with a message for the reader, and the server's code if it has one. */
+export class Problem extends Error {
+  constructor(message, code = null) {
+    super(message);
+    this.code = code;
+  }
+}
 
 /** Return the JSON that the server answers; ask for a key where it wants one. */
 export async function ask(path, options = {}) {
@@ -25,7 +30,7 @@ export async function ask(path, options = {}) {
   const error = (await response.json().catch(() => null))?.error;
   // Another request may have got a new key meanwhile.
   if (response.status === 401 && (sent !== key || (await askForKey(sent !== "")))) return ask(path, options);
-  throw new Problem(explain(response.status, error, sent !== ""));
+  throw new Problem(explain(response.status, error, sent !== ""), error?.code);
 }
 
 function explain(status, error, hasKey) {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.browser.devtools import Page
-from tests.browser.page import IN_A_BROWSER, MESSAGE, NOTE, hold_requests, set_slider, wait_for_label
+from tests.browser.page import IN_A_BROWSER, MESSAGE, NOTE, SEVEN, hold_requests, set_slider, wait_for_label
 
 pytestmark = IN_A_BROWSER
 
@@ -87,6 +87,44 @@ def test_a_former_answer_goes_while_the_next_one_is_slow(open_at: Callable[..., 
     page.evaluate("release()")
     wait_for_label(page, "5")
     assert page.evaluate(SHOWN)
+
+
+def test_models_that_are_no_longer_served_leave_the_menus(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&other=mnist-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        """(() => {
+          const real = window.fetch;
+          window.gone = ["mnist-pde"];
+          window.fetch = async (address, options) => {
+            if (gone.some((name) => address.includes(`model=${name}&`))) {
+              return new Response('{"error": {"code": "model_not_found", "message": "..."}}', { status: 404 });
+            }
+            const answer = await real(address, options);
+            if (address !== "models") return answer;
+            const models = (await answer.json()).models.filter(({ name }) => !gone.includes(name));
+            return new Response(JSON.stringify({ default: models[0]?.name ?? null, models }));
+          };
+        })()"""
+    )
+    names = "[...document.getElementById('model').options].map(({ value }) => value)"
+    page.choose_file("#file", SEVEN)
+    assert "mnist-pde" in page.wait_for(f"{MESSAGE}.startsWith('The server no longer has') && {MESSAGE}")
+    wait_for_label(page, "7")
+    assert page.evaluate(f"{names}.includes('mnist-pde') || document.getElementById('other').value") == ""
+    page.evaluate("gone.push('digits-pde')")
+    set_slider(page, "num-steps", 6)
+    page.wait_for(f"{MESSAGE} === 'The server no longer has digits-pde. This is the answer of cifar10-global.'")
+    assert page.evaluate("document.getElementById('model').value") == "cifar10-global"
+    assert "seven.png" in page.evaluate("document.getElementById('preview').alt")
+    assert "model=cifar10-global" in page.evaluate("location.hash")
+    page.evaluate(f"gone.push(...{names})")
+    page.evaluate("document.getElementById('model').dispatchEvent(new Event('change'))")
+    page.wait_for(f"{MESSAGE}.startsWith('The server has no model loaded')")
+    page.evaluate("gone = []; undefined")
+    page.click("#message button")
+    wait_for_label(page, "7")
+    assert "digits-pde" in page.evaluate(names)
 
 
 def test_the_weakest_class_is_one_with_test_images(open_at: Callable[..., Page]) -> None:

@@ -1,6 +1,7 @@
 """The page at / takes pictures: files, what is pasted or dropped, samples, drawings, the camera's."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_a_folder_is_refused_and_the_picture_stays(open_at: Callable[..., Page],
     assert "a folder" in page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}")
     assert page.evaluate("document.getElementById('preview').alt") == "sample: digit-3"
     assert page.evaluate(FIRST_LABEL) == "3"
+
+
+def test_a_file_that_was_deleted_can_be_shown_to_another_model(open_at: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_at("model=digits-pde")
+    file = tmp_path / "seven.png"
+    shutil.copyfile(SEVEN, file)
+    page.choose_file("#file", file)
+    wait_for_label(page, "7")
+    file.unlink()
+    page.evaluate("document.getElementById('model').value = 'mnist-pde'")
+    page.evaluate("document.getElementById('model').dispatchEvent(new Event('change'))")
+    page.wait_for("document.getElementById('status').textContent.startsWith('mnist-pde: ')")
 
 
 def test_a_choice_while_another_picture_loads_or_decodes_wins(open_at: Callable[..., Page]) -> None:
