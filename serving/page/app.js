@@ -371,15 +371,17 @@ for (const id of ["model", "other"]) {
   });
 }
 
-const takeFile = (file) =>
+const takeFiles = ([file, ...others]) =>
   attempt(async () => {
     const number = ++chosen;
     const blob = await copy(file);
-    return number === chosen ? take(blob, file.name || "picture.png") : "";
+    if (number !== chosen) return "";
+    const notice = await take(blob, file.name || "picture.png");
+    return others.length ? `Only the first of these ${1 + others.length} files was taken. ${notice}` : notice;
   });
 $("file").addEventListener("change", () => {
-  const [file] = $("file").files;
-  if (file) takeFile(file);
+  const { files } = $("file");
+  if (files.length) takeFiles(files);
   $("file").value = ""; // the same file can be chosen again
 });
 for (const type of ["dragover", "drop", "dragleave"]) {
@@ -387,21 +389,21 @@ for (const type of ["dragover", "drop", "dragleave"]) {
     event.preventDefault();
     $("drop").classList.toggle("over", type === "dragover");
     if (type !== "drop") return;
-    const [file] = event.dataTransfer.files;
-    if (file) takeFile(file);
+    const { files } = event.dataTransfer;
+    if (files.length) takeFiles(files);
     else say("Drop a picture file here; that was something else.");
   });
 }
 addEventListener("paste", (event) => {
-  const [file] = event.clipboardData.files;
-  if (file) takeFile(file);
+  const { files } = event.clipboardData;
+  if (files.length) takeFiles(files);
   else if (event.target !== $("key")) say("The clipboard holds no picture.");
 });
 $("enter-key").addEventListener("click", async () => {
   if (await askForKey()) start();
 });
-camera($("camera"), $("camera-dialog"), takeFile, say);
-drawing($("draw"), $("draw-dialog"), () => model()?.training.dataset, takeFile);
+camera($("camera"), $("camera-dialog"), (file) => takeFiles([file]), say);
+drawing($("draw"), $("draw-dialog"), () => model()?.training.dataset, (file) => takeFiles([file]));
 
 addEventListener("hashchange", () => models.length && attempt(followAddress));
 const start = () => attempt(loadModels);

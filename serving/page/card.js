@@ -23,7 +23,7 @@ export function card(entry, isOpen) {
     ["runs on", `${entry.device}, ${entry.precision}`],
   ];
   const limits = [
-    `It knows ${entry.labels.length} classes and assigns every picture to one of them.`,
+    `It knows ${entry.labels.length} classes and divides 100 % among them, whatever a picture shows.`,
     entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
     `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
     "The accuracy is that on test images of the same source. Other pictures lower it.",

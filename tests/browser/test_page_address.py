@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.browser.devtools import Page
 from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, SEVEN, wait_for_label
 
@@ -34,8 +36,9 @@ def test_a_link_works_in_a_tab_that_is_open(open_at: Callable[..., Page]) -> Non
     assert page.evaluate(FIRST_LABEL) == "7"
 
 
-def test_a_layer_that_a_model_does_not_have_is_the_last_one(open_at: Callable[..., Page]) -> None:
-    page = open_at("model=digits-pde&sample=digit-3&layer=9&channel=99&step=99&show=nothing")
+@pytest.mark.parametrize("show", ["nothing", "toString", "__proto__"])
+def test_a_layer_that_a_model_does_not_have_is_the_last_one(show: str, open_at: Callable[..., Page]) -> None:
+    page = open_at(f"model=digits-pde&sample=digit-3&layer=9&channel=99&step=99&show={show}")
     wait_for_label(page, "3")
     state = page.wait_for("location.hash.includes('channel=7') && location.hash")
     assert all(part in state for part in ("layer=1", "step=5", "show=H"))

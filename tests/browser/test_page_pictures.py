@@ -38,6 +38,23 @@ def test_a_pasted_or_dropped_picture_is_classified(type_: str, open_at: Callable
     wait_for_label(page, "5")
 
 
+def test_of_several_dropped_pictures_the_first_is_taken_and_the_page_says_so(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    page.evaluate(
+        """(async () => {
+          const transfer = new DataTransfer();
+          for (const digit of [5, 7]) {
+            const blob = await (await fetch(`page/samples/digit-${digit}.png`)).blob();
+            transfer.items.add(new File([blob], `${digit}.png`, { type: "image/png" }));
+          }
+          dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        })()"""
+    )
+    wait_for_label(page, "5")
+    assert "first of these 2 files" in page.evaluate(MESSAGE)
+
+
 def test_a_folder_is_refused_and_the_picture_stays(open_at: Callable[..., Page], tmp_path: Path) -> None:
     page = open_at("model=digits-pde&sample=digit-3")
     wait_for_label(page, "3")

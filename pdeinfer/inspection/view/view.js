@@ -196,7 +196,7 @@ export class PdeView extends EventTarget {
   #has(show) {
     const { fields } = this.layer;
     if (show === "velocity") return fields.u !== null;
-    return show in QUANTITIES && (!QUANTITIES[show].field || fields[show] !== null);
+    return Object.hasOwn(QUANTITIES, show) && (!QUANTITIES[show].field || fields[show] !== null);
   }
 
   #segments(group, options, chosen, choose) {
