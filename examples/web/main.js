@@ -39,7 +39,8 @@ async function open() {
   return { card, classify };
 }
 
-let latest = 0;
+let latest = 0; // counts what is classified
+let chosen = 0; // counts what the reader has chosen: only the last is shown, however long the others take
 
 /** Classify a picture, and show what the network saw and its answer, unless another one came meanwhile. */
 async function answer(source, width, height) {
@@ -62,9 +63,12 @@ function best(probabilities) {
 }
 
 function bar(label, probability) {
-  const [row, name, track, fill, score] = ["li", "span", "span", "span", "data"].map((tag) => document.createElement(tag));
+  const [row, name, text, track, fill, score] = ["li", "span", "bdi", "span", "span", "data"].map((tag) =>
+    document.createElement(tag),
+  );
   name.className = "label";
-  name.textContent = label;
+  name.append(text);
+  text.textContent = label; // in its own direction of writing
   track.className = "bar";
   fill.style.width = `${100 * probability}%`;
   track.append(fill);
@@ -90,12 +94,17 @@ function show(pixels, { height, width, channels }) {
 
 async function take(file) {
   if (network === null || file === undefined) return;
+  const turn = ++chosen;
   stopCamera();
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
-    say(`${file.name} is not a picture that this browser can read.`, true);
+    if (turn === chosen) say(`${file.name} is not a picture that this browser can read.`, true);
+    return;
+  }
+  if (turn !== chosen) {
+    bitmap.close();
     return;
   }
   $("hint").hidden = true;
@@ -114,6 +123,7 @@ let isOpening = false; // the reader may still be asked
 async function startCamera() {
   if (isOpening) return;
   isOpening = true;
+  const turn = ++chosen;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
@@ -124,6 +134,7 @@ async function startCamera() {
   } finally {
     isOpening = false;
   }
+  if (turn !== chosen) return stopCamera(); // a picture was chosen meanwhile
   const video = $("video");
   video.srcObject = stream;
   $("hint").hidden = $("preview").hidden = true;
@@ -149,7 +160,7 @@ $("file").addEventListener("change", () => take($("file").files[0]));
 $("camera").addEventListener("click", () => (stream === null ? startCamera() : stopCamera()));
 document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 for (const name of ["dragover", "dragleave", "drop"]) {
-  $("drop").addEventListener(name, (event) => {
+  addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", name === "dragover");
     if (name === "drop") take(event.dataTransfer.files[0]);

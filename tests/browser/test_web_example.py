@@ -165,6 +165,47 @@ def test_leaving_the_camera_turns_it_off_also_after_two_clicks(open_example: Cal
     assert page.complaints == []
 
 
+def test_the_picture_chosen_last_is_shown_whichever_is_decoded_first(open_example: Callable[..., Page]) -> None:
+    page = open_example(zoo.load("cifar10-global").path)
+    page.evaluate(
+        """(() => {
+          const real = window.createImageBitmap;
+          window.decoded = [];
+          window.createImageBitmap = async (file, options) => {
+            const bitmap = await real(file, options);
+            if (!decoded.length) {
+              decoded.push(bitmap);
+              await new Promise((done) => (window.release = done));
+            }
+            return bitmap;
+          };
+        })()"""
+    )
+    page.choose_file("#file", SAMPLES / "ship.png")
+    page.wait_for("decoded.length === 1")
+    assert next(iter(classify(page, SAMPLES / "frog.png"))) == "frog"
+    page.evaluate("release()")
+    page.wait_for("decoded[0].width === 0")  # closed
+    assert next(iter(dict(page.evaluate(ANSWER)))) == "frog"
+
+
+def test_a_file_dropped_beside_the_zone_is_taken(open_example: Callable[..., Page]) -> None:
+    page = open_example(zoo.load("digits-pde").path)
+    data = {"items": [], "files": [str(SAMPLES / "digit-3.png")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.send("Input.dispatchDragEvent", type=kind, x=5, y=5, data=data)
+    page.wait_for("!document.getElementById('answer').hidden")
+    assert next(iter(dict(page.evaluate(ANSWER)))) == "3"
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(open_example: Callable[..., Page]) -> None:
+    page = open_example(zoo.load("cifar10-global").path)
+    classify(page, SAMPLES / "automobile.png")
+    page.send("Emulation.setDeviceMetricsOverride", width=320, height=740, deviceScaleFactor=2, mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.evaluate("document.querySelector('.bar').clientWidth") > 100
+
+
 def test_a_file_that_is_no_picture_is_named(open_example: Callable[..., Page], tmp_path: Path) -> None:
     page = open_example(zoo.load("digits-pde").path)
     file = tmp_path / "notes.png"
