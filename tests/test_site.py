@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mkdocs.config import load_config
 
 import pdeinfer
 from pdeinfer.cli.arguments import make_parser
@@ -37,6 +38,12 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     loaded = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?https?://""")
 
     assert [name for name, html in html_files(site).items() if loaded.search(html)] == []
+
+
+def test_the_address_of_a_published_site_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SITE_URL", "https://example.org/prefix/")
+
+    assert load_config(str(ROOT / "mkdocs.yml"))["site_url"] == "https://example.org/prefix/"
 
 
 def test_formulas_are_mathml(site: Path) -> None:

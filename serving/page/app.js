@@ -340,7 +340,10 @@ function showChanged(changed, milliseconds) {
   const [former] = answer.top;
   const label = best && shownLabel(best.label);
   let result = ["no answer"];
-  if (best) result = best.index === former.index ? ["still ", label] : [shownLabel(former.label), " has become ", label];
+  if (best) {
+    const isSame = best.index === former.index;
+    result = isSame ? ["still ", label] : [shownLabel(former.label), " has become ", label];
+  }
   const time = `. Computed and shown in ${Math.round(milliseconds)} ms.`;
   $("play-note").replaceChildren(...(isTrained ? [HINT] : ["Changed: ", ...result, time]));
 }
