@@ -96,6 +96,6 @@ def test_a_key_is_asked_for_and_kept_in_memory(open_at: Callable[..., Page], tmp
         page.click("#key-dialog [value=use]")
         page.wait_for(f"document.getElementById('key-dialog').open && {refused}")  # asks again
         page.click("#key-dialog [value=cancel]")
-        assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith("The server refused")
+        page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}.startsWith('The server refused')")
         page.click("#enter-key")
         assert not page.evaluate(refused)
