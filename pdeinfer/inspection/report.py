@@ -18,7 +18,18 @@ from pdeinfer.text import valid
 from pdeinfer.version import __version__
 
 # Each after those that it imports.
-_MODULES = ("maps.js", "answer.js", "equation.js", "flow.js", "view.js", "report.js")
+_MODULES = (
+    "dom.js",
+    "maps.js",
+    "answer.js",
+    "equation.js",
+    "flow.js",
+    "quantities.js",
+    "stage.js",
+    "controls.js",
+    "view.js",
+    "report.js",
+)
 _IMPORT = re.compile(r'^import \{[^}]*\} from "[^"]*";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 

@@ -1,8 +1,9 @@
 // The page: takes a picture, asks the server, shows the answers, and lets the equation be changed.
 
 import { readAddress, writeAddress } from "./address.js";
-import { bars, h, seen, shownLabel, times } from "./answer.js";
+import { bars, seen, shownLabel, times } from "./answer.js";
 import { card } from "./card.js";
+import { h } from "./dom.js";
 import { equation } from "./equation.js";
 import { pixelCanvas } from "./maps.js";
 import { Problem, ask, askForKey, inspect, load } from "./server.js";

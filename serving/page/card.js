@@ -1,11 +1,12 @@
 // The card of a model: what it was trained on, what was measured, and its limits.
 
-import { h, shownLabel } from "./answer.js";
+import { shownLabel } from "./answer.js";
+import { h } from "./dom.js";
 
 /** Return what is known about a model, as an element that opens. */
 export function card(entry, isOpen) {
   const number = new Intl.NumberFormat("en");
-  const { metrics, training, pde } = entry;
+  const { input, labels, metrics, training, pde } = entry;
   const trained = [
     training.dataset,
     training.epochs && `${training.epochs} epochs`,
@@ -14,7 +15,7 @@ export function card(entry, isOpen) {
   const images = metrics.test_images ? ` of ${number.format(metrics.test_images)} images` : "";
   const accuracy = `${(100 * metrics.test_accuracy).toFixed(2)} %${images}, one seed`;
   const rows = [
-    ["classes", ...(entry.labels.length > 12 ? [`${entry.labels.length}`] : listed(entry.labels))],
+    ["classes", ...(labels.length > 12 ? [`${labels.length}`] : listed(labels))],
     ["trained on", trained.filter(Boolean).join(", ") || "not recorded"],
     ["test accuracy", metrics.test_accuracy ? accuracy : "not recorded"],
     ["parameters", number.format(entry.parameters)],
@@ -23,9 +24,9 @@ export function card(entry, isOpen) {
     ["runs on", `${entry.device}, ${entry.precision}`],
   ];
   const limits = [
-    `It knows ${entry.labels.length} classes and divides 100 % among them, whatever a picture shows.`,
-    entry.metrics.calibration ? "Its probabilities were calibrated on validation images." : "Its probabilities are not calibrated.",
-    `It sees ${entry.input.width} x ${entry.input.height} pixels, ${entry.input.channels === 1 ? "in grey" : "in colour"}.`,
+    `It knows ${labels.length} classes and divides 100 % among them, whatever a picture shows.`,
+    `Its probabilities ${metrics.calibration ? "were calibrated on validation images" : "are not calibrated"}.`,
+    `It sees ${input.width} x ${input.height} pixels, in ${input.channels === 1 ? "grey" : "colour"}.`,
     "The accuracy is that on test images of the same source. Other pictures lower it.",
   ].map((text) => h("li", {}, text));
   return h(

@@ -1,17 +1,7 @@
 // Decodes what /inspect answers, and shows the answer: the classes, the times and the pixels that the network saw.
 
-import { format, pixelCanvas, prepare } from "./maps.js";
-
-/** Return an element with properties and children; names with "-" and "role" are attributes. */
-export function h(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") element.setAttribute(name, value);
-    else element[name] = value;
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
+import { h } from "./dom.js";
+import { pixelCanvas, prepare } from "./maps.js";
 
 function bytes(base64) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
@@ -100,6 +90,3 @@ export function seen(pixels) {
   });
   return canvas;
 }
-
-/** Return one line on an extent, such as "at most 1.43, on average 0.12". */
-export const extent = ({ maximum, mean }) => `at most ${format(maximum)}, on average ${format(mean)}`;

@@ -47,27 +47,6 @@ function table(name, theme) {
 /** Return "light" or "dark", as the page is shown. */
 export const theme = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 
-/**
- * Return the values of one channel, or their mean over the channels ("mean").
- * `array` is (..., height, width, channels); `index` counts its leading axis.
- */
-export function plane(array, [height, width, channels], channel, index = 0) {
-  const size = height * width;
-  const values = new Float32Array(size);
-  const start = index * size * channels;
-  for (let point = 0; point < size; point++) {
-    const at = start + point * channels;
-    if (channel === "mean") {
-      let sum = 0;
-      for (let c = 0; c < channels; c++) sum += array[at + c];
-      values[point] = sum / channels;
-    } else {
-      values[point] = array[at + channel];
-    }
-  }
-  return values;
-}
-
 /** Return the colour scale of maps: from 0 to the largest value, or symmetric about 0 where some are negative. */
 export function scaleOf(maps, palette) {
   let [low, high] = [0, 0];
@@ -140,12 +119,11 @@ export function prepare(canvas, aspect = 1, more = 0) {
 
 /** Draw a map into a rectangle. */
 export function drawMap(context, values, [rows, columns], scale, left, top, width, height) {
-  context.imageSmoothingEnabled = false;
   context.drawImage(mapCanvas(values, rows, columns, scale), left, top, width, height);
 }
 
-/** Draw a velocity field as arrows over a rectangle: right where u > 0, down where v > 0. */
-export function drawArrows(context, u, v, [rows, columns], left, top, width, height) {
+/** Draw a velocity field as arrows over a map: right where u > 0, down where v > 0. */
+export function drawArrows(context, u, v, [rows, columns], width, height) {
   let fastest = 0;
   for (let point = 0; point < u.length; point++) fastest = Math.max(fastest, Math.hypot(u[point], v[point]));
   if (!(fastest > 0)) return;
@@ -163,7 +141,7 @@ export function drawArrows(context, u, v, [rows, columns], left, top, width, hei
         const speed = Math.hypot(u[point], v[point]) / fastest;
         if (!(speed > 0.04)) continue;
         const [dx, dy] = [(u[point] / fastest) * longest, (v[point] / fastest) * longest];
-        const [x, y] = [left + (column + 0.5) * cellX, top + (row + 0.5) * cellY];
+        const [x, y] = [(column + 0.5) * cellX, (row + 0.5) * cellY];
         const [tipX, tipY] = [x + dx / 2, y + dy / 2];
         const [angle, head] = [Math.atan2(dy, dx), Math.min(6, 2 + 0.35 * speed * longest)];
         context.beginPath();
@@ -180,20 +158,25 @@ export function drawArrows(context, u, v, [rows, columns], left, top, width, hei
 }
 
 /** Draw a colour bar with the numbers of its ends, and 0 in the middle of a symmetric one. */
-export function drawLegend(context, { low, high, palette }, left, top, width, ink) {
+export function drawLegend(context, { low, high, palette }, top, width, ink) {
   const colours = table(palette, theme());
   for (let x = 0; x < width; x++) {
     const index = Math.round((x / (width - 1)) * (STEPS - 1));
     context.fillStyle = `rgb(${colours[4 * index]} ${colours[4 * index + 1]} ${colours[4 * index + 2]})`;
-    context.fillRect(left + x, top, 1.5, 10);
+    context.fillRect(x, top, 1.5, 10);
   }
+  drawText(context, format(low), "left", 0, top + 14, ink);
+  if (low < 0) drawText(context, "0", "center", width / 2, top + 14, ink);
+  drawText(context, format(high), "right", width, top + 14, ink);
+}
+
+/** Draw a line of text below `top`; `align` says what of it is at `x`. */
+export function drawText(context, text, align, x, top, ink) {
   context.fillStyle = ink;
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "top";
-  for (const [value, align, x] of [[low, "left", 0], ...(low < 0 ? [[0, "center", width / 2]] : []), [high, "right", width]]) {
-    context.textAlign = align;
-    context.fillText(format(value), left + x, top + 14);
-  }
+  context.textAlign = align;
+  context.fillText(text, x, top);
 }
 
 /** Return a number with three digits. */
