@@ -1,8 +1,7 @@
 // Asks the server, with the reader's key, and explains its errors.
 
 import { decode } from "./answer.js";
-
-const $ = (id) => document.getElementById(id);
+import { $ } from "./dom.js";
 
 const GONE = "The server does not answer. It may have been stopped, or the connection is lost.";
 

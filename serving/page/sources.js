@@ -1,6 +1,7 @@
-// Pictures from the camera and from a drawing.
+// Pictures from files, from the camera and from a drawing.
 
-const $ = (id) => document.getElementById(id);
+import { $ } from "./dom.js";
+import { Problem } from "./server.js";
 
 const TROUBLE = {
   NotAllowedError: "The camera was not allowed.",
@@ -8,8 +9,40 @@ const TROUBLE = {
   NotReadableError: "The camera does not start. Another program may be using it.",
 };
 
-/** Let a button open the camera's dialog; `take` gets the picture as a File. */
-export function camera(button, dialog, take, say) {
+/** Let the reader choose files, drop them anywhere or paste them; `take` gets a list of them. */
+export function setUpFiles(input, zone, take, say) {
+  // A copy of each list: the browser's own is empty after the event.
+  input.addEventListener("change", () => {
+    if (input.files.length) take([...input.files]);
+    input.value = ""; // the same file can be chosen again
+  });
+  for (const type of ["dragover", "drop", "dragleave"]) {
+    addEventListener(type, (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", type === "dragover");
+      if (type !== "drop") return;
+      const { files } = event.dataTransfer;
+      if (files.length) take([...files]);
+      else say("Drop a picture file here; that was something else.");
+    });
+  }
+  addEventListener("paste", (event) => {
+    const { files } = event.clipboardData;
+    if (files.length) take([...files]);
+    else if (event.target !== $("key")) say("The clipboard holds no picture.");
+  });
+}
+
+/** Return a copy of a file: other models may be asked about it after it was moved or deleted. */
+export async function copy(file) {
+  const content = await file.arrayBuffer().catch(() => {
+    throw new Problem("This file cannot be read: it is a folder, it was moved, or it is too large.");
+  });
+  return new Blob([content], { type: file.type });
+}
+
+/** Let a button open the camera's dialog; `take` gets a list of one file. */
+export function setUpCamera(button, dialog, take, say) {
   const [video, shoot] = [$("video"), $("shoot")];
   let stream = null;
   let isOpening = false; // the reader may still be asked
@@ -46,12 +79,12 @@ export function camera(button, dialog, take, say) {
     canvas.getContext("2d").drawImage(video, 0, 0);
     dialog.close();
     const blob = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
-    take(new File([blob], "camera.jpg", { type: blob.type }));
+    take([new File([blob], "camera.jpg", { type: blob.type })]);
   });
 }
 
-/** Let a button open the drawing's dialog; `dataset` names the digits that the model knows. */
-export function drawing(button, dialog, dataset, take) {
+/** Let a button open the drawing's dialog; `dataset` returns that of the model, whose digits are framed alike. */
+export function setUpDrawing(button, dialog, dataset, take) {
   const pad = $("pad");
   const context = pad.getContext("2d", { willReadFrequently: true });
   let last = null;
@@ -60,8 +93,8 @@ export function drawing(button, dialog, dataset, take) {
     context.fillRect(0, 0, pad.width, pad.height);
   };
   const place = (event) => {
-    const box = pad.getBoundingClientRect();
-    return [((event.clientX - box.left) * pad.width) / box.width, ((event.clientY - box.top) * pad.height) / box.height];
+    const { left, top, width, height } = pad.getBoundingClientRect();
+    return [((event.clientX - left) / width) * pad.width, ((event.clientY - top) / height) * pad.height];
   };
   const stroke = (event) => {
     const point = place(event);
@@ -89,7 +122,7 @@ export function drawing(button, dialog, dataset, take) {
   $("drawn").addEventListener("click", async () => {
     const blob = await framed(pad, context, dataset() === "mnist" ? 0.2 : 0.08);
     dialog.close();
-    take(new File([blob], "drawing.png", { type: blob.type }));
+    take([new File([blob], "drawing.png", { type: blob.type })]);
   });
 }
 

@@ -95,7 +95,7 @@ def test_files_outside_of_the_page_are_not_served(client: TestClient) -> None:
 
 
 def test_every_sample_of_the_page_exists(client: TestClient, loaded: dict[str, str]) -> None:
-    listed = loaded["/page/app.js"].partition("SAMPLES = [")[2].partition("];")[0]
+    listed = loaded["/page/samples.js"].partition("SAMPLES = [")[2].partition("];")[0]
     names = re.findall(r'\["([\w-]+)", "\w+"\]', listed)
     assert len(names) == 8
     for name in names:

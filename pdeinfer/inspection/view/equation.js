@@ -25,7 +25,7 @@ const gradient = (axis) => m("mrow", sign("("), diffusivity(axis), rate([symbol(
 const spread = (axis) => m("mrow", rate([], axis), gradient(axis));
 
 /** Write the equation into an element; `values` says whether advection and diffusion are on. */
-export function equation(element, { advection, diffusion }) {
+export function showEquation(element, { advection, diffusion }) {
   const group = (name, isOn, ...children) => {
     const row = m("mrow", ...children);
     row.setAttribute("class", isOn ? name : `${name} off`);
