@@ -14,18 +14,18 @@ function say(text, isError = false) {
   $("message").classList.toggle("error", isError);
 }
 
-async function load(name) {
-  const answer = await fetch(`${MODEL}/${name}`);
-  if (!answer.ok) throw new Error(`${MODEL}/${name} is missing: copy a model package to the folder "${MODEL}"`);
-  return answer;
+async function fetchFile(name) {
+  const response = await fetch(`${MODEL}/${name}`);
+  if (!response.ok) throw new Error(`${MODEL}/${name} is missing: copy a model package to the folder "${MODEL}"`);
+  return response;
 }
 
-async function open() {
+async function loadNetwork() {
   const runtime = await import(RUNTIME).catch(() => {
     throw new Error("onnxruntime-web is missing: run npm install");
   });
-  const card = await (await load("card.json")).json();
-  const content = new Uint8Array(await (await load("model.onnx")).arrayBuffer());
+  const card = await (await fetchFile("card.json")).json();
+  const content = new Uint8Array(await (await fetchFile("model.onnx")).arrayBuffer());
   runtime.env.logLevel = "error";
   runtime.env.wasm.numThreads = 1; // threads need a server that isolates the page; these networks are small
   const session = await runtime.InferenceSession.create(content);
@@ -51,14 +51,15 @@ async function answer(source, width, height) {
   const probabilities = await classify(pixels);
   const milliseconds = performance.now() - start;
   if (turn !== latest) return;
-  show(pixels, card.input);
-  $("bars").replaceChildren(...best(probabilities).map((index) => bar(card.labels[index], probabilities[index])));
+  showSeen(pixels, card.input);
+  const rows = mostProbable(probabilities).map((index) => bar(card.labels[index], probabilities[index]));
+  $("bars").replaceChildren(...rows);
   $("size").textContent = `${card.input.width} × ${card.input.height}, ${milliseconds.toFixed(1)} ms`;
   $("answer").hidden = false;
   say("");
 }
 
-function best(probabilities) {
+function mostProbable(probabilities) {
   return [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
 }
 
@@ -78,7 +79,7 @@ function bar(label, probability) {
   return row;
 }
 
-function show(pixels, { height, width, channels }) {
+function showSeen(pixels, { height, width, channels }) {
   const canvas = $("seen");
   const context = canvas.getContext("2d");
   [canvas.width, canvas.height] = [width, height];
@@ -168,9 +169,10 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 try {
-  network = await open();
+  network = await loadNetwork();
   const { name, labels, metrics, files } = network.card;
-  const accuracy = metrics.test_accuracy === undefined ? "" : `, ${(100 * metrics.test_accuracy).toFixed(1)} % right on its test images`;
+  const percent = (100 * metrics.test_accuracy).toFixed(1);
+  const accuracy = metrics.test_accuracy === undefined ? "" : `, ${percent} % right on its test images`;
   const size = (files["model.onnx"].bytes / 1024).toFixed(0);
   $("model").textContent = `${name}: ${size} KiB${accuracy}. It knows ${labels.join(", ")}.`;
   say("Choose a picture, and the answer appears here.");

@@ -1,4 +1,4 @@
-// Turns a picture into the pixels that the network takes, by the rule of pdeinfer/images/convert.py, so that the page and
+// Turns a picture into the pixels that the network takes, by the rule of pdeinfer/images/convert.py: the page and
 // pdeinfer.Predictor give the same answer.
 
 /**
@@ -63,7 +63,7 @@ function round(value) {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-/** Resize a part of an image, bilinear with antialiasing, bit for bit as Pillow 13: `box` is left, top, right, bottom. */
+/** Resize the part [left, top, right, bottom] of an image, bilinear with antialiasing, bit for bit as Pillow 13. */
 function resize(image, newWidth, newHeight, box) {
   const [left, top, right, bottom] = box.map(Math.fround); // Pillow's box has single precision
   const narrow = (input) => ({ ...input, width: newWidth, data: pass(input, "x", newWidth, left, right) });

@@ -1,5 +1,7 @@
 // The equation of the PDE layers in MathML, with the terms that are switched off struck out.
 
+import { h } from "./dom.js";
+
 const MATH = "http://www.w3.org/1998/Math/MathML";
 
 function m(tag, ...children) {
@@ -41,20 +43,11 @@ export function showEquation(element, { advection, diffusion }) {
   const left = display(m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, ...moved), sign("=")));
   const spreading = group("diffusion", diffusion, spread("x"), plus(), spread("y"));
   const right = display(m("mrow", spreading, plus(), group("source", true, symbol("f"))));
-  const halves = document.createElement("div");
-  halves.className = "halves";
-  halves.append(left, right);
-  const words = document.createElement("p");
-  words.className = "legend-line";
-  for (const [name, text] of [
+  const words = [
     ["advection", `advection moves H with the velocity (u, v)${advection ? "" : ": off"}`],
     ["diffusion", `diffusion spreads it by Dx and Dy${diffusion ? "" : ": off"}`],
     ["source", "the source f feeds H from the layer's input"],
-  ]) {
-    const span = document.createElement("span");
-    span.className = name;
-    span.textContent = text;
-    words.append(span);
-  }
-  element.replaceChildren(halves, words);
+  ].map(([className, text]) => h("span", { className }, text));
+  const halves = h("div", { className: "halves" }, left, right);
+  element.replaceChildren(halves, h("p", { className: "legend-line" }, ...words));
 }

@@ -16,7 +16,7 @@ export class Flow {
     return { age, trail: [[Math.random() * this.columns, Math.random() * this.rows]] };
   }
 
-  /** Move every particle by one frame. The picture is periodic: what leaves on one side would enter on the other. */
+  /** Move every particle by one frame. One that leaves starts elsewhere: the trail must not cross the picture. */
   advance() {
     if (!(this.fastest > 0)) return;
     for (const [index, particle] of this.particles.entries()) {

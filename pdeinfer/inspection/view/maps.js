@@ -102,7 +102,7 @@ export function pixelCanvas({ data, shape: [height, width, channels] }) {
  * Give a canvas the resolution of the screen, and a height of `aspect` times its width and `more` pixels; return its
  * context, in CSS pixels, and its size.
  */
-export function prepare(canvas, aspect = 1, more = 0) {
+export function prepare(canvas, aspect, more = 0) {
   const width = canvas.clientWidth || 64;
   const height = Math.round(width * aspect) + more;
   const ratio = Math.min(3, devicePixelRatio || 1);
