@@ -49,15 +49,7 @@ from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import Estimate, decoding_bytes
 from pdeinfer.images.damage import AnyPath, decoding, is_unreadable
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg, open_end
-from pdeinfer.images.limits import (
-    GUARDED,
-    MAX_IMAGE_PIXELS,
-    WorkLimits,
-    check_pixels,
-    check_ppm,
-    check_work,
-    whole_size,
-)
+from pdeinfer.images.limits import GUARDED, MAX_IMAGE_PIXELS, WorkLimits, check_pixels, check_ppm, check_work
 from pdeinfer.images.metadata import ignoring_metadata_warnings
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
 from pdeinfer.images.reading import open_path, read_file, read_stream
@@ -147,8 +139,9 @@ def open_image(
         if 0 in picture.size:
             raise ImageError(f"{name}: expected an image with pixels, got {picture.width} x {picture.height}")
         scans = structure.scans if structure else 0
-        opened = OpenedImage(picture, whole_size(picture), scans, other_ending, spec, name, max_pixels)
-        check_pixels(opened.reduce(), name, max_pixels)
+        opened = OpenedImage(picture, tiff.whole_size(picture), scans, other_ending, spec, name, max_pixels)
+        size = opened.reduce()
+        check_pixels(size, name, max_pixels)
         yield opened
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import PIL.Image
 
 from pdeinfer.errors import ImageTooLargeError
+from pdeinfer.images import tiff
 from pdeinfer.images.damage import orientation
 from pdeinfer.images.formats import HEAD_BYTES, recognise
-from pdeinfer.images.tiff import has_tags
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background
@@ -25,7 +25,6 @@ _PNG_COMPRESSED = (b"zTXt", b"iTXt")  # only those that may hold the orientation
 _PNG_ORIENTATION = (b"eXIf", b"tEXt", *_PNG_COMPRESSED)
 _TURNED = 4  # a copy in the other orientation
 _RESIZED = 16  # weights of the filter, for each pixel of a side
-_TIFF_BITS = 258  # the tag of the bits per value
 _COEFFICIENT = 2  # libjpeg keeps all coefficients of a JPEG that has several scans
 
 
@@ -102,8 +101,8 @@ def decoding_bytes(picture: PIL.Image.Image, whole_size: tuple[int, int], jpeg_s
         per_pixel += _TURNED
     cost = per_pixel * width * height + _RESIZED * (width + height)
     whole_values = len(picture.getbands()) * whole_size[0] * whole_size[1]
-    if has_tags(picture):  # libtiff decodes a strip or tile as a whole
-        cost += whole_values * ((max(picture.tag_v2.get(_TIFF_BITS, (1,))) + 7) // 8)
+    if tiff.has_tags(picture):  # libtiff decodes a strip or tile as a whole
+        cost += whole_values * tiff.value_bytes(picture)
     if jpeg_scans > 1:
         cost += _COEFFICIENT * whole_values
     return cost

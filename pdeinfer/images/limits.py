@@ -14,8 +14,6 @@ from pdeinfer.errors import ImageError, ImageTooLargeError
 MAX_IMAGE_PIXELS = 64_000_000  # that decoding one image may hold: see step 1 in `pdeinfer.images.convert`
 MAX_FILE_BYTES = 2**28  # of a file that is read as a whole: a BMP of that many pixels has 192 MB
 
-TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of a TIFF
-
 
 @dataclass(frozen=True, slots=True)
 class WorkLimits:
@@ -90,14 +88,6 @@ def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise ImageTooLargeError(
             f"{name}: expected at most {max_pixels} pixels, got {width} x {height}", width * height
         )
-
-
-def whole_size(picture: PIL.Image.Image) -> tuple[int, int]:
-    """Return the width and height that decoding a picture in full takes: at least those of a TIFF's tile."""
-    width, height = picture.size
-    tiff_tags = getattr(picture, "tag_v2", {})
-    # A tile is decoded whole, even where it reaches beyond the picture.
-    return max(width, tiff_tags.get(TILE_WIDTH, 0)), max(height, tiff_tags.get(TILE_HEIGHT, 0))
 
 
 def check_limit(name: str, what: str, found: int, limit: int) -> None:

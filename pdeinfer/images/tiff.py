@@ -17,7 +17,7 @@ _SUB_DIRECTORIES, _INK_SET, _SAMPLE_FORMAT, _SUBSAMPLING, _SUB_FILE_TYPE, _DNG_V
 _ICC_PROFILE, _EXIF, _GPS, _INTEROPERABILITY = 34675, 34665, 34853, 40965
 _POINTERS = (_EXIF, _GPS, _INTEROPERABILITY)
 _OFFSETS = (273, 324)  # of strips and tiles
-_TILE_SIZE = (322, 323)
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _FIRST_PRIVATE = 32_768  # from here on Pillow reads only the profile and the pointers
 
 _LAYOUT = {
@@ -29,8 +29,8 @@ _LAYOUT = {
     _SAMPLE_FORMAT: "sample format",
 }
 
-# Tags whose values are compared as numbers, here, in `limits` or in Pillow.
-_NUMBERS = (*_LAYOUT, *_TILE_SIZE, _FILL_ORDER, _COLOUR_MAP, _INK_SET, _SUBSAMPLING, _SUB_FILE_TYPE)
+# Tags whose values are compared as numbers, here or in Pillow.
+_NUMBERS = (*_LAYOUT, _TILE_WIDTH, _TILE_HEIGHT, _FILL_ORDER, _COLOUR_MAP, _INK_SET, _SUBSAMPLING, _SUB_FILE_TYPE)
 _INTEGER_KINDS = (3, 4, 6, 8, 9, 13, 16)
 
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
@@ -108,6 +108,21 @@ def _read_directory(file: BinaryIO, place: int, order: Literal["little", "big"],
 def has_tags(picture: PIL.Image.Image) -> TypeGuard[TiffImageFile]:
     """Return whether a picture is a TIFF with its tags: Pillow's pickled copies have lost them."""
     return isinstance(picture, TiffImageFile) and hasattr(picture, "tag_v2")
+
+
+def whole_size(picture: PIL.Image.Image) -> tuple[int, int]:
+    """Return the width and height that decoding a picture in full takes: at least those of a TIFF's tile."""
+    width, height = picture.size
+    if not has_tags(picture):
+        return width, height
+    # A tile is decoded whole, even where it reaches beyond the picture.
+    return max(width, picture.tag_v2.get(_TILE_WIDTH, 0)), max(height, picture.tag_v2.get(_TILE_HEIGHT, 0))
+
+
+def value_bytes(picture: TiffImageFile) -> int:
+    """Return the bytes of a decoded value: of one channel of a pixel."""
+    bits: int = max(picture.tag_v2.get(_BITS, (1,)))
+    return (bits + 7) // 8
 
 
 def check_layout(picture: TiffImageFile, name: str) -> None:
