@@ -28,9 +28,9 @@ from PIL.Image import preinit
 
 from pdeinfer.errors import ImageError, ImageTooLargeError
 from pdeinfer.images.convert import open_image
+from pdeinfer.images.decoding_messages import RUNNING, receive, send
 from pdeinfer.images.formats import HAS_AVIF, HAS_HEIF
-from pdeinfer.images.isolation import RUNNING, DecodingLimits, receive, send
-from pdeinfer.images.limits import UNLIMITED
+from pdeinfer.images.limits import UNLIMITED, DecodingLimits
 from pdeinfer.spec.networks import InputSpec
 
 _LEFT_OVER = 16 * 2**20  # bytes by which a process may have grown after an image
@@ -125,12 +125,12 @@ class _DecodingProcess:
             with open_image(content, spec, request["name"], max_pixels=limits.pixels, limits=UNLIMITED) as opened:
                 estimate = opened.estimate()
                 if estimate.bytes > limits.bytes:
-                    return {"kind": "large", "estimate": estimate}, b""
+                    return {"kind": "over_memory", "estimate": estimate}, b""
                 return {"kind": "array"}, opened.to_array().tobytes()
         except MemoryError:
             return {"kind": "costly"}, b""
         except ImageTooLargeError as error:
-            return {"kind": "too_large", "message": str(error), "pixels": error.pixels}, b""
+            return {"kind": "too_many_pixels", "message": str(error), "pixels": error.pixels}, b""
         except ImageError as error:
             # Libraries take a failed allocation for a damaged file.
             return {"kind": "costly" if self._memory.has_failed() else "error", "message": str(error)}, b""

@@ -7,14 +7,13 @@ too much is an ImageTooCostlyError, and nothing else is affected. `pdeinfer.imag
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Self, TypeAlias
+from dataclasses import asdict
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +21,13 @@ from numpy.typing import NDArray
 from pdeinfer.errors import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import NeedsIsolationError, describe, open_image, to_array
 from pdeinfer.images.cost import Estimate
-from pdeinfer.images.limits import MAX_IMAGE_PIXELS
+from pdeinfer.images.decoding_messages import RUNNING, receive, receive_bytes, send
+from pdeinfer.images.limits import DecodingLimits
 from pdeinfer.images.reading import open_path, read_file
 from pdeinfer.processes import deaf_to_ctrl_c
 from pdeinfer.spec.networks import InputSpec
 
 _IS_SUPPORTED = hasattr(os, "fork") and hasattr(socket, "send_fds")  # not on Windows
-
-_HEAD = struct.Struct("=IQ")  # the bytes of JSON and of content that follow
-
-RUNNING = b"\0"  # the first byte from a decoding process
-
-_COPIES = 2  # of the file, while it is decoded
-_OVERHEAD = 8 * 2**20  # buffers of libraries, and fragments
 
 _START = """\
 import json, socket, sys
@@ -42,26 +35,6 @@ sys.path[:] = json.loads(sys.argv[1])
 from pdeinfer.images.decoding_process import main
 main(socket.socket(fileno=int(sys.argv[2])))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class DecodingLimits:
-    """What decoding one image may cost.
-
-    Attributes:
-        pixels: counted as in step 1 of `pdeinfer.images.convert`.
-        bytes: of memory, in addition to the file: both as its header tells and in fact.
-        seconds: of CPU time.
-    """
-
-    pixels: int = MAX_IMAGE_PIXELS
-    bytes: int = 2**30
-    seconds: float = 10.0
-
-    def address_space(self, file_bytes: int) -> int:
-        """Return the bytes by which a process may grow to decode a file of that size."""
-        return self.bytes + _COPIES * file_bytes + _OVERHEAD
-
 
 _DEFAULT_LIMITS = DecodingLimits()
 
@@ -78,8 +51,12 @@ class IsolatedDecoder:
         self._connection: socket.socket | None = None
         self._is_running = False  # the process at the other end
 
-    def start(self) -> socket.socket:
-        """Start the process unless it runs, and return the connection to it."""
+    def start(self) -> None:
+        """Start the process unless it runs."""
+        self._connect()
+
+    def _connect(self) -> socket.socket:
+        """Return the connection to the process, which is started unless it runs."""
         if self._connection is not None and _is_closed(self._connection):
             self.close()
         if self._connection is None:
@@ -119,9 +96,9 @@ class IsolatedDecoder:
         match answer["kind"]:
             case "array":
                 return np.frombuffer(array, np.uint8).reshape(spec.height, spec.width, spec.channels)
-            case "large":
+            case "over_memory":
                 return Estimate(*answer["estimate"])
-            case "too_large":
+            case "too_many_pixels":
                 raise ImageTooLargeError(answer["message"], answer["pixels"])
             case "costly":
                 raise _too_costly(name, limits)
@@ -133,9 +110,9 @@ class IsolatedDecoder:
     def _running(self) -> socket.socket:
         """Return the connection to the process once this runs: an image is not to blame if it does not."""
         try:
-            connection = self.start()
+            connection = self._connect()
             if not self._is_running:
-                _receive_bytes(connection, len(RUNNING))
+                receive_bytes(connection, len(RUNNING))
                 self._is_running = True
         except (EOFError, OSError) as error:
             self.close()
@@ -325,34 +302,6 @@ def _read(image: bytes | str | os.PathLike[str], name: str | None) -> bytes:
     name = describe(image, name)
     with open_path(image, name) as file:
         return read_file(file, name)
-
-
-def send(connection: socket.socket, values: dict[str, Any], content: bytes = b"") -> None:
-    """Send a message: values of JSON, and bytes."""
-    text = json.dumps(values).encode()
-    connection.sendall(_HEAD.pack(len(text), len(content)) + text)
-    connection.sendall(content)
-
-
-def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """Return the values and bytes of the next message.
-
-    Raises:
-        EOFError: the other end was closed.
-    """
-    text_bytes, content_bytes = _HEAD.unpack(_receive_bytes(connection, _HEAD.size))
-    values: dict[str, Any] = json.loads(_receive_bytes(connection, text_bytes))
-    return values, _receive_bytes(connection, content_bytes)
-
-
-def _receive_bytes(connection: socket.socket, count: int) -> bytes:
-    received = connection.recv(count, socket.MSG_WAITALL) if count else b""
-    while len(received) < count:  # the other end was closed, or this process got a signal
-        part = connection.recv(count - len(received), socket.MSG_WAITALL)
-        if not part:
-            raise EOFError
-        received += part
-    return received
 
 
 def _is_closed(connection: socket.socket) -> bool:

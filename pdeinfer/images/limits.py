@@ -1,4 +1,4 @@
-"""Rejects files that would be disproportionately expensive to decode, before any pixel is decoded."""
+"""Limits what decoding may cost: rejects disproportionately expensive files, before any pixel is decoded."""
 
 import io
 import os
@@ -13,6 +13,9 @@ from pdeinfer.errors import ImageError, ImageTooLargeError
 
 MAX_IMAGE_PIXELS = 64_000_000  # that decoding one image may hold: see step 1 in `pdeinfer.images.convert`
 MAX_FILE_BYTES = 2**28  # of a file that is read as a whole: a BMP of that many pixels has 192 MB
+
+_COPIES = 2  # of the file, while it is decoded
+_OVERHEAD = 8 * 2**20  # buffers of libraries, and fragments
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,25 @@ class WorkLimits:
 
 GUARDED = WorkLimits()
 UNLIMITED = WorkLimits(*[sys.maxsize] * len(fields(WorkLimits)))  # for a process that the system limits
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingLimits:
+    """What decoding one image may cost, in `pdeinfer.images.isolation`.
+
+    Attributes:
+        pixels: counted as in step 1 of `pdeinfer.images.convert`.
+        bytes: of memory, in addition to the file: both as its header tells and in fact.
+        seconds: of CPU time.
+    """
+
+    pixels: int = MAX_IMAGE_PIXELS
+    bytes: int = 2**30
+    seconds: float = 10.0
+
+    def address_space(self, file_bytes: int) -> int:
+        """Return the bytes by which a process may grow to decode a file of that size."""
+        return self.bytes + _COPIES * file_bytes + _OVERHEAD
 
 
 def file_too_large(name: str, size: int | None = None) -> ImageTooLargeError:

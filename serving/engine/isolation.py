@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pdeinfer import InputSpec
 from pdeinfer.images.cost import Estimate, estimate_webp
 from pdeinfer.images.formats import HEAD_BYTES
-from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoders
+from pdeinfer.images.isolation import IsolatedDecoders
+from pdeinfer.images.limits import DecodingLimits
 from serving.engine.memory_budget import MemoryBudget
 from serving.engine.threads import Threads
 from serving.settings import FIRST_DECODING_BYTES, Settings

@@ -12,8 +12,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from pdeinfer.images.isolation import DecodingLimits
-from pdeinfer.images.limits import MAX_IMAGE_PIXELS
+from pdeinfer.images.limits import MAX_IMAGE_PIXELS, DecodingLimits
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.cpus import available_cpus
 from serving.settings.sources import PREFIX, Environment, File

@@ -6,7 +6,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.isolation import IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.limits import DecodingLimits
 from tests.images.image_makers import encode, random_pixels, rgb
 
 NEEDS_STATM = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory, as Linux can")

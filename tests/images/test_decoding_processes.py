@@ -15,9 +15,11 @@ import PIL.Image
 import pytest
 
 from pdeinfer import ImageTooCostlyError
-from pdeinfer.images import isolation
+from pdeinfer.images import decoding_messages, isolation
 from pdeinfer.images.convert import to_array
-from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder, IsolatedDecoders, receive, send
+from pdeinfer.images.decoding_messages import receive, send
+from pdeinfer.images.isolation import IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.limits import DecodingLimits
 from tests.images.conftest import LIMITS, NEEDS_STATM, SMALL, SPEC
 from tests.images.image_makers import encode, padded_jpeg
 from tests.servers import is_alive
@@ -72,7 +74,7 @@ def test_a_message_is_received_whole_although_a_signal_arrives_amidst_it() -> No
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     with ours, theirs:
-        theirs.sendall(isolation._HEAD.pack(2, len(content)) + b"{}")
+        theirs.sendall(decoding_messages._HEAD.pack(2, len(content)) + b"{}")
         sender = threading.Thread(target=send_in_parts)
         sender.start()
         received = receive(ours)

@@ -17,7 +17,8 @@ import pytest
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate, is_plain
-from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.isolation import IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.limits import DecodingLimits
 from serving.settings import Settings
 from tests.images.conftest import LIMITS, NEEDS_STATM, SPEC
 from tests.images.image_makers import avif, encode, grey, heic, random_pixels

@@ -12,8 +12,8 @@ import pytest
 from pdeinfer import ImageError, ImageTooCostlyError, ImageTooLargeError
 from pdeinfer.images.convert import to_array
 from pdeinfer.images.cost import Estimate
-from pdeinfer.images.isolation import DecodingLimits, InProcessDecoder, IsolatedDecoder, IsolatedDecoders
-from pdeinfer.images.limits import MAX_FILE_BYTES
+from pdeinfer.images.isolation import InProcessDecoder, IsolatedDecoder, IsolatedDecoders
+from pdeinfer.images.limits import MAX_FILE_BYTES, DecodingLimits
 from tests.images.conftest import LIMITS, NEEDS_STATM, SMALL, SPEC
 from tests.images.image_makers import encode, gif_of_comments, padded_jpeg, random_pixels
 

@@ -14,7 +14,8 @@ from prometheus_client import Histogram
 
 from pdeinfer import PRESETS, ImageError, ImageTooCostlyError, ImageTooLargeError, InputSpec
 from pdeinfer.images.convert import OpenedImage
-from pdeinfer.images.isolation import DecodingLimits, IsolatedDecoder
+from pdeinfer.images.isolation import IsolatedDecoder
+from pdeinfer.images.limits import DecodingLimits
 from serving.engine.decoder import Decoder, NamedFile
 from serving.engine.isolation import Isolation
 from serving.engine.memory_budget import MemoryBudget
