@@ -1,4 +1,4 @@
-"""Makes text from elsewhere, such as the name of a file, fit for files and terminals."""
+"""Makes text for people: text from elsewhere fit for files and terminals, numbers of things, durations."""
 
 import re
 
@@ -14,3 +14,15 @@ def valid(text: str) -> str:
 def printable(text: str) -> str:
     """Return text for one line of a terminal: what could move the cursor or hide other text becomes an escape."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things, such as "1 image", "0 images" or "2,000 images"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration as "1:05" or "2:10:00"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

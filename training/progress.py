@@ -5,6 +5,8 @@ import time
 
 import keras
 
+from pdeinfer.text import describe_seconds
+
 _SECONDS = 0.2  # between two updates
 _WIDTH = 24  # of the bar
 
@@ -49,10 +51,3 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         del logs
         sys.stdout.write("\r\x1b[K")
         sys.stdout.flush()
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a duration as "1:05" or "2:10:00"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -9,7 +9,7 @@ from pdeinfer.checks.metrics import Calibration, ClassMetrics
 from pdeinfer.images.files import LeftOut
 from pdeinfer.package.package import Precision
 from pdeinfer.runtime.session import PdeLayers
-from pdeinfer.text import printable, valid
+from pdeinfer.text import counted, printable, valid
 
 _MATRIX_CLASSES = 20  # a larger matrix is too wide for a terminal
 _PRINTED_CONFUSIONS = 10
@@ -122,9 +122,8 @@ class Evaluation:
             f"correct ({self.correct:,}), {self._against_card()}",
             "95% interval of the accuracy: {:.2%} to {:.2%}; ".format(*self.accuracy_interval)
             + f"calibration error (ECE): {self.calibration.error:.3f}",
-            f"{self.images_per_second:,.0f} images per second ({self.device}, {self.threads} "
-            f"thread{'s' if self.threads > 1 else ''}, batches of {self.batch_size}, "
-            f"{self.pde_layers} operators)",
+            f"{self.images_per_second:,.0f} images per second ({self.device}, "
+            f"{counted(self.threads, 'thread')}, batches of {self.batch_size}, {self.pde_layers} operators)",
         ]
         if self._are_digits and (share := self.mutual_confusion("3", "5")) is not None:
             lines.append(f"{share:.2%} of the 3s and 5s taken for each other")
@@ -183,9 +182,7 @@ class Evaluation:
 
 def describe_unknown_labels(evaluation: Evaluation) -> str:
     """Return the folders that are named after no label of the model, with their numbers of files."""
-    return ", ".join(
-        f"{name} ({count:,} file{'' if count == 1 else 's'})" for name, count in evaluation.unknown_labels.items()
-    )
+    return ", ".join(f"{name} ({counted(count, 'file')})" for name, count in evaluation.unknown_labels.items())
 
 
 def _json(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pdeinfer.checks.evaluation import Evaluation, Example, describe_unknown_lab
 from pdeinfer.checks.metrics import Calibration
 from pdeinfer.files import replace_file
 from pdeinfer.inline_html import fill, source
+from pdeinfer.text import counted
 from pdeinfer.version import __version__
 
 REPORT_FILE = "index.html"
@@ -55,7 +56,7 @@ def report_html(evaluation: Evaluation) -> str:
         "summary": _text(
             f"{evaluation.correct:,} of {evaluation.images:,} images are classified correctly; with 95 % confidence "
             f"the accuracy is between {low:.1%} and {high:.1%}. {evaluation.images_per_second:,.0f} images per second "
-            f"on {evaluation.device}, {evaluation.threads} thread{'' if evaluation.threads == 1 else 's'}, "
+            f"on {evaluation.device}, {counted(evaluation.threads, 'thread')}, "
             "decoding excluded."
         ),
         "notes": _notes(evaluation),
@@ -79,7 +80,7 @@ def _notes(evaluation: Evaluation) -> str:
         names = [f"{each.path}: {each.reason}" for each in evaluation.left_out[:_LISTED_FILES]]
         if len(evaluation.left_out) > len(names):
             names.append("and others")
-        notes.append(f"{count:,} file{'' if count == 1 else 's'} not classified: {'; '.join(names)}.")
+        notes.append(f"{counted(count, 'file')} not classified: {'; '.join(names)}.")
     missing = [each.label for each in evaluation.classes if not each.images]
     if missing:
         notes.append(f"No images of {', '.join(missing)}.")

@@ -4,7 +4,7 @@ import sys
 import time
 
 from pdeinfer.errors import ParityError
-from pdeinfer.text import printable
+from pdeinfer.text import describe_seconds, printable
 
 _SECONDS = 0.1  # between two lines of progress in a terminal, each in the place of the one before
 _LOG_SECONDS = 30.0  # between two lines elsewhere
@@ -44,9 +44,7 @@ class Progress:
         if self._is_shown and now - self._shown >= (_SECONDS if self._is_terminal else _LOG_SECONDS):
             self._shown = now
             rate = (self._done - self._done_before) / (now - self._start)
-            seconds = round((self._total - self._done) / rate)
-            hours = f"{seconds // 3600}:" if seconds >= 3600 else ""
-            left = f"{hours}{seconds // 60 % 60:{'02' if hours else ''}}:{seconds % 60:02}"
+            left = describe_seconds((self._total - self._done) / rate)
             line = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left} left"
             sys.stderr.write(f"\r{line}\x1b[K" if self._is_terminal else f"pdeinfer: {line}\n")
             sys.stderr.flush()

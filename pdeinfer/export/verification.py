@@ -26,6 +26,7 @@ from pdeinfer.package.package import (
     ModelPackage,
 )
 from pdeinfer.predictor import Predictor
+from pdeinfer.text import counted
 
 
 class _NoReferenceError(Exception):
@@ -78,8 +79,7 @@ def verify(package: ModelPackage, device: str = "cpu") -> Iterator[Check]:
 
 def _check_files(package: ModelPackage) -> str:
     package.verify_checksums()
-    count = len(package.card.files)
-    return f"{count} file{'s' if count > 1 else ''}"
+    return counted(len(package.card.files), "file")
 
 
 def _check_prediction(package: ModelPackage, device: str) -> str:

@@ -12,7 +12,7 @@ from pdeinfer.errors import ImageError
 from pdeinfer.images.damage import MACHINE_ERRORS, PATH_ERRORS, AnyPath, opening
 from pdeinfer.images.formats import HEAD_BYTES, SUFFIXES, describe_foreign, is_surely_image, recognise
 from pdeinfer.images.sorting import sorted_names
-from pdeinfer.text import printable
+from pdeinfer.text import counted, printable
 
 _MAX_NAMED = 10
 
@@ -166,7 +166,7 @@ def why_no_image(path: Path) -> str | None:
 
 def _leave_folder(path: Path) -> LeftOut:
     files = count_files(path)
-    return LeftOut(path, f"a folder of {files:,} file{'' if files == 1 else 's'}", files)
+    return LeftOut(path, f"a folder of {counted(files, 'file')}", files)
 
 
 def count_files(folder: Path) -> int:

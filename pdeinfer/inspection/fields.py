@@ -11,6 +11,7 @@ from pdeinfer import pde
 from pdeinfer.errors import ModelPackageError
 from pdeinfer.package.package import FIELDS_FILE
 from pdeinfer.spec.pde_spec import PdeSpec, PeronaMalik
+from pdeinfer.text import counted
 
 Field = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ class LayerFields:
     def summary(self) -> tuple[str, ...]:
         """Lines of text: size, Courant and diffusion numbers, and the share of unstable points."""
         _, height, width, channels = self.levels.shape
-        steps = f"K = {self.spec.num_steps} step{'s' if self.spec.num_steps > 1 else ''} of dt = {self.spec.dt:g}"
+        steps = f"K = {counted(self.spec.num_steps, 'step')} of dt = {self.spec.dt:g}"
         courant, diffusion = "no advection: u = v = 0", "no diffusion: Dx = Dy = 0"
         if self.velocity is not None:
             ax, ay = (np.abs(number) for number in self.courant_numbers)
@@ -90,7 +91,7 @@ class LayerFields:
         largest = [float(np.abs(level).max()) for level in self.levels]
         source = ("no source: f = 0",) if self.source is None else ()
         return (
-            f"{channels} channel{'s' if channels > 1 else ''} of {height} x {width} points, {steps}",
+            f"{counted(channels, 'channel')} of {height} x {width} points, {steps}",
             courant,
             diffusion,
             *source,

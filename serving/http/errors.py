@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
+from pdeinfer.text import counted
 from serving.errors import OverloadedError, RequestError, ServingError
 from serving.http.paths import route_path
 from serving.interface.pace import Pace
@@ -33,12 +34,7 @@ def first_problem(error: ValidationError) -> str:
 
 def too_many_images(max_images: int) -> RequestError:
     """Return the error for a request with more images than the server accepts at once."""
-    return RequestError("too_many_images", f"a request may hold at most {count_images(max_images)}")
-
-
-def count_images(count: int) -> str:
-    """Return "1 image" or "2 images"."""
-    return f"{count} image{'s' * (count != 1)}"
+    return RequestError("too_many_images", f"a request may hold at most {counted(max_images, 'image')}")
 
 
 def error_response(scope: Scope, error: ServingError) -> Response:

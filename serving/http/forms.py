@@ -7,8 +7,9 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from pdeinfer.text import counted
 from serving.errors import RequestError
-from serving.http.errors import count_images, too_many_images
+from serving.http.errors import too_many_images
 from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME
 
@@ -143,7 +144,7 @@ def _limit_work(body: bytes, delimiter: bytes, max_images: int) -> None:
         padding = body[start : start + _MAX_PADDING]
         if len(padding) == _MAX_PADDING and not padding.strip(b" \t"):
             raise RequestError("invalid_form", "the form is malformed: too much white space after a boundary")
-    message = f"a form may hold at most {count_images(max_images)} and {MAX_FIELDS} other fields"
+    message = f"a form may hold at most {counted(max_images, 'image')} and {MAX_FIELDS} other fields"
     raise RequestError("too_many_images", message)
 
 

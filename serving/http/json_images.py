@@ -10,8 +10,9 @@ from itertools import chain
 from pydantic import ValidationError
 
 from pdeinfer import ImageError
+from pdeinfer.text import counted
 from serving.errors import RequestError
-from serving.http.errors import count_images, first_problem, too_many_images
+from serving.http.errors import first_problem, too_many_images
 from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, ascii_pieces, cut
 from serving.http.query import QueryParameters
 from serving.http.schemas import MAX_FILENAME, Base64Image, ImagesBody
@@ -48,7 +49,7 @@ def parse_json_images(
     max_values = _VALUES + _VALUES_PER_IMAGE * max_images
     if body.count(b",") >= max_values:  # base64 has no commas, data URLs have one, and file names have few
         raise RequestError(
-            "json_too_large", f"expected at most {max_values} values of JSON, for {count_images(max_images)}"
+            "json_too_large", f"expected at most {max_values} values of JSON, for {counted(max_images, 'image')}"
         )
     try:
         images = ImagesBody.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).images

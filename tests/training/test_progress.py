@@ -3,7 +3,7 @@
 import pytest
 
 from training import progress
-from training.progress import Progress, describe_seconds
+from training.progress import Progress
 
 
 def test_a_line_an_epoch_and_a_bar_with_the_time_left(
@@ -22,8 +22,3 @@ def test_a_line_an_epoch_and_a_bar_with_the_time_left(
     assert capsys.readouterr().out == ""
     bar.on_epoch_end(2, {"loss": 0.25, "accuracy": 0.5, "val_accuracy": 0.75})
     assert "epoch   3 of 4: loss 0.250, accuracy 0.500, validation 0.750\x1b[K\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (65, "1:05"), (7_800, "2:10:00")])
-def test_durations(seconds: float, text: str) -> None:
-    assert describe_seconds(seconds) == text
