@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from pdeinfer.package import zoo
@@ -190,7 +191,7 @@ def _add_prediction(command: argparse.ArgumentParser) -> None:
                          help="the most probable classes of each image (%(default)s)")  # fmt: skip
     _add_precision(command)
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    command.add_argument("--threshold", type=_share, default=0.0, metavar="P",
+    command.add_argument("--threshold", type=number_up_to(1), default=0.0, metavar="P",
                          help="an answer below this probability, 0 to 1, has no label (0)")  # fmt: skip
 
 
@@ -205,17 +206,6 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
                          help="which of the package's ONNX files to run (%(default)s)")  # fmt: skip
 
 
-def _share(text: str) -> float:
-    """Parse an argument that is a number from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return share
-
-
 def nonempty_path(text: str) -> Path:
     """Parse an argument that is a path; an empty one, such as of an unset variable, would mean the current folder."""
     if not text:
@@ -228,3 +218,18 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
+
+
+def number_up_to(most: float) -> Callable[[str], float]:
+    """Return what parses an argument that is a number from 0 to `most`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from 0 to {most:g}, got {text!r}")
+        return value
+
+    return number

@@ -18,6 +18,11 @@ from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.values import check_tuple, from_tagged_dict, to_dict
 
 
+def is_model_name(text: str) -> bool:
+    """Return whether text can name a model: ASCII letters, digits, '.', '_' and '-', a letter or digit first."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """A complete classifier.
@@ -25,7 +30,7 @@ class Preset:
     Derive presets with other image sizes, channels or classes by `dataclasses.replace(PRESETS[...], labels=...)`.
 
     Attributes:
-        name: ASCII letters, digits, '.', '_' and '-', a letter or digit first: files are named after presets.
+        name: as `is_model_name` says: files are named after presets.
         input: the images that it takes.
         labels: of the classes, in the order of their indices.
         network: its layers.
@@ -37,7 +42,7 @@ class Preset:
     network: Network
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+        if not isinstance(self.name, str) or not is_model_name(self.name):
             raise PresetError(
                 f"name must be letters, digits, '.', '_' and '-', a letter or digit first, not {self.name!r}"
             )

@@ -1,17 +1,17 @@
 """Finds the packages to serve: bundled models, package folders, folders of versions, and folders of these."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pdeinfer import ModelNotFoundError
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE
+from pdeinfer.spec.presets import is_model_name
 
 UNVERSIONED = "1"
 
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
+_MAX_NAME = 100  # characters
 
 
 def split_name(source: str) -> tuple[str | None, str]:
@@ -19,8 +19,9 @@ def split_name(source: str) -> tuple[str | None, str]:
 
     A file or folder whose name has this form is not split.
     """
-    found = None if os.path.lexists(source) else _NAMED.fullmatch(source)
-    return (found[1], found[2]) if found else (None, source)
+    name, _, path = source.partition("=")
+    is_named = is_model_name(name) and len(name) <= _MAX_NAME and path != "" and not os.path.lexists(source)
+    return (name, path) if is_named else (None, source)
 
 
 def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
@@ -43,8 +44,8 @@ def _find(source: str) -> Iterator[tuple[str, str | Path]]:
     folder = Path(source)
     if "=" in source and not os.path.lexists(source):
         raise ModelNotFoundError(
-            f"{source!r} is neither a folder nor NAME=PATH: a NAME has 1 to 100 letters, digits, '.', '_' and '-', and "
-            "begins with a letter or a digit"
+            f"{source!r} is neither a folder nor NAME=PATH: a NAME has 1 to {_MAX_NAME} letters, digits, '.', '_' and "
+            "'-', and begins with a letter or a digit"
         )
     if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
         yield UNVERSIONED, source
