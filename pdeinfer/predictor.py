@@ -20,7 +20,7 @@ from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
 from pdeinfer.runtime.session import Session, TensorType, create_session
 from pdeinfer.version import __version__
 
-Outcome: TypeAlias = Prediction | ImageError | ModelPackageError
+PredictionOrError: TypeAlias = Prediction | ImageError | ModelPackageError
 
 
 class Predictor:
@@ -148,14 +148,14 @@ class Predictor:
     @overload
     def predict_iter(
         self, images: Iterable[ImageLike] | AnyPath, top_k: int = 5, *, on_error: Literal["yield"]
-    ) -> Iterator[Outcome]: ...
+    ) -> Iterator[PredictionOrError]: ...
     def predict_iter(
         self,
         images: Iterable[ImageLike] | AnyPath,
         top_k: int = 5,
         *,
         on_error: Literal["raise", "yield"] = "raise",
-    ) -> Iterator[Prediction] | Iterator[Outcome]:
+    ) -> Iterator[Prediction] | Iterator[PredictionOrError]:
         """Classify the images of an iterable, or of a folder, lazily and in batches.
 
         At most `info().batch_size` images are in memory at a time.
@@ -302,7 +302,7 @@ class Predictor:
         """Pickle the package's name or path and the options, not the network."""
         if self._session is None:
             raise PredictorClosedError("this Predictor is closed and cannot be pickled or copied")
-        return {**vars(self), "_session": None, "_package": (zoo.spell_package(self._package), self._package.digest)}
+        return {**vars(self), "_session": None, "_package": (zoo.reference_to(self._package), self._package.digest)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Load the package again.
@@ -357,15 +357,15 @@ class Predictor:
 
     def _classify_batches(
         self, session: Session, images: Iterable[ImageLike], top_k: int, *, ends_at_error: bool = False
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[PredictionOrError]:
         """Yield a prediction or an error for each image."""
         for batch in self._decoder.decode(images, session.batch_size, ends_at_error=ends_at_error):
             yield from self._classify(session, batch, top_k)
 
-    def _classify(self, session: Session, batch: list[Decoded], top_k: int) -> list[Outcome]:
+    def _classify(self, session: Session, batch: list[Decoded], top_k: int) -> list[PredictionOrError]:
         pixels = [image for image, _ in batch if not isinstance(image, ImageError)]
         scores = iter(self._run(session, np.stack(pixels))) if pixels else iter(())
-        outcomes: list[Outcome] = []
+        outcomes: list[PredictionOrError] = []
         for image, source in batch:
             try:
                 outcomes.append(image if isinstance(image, ImageError) else self._rank(next(scores), top_k, source))

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         os.getcwd()  # noqa: PTH109  # it may have been removed, and processes cannot start in it then
     package = zoo.load(options.model)
     how = Options(
-        zoo.spell_package(package),
+        zoo.reference_to(package),
         package.digest,
         precision=options.precision,
         device=options.device,

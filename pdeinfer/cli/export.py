@@ -54,7 +54,7 @@ def _run_for_package(options: argparse.Namespace) -> int:
             "temperature {temperature:.3g}: calibration error (ECE) {ece_before:.3f} -> {ece_after:.3f} on {images:,} "
             "{measured_on}".format(**calibration)
         )
-    print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.spell_folder(options.output))}")
+    print(f"Next: pdeinfer predict IMAGE --model {shlex.quote(zoo.unambiguous_path(options.output))}")
     return 0
 
 

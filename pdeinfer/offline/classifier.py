@@ -46,7 +46,7 @@ class Options:
     isolate: bool = False
 
 
-class Classifier:
+class ChunkClassifier:
     """Classifies chunks, on one thread, in a process that does nothing else.
 
     Raises:

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from pdeinfer.errors import ClassifyError, PdeinferError
-from pdeinfer.offline.classifier import Classifier, Options
+from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Todo, read_chunk
 from pdeinfer.processes import deaf_to_ctrl_c, safe_path
 from pdeinfer.runtime.cpus import available_cpus
@@ -33,7 +33,7 @@ def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | 
 
     Raises:
         ClassifyError: a process ended, or a file of images has changed.
-        PdeinferError, OSError: as a `Classifier` raises them.
+        PdeinferError, OSError: as a `ChunkClassifier` raises them.
     """
     remaining = iter(todo)
     first = list(islice(remaining, workers or available_cpus()))
@@ -93,7 +93,7 @@ def _work(connection: Connection, plan: Path, options: Options) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process gets it as well
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            classifier = Classifier(options)
+            classifier = ChunkClassifier(options)
             while True:
                 chunk = read_chunk(plan, connection.recv())
                 connection.send(classifier.classify(chunk))

@@ -130,7 +130,7 @@ class Parts:
         """Whether the folder is there."""
         return os.path.exists(self._folder)  # noqa: PTH110  # Path.exists raises OSError for a long name
 
-    def finished(self, job: dict[str, Any]) -> Count:
+    def take_finished(self, job: dict[str, Any]) -> Count:
         """Return what an earlier run of the job has written, and remove the folder.
 
         Raises:
@@ -140,7 +140,7 @@ class Parts:
         with suppress(FileNotFoundError, ValueError):  # ValueError: an older version left it empty
             mark = json.loads(self._finished.read_bytes())
         if mark.get("job") != job:
-            raise exists(self._result)
+            raise already_exists(self._result)
         self.remove()
         return Count(*mark["count"])
 
@@ -222,7 +222,7 @@ class Parts:
             count = write(joined)
             sync_file(joined)
         if self._result.exists():
-            raise exists(self._result)
+            raise already_exists(self._result)
         with _appearing(self._finished) as file:
             file.write(json.dumps({"job": json.loads(self._job.read_bytes()), "count": count}).encode())
         sync_folder(self._folder)
@@ -253,7 +253,7 @@ class Parts:
         return ClassifyError(f"{self._folder} was begun with {what}: restore that, or remove the folder to start again")
 
 
-def exists(result: Path) -> ClassifyError:
+def already_exists(result: Path) -> ClassifyError:
     """Return the error for a result that exists already."""
     return ClassifyError(f"{result} exists: remove it, or name another file")
 

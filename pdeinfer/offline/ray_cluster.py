@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.errors import ClassifyError, MissingDependencyError, PdeinferError
-from pdeinfer.offline.classifier import Classifier, Options
+from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Todo, read_chunk
 
 _TASK_CHUNKS = 4  # of one call of an actor, which costs some milliseconds
@@ -86,13 +86,13 @@ class _Actor:
     def __init__(self, plan: Path, options: Options) -> None:
         self._plan = plan
         self._options = options
-        self._classifier: Classifier | None = None
+        self._classifier: ChunkClassifier | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the rows of each chunk, or the problem in the way of all, which is not worth a retry."""
         rows, problem = [b""] * len(batch["offset"]), ""
         try:
-            self._classifier = self._classifier or Classifier(self._options)
+            self._classifier = self._classifier or ChunkClassifier(self._options)
             rows = [self._classifier.classify(read_chunk(self._plan, int(offset))) for offset in batch["offset"]]
         except (PdeinferError, OSError) as error:
             problem = str(error)

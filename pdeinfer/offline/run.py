@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from pdeinfer.images.files import LeftOut
 from pdeinfer.offline.classifier import Options
-from pdeinfer.offline.parts import Parts, exists
+from pdeinfer.offline.parts import Parts, already_exists
 from pdeinfer.offline.results import Count, check_format, write_rows
 from pdeinfer.offline.sources import list_chunks
 from pdeinfer.version import __version__
@@ -52,14 +52,14 @@ def classify(
     check_format(result)
     parts = Parts(result)
     if result.exists() and not parts.is_begun:
-        raise exists(result)
+        raise already_exists(result)
     run = importlib.import_module(_ENGINES[engine]).classify
     sources = [source for source in sources if not parts.holds(Path(source))]  # a shell's pattern names them
     fixed = {name: value for name, value in asdict(options).items() if name not in _FREE}
     job = {"pdeinfer": __version__, "sources": sources, **fixed}
     with parts:
         if result.exists():
-            count = parts.finished(job)
+            count = parts.take_finished(job)
             report(count.rows, count.rows)
             return count
         parts.check_job(job)

@@ -44,13 +44,13 @@ def load(model: str | os.PathLike[str]) -> ModelPackage:
     )
 
 
-def spell_folder(folder: str | os.PathLike[str]) -> str:
-    """Return the spelling of a folder's path that `load` does not take for a bundled model."""
+def unambiguous_path(folder: str | os.PathLike[str]) -> str:
+    """Return a folder's path, spelled as `load` takes it for no bundled model."""
     path = os.fspath(folder)
     return os.path.join(".", path) if path in names() else path  # noqa: PTH118  # Path drops the "."
 
 
-def spell_package(package: ModelPackage) -> str:
+def reference_to(package: ModelPackage) -> str:
     """Return what `load` takes to read a package again, in any process: a bundled name or an absolute path."""
     path = package.path.resolve()
     return path.name if path.parent == _MODELS.resolve() else str(path)

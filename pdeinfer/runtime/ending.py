@@ -14,7 +14,7 @@ _running: set[int] = set()  # threads; adding and removing one takes no lock, wh
 _is_ending = threading.Event()
 
 
-class Run(ContextDecorator):
+class RunGuard(ContextDecorator):
     """The context of a run, or of opening a session. Once the program ends, it holds its thread, which ends with it.
 
     The main thread passes: it is in no run when it ends the program. So an exception of a signal's handler, which only

@@ -17,7 +17,7 @@ from pdeinfer.runtime.cpus import available_cpus
 from pdeinfer.runtime.cuda import CudaOptions, has_cuda, open_on_cuda
 from pdeinfer.runtime.cuda_session import blank_feeds
 from pdeinfer.runtime.device import is_device
-from pdeinfer.runtime.ending import Run
+from pdeinfer.runtime.ending import RunGuard
 from pdeinfer.runtime.kernel import count_kernels, register_kernel
 from pdeinfer.runtime.onnx_runtime import check_error, import_onnxruntime
 
@@ -29,7 +29,7 @@ PdeLayers: TypeAlias = Literal["fused", "standard"]
 # 0.4 ms alone (docs/lab/gpu.md).
 CPU_BATCH_SIZE, CUDA_BATCH_SIZE = 32, 256
 
-_RUN = Run()
+_RUN_GUARD = RunGuard()
 
 
 class TensorType(NamedTuple):
@@ -105,7 +105,7 @@ class Session:
 
     def _run(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         try:
-            with _RUN:
+            with _RUN_GUARD:
                 return cast(list[NDArray[np.float32]], self._session.run(names, feeds))
         except Exception as error:
             check_error(error, self.device)
@@ -130,7 +130,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
-@_RUN  # the constructor of ONNX Runtime's session takes as long as many runs
+@_RUN_GUARD  # the constructor of ONNX Runtime's session takes as long as many runs
 def create_session(
     model: bytes,
     device: str = "auto",

@@ -39,7 +39,7 @@ RANKED_AT_ONCE = 2048
 MAX_INLINE_SECONDS = 0.02
 
 # The result for an image: its classes, or why there are none.
-Outcome: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
+ImageResult: TypeAlias = Prediction | ImageError | InferenceError | DeadlineError
 # The features of an image, or why there are none.
 Features: TypeAlias = NDArray[np.float32] | ImageError | InferenceError
 
@@ -175,7 +175,7 @@ class ServedModel:
             found[name] = np.stack([_succeeded(row) for row in rows])
         return found
 
-    async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[Outcome]:
+    async def classify(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> list[ImageResult]:
         """Return the prediction or the error of every image, in order.
 
         Raises:
@@ -198,7 +198,7 @@ class ServedModel:
         with self._admit(len(files)):
             return await until(deadline, self._run(files, self._embedding))
 
-    async def stream(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> AsyncIterator[list[Outcome]]:
+    async def stream(self, files: Sequence[NamedFile], top_k: int, deadline: float) -> AsyncIterator[list[ImageResult]]:
         """Yield the results of `classify` in parts, in order, each when it is done.
 
         Raises:
@@ -206,7 +206,7 @@ class ServedModel:
                 image that was not classified in time.
         """
 
-        async def classify(part: Sequence[NamedFile]) -> list[Outcome]:
+        async def classify(part: Sequence[NamedFile]) -> list[ImageResult]:
             try:
                 return await until(deadline, self._classify(part, top_k))
             except DeadlineError as error:
@@ -269,10 +269,10 @@ class ServedModel:
                 logger.exception("%s could not be inspected", self.name)
                 raise InferenceError from error
 
-    async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[Outcome]:
+    async def _classify(self, files: Sequence[NamedFile], top_k: int) -> list[ImageResult]:
         results = await self._run(files, self._network)
 
-        def rank() -> list[Outcome]:
+        def rank() -> list[ImageResult]:
             return [
                 self.predictor.rank(result, top_k) if isinstance(result, np.ndarray) else result for result in results
             ]

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from pdeinfer import Prediction
 from serving.engine.models import Models
-from serving.engine.served_model import Outcome, ServedModel
+from serving.engine.served_model import ImageResult, ServedModel
 from serving.errors import RequestError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
@@ -124,6 +124,6 @@ async def _continued(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator
         yield part
 
 
-def _count(outcomes: Sequence[Outcome], served: ServedModel, top_k: int) -> int:
+def _count(outcomes: Sequence[ImageResult], served: ServedModel, top_k: int) -> int:
     """Return how many classes the results of some images name."""
     return len(outcomes) * min(top_k, len(served.labels))

@@ -19,7 +19,7 @@ from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageErro
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
 from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage
-from pdeinfer.offline.classifier import Classifier
+from pdeinfer.offline.classifier import ChunkClassifier
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS
 from pdeinfer.offline.run import classify
@@ -185,7 +185,7 @@ def test_other_images_start_no_decoding_process(
     monkeypatch.setattr(IsolatedDecoders, "take", None)
     (path,) = write_pictures(tmp_path / "photos", 1)
 
-    assert b'"error": null' in Classifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
+    assert b'"error": null' in ChunkClassifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
 
 
 def test_pillows_warnings_of_damage_beside_the_pixels_are_not_printed(tmp_path: Path, package_folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_pillows_warnings_of_damage_beside_the_pixels_are_not_printed(tmp_path: 
     path.write_bytes(encode(PIL.Image.new("L", (8, 8)), "JPEG", exif=DAMAGED_EXIF))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert b'"error": null' in Classifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
+        assert b'"error": null' in ChunkClassifier(options(package_folder)).classify(FileChunk([(str(path), 1, 1)]))
     assert caught == []
 
 
@@ -207,7 +207,7 @@ def test_control_characters_in_the_name_of_the_result_do_not_reach_the_terminal(
 
 
 def test_each_kind_of_error_has_its_code(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = Classifier(options(package_folder))
+    classifier = ChunkClassifier(options(package_folder))
     monkeypatch.setattr(classifier, "_decode", lambda *_, **__: (_ for _ in ()).throw(ImageTooCostlyError("slow")))
     assert b'"error_code": "image_too_costly"' in classifier.classify(FileChunk([("a.png", 1, 1)]))
 
@@ -220,7 +220,7 @@ def test_a_process_refuses_another_package_than_the_one_meant(package_folder: Pa
     from dataclasses import replace
 
     with pytest.raises(ModelPackageError):
-        Classifier(replace(options(package_folder), digest="0" * 64))
+        ChunkClassifier(replace(options(package_folder), digest="0" * 64))
 
 
 def test_an_existing_result_is_refused_and_kept(tmp_path: Path, package_folder: Path, capsys: Captured) -> None:
@@ -379,7 +379,7 @@ def test_files_in_a_tar_are_decoded_one_by_one(package_folder: Path, monkeypatch
         seen.append(f"decode {name}")
         return np.zeros((8, 8, 1), np.uint8)
 
-    classifier = Classifier(options(package_folder))
+    classifier = ChunkClassifier(options(package_folder))
     monkeypatch.setattr(classifier, "_decode", decode)
     classifier.classify(Recorded("shard.tar", ""))
 

@@ -44,25 +44,25 @@ def test_a_spelling_means_the_same_as_a_string_and_as_a_path(
     monkeypatch.chdir(tmp_path / "here")
     for bundled_model in ("a", Path("a"), Path("./a")):
         assert zoo.load(bundled_model).path == bundled / "a"
-    for in_folder in ("./a", zoo.spell_folder("a"), zoo.spell_folder(Path("a")), str(folder), folder):
+    for in_folder in ("./a", zoo.unambiguous_path("a"), zoo.unambiguous_path(Path("a")), str(folder), folder):
         assert zoo.load(in_folder).path.resolve() == folder
 
 
 @pytest.mark.parametrize("path", ["build/a", "other", "./a"])
 @pytest.mark.usefixtures("bundled")
 def test_a_path_that_is_no_bundled_name_is_spelled_as_it_is(path: str) -> None:
-    assert zoo.spell_folder(path) == path
+    assert zoo.unambiguous_path(path) == path
 
 
-def test_a_package_is_found_again_by_its_spelling_from_another_folder(
+def test_a_package_is_found_again_by_its_reference_from_another_folder(
     bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_package(tmp_path / "here" / "a", GREY_PRESET)
     monkeypatch.chdir(tmp_path / "here")
-    spelled = [zoo.spell_package(zoo.load(model)) for model in ("a", "./a")]
+    references = [zoo.reference_to(zoo.load(model)) for model in ("a", "./a")]
     monkeypatch.chdir(tmp_path)
-    assert spelled[0] == "a"
-    assert [zoo.load(model).path for model in spelled] == [bundled / "a", tmp_path / "here" / "a"]
+    assert references[0] == "a"
+    assert [zoo.load(model).path for model in references] == [bundled / "a", tmp_path / "here" / "a"]
 
 
 @pytest.mark.usefixtures("bundled")

@@ -100,7 +100,7 @@ for _ in range(200):
 
 
 def test_an_exception_of_a_signal_handler_leaves_no_run_behind() -> None:
-    run_context = ending.Run()
+    run_context = ending.RunGuard()
     with run_context:
         assert not ending._running  # of the main thread, which alone runs such handlers
     with ThreadPoolExecutor(1) as pool:
