@@ -165,16 +165,15 @@ def create_session(
     threads = threads or available_cpus()
     if device == "auto" and not has_cuda(onnxruntime):
         device = "cpu"
+    cpu_batch_size = batch_size or CPU_BATCH_SIZE
     if device == "cpu":
-        return _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
+        return _create_cpu_session(onnxruntime, model, threads, fused, cpu_batch_size)
     options = CudaOptions(int(device.partition(":")[2] or 0), batch_size or CUDA_BATCH_SIZE, gpu_mem_limit)
     make_session_options = functools.partial(_session_options, onnxruntime, threads)
     try:
         session = open_on_cuda(onnxruntime, model, options, make_session_options, fused=fused)
     except DeviceError as error:
-        cpu_session = _create_cpu_session(onnxruntime, model, threads, fused, batch_size or CPU_BATCH_SIZE)
-        if has_cuda(onnxruntime):
-            cpu_session.run_all(blank_feeds(cpu_session._session))  # fails if the model is to blame, not CUDA
+        cpu_session = _rule_out_model(onnxruntime, model, threads, fused, cpu_batch_size)
         if device != "auto":
             raise
         _warn_once(f"predicting on the CPU: {error}")
@@ -188,6 +187,18 @@ def create_session(
 @functools.cache
 def _warn_once(message: str) -> None:
     logger.warning("%s", message)
+
+
+def _rule_out_model(onnxruntime: Any, model: bytes, threads: int, fused: bool, batch_size: int) -> Session:
+    """Return a session on the CPU after CUDA has failed, where the model works: it is not to blame.
+
+    Raises:
+        ModelPackageError: it is.
+    """
+    session = _create_cpu_session(onnxruntime, model, threads, fused, batch_size)
+    if has_cuda(onnxruntime):
+        session.run_all(blank_feeds(session._session))
+    return session
 
 
 def _create_cpu_session(onnxruntime: Any, model: bytes, threads: int, fused: bool, batch_size: int) -> Session:
