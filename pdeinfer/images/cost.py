@@ -10,8 +10,8 @@ import PIL.Image
 
 from pdeinfer.errors import ImageTooLargeError
 from pdeinfer.images import tiff
-from pdeinfer.images.damage import orientation
 from pdeinfer.images.formats import HEAD_BYTES, recognise
+from pdeinfer.images.metadata import orientation
 
 _OPAQUE = 5  # Pillow keeps RGB in 4 bytes, and the conversion to grey adds 1
 _CONVERTED = 12  # the image in its own mode, as RGBA and on a white background

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 import PIL.Image
-from PIL import ExifTags
 
 from pdeinfer.errors import ImageError, ImageTooLargeError, PdeinferError
 from pdeinfer.images.formats import EXPECTED
@@ -54,7 +53,7 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
         raise ImageTooLargeError(f"{name}: expected at most {max_pixels} pixels: {error}") from error
     except (OSError, *_DAMAGE) as error:
-        if not _is_damage(error):
+        if not is_damage(error):
             raise
         is_unknown = isinstance(error, PIL.UnidentifiedImageError)
         reason = "" if is_unknown else f" ({str(error) or type(error).__name__})"
@@ -65,10 +64,13 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
         raise _damaged(name, kind, f" ({error})") from error
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
+    """Return whether Pillow's error concerns the file that it reads, and neither the machine nor a bug."""
     if isinstance(error, TimeoutError | ConnectionError | InterruptedError):
         return False  # of the file's reader, or of a signal's handler
-    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)  # EINVAL: a place beyond the file
+    if isinstance(error, OSError):
+        return error.errno in (None, errno.EINVAL)  # EINVAL: a place beyond the file
+    return isinstance(error, _DAMAGE)
 
 
 def _damaged(name: str, kind: str | None, reason: str) -> ImageError:
@@ -112,14 +114,3 @@ def is_unreadable(error: Exception) -> bool:
         return False
     kinds = type(error).__mro__[:-3]  # without Exception, BaseException and object
     return any(kind.__module__.partition(".")[0] in sys.stdlib_module_names for kind in kinds)
-
-
-def orientation(picture: PIL.Image.Image) -> int:
-    """Return the EXIF orientation of a picture, 1 to 8; 1, upright, if its EXIF is missing or damaged."""
-    try:
-        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, *_DAMAGE) as error:
-        if not _is_damage(error):
-            raise
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1

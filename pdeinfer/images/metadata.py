@@ -1,14 +1,20 @@
-"""Ignores Pillow's warnings about damaged metadata, which the rule in `pdeinfer.images.convert` accepts.
+"""Reads the orientation, and ignores damaged metadata, which the rule in `pdeinfer.images.convert` accepts.
 
-An application may turn warnings into errors. `warnings.catch_warnings` would ignore those of all threads, and restore
-the wrong filters if two threads leave it in the order in which they came. So there is one filter, which stays: it
-takes Pillow's warnings, of a class to which they belong only while the thread that asks reads an image.
+Pillow warns of it, and an application may turn warnings into errors. `warnings.catch_warnings` would ignore those of
+all threads, and restore the wrong filters if two threads leave it in the order in which they came. So there is one
+filter, which stays: it takes Pillow's warnings, of a class to which they belong only while the thread that asks reads
+an image.
 """
 
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import PIL.Image
+from PIL import ExifTags
+
+from pdeinfer.images.damage import is_damage
 
 
 class _Thread(threading.local):
@@ -37,3 +43,14 @@ def ignoring_metadata_warnings() -> Iterator[None]:
         yield
     finally:
         _thread.images -= 1
+
+
+def orientation(picture: PIL.Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1, upright, if its EXIF is missing or damaged."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -8,7 +8,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from pdeinfer.errors import ImageError
 from pdeinfer.images import tiff
-from pdeinfer.images.damage import orientation
+from pdeinfer.images.metadata import orientation
 from pdeinfer.spec.networks import InputSpec
 
 _BILINEAR = PIL.Image.Resampling.BILINEAR  # Pillow's filter grows with the reduction: it antialiases
