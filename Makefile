@@ -7,7 +7,7 @@ NETWORKS ?=
 
 VENV := .venv
 LOWEST := .venv-lowest
-# They need neither TensorFlow nor the network.
+# The tests that need neither TensorFlow nor the network.
 LOWEST_TESTS := $(addprefix tests/,pde spec graph images package runtime datasets checks inspection offline) \
 	$(addprefix tests/,predictor cli serving) tests/test_platforms.py tests/test_exported_members.py
 BIN := $(VENV)/bin

@@ -1,6 +1,6 @@
 """The build hook: compiles pdeinfer/kernels if there is a C++ compiler; otherwise the wheel is pure Python.
 
-It makes two libraries of one operator: for CPUs, and for CUDA, which it needs neither here nor for loading the library.
+It makes two libraries of one operator: for CPUs, and for CUDA; neither the build nor loading the library needs CUDA.
 """
 
 import contextlib

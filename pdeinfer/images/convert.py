@@ -2,18 +2,22 @@
 
 The rule, in this order:
 
-1. The first frame of a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP file is decoded; a Pillow image is taken at
-   its current frame. Damaged edges do not matter: a file is accepted if all of its pixels decode, even if its end
-   marker is missing or a chunk other than the pixels is damaged; Pillow's warnings about these are ignored, also where
-   warnings are errors. A file that lacks pixels is refused, unless the program has set
-   `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: this switch of the whole process lets Pillow make them up. A JPEG that has its
-   end marker may lack a few blocks; if it has several scans, the rest of the last one. A PNG must have the checksum
-   behind its compressed pixels, right or wrong. A JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that
-   fraction of its size, if that leaves four times the network's input. An image that takes more than `MAX_IMAGE_PIXELS`
-   to decode is refused before any pixel is decoded: a JPEG of one scan counts at its reduced size, a TIFF at least one
-   whole tile. So is a file that is disproportionately slow to decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP
-   file, a pipe and a file object may have at most `MAX_FILE_BYTES`, 256 MiB. An AVIF or HEIC file is decoded, where
-   Pillow or the extra [heic] can, only by `pdeinfer.images.isolation`.
+1. The file is decoded.
+   - What: the first frame of a BMP, GIF, JPEG, PNG, PPM (PBM, PGM), TIFF or WEBP file; a Pillow image is taken at its
+     current frame. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
+     `pdeinfer.images.isolation`.
+   - Damage: a file is accepted if all of its pixels decode, even if its end marker is missing or a chunk other than
+     the pixels is damaged; Pillow's warnings about these are ignored, also where warnings are errors. A PNG must have
+     the checksum behind its compressed pixels, right or wrong.
+   - Missing pixels: a file that lacks pixels is refused, unless the program has set
+     `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: this switch of the whole process lets Pillow make them up. A JPEG that has
+     its end marker may lack a few blocks; if it has several scans, the rest of the last one.
+   - Reduction: a JPEG file whose sides are multiples of 8, 4 or 2 is decoded at that fraction of its size, if that
+     leaves four times the network's input.
+   - Limits: an image that takes more than `MAX_IMAGE_PIXELS` to decode is refused before any pixel is decoded: a JPEG
+     of one scan counts at its reduced size, a TIFF at least one whole tile. So is a file that is disproportionately
+     slow to decode: see `pdeinfer.images.limits`. A JPEG, PNG or WEBP file, a pipe and a file object may have at most
+     `MAX_FILE_BYTES`, 256 MiB.
 2. The EXIF orientation is applied.
 3. Grey of 9 to 16 bits becomes 8-bit: value / maximum * 255, rounded. 16-bit colour becomes its high bytes. 32-bit
    integers, signed integers and floats are refused: their range is unknown. So are the layouts of a TIFF that Pillow
