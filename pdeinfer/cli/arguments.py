@@ -108,18 +108,43 @@ def make_parser() -> argparse.ArgumentParser:
         return command
 
     add_command("list", "list the bundled models", _LIST_EXAMPLES)
+    _add_predict(add_command("predict", "classify images", _PREDICT_EXAMPLES))
+    _add_classify(add_command("classify", "classify many images into a file", _CLASSIFY_EXAMPLES))
+    _add_inspect(add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES))
+    _add_verify(add_command("verify", "check a model package", _VERIFY_EXAMPLES))
+    _add_evaluate(add_command("evaluate", "measure a model on labelled images", _EVALUATE_EXAMPLES))
+    _add_export(add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES))
+    commands.add_parser("serve", help="classify images over HTTP")
+    commands.add_parser("train", help="train a network")
+    return parser
 
-    predict = add_command("predict", "classify images", _PREDICT_EXAMPLES)
+
+def _add_predict(predict: argparse.ArgumentParser) -> None:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of image files")
     predict.add_argument("--recursive", action="store_true", help="also take the images in subfolders")
-    _add_prediction(predict)
+    _add_prediction_options(predict)
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object per line")
     form.add_argument("--csv", action="store_true", help="print a table with the best class of each image")
 
-    _add_classify(add_command("classify", "classify many images into a file", _CLASSIFY_EXAMPLES))
 
-    inspect = add_command("inspect", "show what a model's PDE layers compute for an image", _INSPECT_EXAMPLES)
+def _add_classify(classify: argparse.ArgumentParser) -> None:
+    classify.add_argument("sources", nargs="+", metavar="SOURCE",
+                          help="image file, folder (with those below it), .tar file in WebDataset's layout, .parquet "
+                          "file with a column of images, or pattern of these in quotes")  # fmt: skip
+    classify.add_argument("-o", "--out", type=nonempty_path, required=True, metavar="FILE",
+                          help="the file to write: .parquet, .csv or .jsonl")  # fmt: skip
+    _add_prediction_options(classify)
+    classify.add_argument("--batch-size", type=positive_int, metavar="N",
+                          help="most images in one run of the network (32 on a CPU, 256 on a GPU)")  # fmt: skip
+    classify.add_argument("--engine", choices=("local", "ray"), default="local",
+                          help="processes on this machine, or actors on a Ray cluster (%(default)s)")  # fmt: skip
+    classify.add_argument("--workers", type=positive_int, metavar="N",
+                          help="processes or actors, each with its own copy of the model (one for each CPU)"
+                          )  # fmt: skip
+
+
+def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("image", metavar="IMAGE", help="image file")
     _add_model(inspect, "--model", default=zoo.DEFAULT_MODEL)
     inspect.add_argument(
@@ -129,13 +154,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--html", type=nonempty_path, metavar="FILE", help="write one HTML file to look into, and no pictures"
     )
 
-    verify = add_command("verify", "check a model package", _VERIFY_EXAMPLES)
+
+def _add_verify(verify: argparse.ArgumentParser) -> None:
     _add_model(verify, "package")
     verify.add_argument("--device", default="cpu", help="where the network is compared with the answers of its "
                         "original in the package: cpu, cuda or cuda:N (%(default)s)")  # fmt: skip
     verify.add_argument("--allow-skipped", action="store_true", help="exit with 0 although checks were skipped")
 
-    evaluate = add_command("evaluate", "measure a model on labelled images", _EVALUATE_EXAMPLES)
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     _add_model(evaluate, "package")
     evaluate.add_argument("--data-dir", type=nonempty_path, metavar="DIR",
                           help="folder with the data set's standard files, or with a folder of images for each "
@@ -145,7 +172,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_precision(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
-    export = add_command("export", "export a trained network to a model package", _EXPORT_EXAMPLES)
+
+def _add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("source", metavar="SOURCE",
                         help="folder of a training or a package, .keras file, or bundled model")  # fmt: skip
     export.add_argument("--format", choices=("onnx", "saved_model", "all", "litert", "triton"), default="onnx",
@@ -161,28 +189,8 @@ def make_parser() -> argparse.ArgumentParser:
                         help="the package to write, or Triton's model repository")  # fmt: skip
     export.add_argument("--force", action="store_true", help="replace an existing package, or a model of that name")
 
-    commands.add_parser("serve", help="classify images over HTTP")
-    commands.add_parser("train", help="train a network")
-    return parser
 
-
-def _add_classify(classify: argparse.ArgumentParser) -> None:
-    classify.add_argument("sources", nargs="+", metavar="SOURCE",
-                          help="image file, folder (with those below it), .tar file in WebDataset's layout, .parquet "
-                          "file with a column of images, or pattern of these in quotes")  # fmt: skip
-    classify.add_argument("-o", "--out", type=nonempty_path, required=True, metavar="FILE",
-                          help="the file to write: .parquet, .csv or .jsonl")  # fmt: skip
-    _add_prediction(classify)
-    classify.add_argument("--batch-size", type=positive_int, metavar="N",
-                          help="most images in one run of the network (32 on a CPU, 256 on a GPU)")  # fmt: skip
-    classify.add_argument("--engine", choices=("local", "ray"), default="local",
-                          help="processes on this machine, or actors on a Ray cluster (%(default)s)")  # fmt: skip
-    classify.add_argument("--workers", type=positive_int, metavar="N",
-                          help="processes or actors, each with its own copy of the model (one for each CPU)"
-                          )  # fmt: skip
-
-
-def _add_prediction(command: argparse.ArgumentParser) -> None:
+def _add_prediction_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `predict` and `classify`."""
     command.add_argument("--isolate", action="store_true",
                          help="decode images from elsewhere in a process with limits of memory and time")  # fmt: skip
