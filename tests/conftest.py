@@ -38,6 +38,8 @@ OPSET = 17
 GREY_PRESET = replace(PRESETS["digits-pde"], name="tiny-grey")
 RGB_PRESET = replace(PRESETS["cifar10-global"], name="tiny-rgb")
 
+Probabilities = Callable[[Preset, np.ndarray], np.ndarray]  # of `tiny_probabilities`
+
 
 @pytest.fixture(scope="session")
 def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,7 +60,7 @@ def rgb_package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_probabilities() -> Callable[[Preset, np.ndarray], np.ndarray]:
+def tiny_probabilities() -> Probabilities:
     """Return a function of images (N, H, W, C) that computes a tiny package's probabilities (N, classes) in float64."""
 
     def probabilities(preset: Preset, images: np.ndarray) -> np.ndarray:

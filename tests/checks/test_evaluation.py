@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +29,10 @@ from pdeinfer.errors import DatasetError, MissingDependencyError
 from pdeinfer.package.package import MODEL_FILES, ONNX_FILE, ModelPackage
 from pdeinfer.package.writing import write_card
 from pdeinfer.predictor import Predictor
-from pdeinfer.spec.presets import Preset
-from tests.conftest import GREY_PRESET, write_tiny_package
+from tests.conftest import GREY_PRESET, Probabilities, write_tiny_package
 from tests.images.image_makers import heic
 
 Captured = pytest.CaptureFixture[str]
-Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 
 EVALUATION = Evaluation(
     model="tiny",

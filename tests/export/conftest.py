@@ -1,6 +1,8 @@
-"""Provide saved networks with random weights and take one training step."""
+"""Provide saved networks and a training's folder, and take one training step."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -91,3 +93,16 @@ def saved_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the training of the bundled digits-pde. Tests must not change it."""
+    from pdeinfer.package import zoo
+    from pdeinfer.package.package import KERAS_FILE
+
+    folder = tmp_path_factory.mktemp("run")
+    package = zoo.load("digits-pde")
+    shutil.copyfile(package.path / KERAS_FILE, folder / KERAS_FILE)
+    (folder / "run.json").write_text(json.dumps(package.card.training))
+    return folder

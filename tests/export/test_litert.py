@@ -1,7 +1,6 @@
 """Files for LiteRT equal the network, and an int8 file is kept only if it is accurate."""
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -18,23 +17,12 @@ from pdeinfer import PRESETS, ModelPackage, Predictor
 from pdeinfer.cli.main import main
 from pdeinfer.datasets import load_dataset
 from pdeinfer.export import exporter, litert
-from pdeinfer.package import zoo
-from pdeinfer.package.package import KERAS_FILE, LITERT_FILE, LITERT_INT8, LITERT_INT8_FILE
+from pdeinfer.package.package import LITERT_FILE, LITERT_INT8, LITERT_INT8_FILE
 from tests.export.variants import VARIANTS, network
 from tests.package.packages import change_card
 
 Captured = pytest.CaptureFixture[str]
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the training of the bundled digits-pde."""
-    folder = tmp_path_factory.mktemp("run")
-    package = zoo.load("digits-pde")
-    shutil.copyfile(package.path / KERAS_FILE, folder / KERAS_FILE)
-    (folder / "run.json").write_text(json.dumps(package.card.training))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +34,12 @@ def training_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(run: Path, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+def package(digits_run: Path, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     """A package of digits-pde with both files for LiteRT."""
     folder = tmp_path_factory.mktemp("packages") / "digits"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "MAX_ACCURACY_LOSS", 0.01)  # 3 of the 359 test images; it lost 1
-        exporter.export_package(run, folder, litert=True, calibrate=training_images)
+        exporter.export_package(digits_run, folder, litert=True, calibrate=training_images)
     return ModelPackage.read(folder)
 
 
@@ -127,21 +115,25 @@ def test_the_shift_is_that_of_numpy(shift: int, axis: int) -> None:
 
 
 def test_a_file_that_differs_is_not_left(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     right = litert._roll
     monkeypatch.setattr(litert, "_roll", lambda array, shift, axis: right(array, -shift, axis))
 
-    assert main(["export", str(run), "--format", "litert", "--output", str(tmp_path / "package")]) == 1
+    assert main(["export", str(digits_run), "--format", "litert", "--output", str(tmp_path / "package")]) == 1
     assert "NOT EQUAL" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_inaccurate_int8_file_is_left_out_with_a_warning(
-    run: Path, training_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    digits_run: Path,
+    training_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(exporter, "MAX_ACCURACY_LOSS", -1.0)  # nothing is accurate enough
-    exporter.export_package(run, tmp_path / "package", litert=True, calibrate=training_images)
+    exporter.export_package(digits_run, tmp_path / "package", litert=True, calibrate=training_images)
 
     card = ModelPackage.read(tmp_path / "package").card
     assert LITERT_FILE in card.files
@@ -173,7 +165,7 @@ def test_a_wrong_file_fails_verification(damage: str, package: ModelPackage, tmp
 
 @pytest.mark.parametrize(("command", "code"), [("verify", 1), ("export", 2)])
 def test_without_litert_verification_skips_it_and_export_names_the_install_command(
-    command: str, code: int, package: ModelPackage, run: Path, tmp_path: Path
+    command: str, code: int, package: ModelPackage, digits_run: Path, tmp_path: Path
 ) -> None:
     script = """
 import sys
@@ -184,7 +176,7 @@ sys.exit(main(sys.argv[1:]))
     output = tmp_path / "package"
     arguments = {
         "verify": ["verify", str(package.path)],
-        "export": ["export", str(run), "--format", "litert", "--output", str(output)],
+        "export": ["export", str(digits_run), "--format", "litert", "--output", str(output)],
     }[command]
     result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
 

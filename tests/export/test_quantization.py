@@ -1,7 +1,5 @@
 """int8 files: what is quantized, how far they are from `model.onnx`, and what the card says of them."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,10 @@ from pdeinfer.export.original import Original
 from pdeinfer.export.quantization import to_int8
 from pdeinfer.export.rewrite.graph import convert_classifier, without_functions
 from pdeinfer.package import zoo
-from pdeinfer.package.package import KERAS_FILE, MODEL_FILES, ONNX_FILE
+from pdeinfer.package.package import MODEL_FILES, ONNX_FILE
 from pdeinfer.runtime.session import create_session
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the training of the bundled digits-pde."""
-    folder = tmp_path_factory.mktemp("run")
-    package = zoo.load("digits-pde")
-    shutil.copyfile(package.path / KERAS_FILE, folder / KERAS_FILE)
-    (folder / "run.json").write_text(json.dumps(package.card.training))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +37,10 @@ def training_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(run: Path, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+def package(digits_run: Path, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     """A package of digits-pde with an int8 file."""
     folder = tmp_path_factory.mktemp("packages") / "digits"
-    export_package(run, folder, calibrate=training_images)
+    export_package(digits_run, folder, calibrate=training_images)
     return ModelPackage.read(folder)
 
 
@@ -186,13 +174,13 @@ def test_a_package_with_an_int8_file_verifies(package: ModelPackage, capsys: Cap
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_calibration_without_images_fails_and_leaves_nothing(
-    missing: bool, run: Path, tmp_path: Path, capsys: Captured
+    missing: bool, digits_run: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     images = tmp_path / "images"
     if not missing:
         images.mkdir()
     options = ["--calibrate", str(images), "--output", str(tmp_path / "package")]
-    assert main(["export", str(run), *options]) == 2
+    assert main(["export", str(digits_run), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"pdeinfer: error: {images}: expected ")
     assert [entry.name for entry in tmp_path.iterdir()] == ([] if missing else ["images"])

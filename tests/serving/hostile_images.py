@@ -1,6 +1,5 @@
 """Broken and hostile images, and harmless ones that look like them, each with the outcome a server should give."""
 
-import io
 import struct
 import zlib
 from typing import Literal
@@ -8,6 +7,8 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 from PIL import PngImagePlugin
+
+from tests.images.image_makers import encode, join_png
 
 Outcome = Literal["classified", "invalid_image", "image_too_large", "image_too_costly"]
 
@@ -20,12 +21,6 @@ def picture(mode: str = "RGB", width: int = 48, height: int = 32) -> PIL.Image.I
     return PIL.Image.fromarray(noise).convert(mode)
 
 
-def encode(image: PIL.Image.Image, file_format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
 def png(
     width: int,
     height: int,
@@ -35,14 +30,9 @@ def png(
     data: bytes | None = None,
 ) -> bytes:
     """Return a PNG written by hand, with chunks (kind, content) before its data."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     rows = zlib.compress(bytes((width + 1) * height)) if data is None else data
-    chunks = [(b"IHDR", header), *before, (b"IDAT", rows), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+    return join_png((b"IHDR", header), *before, (b"IDAT", rows), (b"IEND", b""))
 
 
 def tiff(size: tuple[int, int], tile: tuple[int, int], compression: int, data: bytes, next_ifd: int = 0) -> bytes:

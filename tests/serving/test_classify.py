@@ -12,17 +12,15 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from pdeinfer import Predictor, Preset
+from pdeinfer import Predictor
 from pdeinfer.images.isolation import IsolatedDecoders
 from serving.app import create_app
 from serving.engine.decoder import CheapImages
 from serving.http.operations import to_json
 from serving.settings import Settings
-from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.conftest import GREY_PRESET, RGB_PRESET, Probabilities
 from tests.images.image_makers import as_png, avif, heic
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES
-
-Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 
 
 def post_files(client: TestClient, *files: tuple[str, bytes], **params: Any) -> Response:

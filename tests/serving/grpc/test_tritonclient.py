@@ -1,7 +1,7 @@
 """Triton's own clients against a running server."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,16 @@ import tritonclient.grpc.aio
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from pdeinfer import Preset, __version__
-from tests.conftest import GREY_PRESET, RGB_PRESET
+from pdeinfer import __version__
+from tests.conftest import GREY_PRESET, RGB_PRESET, Probabilities
 from tests.images.image_makers import as_png
-
-Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
-PRESETS = {"tiny-grey": GREY_PRESET, "tiny-rgb": RGB_PRESET}
+from tests.serving.tiny_models import PRESETS, images
 
 
 @pytest.fixture(scope="module")
 def triton(address: str) -> Iterator[InferenceServerClient]:
     with InferenceServerClient(address) as client:
         yield client
-
-
-def images(model: str, count: int, seed: int = 0) -> np.ndarray:
-    spec = PRESETS[model].input
-    return np.random.default_rng(seed).integers(0, 256, (count, spec.height, spec.width, spec.channels), np.uint8)
 
 
 def image_input(array: np.ndarray, datatype: str = "UINT8") -> InferInput:

@@ -17,12 +17,11 @@ from serving.engine.models import Models
 from serving.errors import DeadlineError, InferenceError, OverloadedError
 from serving.http.body import MAX_SMALL_BYTES, PARSED_AT_ONCE
 from serving.http.v2.infer import COMPRESSED_FROM
-from tests.conftest import GREY_PRESET, RGB_PRESET
+from tests.conftest import GREY_PRESET, RGB_PRESET, Probabilities
 from tests.images.image_makers import as_png
 from tests.serving.conftest import MAX_BODY_BYTES, MAX_IMAGES
 from tests.serving.v2.conftest import Request
 
-Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
 Binary = Callable[..., tuple[bytes, str]]
 INFER = "/v2/models/tiny-grey/infer"
 

@@ -3,7 +3,7 @@
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,11 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
-from pdeinfer import Preset, __version__
-from tests.conftest import GREY_PRESET, RGB_PRESET, write_tiny_package
+from pdeinfer import __version__
+from tests.conftest import GREY_PRESET, RGB_PRESET, Probabilities, write_tiny_package
 from tests.images.image_makers import as_png
 from tests.servers import ROOT, running_server
-
-Probabilities = Callable[[Preset, np.ndarray], np.ndarray]
-PRESETS = {"tiny-grey": GREY_PRESET, "tiny-rgb": RGB_PRESET}
+from tests.serving.tiny_models import PRESETS, images
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +30,6 @@ def triton(
         InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=8) as client,
     ):
         yield client
-
-
-def images(model: str, count: int, seed: int = 0) -> np.ndarray:
-    spec = PRESETS[model].input
-    return np.random.default_rng(seed).integers(0, 256, (count, spec.height, spec.width, spec.channels), np.uint8)
 
 
 def image_input(pixels: np.ndarray, *, binary: bool = True, datatype: str = "UINT8") -> InferInput:
