@@ -9,13 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from unittest import mock
 
-import numpy as np
-
 from benchmarks.machine import describe
+from benchmarks.routes import open_keras
 from benchmarks.timing import Timing, time_in_turns
 from pdeinfer import ModelPackage, ParityError, PdeinferError, Predictor
-from pdeinfer.arrays import Array
-from pdeinfer.backend import require_tensorflow
 from pdeinfer.checks.parity import Classify, compare, synthetic_images
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE
@@ -68,7 +65,7 @@ def measure(package: ModelPackage, threads: int) -> Timings:
         if predictor.info().pde_layers == "fused":
             routes[UNFUSED] = other.predict_proba
         if KERAS_FILE in package.card.files and importlib.util.find_spec("tensorflow"):
-            routes[KERAS] = keras_predict(package, threads)
+            routes[KERAS] = open_keras(package.card.preset, package.path, threads)
             report = compare((KERAS, routes[KERAS]), (PREDICTOR, predictor.predict_proba), images)
             if not report.passed:
                 raise ParityError(f"the routes differ:\n{report}")
@@ -83,29 +80,6 @@ def unfused(package: ModelPackage, threads: int) -> Predictor:
     """Return a Predictor that runs its PDE layers in standard operators."""
     with mock.patch.dict(os.environ, PDEINFER_KERNEL="0"):
         return Predictor(package, device="cpu", threads=threads)
-
-
-def keras_predict(package: ModelPackage, threads: int) -> Classify:
-    """Return `Model.predict` of the package's `model.keras`, with Keras's defaults, as probabilities.
-
-    Each call costs tens of milliseconds whatever the network: most of the time at batch 1.
-    """
-    require_tensorflow()
-    import keras
-    import tensorflow as tf
-
-    import pdeinfer.nn  # noqa: F401  # registers Classifier with Keras
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    model = keras.saving.load_model(package.path / KERAS_FILE, compile=False)
-
-    def classify(images: Array) -> Array:
-        logits = model.predict(images, verbose=0)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-    return classify
 
 
 def print_rows(model: str, threads: int, timings: Timings) -> None:

@@ -51,7 +51,7 @@ def test_routes_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> No
     def uniform(images: np.ndarray) -> np.ndarray:
         return np.full((len(images), 10), 0.1, np.float32)
 
-    monkeypatch.setattr(quick, "keras_predict", lambda *_: uniform)
+    monkeypatch.setattr(quick, "open_keras", lambda *_: uniform)
     monkeypatch.setattr(quick, "time_in_turns", lambda *_: pytest.fail("timed"))
 
     with pytest.raises(ParityError, match="Predictor against Keras predict"):
