@@ -106,7 +106,7 @@ def _png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def rates(answers: Sequence[Answer], images: int) -> float:
-    """Return images per second."""
+def images_per_second(answers: Sequence[Answer], images: int) -> float:
+    """Return the rate of some answers, each of which was for a number of images."""
     end = max(answer.due + answer.seconds for answer in answers)
     return len(answers) * images / (end - min(answer.due for answer in answers))

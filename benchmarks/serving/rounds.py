@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import cast
 
 from uvicorn.config import Config
 
-from benchmarks.serving.cases import MANY, Case, Sample, check, rates, requests_of
+from benchmarks.serving.cases import MANY, Case, Sample, check, images_per_second, requests_of
 from benchmarks.serving.load import LOST, Client, closed_loop, percentile
 from benchmarks.serving.processes import Running, running
 from benchmarks.serving.servers import Peer
@@ -38,7 +38,7 @@ class Figures:
     p50: float
     p99: float
     client: float
-    lost: float
+    lost: int
 
 
 @dataclass(slots=True)
@@ -63,8 +63,11 @@ class Results:
         """Return the median of each figure over the rounds; None if the server lacks this case."""
         if (turns := self.figures.get((peer, case))) is None:
             return None
-        columns = zip(*((turn.rate, turn.p50, turn.p99, turn.client, turn.lost) for turn in turns), strict=True)
-        return Figures(*map(statistics.median, columns))
+        return Figures(*map(statistics.median, zip(*map(astuple, turns), strict=True)))
+
+    def lost(self, peer: str, case: Case) -> int:
+        """Return how many requests a server never answered, over all rounds: a median would hide those of one."""
+        return sum(turn.lost for turn in self.figures[peer, case])
 
     def share(self, peer: str, case: Case) -> float:
         """Return the median share of the Predictor's rate, 32 images at a time, that a server reaches in a turn.
@@ -139,7 +142,7 @@ async def _turn(server: Running, peer: Peer, case: Case, sample: Sample, seconds
     for answer in islice(answered, 0, None, max(1, len(answered) // CHECKED)):
         check(peer, case, sample, requests.index(answer.request), answer)
     figures = Figures(
-        rates(answered, case.images),
+        images_per_second(answered, case.images),
         percentile(answered, 50),
         percentile(answered, 99),
         client_share,
@@ -198,7 +201,7 @@ def _ceiling(requests: Sequence[bytes], seconds: float) -> float:
     process.start()
     try:
         with _runner() as runner:
-            return rates(runner.run(closed_loop(ours.recv(), requests, 32, seconds)), 1)
+            return images_per_second(runner.run(closed_loop(ours.recv(), requests, 32, seconds)), 1)
     finally:
         process.kill()
         process.join()

@@ -36,7 +36,7 @@ def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, c
 
     text = capsys.readouterr().out
     tables = re.findall(r"\| server .*?\n\n", text, re.DOTALL)
-    assert len(tables) == 8
+    assert len(tables) == 9
     assert "| 32 connections" in text
     assert "65% of the Predictor, goal 75%" in text
     for rows in (tables[0], tables[2]):
@@ -44,6 +44,7 @@ def test_our_server_is_measured_in_every_case(monkeypatch: pytest.MonkeyPatch, c
         assert lines[0] == ["server", *(case.title for case in CASES)]
         assert [line[0] for line in lines[2:]] == [servers.OURS.name]
         assert all(re.match(r"[\d.,]*[1-9]", cell) for line in lines[2:] for cell in line[1:])
+    assert re.findall(r"\| pdeinfer (?:\| +0 )+\|\n", tables[3])
     assert re.search(r"\| all of them \| +[\d,]*[1-9][\d,]* \|", text)
 
 
@@ -145,6 +146,13 @@ def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> N
             return await closed_loop(silent.sockets[0].getsockname()[1], [b"x"], 3, 0.05)
 
     assert [answer.status for answer in asyncio.run(ask())] == [LOST] * 3
+
+
+def test_lost_requests_of_one_round_are_not_hidden_by_a_median() -> None:
+    case = Case("PNG", 1, 8)
+    results = Results({("ray", case): [Figures(1000, 0.001, 0.002, 0.1, lost) for lost in (0, 7, 0)]})
+
+    assert results.lost("ray", case) == 7
 
 
 def test_a_server_that_fails_to_start_reports_why(sample: Sample) -> None:
