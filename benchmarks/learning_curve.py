@@ -23,6 +23,7 @@ import PIL.Image
 from benchmarks.markdown import machine, table
 from pdeinfer.datasets import Split, load_dataset
 from pdeinfer.spec.presets import PRESETS
+from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE
 
 LABELS = PRESETS["cifar10-global"].labels
 SEEN, NEW = LABELS[::2], LABELS[1::2]
@@ -47,7 +48,7 @@ def main() -> int:
         for start, init in (("random", "none"), ("trained", str(source))):
             out = options.work / f"{photos.name}-{start}"
             train(photos, out, "--image-size", "32", "--init", init, "--seed", str(seed))
-            metrics = json.loads((out / "metrics.json").read_text())
+            metrics = json.loads((out / METRICS_FILE).read_text())
             accuracies.setdefault((count, start), []).append(metrics["test_accuracy"])
             print(f"{count} photos a class, seed {seed}, {start} weights: {metrics['test_accuracy']:.4f}", flush=True)
     text = machine() + "\n" + format_table(accuracies)
@@ -103,9 +104,9 @@ def write_photos(folder: Path, splits: dict[str, dict[str, np.ndarray]]) -> None
 
 def train(photos: Path, out: Path, *options: str) -> None:
     """Run `pdeinfer train` unless the folder `out` has a finished training."""
-    if (out / "metrics.json").exists():
+    if (out / METRICS_FILE).exists():
         return
-    if (out / "run.json").exists():
+    if (out / RECORD_FILE).exists():
         run("pdeinfer", "train", str(photos), "--out", str(out), "--resume")
     else:
         run("pdeinfer", "train", str(photos), "--out", str(out), *options)

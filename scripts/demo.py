@@ -19,6 +19,7 @@ import PIL.Image
 
 from pdeinfer import ModelPackage, Prediction, Predictor
 from pdeinfer.datasets import Split, load_dataset
+from pdeinfer.spec.training_record import METRICS_FILE
 
 FOLDER = Path("build/demo")
 TRAIN = (sys.executable, "-m", "training.run", "digits-pde")
@@ -68,7 +69,7 @@ def demo(folder: Path) -> None:
     print(f"\n{ROW.format('step', f'result (files and logs in {folder})', 'seconds')}\n  {'-' * 98}")
     with step("train", folder / "train.log") as (log, result):
         run_command(log, *TRAIN, "--out", str(run))
-        metrics = json.loads((run / "metrics.json").read_text())
+        metrics = json.loads((run / METRICS_FILE).read_text())
         result.append(
             f"{metrics['preset']}, {metrics['recipe']['epochs']} epochs, {metrics['parameters']:,} parameters: "
             f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images correct"

@@ -15,8 +15,8 @@ from pdeinfer.files import replace_file
 from pdeinfer.nn.loading import first_line
 from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import KERAS_FILE
-from pdeinfer.spec.training_record import TrainingRecord
-from training.history import COLUMNS, Row, best_epoch, read_history, write_history
+from pdeinfer.spec.training_record import RECORD_FILE, TrainingRecord
+from training.history import COLUMNS, HISTORY_FILE, Row, best_epoch, read_history, write_history
 
 try:
     import fcntl
@@ -35,17 +35,17 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.best = path / KERAS_FILE
-        self.history = path / "history.csv"
+        self.history = path / HISTORY_FILE
 
     def check_is_free(self) -> None:
         """Raise TrainingError if the path holds a training or a model already, or is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f"{self.path} is a file: --out DIR names the folder of the training")
-        if (self.path / "run.json").exists():
+        if (self.path / RECORD_FILE).exists():
             raise TrainingError(f"{self.path} holds a training: --resume continues it, --out DIR names another folder")
         if self.history.exists() or self.epochs():
             raise TrainingError(
-                f"{self.path} holds parts of a training but no run.json: --out DIR names another folder"
+                f"{self.path} holds parts of a training but no {RECORD_FILE}: --out DIR names another folder"
             )
         for name in (CARD_FILE, KERAS_FILE):
             if (self.path / name).exists():
@@ -59,7 +59,7 @@ class RunFolder:
         """
         self.check_is_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json("run.json", record.to_dict())
+        self.write_json(RECORD_FILE, record.to_dict())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,7 +71,7 @@ class RunFolder:
         if fcntl is None:
             yield
             return
-        with (self.path / "run.json").open() as file:
+        with (self.path / RECORD_FILE).open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -87,11 +87,11 @@ class RunFolder:
             TrainingError: there is no training to resume, or its record is damaged.
         """
         try:
-            return TrainingRecord.from_dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+            return TrainingRecord.from_dict(json.loads((self.path / RECORD_FILE).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise TrainingError(f"{self.path}: no training to resume (it has no run.json)") from error
+            raise TrainingError(f"{self.path}: no training to resume (it has no {RECORD_FILE})") from error
         except (ValueError, RecursionError) as error:
-            raise TrainingError(f"{self.path / 'run.json'}: not the record of a training: {error}") from error
+            raise TrainingError(f"{self.path / RECORD_FILE}: not the record of a training: {error}") from error
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file atomically."""

@@ -11,6 +11,7 @@ from pdeinfer.files import replace_file
 
 Row: TypeAlias = dict[str, float]  # with the keys of COLUMNS; NaN in val_* without validation images
 
+HISTORY_FILE = "history.csv"
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 

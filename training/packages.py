@@ -6,6 +6,7 @@ import shlex
 from pdeinfer.errors import ModelNotFoundError, TrainingError
 from pdeinfer.package import zoo
 from pdeinfer.package.package import ModelPackage
+from pdeinfer.spec.training_record import RECORD_FILE
 
 
 def load_package(model: str) -> ModelPackage:
@@ -18,7 +19,7 @@ def load_package(model: str) -> ModelPackage:
     try:
         return zoo.load(model)
     except ModelNotFoundError as error:
-        if not os.path.isfile(os.path.join(model, "run.json")):  # noqa: PTH113, PTH118  # Path: OSError for a long name
+        if not os.path.isfile(os.path.join(model, RECORD_FILE)):  # noqa: PTH113, PTH118  # Path: OSError for a long name
             raise
         command = shlex.join(["pdeinfer", "export", model, "--output", "PACKAGE"])
         raise TrainingError(f"{model} is a training's folder: `{command}` makes a package of it") from error

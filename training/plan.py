@@ -15,7 +15,7 @@ from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.presets import PRESETS, Preset
-from pdeinfer.spec.training_record import ModelReference, TrainingRecord
+from pdeinfer.spec.training_record import RECORD_FILE, ModelReference, TrainingRecord
 from training.automatic import choose_recipe, choose_side, describe_recipe
 from training.distillation import Teacher, load_teacher
 from training.own_images import (
@@ -247,11 +247,11 @@ def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
 
 def _network_and_recipe(record: TrainingRecord, folder: Path) -> tuple[Preset, Recipe]:
     if record.classifier is None:
-        raise TrainingError(f"{folder / 'run.json'}: not the record of a training: it has no classifier")
+        raise TrainingError(f"{folder / RECORD_FILE}: not the record of a training: it has no classifier")
     try:
         return record.classifier, Recipe(**record.recipe)
     except TypeError as error:
-        raise TrainingError(f"{folder / 'run.json'}: not the record of a training: recipe: {error}") from error
+        raise TrainingError(f"{folder / RECORD_FILE}: not the record of a training: recipe: {error}") from error
 
 
 def _read_standard(name: DatasetName, data_dir: Path | None) -> Dataset:

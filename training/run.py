@@ -13,7 +13,7 @@ from pdeinfer.backend import import_keras
 from pdeinfer.cli.main import main as run_command
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
-from pdeinfer.spec.training_record import Outcome
+from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, Outcome
 from training.accelerators import select_device
 from training.arguments import parse_arguments, resume_command
 from training.onednn import prefer_onednn
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _has_begun(arguments: argparse.Namespace) -> bool:
-    return os.path.exists(arguments.out / "run.json")  # noqa: PTH110  # Path.exists raises OSError for a long name
+    return os.path.exists(arguments.out / RECORD_FILE)  # noqa: PTH110  # Path.exists raises OSError for a long name
 
 
 def _how_to_resume(arguments: argparse.Namespace) -> str:
@@ -100,7 +100,7 @@ def _train(arguments: argparse.Namespace) -> int:
             model = folder.load_last() if new is None else new
             fit(model, recipe, splits, folder, seed=seed, callbacks=callbacks, teacher=plan.teacher)
     outcome = measure(folder, plan.dataset, device)
-    folder.write_json("metrics.json", replace(record, outcome=outcome).to_dict())
+    folder.write_json(METRICS_FILE, replace(record, outcome=outcome).to_dict())
     accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
     rows = read_history(folder.history)

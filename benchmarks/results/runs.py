@@ -15,11 +15,8 @@ from pdeinfer.files import replace_file
 from pdeinfer.spec.networks import Network, ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS, Preset
-from pdeinfer.spec.training_record import Outcome, TrainingRecord
-from training.history import Row, read_history
-
-METRICS_FILE = "metrics.json"
-HISTORY_FILE = "history.csv"
+from pdeinfer.spec.training_record import METRICS_FILE, Outcome, TrainingRecord
+from training.history import HISTORY_FILE, Row, read_history
 
 
 @dataclass(frozen=True)

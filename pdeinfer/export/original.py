@@ -15,7 +15,7 @@ from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.presets import Preset
-from pdeinfer.spec.training_record import TrainingRecord
+from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, TrainingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_output(source: Path, output: Path) -> None:
     check_outside_packages(output)
     folder = source if source.is_dir() else source.parent
     try:  # metrics.json first: the photos may have moved before the training was resumed
-        record = _read_record(folder / "metrics.json") or _read_record(folder / "run.json")
+        record = _read_record(folder / METRICS_FILE) or _read_record(folder / RECORD_FILE)
     except ExportError:  # load_original says what that means
         return
     if record is None or record.images is None or record.data_dir is None:
@@ -146,13 +146,13 @@ def _find_record(path: Path, preset: Preset, *, is_lone: bool) -> TrainingRecord
 
     # When the training ends, metrics.json repeats run.json and adds what was measured on model.keras. It does not
     # describe other files, such as last-3.keras.
-    finished = read("metrics.json")
+    finished = read(METRICS_FILE)
     if finished is not None and finished.measured(hashlib.sha256(path.read_bytes()).hexdigest()):
         return finished
-    started = read("run.json")
+    started = read(RECORD_FILE)
     if started is None or _describes(started, preset):
         return started
-    logger.warning("ignored: %s: the record of a training of another network", path.with_name("run.json"))
+    logger.warning("ignored: %s: the record of a training of another network", path.with_name(RECORD_FILE))
     return None
 
 

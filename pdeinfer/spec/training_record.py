@@ -1,6 +1,6 @@
 """The record of a training: its settings and, once it has finished, its outcome.
 
-Training writes it as `run.json` (the start) and `metrics.json` (start and outcome), both one flat JSON object. A model
+Training writes it as RECORD_FILE (the start) and METRICS_FILE (start and outcome), both one flat JSON object. A model
 card holds the same values as two objects, `training` and `metrics`; `results/` holds `metrics.json` without the paths
 of the machine.
 """
@@ -11,6 +11,9 @@ from types import UnionType
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from pdeinfer.spec.presets import Preset
+
+RECORD_FILE = "run.json"
+METRICS_FILE = "metrics.json"
 
 StandardName: TypeAlias = Literal["digits", "mnist", "cifar10"]
 DatasetName: TypeAlias = Literal[StandardName, "folder"]
