@@ -4,18 +4,21 @@ import argparse
 import math
 import os
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from pdeinfer.cli.arguments import nonempty_path, positive_int
+from pdeinfer.cli.output import print_error
 from pdeinfer.datasets import is_inside
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.presets import PRESETS
-from training.own_images import PHOTO_MODEL, own_name
-from training.packages import load_package
-from training.preset_file import read_preset
+from training.network_choice import choose_network
+from training.options import TrainingOptions
 
+_RECIPE_OPTIONS = (
+    "epochs", "batch_size", "learning_rate", "flip", "crop_padding", "mixup", "patience", "balance",
+    "validation_fraction",
+)  # fmt: skip
 EXAMPLES = """examples:
   pdeinfer train
       train digits-pde on scikit-learn's bundled digits (a minute on two CPU cores)
@@ -39,12 +42,8 @@ your own photos:
 """
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments; a wrong one ends the process with exit code 2.
-
-    Returns:
-        The options and, from SOURCE, `preset` (a preset's name or None) and `photos` (a folder or None).
-    """
+def parse_arguments(argv: list[str] | None) -> TrainingOptions:
+    """Parse the arguments; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="pdeinfer train",
         description="Train a network. A preset's recipe (training/recipes.py) gives the values of omitted options; "
@@ -101,77 +100,54 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     how.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"),
                      help="of the computation; the weights stay float32 (default: float32)")  # fmt: skip
     how.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard into the folder")
-    how.add_argument("--callback", type=_callback, action="append", default=[], metavar="MODULE:NAME",
+    how.add_argument("--callback", type=_callback, action="append", default=[], dest="callbacks",
+                     metavar="MODULE:NAME",
                      help="call NAME() in MODULE for a Keras callback, e.g. of MLflow or W&B; repeatable")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    _interpret_source(arguments, parser)
-    return arguments
+    return _make_options(parser.parse_args(argv), parser)
 
 
-def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Set `preset`, `photos` and the default of `out`; reject options that do not fit together."""
+def _make_options(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> TrainingOptions:
+    """Return the options; reject arguments that do not fit together, and a network that cannot be read."""
+    preset, image_folder = _interpret_source(arguments, parser)
+    values = vars(arguments)
+    recipe = {name: value for name in _RECIPE_OPTIONS if (value := values.pop(name)) is not None}
+    if image_folder is not None and "validation_fraction" in recipe:
+        parser.error("--validation-fraction is for presets: put validation images of your own into photos/val")
+    try:
+        network = choose_network(preset, arguments.preset_file, values.pop("init"))
+    except (PdeinferError, OSError) as error:
+        print_error(error)
+        parser.exit(2)
+    out = arguments.out or Path("runs") / (arguments.name or network.training_name(image_folder))
+    if image_folder is not None and is_inside(out, image_folder):
+        parser.error(f"expected --out outside the folder of photos, whose folders are its classes, got {out}")
+    values |= {"out": out, "data_dir": image_folder or arguments.data_dir}
+    return TrainingOptions(**values, network=network, recipe=recipe, image_folder=image_folder)
+
+
+def _interpret_source(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str | None, Path | None]:
+    """Return the name of the preset and the folder of images that arguments name; reject what does not fit them."""
     source = arguments.source
-    arguments.preset, arguments.photos = None, None
+    preset, image_folder = None, None
     if source in PRESETS:
-        arguments.preset = source
+        preset = source
     elif source is not None:
         if not os.path.isdir(source):  # noqa: PTH112  # Path.is_dir raises OSError for a long name
             parser.error(f"SOURCE {source!r}: expected a folder of photos, or a preset: {', '.join(PRESETS)}")
         if arguments.data_dir:
             parser.error("--data-dir belongs to a preset: SOURCE is the folder of photos already")
-        arguments.photos = Path(source)
+        image_folder = Path(source)
     elif not arguments.preset_file:
-        arguments.preset = "digits-pde"
-    if arguments.preset_file and (arguments.preset or arguments.resume):
+        preset = "digits-pde"
+    if arguments.preset_file and (preset or arguments.resume):
         parser.error("--preset-file takes the place of a preset, and --resume needs neither")
-    if arguments.image_size and arguments.photos is None:
+    if arguments.image_size and image_folder is None:
         if not arguments.data_dir:
             parser.error("--image-size is for your own photos: name their folder as SOURCE, or by --data-dir")
-        arguments.photos = arguments.data_dir
-    if arguments.isolate and not (arguments.photos or arguments.resume):
+        image_folder = arguments.data_dir
+    if arguments.isolate and not (image_folder or arguments.resume):
         parser.error("--isolate is for your own photos")
-    if arguments.out is None:
-        try:
-            arguments.out = Path("runs") / (arguments.name or _default_name(arguments))
-        except (PdeinferError, OSError) as error:
-            parser.error(str(error))
-    if arguments.photos is not None:
-        _check_photos(arguments, parser)
-
-
-def _check_photos(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Reject options that do not fit a folder of photos."""
-    if arguments.validation_fraction is not None:
-        parser.error("--validation-fraction is for presets: put validation images of your own into photos/val")
-    if is_inside(arguments.out, arguments.photos):
-        parser.error(f"expected --out outside the folder of photos, whose folders are its classes, got {arguments.out}")
-
-
-def _default_name(arguments: argparse.Namespace) -> str:
-    """Return the name that `training.plan.begin` gives the model."""
-    if arguments.preset is not None:
-        network = arguments.preset
-    elif arguments.preset_file is not None:
-        network = read_preset(arguments.preset_file).name
-    elif arguments.init in (None, "none"):
-        network = PHOTO_MODEL
-    else:
-        network = load_package(arguments.init).card.preset.name
-    return own_name(network, arguments.photos) if arguments.photos else network
-
-
-def resume_command(arguments: argparse.Namespace) -> str:
-    """Return the command that resumes the training; its folder records the other arguments."""
-    source = [] if arguments.source is None else [arguments.source]
-    command = ["pdeinfer", "train", *source, "--out", str(arguments.out), "--resume"]
-    command += [
-        f"--{name}"
-        for name in ("isolate", "tensorboard", "data-parallel")
-        if getattr(arguments, name.replace("-", "_"))
-    ]
-    command += [] if arguments.device is None else ["--device", arguments.device]
-    command += [part for reference in arguments.callback for part in ("--callback", reference)]
-    return shlex.join(command)
+    return preset, image_folder
 
 
 def _image_size(text: str) -> tuple[int, int]:

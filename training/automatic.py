@@ -1,4 +1,4 @@
-"""Chooses the settings of a training on one's own images from their number and their size."""
+"""Chooses the settings of a training on a folder of images from their number and their size."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace

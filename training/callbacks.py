@@ -1,9 +1,9 @@
 """The callbacks that options ask for."""
 
-import argparse
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,15 +13,19 @@ from pdeinfer.errors import TrainingError
 from training.progress import Progress
 
 
-def make_callbacks(arguments: argparse.Namespace) -> list[keras.callbacks.Callback]:
-    """Return the callbacks of `--callback` and `--tensorboard`, and the progress for a terminal.
+def make_callbacks(references: Sequence[str], tensorboard: Path | None) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that are asked for, and the progress for a terminal.
+
+    Args:
+        references: as for `load_callback`.
+        tensorboard: a folder for the logs for TensorBoard; None: no logs.
 
     Raises:
         TrainingError: a callback cannot be loaded.
     """
-    callbacks = [load_callback(reference) for reference in arguments.callback]
-    if arguments.tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(arguments.out / "tensorboard"))
+    callbacks = [load_callback(reference) for reference in references]
+    if tensorboard is not None:
+        callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     if sys.stdout.isatty():
         callbacks.append(Progress())
     return callbacks

@@ -1,6 +1,5 @@
 """Plans a training, new or resumed: its record, network, recipe and data."""
 
-import argparse
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,29 +14,21 @@ from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
 from pdeinfer.spec.presets import PRESETS, Preset
-from pdeinfer.spec.training_record import RECORD_FILE, ModelReference, TrainingRecord
+from pdeinfer.spec.training_record import RECORD_FILE, ImagesRecord, ModelReference, TrainingRecord
 from training.automatic import choose_recipe, choose_side, describe_recipe
 from training.distillation import Teacher, load_teacher
-from training.own_images import (
-    PHOTO_MODEL,
+from training.image_folder import (
     VALIDATION_FRACTION,
-    own_name,
-    own_preset,
+    adapt_preset,
     read_images,
     sample_sizes,
     summarize,
     warn_of_other_splits,
 )
+from training.options import TrainingOptions
 from training.packages import load_package
-from training.preset_file import read_preset
 from training.recipes import DISTILLATION_WEIGHT, Recipe, recipe_for, standard_dataset
 from training.weight_transfer import WeightTransfer, check_transferable, transfer_weights
-
-_NO_INIT = "none"
-_RECIPE_OPTIONS = (
-    "epochs", "batch_size", "learning_rate", "flip", "crop_padding", "mixup", "patience", "balance",
-    "validation_fraction",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,102 +64,101 @@ class Plan:
         return transfer_weights(classifier, package)
 
 
-def begin(arguments: argparse.Namespace) -> Plan:
+def begin(options: TrainingOptions) -> Plan:
     """Plan a new training.
 
     Raises:
-        TrainingError: the arguments do not fit together, or the network has too many time steps to be exported, or
+        TrainingError: the options do not fit together, or the network has too many time steps to be exported, or
             cannot start from the weights asked for.
         DatasetError: the data set is missing or damaged.
-        ModelNotFoundError, ModelPackageError, ExportError: the model to start from, or the teacher, cannot be loaded.
-        PresetError: the file of the preset is damaged, or the network cannot take images of this size.
+        ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
+        PresetError: the network cannot take images of this size.
     """
-    asked, package = _choose_network(arguments)
-    _check_steps(asked)
-    preset, images = asked, None
+    asked, package = options.network.preset, options.network.package
     init = None
-    given = {name: value for name in _RECIPE_OPTIONS if (value := getattr(arguments, name)) is not None}
-    fixed: dict[str, Any] = {}
     if package is not None:
+        check_transferable(asked, package)
         init = ModelReference(package.card.preset.name, package.card.files[KERAS_FILE].sha256)
-        fixed["initializations"] = 1  # the weights are given
-    if arguments.teacher is not None:
-        fixed["distillation_weight"] = DISTILLATION_WEIGHT
-    recipe = recipe_for(asked)
-    if arguments.photos is None:
-        recipe = replace(recipe, dataset=standard_dataset(asked), **given, **fixed)
-        dataset = _read_standard(recipe.dataset, arguments.data_dir)
-        if arguments.name is not None:
-            preset = replace(preset, name=arguments.name)
+    _check_steps(asked)
+    images = None
+    if options.image_folder is None:
+        preset, recipe, dataset = _plan_standard(options)
     else:
-        folder = find_images(arguments.photos, VALIDATION_FRACTION)
-        sizes = sample_sizes(folder, preset.input)
-        height, width = arguments.image_size or _choose_size(asked, arguments, sizes)
-        spec = replace(preset.input, height=height, width=width)
-        preset = replace(preset, labels=folder.labels, input=spec)
-        print(*summarize(folder, sizes), sep="\n")
-        for model in _learnt_models(arguments, package):
-            warn_of_other_splits(model, folder)
-        dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
-        train = len(dataset.train)
-        recipe = replace(choose_recipe(recipe, train, min(height, width), arguments.epochs), dataset="folder",
-                         validation_fraction=VALIDATION_FRACTION, **given, **fixed)  # fmt: skip
-        start = "random weights" if package is None else f"the weights of {package.card.preset.name}"
-        print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
-        print(*describe_recipe(recipe, train, given), sep="\n")
-        name = arguments.name or own_name(asked.name, arguments.photos)
-        preset = own_preset(preset, name, dataset.train.images)
-        images = replace(folder.record(), unreadable=unreadable)
-    policy = arguments.precision or "float32"
+        preset, recipe, dataset, images = _plan_image_folder(options, options.image_folder)
+    policy = options.precision or "float32"
     teacher, reference = (
-        (None, None) if arguments.teacher is None else load_teacher(arguments.teacher, preset, policy=policy)
+        (None, None) if options.teacher is None else load_teacher(options.teacher, preset, policy=policy)
     )
-    data_dir = arguments.photos or arguments.data_dir
     record = TrainingRecord(
         preset=asked.name,
         classifier=preset,
         recipe=asdict(recipe),
-        seed=arguments.seed or 0,
+        seed=options.seed or 0,
         precision=policy,
-        data_dir=data_dir and str(data_dir.resolve()),
+        data_dir=None if options.data_dir is None else str(options.data_dir.resolve()),
         images=images,
         init=init,
         init_dir=None if package is None else str(package.path.resolve()),
         git_commit=_git_commit(),
         teacher=reference,
-        teacher_source=arguments.teacher and _absolute(arguments.teacher),
+        teacher_source=options.teacher and _absolute(options.teacher),
     )
     return Plan(record, preset, recipe, dataset, teacher)
 
 
-def _learnt_models(arguments: argparse.Namespace, start: ModelPackage | None) -> list[ModelPackage]:
-    """Return the packages that the network learns from: the one that it starts from, and the teacher's."""
-    models = [] if start is None else [start]
-    if arguments.teacher is not None and not arguments.teacher.endswith(".keras"):
-        models.append(load_package(arguments.teacher))
-    return models
+def _plan_standard(options: TrainingOptions) -> tuple[Preset, Recipe, Dataset]:
+    """Return the network, recipe and images of a training on a standard data set."""
+    asked = options.network.preset
+    recipe = replace(recipe_for(asked), dataset=standard_dataset(asked), **_set_by_options(options))
+    preset = asked if options.name is None else replace(asked, name=options.name)
+    return preset, recipe, _read_standard(recipe.dataset, options.data_dir)
 
 
-def _choose_network(arguments: argparse.Namespace) -> tuple[Preset, ModelPackage | None]:
-    """Return the preset whose network is trained, and the package whose weights it starts from.
+def _plan_image_folder(options: TrainingOptions, path: Path) -> tuple[Preset, Recipe, Dataset, ImagesRecord]:
+    """Return the network, recipe and images of a training on a folder, and their record; print what is chosen.
 
-    A folder of photos without a preset gets the network and the weights of a bundled model, or of the one that
-    `--init` names.
+    The network has the folder's classes, and is normalised by its images.
     """
-    if arguments.preset_file is not None:
-        asked: Preset | None = read_preset(arguments.preset_file)
-    elif arguments.preset is not None:
-        asked = PRESETS[arguments.preset]
-    else:
-        asked = None
-    source = arguments.init or (PHOTO_MODEL if asked is None else _NO_INIT)
-    if source == _NO_INIT:
-        return asked or PRESETS[PHOTO_MODEL], None
-    package = load_package(source)
-    if asked is None:
-        asked = package.card.preset
-    check_transferable(asked, package)
-    return asked, package
+    asked, package = options.network.preset, options.network.package
+    folder = find_images(path, VALIDATION_FRACTION)
+    sizes = sample_sizes(folder, asked.input)
+    height, width = options.image_size or _choose_size(options, sizes)
+    spec = replace(asked.input, height=height, width=width)
+    preset = replace(asked, labels=folder.labels, input=spec)
+    print(*summarize(folder, sizes), sep="\n")
+    for model in _learnt_models(options):
+        warn_of_other_splits(model, folder)
+    dataset, unreadable = read_images(folder, spec, options.out, is_isolated=options.isolate)
+    train = len(dataset.train)
+    recipe = replace(
+        choose_recipe(recipe_for(asked), train, min(height, width), options.recipe.get("epochs")),
+        dataset="folder",
+        validation_fraction=VALIDATION_FRACTION,
+        **_set_by_options(options),
+    )
+    start = "random weights" if package is None else f"the weights of {package.card.preset.name}"
+    print(f"{asked.name}'s network for {height}x{width} pixels, from {start}; options change what was chosen:")
+    print(*describe_recipe(recipe, train, options.recipe), sep="\n")
+    preset = adapt_preset(preset, options.name or options.network.training_name(path), dataset.train.images)
+    return preset, recipe, dataset, replace(folder.record(), unreadable=unreadable)
+
+
+def _set_by_options(options: TrainingOptions) -> dict[str, Any]:
+    """Return the values of the recipe that follow from the options."""
+    values = dict(options.recipe)
+    if options.network.package is not None:
+        values["initializations"] = 1  # the weights are given
+    if options.teacher is not None:
+        values["distillation_weight"] = DISTILLATION_WEIGHT
+    return values
+
+
+def _learnt_models(options: TrainingOptions) -> list[ModelPackage]:
+    """Return the packages that the network learns from: the one that it starts from, and the teacher's."""
+    models = [] if options.network.package is None else [options.network.package]
+    if options.teacher is not None and not options.teacher.endswith(".keras"):
+        models.append(load_package(options.teacher))
+    return models
 
 
 def _check_steps(preset: Preset) -> None:
@@ -181,10 +171,11 @@ def _check_steps(preset: Preset) -> None:
         )
 
 
-def _choose_size(asked: Preset, arguments: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def _choose_size(options: TrainingOptions, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the height and width that the file of a preset names, or else one that fits the images' sizes."""
-    if arguments.preset_file is not None:
-        return asked.input.height, asked.input.width
+    if options.preset_file is not None:
+        spec = options.network.preset.input
+        return spec.height, spec.width
     side = choose_side(sizes)
     return side, side
 
@@ -194,53 +185,57 @@ def _absolute(model: str) -> str:
     return model if model in zoo.names() else str(Path(model).resolve())
 
 
-def resume(arguments: argparse.Namespace, record: TrainingRecord) -> Plan:
+def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
     """Plan the rest of the training that a record describes.
 
     Raises:
-        TrainingError: the arguments contradict the record, or the folder of images or the teacher has changed.
+        TrainingError: the options contradict the record, or the folder of images or the teacher has changed.
         DatasetError: the data set is missing or damaged.
         ModelNotFoundError, ModelPackageError, ExportError: the teacher cannot be loaded.
     """
-    if arguments.source in PRESETS and arguments.source != record.preset:  # without SOURCE, `preset` is a default
-        raise TrainingError(f"{arguments.out} holds a training of {record.preset}, not of {arguments.source}")
-    preset, recipe = _network_and_recipe(record, arguments.out)
+    if options.source in PRESETS and options.source != record.preset:
+        raise TrainingError(f"{options.out} holds a training of {record.preset}, not of {options.source}")
+    preset, recipe = _network_and_recipe(record, options.out)
     spec = preset.input
     started = {
-        **{name: getattr(recipe, name) for name in _RECIPE_OPTIONS},
+        **asdict(recipe),
         "name": preset.name,
         "teacher": record.teacher_source,
         "seed": record.seed,
         "precision": record.precision,
         "image_size": None if record.images is None else (spec.height, spec.width),
     }
-    given = {name: value for name in started if (value := getattr(arguments, name)) is not None}
-    if "teacher" in given:
-        given["teacher"] = _absolute(given["teacher"])
+    given = {
+        **options.recipe,
+        "name": options.name,
+        "teacher": options.teacher and _absolute(options.teacher),
+        "seed": options.seed,
+        "precision": options.precision,
+        "image_size": options.image_size,
+    }
     for name, value in given.items():
-        if value != started[name]:
+        if value not in (None, started[name]):
             raise TrainingError(
-                f"{arguments.out} was started with {name} {started[name]}, and cannot resume with {value}"
+                f"{options.out} was started with {name} {started[name]}, and cannot resume with {value}"
             )
     teacher = None
     if record.teacher_source is not None:
         teacher, _ = load_teacher(record.teacher_source, preset, recorded=record.teacher)
-    named = arguments.photos or arguments.data_dir
-    data_dir = named or (Path(record.data_dir) if record.data_dir else None)
-    if named is not None:  # the data set may have moved
-        record = replace(record, data_dir=str(named.resolve()))
+    data_dir = options.data_dir or (Path(record.data_dir) if record.data_dir else None)
+    if options.data_dir is not None:  # the data set may have moved
+        record = replace(record, data_dir=str(options.data_dir.resolve()))
     if record.images is None:
         return Plan(record, preset, recipe, _read_standard(recipe.dataset, data_dir), teacher)
     if data_dir is None:
-        raise TrainingError(f"{arguments.out} was started on a folder of images: --data-dir must name it")
+        raise TrainingError(f"{options.out} was started on a folder of images: --data-dir must name it")
     folder = find_recorded_images(data_dir, record.images)
     if folder.labels != preset.labels or folder.record().splits != record.images.splits:
-        raise TrainingError(f"{data_dir}: its files are not those that {arguments.out} was started with")
-    dataset, unreadable = read_images(folder, spec, arguments.out, is_isolated=arguments.isolate)
+        raise TrainingError(f"{data_dir}: its files are not those that {options.out} was started with")
+    dataset, unreadable = read_images(folder, spec, options.out, is_isolated=options.isolate)
     if unreadable != record.images.unreadable:
         raise TrainingError(
             f"{data_dir}: {unreadable} images cannot be read, and {record.images.unreadable} could not when "
-            f"{arguments.out} was started"
+            f"{options.out} was started"
         )
     return Plan(record, preset, recipe, dataset, teacher)
 

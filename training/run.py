@@ -1,6 +1,5 @@
 """Runs a training: `pdeinfer train [SOURCE]`, or `python -m training.run [SOURCE]`."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -15,8 +14,9 @@ from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, Outcome
 from training.accelerators import select_device
-from training.arguments import parse_arguments, resume_command
+from training.arguments import parse_arguments
 from training.onednn import prefer_onednn
+from training.options import TrainingOptions
 
 if TYPE_CHECKING:  # they import Keras
     from collections.abc import Sequence
@@ -34,35 +34,35 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         BrokenPipeError: nobody reads the output any more.
     """
-    arguments = parse_arguments(argv)
+    options = parse_arguments(argv)
     try:
-        return _train(arguments)
+        return _train(options)
     except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
-        if _has_begun(arguments):
-            print(f"pdeinfer: the output was closed; {_how_to_resume(arguments)}", file=sys.stderr)
+        if _has_begun(options):
+            print(f"pdeinfer: the output was closed; {_how_to_resume(options)}", file=sys.stderr)
         raise
     except (PdeinferError, OSError) as error:  # the latter: a full disk, no permission
         print_error(error)
-        if isinstance(error, OSError) and _has_begun(arguments):
-            print(f"pdeinfer: {_how_to_resume(arguments)}", file=sys.stderr)
+        if isinstance(error, OSError) and _has_begun(options):
+            print(f"pdeinfer: {_how_to_resume(options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = _how_to_resume(arguments) if _has_begun(arguments) else "nothing began."
+        advice = _how_to_resume(options) if _has_begun(options) else "nothing began."
         print(f"\nInterrupted; {advice}", file=sys.stderr)
         return 130
 
 
-def _has_begun(arguments: argparse.Namespace) -> bool:
-    return os.path.exists(arguments.out / RECORD_FILE)  # noqa: PTH110  # Path.exists raises OSError for a long name
+def _has_begun(options: TrainingOptions) -> bool:
+    return os.path.exists(options.out / RECORD_FILE)  # noqa: PTH110  # Path.exists raises OSError for a long name
 
 
-def _how_to_resume(arguments: argparse.Namespace) -> str:
-    return f"every finished epoch is kept. To resume: {resume_command(arguments)}"
+def _how_to_resume(options: TrainingOptions) -> str:
+    return f"every finished epoch is kept. To resume: {options.resume_command()}"
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(options: TrainingOptions) -> int:
     prefer_onednn()
-    select_device(arguments.device)
+    select_device(options.device)
     import_keras()
     import keras
 
@@ -75,18 +75,18 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.outcome import measure
     from training.plan import begin, resume
 
-    check_device(arguments.device)
-    callbacks = make_callbacks(arguments)
-    folder = RunFolder(arguments.out)
-    if arguments.resume:
-        plan = resume(arguments, folder.record())
+    check_device(options.device)
+    callbacks = make_callbacks(options.callbacks, options.out / "tensorboard" if options.tensorboard else None)
+    folder = RunFolder(options.out)
+    if options.resume:
+        plan = resume(options, folder.record())
     else:
         folder.check_is_free()
-        plan = begin(arguments)
+        plan = begin(options)
     record, preset, recipe, seed = plan.record, plan.preset, plan.recipe, plan.record.seed
     splits = training_splits(plan.dataset, recipe)
-    scope = data_parallel(recipe.batch_size) if arguments.data_parallel else nullcontext()
-    device = device_name(list_devices() if arguments.data_parallel else list_devices()[:1])
+    scope = data_parallel(recipe.batch_size) if options.data_parallel else nullcontext()
+    device = device_name(list_devices() if options.data_parallel else list_devices()[:1])
     with precision(record.precision), scope:
         print(
             f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {record.precision}, "
@@ -94,7 +94,7 @@ def _train(arguments: argparse.Namespace) -> int:
         )
         keras.utils.set_random_seed(seed)
         new = None if folder.rows() else _new_network(plan, splits)
-        if not arguments.resume:
+        if not options.resume:
             folder.start(record)
         with folder.locked():
             model = folder.load_last() if new is None else new
@@ -107,7 +107,7 @@ def _train(arguments: argparse.Namespace) -> int:
     plots.plot_learning_curves(rows, title, folder.path / "learning-curves.png")
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
     _print_outcome(outcome, accuracy, len(rows))
-    _print_next_steps(folder.path, f"build/{preset.name}", arguments.photos)
+    _print_next_steps(folder.path, f"build/{preset.name}", options.image_folder)
     _print_warnings(rows, recipe, outcome)
     return 0
 
@@ -142,10 +142,10 @@ def _print_warnings(rows: "Sequence[Row]", recipe: "Recipe", outcome: Outcome) -
         )
 
 
-def _print_next_steps(folder: Path, package: str, photos: Path | None) -> None:
+def _print_next_steps(folder: Path, package: str, image_folder: Path | None) -> None:
     print(f"Next: {shlex.join(['pdeinfer', 'export', str(folder), '--output', package])}")
-    if photos is not None:
-        report = shlex.join(["pdeinfer", "evaluate", package, "--data-dir", str(photos), "--report", "report"])
+    if image_folder is not None:
+        report = shlex.join(["pdeinfer", "evaluate", package, "--data-dir", str(image_folder), "--report", "report"])
         print(f"Then: {report}  # what it gets right and wrong, as one page\n      pdeinfer serve {package}")
 
 

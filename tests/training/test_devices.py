@@ -14,7 +14,7 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.package import zoo
 from training import run
 from training.accelerators import select_device
-from training.arguments import parse_arguments, resume_command
+from training.arguments import parse_arguments
 
 TRAIN = """
 import os, sys
@@ -63,11 +63,11 @@ def test_a_keras_file_teaches_two_devices(tmp_path: Path) -> None:
 
 
 def test_the_resume_command_keeps_what_the_record_does_not_hold() -> None:
-    arguments = parse_arguments(
+    options = parse_arguments(
         ["digits-pde", "--data-parallel", "--resume", "--isolate", "--device", "cpu", "--out", "runs/two"]
     )
     expected = "digits-pde --out runs/two --resume --isolate --data-parallel --device cpu"
-    assert resume_command(arguments).endswith(expected)
+    assert options.resume_command().endswith(expected)
 
 
 @pytest.mark.parametrize(

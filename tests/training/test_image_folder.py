@@ -24,7 +24,7 @@ from pdeinfer.spec.networks import SingleChannelNetwork
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import TrainingRecord
 from training import run, storage
-from training.own_images import VALIDATION_FRACTION, channel_statistics, own_name, own_preset, summarize
+from training.image_folder import VALIDATION_FRACTION, adapt_preset, channel_statistics, summarize
 
 Captured = pytest.CaptureFixture[str]
 
@@ -220,19 +220,6 @@ def test_starting_from_another_kind_of_network_is_an_error(photos: Path, tmp_pat
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    ("preset", "folder", "name"),
-    [
-        ("cifar10-global", "data/flowers/", "flowers-global"),
-        ("cifar10-global-no-advection", "Früh & spät", "Fr-h-sp-t-global-no-advection"),
-        ("digits-pde", "写真", "images-pde"),
-        ("mynet", "photos", "photos-mynet"),
-    ],
-)
-def test_a_training_is_named_after_folder_and_network(preset: str, folder: str, name: str) -> None:
-    assert own_name(preset, Path(folder)) == name
-
-
 def test_channel_statistics_cover_all_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1234, 3, 5, 3), dtype=np.uint8)
     images[..., 1] //= 4
@@ -244,7 +231,7 @@ def test_channel_statistics_cover_all_pixels() -> None:
 def test_a_channel_of_one_value_keeps_its_scale() -> None:
     images = np.zeros((10, 32, 32, 3), np.uint8)
     images[..., 1] = np.arange(32)
-    preset = own_preset(PRESETS["cifar10-global"], "green", images)
+    preset = adapt_preset(PRESETS["cifar10-global"], "green", images)
     assert preset.input.mean[0::2] == (0.0, 0.0)
     assert preset.input.std == (1.0, pytest.approx(images[..., 1].std() / 255, abs=5e-5), 1.0)
 

@@ -1,6 +1,5 @@
-"""A folder of one's own images: reads and summarises it, and adapts a preset to its labels, size and colours."""
+"""Reads and summarises a folder of images to train on, and adapts a preset to its colours."""
 
-import re
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -10,7 +9,8 @@ from statistics import median_low
 
 import numpy as np
 
-from pdeinfer.datasets import Array, Dataset, ImageFolder
+from pdeinfer.arrays import Array
+from pdeinfer.datasets import Dataset, ImageFolder
 from pdeinfer.errors import ImageError
 from pdeinfer.images.convert import open_image
 from pdeinfer.images.files import describe_left_out
@@ -22,8 +22,6 @@ from pdeinfer.spec.training_record import ImagesRecord
 from pdeinfer.text import printable
 from training.storage import allocator
 
-PHOTO_MODEL = "cifar10-global"  # the bundled model that a training on photos starts from
-
 # The part of the training images that is held out if the folder has no validation images. A recipe's own fraction fits
 # its data set: 2 % of CIFAR-10 are 1,000 images, 2 % of a folder may be none.
 VALIDATION_FRACTION = 0.1
@@ -34,16 +32,7 @@ _MAX_CLASSES = 30  # that the summary lists
 _MAX_RATIO = 3  # of the largest class to the smallest, beyond which it recommends `--balance`
 
 
-def own_name(preset: str, data_dir: Path) -> str:
-    """Return the name of a training on a folder of images: "photos-global" for "cifar10-global" on `photos`.
-
-    A preset's name without a dash stays whole: "photos-mine" for "mine".
-    """
-    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", data_dir.resolve().name).strip("-._")
-    return f"{folder or 'images'}-{preset.partition('-')[2] or preset}"
-
-
-def own_preset(base: Preset, name: str, images: Array) -> Preset:
+def adapt_preset(base: Preset, name: str, images: Array) -> Preset:
     """Return `base` under another name, normalised by the mean and standard deviation of its own images.
 
     Args:
