@@ -73,6 +73,11 @@ def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) 
         return False
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, links followed, is a folder or lies in it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 @contextmanager
 def new_folder(output: str | Path, marker: str, error_class: type[Exception], *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `output`, and rename it to `output` when the block ends.

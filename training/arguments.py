@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pdeinfer.cli.arguments import nonempty_path, positive_int
 from pdeinfer.cli.output import print_error
-from pdeinfer.datasets import is_inside
 from pdeinfer.errors import PdeinferError
+from pdeinfer.files import is_inside
 from pdeinfer.spec.presets import PRESETS
 from training.network_choice import choose_network
 from training.options import TrainingOptions

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 import pdeinfer
-from pdeinfer.datasets import Array, Dataset, Split
+from pdeinfer.arrays import Array
+from pdeinfer.datasets import Dataset, Split
 from pdeinfer.errors import TrainingError
 from pdeinfer.nn import count_parameters, count_zero_fields
 from pdeinfer.nn.loading import load_classifier

@@ -8,8 +8,9 @@ from pathlib import Path
 from pdeinfer.checks.evaluation import Evaluation, describe_unknown_labels
 from pdeinfer.checks.evaluation_report import write_report
 from pdeinfer.checks.measuring import evaluate
-from pdeinfer.datasets import holds_files, is_inside
+from pdeinfer.datasets import holds_files
 from pdeinfer.errors import DatasetError
+from pdeinfer.files import is_inside
 from pdeinfer.images.files import describe_left_out
 from pdeinfer.text import printable
 

@@ -1,7 +1,6 @@
 """Data sets: the standard ones, and folders of images."""
 
-from pdeinfer.arrays import Array
-from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, find_recorded_images, is_inside
+from pdeinfer.datasets.image_folder import Allocate, ImageFolder, find_images, find_recorded_images
 from pdeinfer.datasets.labelled_files import LabelledFiles, find_labelled_files, holds_labels
 from pdeinfer.datasets.recorded import (
     find_recorded_folder,
@@ -15,7 +14,6 @@ from pdeinfer.spec.training_record import DatasetName, StandardName
 
 __all__ = [
     "Allocate",
-    "Array",
     "Dataset",
     "DatasetName",
     "ImageFolder",
@@ -29,7 +27,6 @@ __all__ = [
     "hold_out",
     "holds_files",
     "holds_labels",
-    "is_inside",
     "load_dataset",
     "load_test_split",
     "load_training_images",

@@ -1,11 +1,9 @@
 """Reads a folder of images, with a subfolder for each class, as a data set."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -107,20 +105,22 @@ class ImageFolder:
         Raises:
             DatasetError: no image of a class can be read; of a "val" that was held out, no image at all.
         """
+        if decode is None:
+            with IsolatedDecoders() as decoders:
+                return self.read_split(name, spec, decoders.to_array_where_needed, allocate)
         files = self.files[name]
         images = allocate((len(files), spec.height, spec.width, spec.channels))
         labels = np.array([label for _, label in files], np.int64)
 
-        def decode_file(decode: Decode, index: int) -> ImageError | None:
+        def decode_file(index: int) -> ImageError | None:
             try:
                 images[index] = decode(files[index][0], spec)
             except ImageError as error:
                 return error
             return None
 
-        with IsolatedDecoders() as decoders, ThreadPoolExecutor(available_cpus()) as pool:
-            decode_each = partial(decode_file, decode or decoders.to_array_where_needed)
-            outcomes = list(pool.map(decode_each, range(len(files))))
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            outcomes = list(pool.map(decode_file, range(len(files))))
         errors = [error for error in outcomes if error is not None]
         if errors:
             readable = [index for index, error in enumerate(outcomes) if error is None]
@@ -211,11 +211,6 @@ def find_recorded_images(folder: Path, images: ImagesRecord, labels: Sequence[st
     """Find the images of a folder with the splits of the training that recorded it, as `find_images` does."""
     method: SplitMethod = "path" if images.split_method == "path" else "position"
     return find_images(folder, images.validation_fraction, split_method=method, labels=labels)
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path, links followed, is a folder or lies in it: output in a folder of images adds a class."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], list[LeftOut]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pdeinfer.backend import require_tensorflow
-from pdeinfer.datasets import Split, is_inside, load_test_split
+from pdeinfer.datasets import Split, load_test_split
 from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError, ModelPackageError
+from pdeinfer.files import is_inside
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
