@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from pdeinfer.checks.evaluation import Evaluation, Example
 from pdeinfer.checks.labelled_images import FileImages, LabelledImages, SplitImages
 from pdeinfer.checks.metrics import accuracy_interval, calibration, class_metrics, confusion_matrix, import_metrics
-from pdeinfer.datasets import find_labelled_files, find_recorded_folder, holds_files, holds_labels, load_test_split
+from pdeinfer.datasets import (
+    comes_in_files,
+    find_labelled_files,
+    find_recorded_folder,
+    holds_files,
+    holds_labels,
+    load_test_split,
+)
 from pdeinfer.errors import DatasetError, ImageError, ModelPackageError
 from pdeinfer.images.files import LeftOut
 from pdeinfer.package import zoo
@@ -109,9 +116,10 @@ def _find_images(card: ModelCard, data_dir: Path | None) -> _FoundImages:
             own = find_recorded_folder(record, preset, data_dir)
             if own is not None:
                 return _FoundImages(FileImages(own.files["test"], preset.input), left_out=own.left_out)
-        is_standard = dataset in ("mnist", "cifar10") and data_dir.is_dir() and holds_files(dataset, data_dir)
         # The digits have no files: a folder holds other images.
-        if dataset in (None, "folder", "digits") or (holds_labels(data_dir, preset.labels) and not is_standard):
+        if not comes_in_files(dataset) or (
+            not holds_files(dataset, data_dir) and holds_labels(data_dir, preset.labels)
+        ):
             files = find_labelled_files(data_dir, preset.labels)
             source = FileImages(files.files, preset.input)
             return _FoundImages(source, str(files.folder), files.unknown_labels, files.left_out)

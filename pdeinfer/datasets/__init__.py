@@ -9,7 +9,7 @@ from pdeinfer.datasets.recorded import (
     load_validation_split,
 )
 from pdeinfer.datasets.splits import Dataset, Split, hold_out, sample_indices
-from pdeinfer.datasets.standard import holds_files, load_dataset
+from pdeinfer.datasets.standard import comes_in_files, holds_files, load_dataset
 from pdeinfer.spec.training_record import DatasetName, StandardName
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LabelledFiles",
     "Split",
     "StandardName",
+    "comes_in_files",
     "find_images",
     "find_labelled_files",
     "find_recorded_folder",

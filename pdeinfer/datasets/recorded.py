@@ -10,7 +10,7 @@ import numpy as np
 from pdeinfer.arrays import Array
 from pdeinfer.datasets.image_folder import ImageFolder, find_images, find_recorded_images
 from pdeinfer.datasets.splits import Split, hold_out, sample_indices
-from pdeinfer.datasets.standard import holds_files, load_dataset, load_test_images
+from pdeinfer.datasets.standard import comes_in_files, holds_files, load_dataset, load_test_images
 from pdeinfer.errors import DatasetError
 from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
@@ -33,11 +33,11 @@ def load_test_split(record: TrainingRecord | None, preset: Preset, data_dir: Pat
         DatasetError: there is no record, or the data set is missing, damaged, or does not fit the network or the
             record.
     """
-    record, folder = _locate(record, preset, data_dir)
+    record, folder = _require_data_dir(record, preset, data_dir)
     dataset = record.dataset
     if dataset == "folder":
         return _read_folder(record, preset, folder, "test")
-    return _check(load_test_images(dataset, folder), preset)
+    return _require_fit(load_test_images(dataset, folder), preset)
 
 
 def load_validation_split(record: TrainingRecord | None, preset: Preset, data_dir: Path | None) -> Split:
@@ -48,9 +48,9 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     Raises:
         DatasetError: as in `load_test_split`, or the training held none out.
     """
-    record, folder = _locate(record, preset, data_dir, "--calibrate DIR")  # only export uses them
+    record, folder = _require_data_dir(record, preset, data_dir, "--calibrate DIR")  # only export uses them
     dataset = record.dataset
-    if dataset == "folder" and "val" in _find(record, preset, folder).files:
+    if dataset == "folder" and "val" in _find_recorded(record, preset, folder).files:
         return _read_folder(record, preset, folder, "val")
     fraction = record.recipe.get("validation_fraction")
     if not fraction:
@@ -58,14 +58,14 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     if dataset == "folder":
         train = _read_folder(record, preset, folder, "train")
     else:
-        train = _check(load_dataset(dataset, folder).train, preset)
+        train = _require_fit(load_dataset(dataset, folder).train, preset)
     return hold_out(train, fraction)[1]
 
 
 def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder | None:
     """Find the images of the folder that a network was trained on; return None if `folder` has other test images."""
     try:
-        found = _find(record, preset, folder)
+        found = _find_recorded(record, preset, folder)
     except DatasetError:
         return None
     return found if _is_recorded(found, record, preset) else None
@@ -97,15 +97,15 @@ def load_training_images(
         return _read_training(_find_checked(record, preset, folder), preset, at_most)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
-    if dataset in ("mnist", "cifar10") and holds_files(dataset, folder):
-        return _check(load_dataset(dataset, folder).train, preset).images
+    if comes_in_files(dataset) and holds_files(dataset, folder):
+        return _require_fit(load_dataset(dataset, folder).train, preset).images
     found = scan_folder(folder)
     if found.images:
         with IsolatedDecoders() as decoders:
             sample = _sample(found.images, at_most)
             return np.stack([decoders.to_array_where_needed(file, preset.input) for file in sample])
     if not any(each.path.is_dir() for each in found.left_out):
-        files = f", or the files of {dataset}" if dataset in ("mnist", "cifar10") else ""
+        files = f", or the files of {dataset}" if comes_in_files(dataset) else ""
         images = f"images ({' '.join(SUFFIXES)}), or a folder of them for each class"
         raise DatasetError(f"{folder}: expected {images}{files}")
     return _read_training(find_images(folder), preset, at_most)
@@ -122,7 +122,7 @@ def _sample(files: Sequence[T], at_most: int | None) -> list[T]:
     return [files[index] for index in sample_indices(len(files), len(files) if at_most is None else at_most)]
 
 
-def _locate(
+def _require_data_dir(
     record: TrainingRecord | None, preset: Preset, data_dir: Path | None, option: str = "--data-dir"
 ) -> tuple[TrainingRecord, Path]:
     """Return the record and the folder of its data set, any for the digits, or raise DatasetError, naming an option."""
@@ -136,7 +136,7 @@ def _locate(
     return record, data_dir or Path()
 
 
-def _check(split: Split, preset: Preset) -> Split:
+def _require_fit(split: Split, preset: Preset) -> Split:
     spec = preset.input
     shape, classes = (spec.height, spec.width, spec.channels), len(preset.labels)
     if split.images.shape[1:] != shape or split.labels.max() >= classes:
@@ -153,7 +153,7 @@ def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: s
 
 
 def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path) -> ImageFolder:
-    folder = _find(record, preset, data_dir)
+    folder = _find_recorded(record, preset, data_dir)
     # With other test images, some of them might be images that the network was trained on.
     if not _is_recorded(folder, record, preset):
         expected = None if record.images is None else record.images.splits.get("test")
@@ -164,7 +164,7 @@ def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path) -> Ima
     return folder
 
 
-def _find(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder:
+def _find_recorded(record: TrainingRecord, preset: Preset, folder: Path) -> ImageFolder:
     return find_recorded_images(folder, record.images or ImagesRecord({}), preset.labels)
 
 

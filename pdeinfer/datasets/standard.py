@@ -6,13 +6,14 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
 from pdeinfer.arrays import Array
 from pdeinfer.datasets.splits import Dataset, Split, hold_out
 from pdeinfer.errors import DatasetError, MissingDependencyError
-from pdeinfer.spec.training_record import StandardName
+from pdeinfer.spec.training_record import DatasetName, StandardName
 
 _CIFAR10_RECORD = 1 + 3 * 32 * 32  # one label byte, then the red, green and blue planes, row by row
 _CIFAR10_BATCH = 10_000
@@ -95,6 +96,11 @@ def _download(name: StandardName) -> Dataset:
         Split(images.reshape(*images.shape[:3], -1), labels.reshape(-1).astype(np.int64)) for images, labels in splits
     )
     return Dataset(train, test)
+
+
+def comes_in_files(name: DatasetName | None) -> TypeGuard[StandardName]:
+    """Return whether a data set is read from standard files, as neither the digits nor a folder of images are."""
+    return name in _FILES
 
 
 def holds_files(name: StandardName, folder: Path) -> bool:
