@@ -16,7 +16,7 @@ from benchmarks.timing import time_in_turns
 from pdeinfer.backend import require_tensorflow
 from pdeinfer.nn import Classifier, normalization, step_gradient
 from pdeinfer.spec.presets import PRESETS
-from training.fit import precision
+from training.fit import dtype_policy
 from training.recipes import RECIPES
 
 NETWORKS = ("mnist-cnn", "mnist-residual", "mnist-pde", "cifar10-resnet32", "cifar10-global", "cifar10-global-k5")
@@ -72,7 +72,7 @@ def training_step(name: str, variant: str) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(recipe.batch_size, spec.height, spec.width, spec.channels), dtype=np.uint8)
     labels = np.eye(10, dtype=np.float32)[rng.integers(10, size=recipe.batch_size)]
-    with precision(policy):
+    with dtype_policy(policy):
         model = Classifier(PRESETS[name])
     model.compile(
         recipe.make_optimizer(steps_per_epoch=400),

@@ -1,4 +1,4 @@
-"""Chooses the devices of a training: one, or all of them with each batch divided among them."""
+"""Finds the devices that Keras, once imported, trains on, and divides each batch among them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def list_devices() -> list[str]:
 
 
 def check_device(name: str | None) -> None:
-    """Raise TrainingError if a GPU is asked for and there is none; see `training.accelerators`."""
+    """Raise TrainingError if a GPU is asked for and there is none; see `training.environment`."""
     if (name or "").startswith("gpu") and not list_devices()[0].startswith("gpu"):
         raise TrainingError(f"--device {name}: {keras.backend.backend()} finds no such GPU")
 

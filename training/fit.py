@@ -163,10 +163,10 @@ class EpochFacts(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
 
 
 @contextmanager
-def precision(policy: str) -> Iterator[None]:
+def dtype_policy(name: str) -> Iterator[None]:
     """Use a Keras dtype policy ("float32", "mixed_bfloat16", "mixed_float16") for layers made inside the block."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:

@@ -13,9 +13,8 @@ from pdeinfer.cli.main import main as run_command
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
 from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, Outcome
-from training.accelerators import select_device
 from training.arguments import parse_arguments
-from training.onednn import prefer_onednn
+from training.environment import prefer_onednn, select_device
 from training.options import TrainingOptions
 
 if TYPE_CHECKING:  # they import Keras
@@ -70,7 +69,7 @@ def _train(options: TrainingOptions) -> int:
     from training.callbacks import make_callbacks
     from training.checkpoints import RunFolder
     from training.devices import check_device, data_parallel, device_name, list_devices
-    from training.fit import fit, precision, training_splits
+    from training.fit import dtype_policy, fit, training_splits
     from training.history import read_history
     from training.outcome import measure
     from training.plan import begin, resume
@@ -87,7 +86,7 @@ def _train(options: TrainingOptions) -> int:
     splits = training_splits(plan.dataset, recipe)
     scope = data_parallel(recipe.batch_size) if options.data_parallel else nullcontext()
     device = device_name(list_devices() if options.data_parallel else list_devices()[:1])
-    with precision(record.precision), scope:
+    with dtype_policy(record.precision), scope:
         print(
             f"{preset.name}: {recipe.epochs} epochs, batch {recipe.batch_size}, seed {seed}, {record.precision}, "
             f"on {device} ({keras.backend.backend()}), in {folder.path}"

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdeinfer.errors import TrainingError
 from pdeinfer.package import zoo
 from training import run
-from training.accelerators import select_device
 from training.arguments import parse_arguments
 
 TRAIN = """
@@ -68,27 +66,6 @@ def test_the_resume_command_keeps_what_the_record_does_not_hold() -> None:
     )
     expected = "digits-pde --out runs/two --resume --isolate --data-parallel --device cpu"
     assert options.resume_command().endswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("visible", "name", "expected"),
-    [(None, "gpu:1", "1"), ("3,5", "gpu:1", "5"), ("3,5", "gpu", "3,5"), ("3,5", "cpu", "-1")],
-)
-def test_a_gpu_is_one_of_those_that_the_environment_lists(
-    visible: str | None, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAX_PLATFORMS", "")  # `cpu` sets it
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    select_device(name)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
-
-
-def test_a_gpu_that_the_environment_does_not_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(TrainingError, match="no such GPU in CUDA_VISIBLE_DEVICES=3"):
-        select_device("gpu:1")
 
 
 def test_a_single_device_is_refused_before_anything_is_written(

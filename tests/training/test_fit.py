@@ -13,7 +13,7 @@ from pdeinfer.errors import TrainingError
 from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
-from training.fit import compile_model, fit, precision
+from training.fit import compile_model, dtype_policy, fit
 from training.outcome import classify_test_images, measure
 from training.recipes import RECIPES
 
@@ -64,7 +64,7 @@ def test_a_resumed_training_keeps_the_loss_scale_of_mixed_precision(tmp_path: Pa
         fit(network, replace(recipe, epochs=epochs), (split, split), folder, seed=0, callbacks=[])
         return folder.load_last()
 
-    with precision("mixed_float16"):
+    with dtype_policy("mixed_float16"):
         interrupted = train(Classifier(PRESETS["mnist-cnn"]), epochs=1)
         interrupted.optimizer.dynamic_scale.assign(8.0)
         count = len(interrupted.optimizer.variables)
@@ -76,7 +76,7 @@ def test_a_resumed_training_keeps_the_loss_scale_of_mixed_precision(tmp_path: Pa
 def test_a_step_that_mixed_precision_skipped_is_not_repeated(tmp_path: Path) -> None:
     recipe, folder = replace(RECIPES["mnist-cnn"], epochs=2), RunFolder(tmp_path)
     split = random_split(recipe.batch_size)
-    with precision("mixed_float16"):
+    with dtype_policy("mixed_float16"):
         network = Classifier(PRESETS["mnist-cnn"])
         compile_model(network, recipe, steps_per_epoch=1)
         network.optimizer.dynamic_scale.assign(2.0**30)  # overflows: the optimizer counts no step

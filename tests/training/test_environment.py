@@ -1,4 +1,4 @@
-"""Training uses oneDNN's kernels on every CPU, and changes nothing else."""
+"""What a training sets before Keras is imported: the device, and oneDNN's kernels on every CPU."""
 
 import os
 import subprocess
@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from training.onednn import prefer_onednn
+from pdeinfer.errors import TrainingError
+from training.environment import prefer_onednn, select_device
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 TRAIN = """
@@ -44,3 +45,24 @@ def test_the_environment_is_unchanged_once_tensorflow_is_imported(monkeypatch: p
     monkeypatch.delitem(sys.modules, "tensorflow")
     prefer_onednn()
     assert os.environ == {VARIABLE: "1"}
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "expected"),
+    [(None, "gpu:1", "1"), ("3,5", "gpu:1", "5"), ("3,5", "gpu", "3,5"), ("3,5", "cpu", "-1")],
+)
+def test_a_gpu_is_one_of_those_that_the_environment_lists(
+    visible: str | None, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "")  # `cpu` sets it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    select_device(name)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_a_gpu_that_the_environment_does_not_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(TrainingError, match="no such GPU in CUDA_VISIBLE_DEVICES=3"):
+        select_device("gpu:1")
