@@ -20,7 +20,7 @@ PLAIN_FILE = "plain.onnx"  # as tf2onnx alone converts the network
 INT8_FILE = "int8.onnx"  # as `pdeinfer export --calibrate` writes it; see `write_int8`
 KERAS_FILE = "model.keras"
 WEIGHTS_FILE = "weights.npz"  # for PyTorch
-IMAGES_FILE = "images.npy"  # uint8 (64, height, width, channels)
+IMAGES_FILE = "images.npy"  # uint8 (N, height, width, channels)
 
 
 def pde_preset(num_steps: int) -> Preset:

@@ -61,7 +61,7 @@ def measure(
             write_int8(path)
         with Workers(folders, routes, THREADS, BATCH_SIZES) as workers:
             names = [preset.name for preset in presets]
-            cases = [Case(*case) for case in _product(names, routes)]
+            cases = _product(names, routes)
             comparisons = {case: _compare(workers, case) for case in cases}
             timings = _time(workers, cases, rounds)
             return timings, _time(workers, cases_of_targets(timings), TARGET_ROUNDS), comparisons
@@ -178,7 +178,7 @@ def print_targets(timings: Mapping[Case, Timing]) -> int:
         [
             target.name,
             f"{target.required:.2f}",
-            f"{target.measured or 0:.2f}" if target.measured else "-",
+            "-" if target.measured is None else f"{target.measured:.2f}",
             target.verdict,
         ]
         for target in found

@@ -51,7 +51,7 @@ class Workers:
             for route in routes
             for number in threads
         }
-        for future in [executor.submit(_names) for executor in self._executors.values()]:  # all start at once
+        for future in [executor.submit(_wait_until_open) for executor in self._executors.values()]:  # all start at once
             future.result()
 
     def __enter__(self) -> Self:
@@ -94,8 +94,8 @@ def _open(folders: Mapping[Preset, Path], route: str, threads: int, batch_sizes:
             _classify(preset.name, _images[preset.name][:batch_size])
 
 
-def _names() -> list[str]:
-    return list(_networks)
+def _wait_until_open() -> None:
+    """Do nothing: the executor calls `_open` first."""
 
 
 def _classify(network: str, images: Array) -> Array:
