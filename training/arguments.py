@@ -4,14 +4,13 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-from pdeinfer.cli.arguments import nonempty_path, positive_int
+from pdeinfer.cli.arguments import nonempty_path, number_up_to, positive_int
 from pdeinfer.cli.output import print_error
 from pdeinfer.errors import PdeinferError
 from pdeinfer.files import is_inside
-from pdeinfer.spec.presets import PRESETS
+from pdeinfer.spec.presets import PRESETS, is_model_name
 from training.network_choice import choose_network
 from training.options import TrainingOptions
 
@@ -74,13 +73,13 @@ def parse_arguments(argv: list[str] | None) -> TrainingOptions:
     recipe.add_argument("--no-flip", action="store_false", default=None, dest="flip", help="mirror no images")
     recipe.add_argument("--crop-padding", type=_natural, metavar="PIXELS",
                         help="shift images by up to this many pixels at random; 0: not at all")  # fmt: skip
-    recipe.add_argument("--mixup", type=_up_to(1), metavar="ALPHA",
+    recipe.add_argument("--mixup", type=number_up_to(1), metavar="ALPHA",
                         help="mixup: mix images and labels at ratios from Beta(ALPHA, ALPHA); 0: none")  # fmt: skip
     recipe.add_argument("--balance", action="store_true", default=None,
                         help="weigh images so that all classes count alike")  # fmt: skip
     recipe.add_argument("--patience", type=positive_int, metavar="N",
                         help="stop when the best validation accuracy is N epochs old")  # fmt: skip
-    recipe.add_argument("--validation-fraction", type=_up_to(0.5), metavar="F",
+    recipe.add_argument("--validation-fraction", type=number_up_to(0.5), metavar="F",
                         help="for a preset: hold out this part of the training images and keep the best epoch; "
                         "0: train on all and keep the last")  # fmt: skip
     recipe.add_argument("--teacher", metavar="MODEL",
@@ -159,19 +158,6 @@ def _image_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"expected N or HxW in pixels, got {text!r}") from error
 
 
-def _up_to(most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected a number from 0 to {most:g}, got {text!r}")
-        return value
-
-    return number
-
-
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected an integer from 0 to {2**32 - 1}, got {text!r}")
@@ -195,7 +181,7 @@ def _natural(text: str) -> int:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+    if not is_model_name(text):
         raise argparse.ArgumentTypeError(
             f"expected letters, digits, '.', '_' and '-', a letter or digit first, got {text!r}"
         )
