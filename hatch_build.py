@@ -82,7 +82,7 @@ class KernelBuildHook(BuildHookInterface):
 
 def tag_machine(machine: str) -> str:
     """Return what the tags of wheels call a machine that a compiler names."""
-    if machine.startswith("arm"):  # the compiler does not say which; pip takes what the kernel says
+    if machine.startswith("arm"):  # the triple does not name the version; pip uses the kernel's machine name
         own = os.uname().machine
         return own if own.startswith("arm") else "armv7l"
     return TAG_MACHINES.get(machine, machine)

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def one_line(error: Exception) -> str:
+    """Return an error's text as one printable line, or its class where it says nothing, as a MemoryError often does."""
+    return " ".join(map(printable, str(error).splitlines())) or type(error).__name__
+
+
 def counted(count: int, what: str) -> str:
     """Return a number of things, such as "1 image", "0 images" or "2,000 images"."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

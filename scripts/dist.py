@@ -38,8 +38,8 @@ def main() -> None:
         with tarfile.open(sdist) as archive:
             archive.extractall(folder, filter="data")
         source = Path(folder, sdist.name.removesuffix(".tar.gz"))
-        if strays := unknown_to_git(ROOT, source):
-            sys.exit(f"the sdist would contain files that git does not know: {', '.join(strays)}")
+        if strays := untracked(ROOT, source):
+            sys.exit(f"the sdist would contain files that are not in git: {', '.join(strays)}")
         for compiler in [*compilers, "false"]:  # without a compiler, the wheel is pure
             _run("build", "--wheel", "--no-isolation", "--outdir", Path(folder, "wheels"), source, CXX=compiler)
         for wheel in Path(folder, "wheels").iterdir():
@@ -54,13 +54,14 @@ def main() -> None:
     _run("check_wheel_contents", *(file for file in files if file.suffix == ".whl"))
 
 
-def unknown_to_git(checkout: Path, source: Path) -> list[str]:
-    """Return the files of the source tree that the checkout has but git does not know, or nothing without git."""
+def untracked(checkout: Path, source: Path) -> list[str]:
+    """Return the files of an sdist's source that are not in git, or none if the checkout is no repository."""
     if not (checkout / ".git").exists():
         return []
-    command = ["git", "ls-files", "--others", "--exclude-standard", "-z"]
-    others = subprocess.run(command, cwd=checkout, capture_output=True, check=False, text=True).stdout
-    return [name for name in others.split("\0") if (source / name).is_file()]
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=checkout, stdout=subprocess.PIPE, check=True, text=True)
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    return sorted(files - {*listed.stdout.split("\0"), "PKG-INFO"})
 
 
 def _run(module: str, *arguments: str | Path, **variables: str) -> None:

@@ -104,7 +104,7 @@ def create_app(
     app.add_middleware(ImageRoutes, routes=image_routes, pace=pace)
     app.add_middleware(HeadAsGet)
     app.add_middleware(CancelOnDisconnect)
-    if keys:
+    if keys.any_needed:
         app.add_middleware(ApiKeys, keys=keys, open_paths=(PAGE,))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, budget=budget, timeout=settings.body_timeout)
     if settings.cors_origins:

@@ -112,8 +112,11 @@ def _make_options(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     recipe = {name: value for name in _RECIPE_OPTIONS if (value := values.pop(name)) is not None}
     if image_folder is not None and "validation_fraction" in recipe:
         parser.error("--validation-fraction is for presets: put validation images of your own into photos/val")
+    init = values.pop("init")
+    if arguments.resume and init is None:
+        init = "none"  # its folder has the weights
     try:
-        network = choose_network(preset, arguments.preset_file, values.pop("init"))
+        network = choose_network(preset, arguments.preset_file, init)
     except (PdeinferError, OSError) as error:
         print_error(error)
         parser.exit(2)

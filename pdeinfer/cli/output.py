@@ -4,7 +4,7 @@ import sys
 import time
 
 from pdeinfer.errors import ParityError
-from pdeinfer.text import describe_seconds, printable
+from pdeinfer.text import describe_seconds, one_line, printable
 
 _SECONDS = 0.1  # between two lines of progress in a terminal, each in the place of the one before
 _LOG_SECONDS = 30.0  # between two lines elsewhere
@@ -12,8 +12,9 @@ _LOG_SECONDS = 30.0  # between two lines elsewhere
 
 def print_error(error: Exception) -> None:
     """Print an error on stderr: on one line, but a report of differences with its table."""
-    lines = map(printable, str(error).splitlines() or [type(error).__name__])  # MemoryError often says nothing
-    print("pdeinfer: error:", ("\n" if isinstance(error, ParityError) else " ").join(lines), file=sys.stderr)
+    is_report = isinstance(error, ParityError)
+    text = "\n".join(map(printable, str(error).splitlines())) if is_report else one_line(error)
+    print("pdeinfer: error:", text, file=sys.stderr)
 
 
 class Progress:

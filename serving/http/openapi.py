@@ -64,7 +64,7 @@ def complete_document(
     named = [(model, "serialization") for model in (*models, ErrorResponse, V2Error)]
     _, definitions = models_json_schema(named, ref_template=_REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(definitions["$defs"])
-    if keys:
+    if keys.any_needed:
         _add_keys(document, keys)
 
 

@@ -12,7 +12,6 @@ from serving.errors import NotReadyError, RequestError, ServingError
 from serving.http.byte_budget import Hold
 from serving.interface.answers import MAX_MODEL_NAME
 
-R = TypeVar("R")
 T = TypeVar("T")
 
 _AT_ONCE_BYTES = 2**14

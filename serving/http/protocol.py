@@ -12,7 +12,15 @@ from uvicorn.server import ServerState
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
-from serving.http.raw_answers import MALFORMED, TINY_CHUNKS, TOO_LARGE, TOO_MANY, TOO_MANY_PIPELINED, RawAnswer
+from serving.http.raw_answers import (
+    MALFORMED,
+    NOT_ONE_HOST,
+    TINY_CHUNKS,
+    TOO_LARGE,
+    TOO_MANY,
+    TOO_MANY_PIPELINED,
+    RawAnswer,
+)
 from serving.http.unchunked import UnchunkedCycle
 from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
@@ -24,8 +32,8 @@ HEAD_TIMEOUT = 20.0
 SEND_TIMEOUT = 30.0  # for a client to read an answer
 LINGER_SECONDS = 1.0  # for a client to read its last answer, before unread bytes of its own reset the connection
 QUIET_SECONDS = 1.0  # without a byte; then a connection without a request is closed when the server stops
-# Bytes that the chunks of a body may have beside its content: each takes time, however short it is. Chunks of three
-# bytes and more are never refused, and single bytes up to 340 KB: some clients send every token of JSON as a chunk.
+# Bytes that the chunks of a body may have beside its content: each takes time, however short it is. Plain chunks of
+# three bytes and more are never refused, and single bytes up to 340 KB: some clients send every token of JSON as one.
 MAX_CHUNK_OVERHEAD = 2**20
 _CHUNK_OVERHEAD_PER_BYTE = 2
 _POLL_SECONDS = 0.05
@@ -95,9 +103,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
     It answers 503 to a connection too many and, after the requests before it, 503 to a pipelined request too many, 431
-    to a head that is too large, and 400 to what is not HTTP or comes in very many tiny chunks. It closes a connection
-    if a head arrives too slowly, if trailers or chunk extensions are too large, or if the client does not read the
-    answers.
+    to a head, trailers or chunk extensions that are too large, and 400 to what is not HTTP or comes in very many tiny
+    chunks. It closes a connection if a head arrives too slowly, or if the client does not read the answers.
 
     Args:
         server_state: shared with the other connections of the server.
@@ -245,7 +252,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._chunk_overhead = 0
         self._stop_head_timer()
         self.server_state.idle.pop(self, None)
-        self._check_host()
+        if not self._has_one_host:
+            self._refuse_input(NOT_ONE_HOST)
+            return
         previous = self.cycle
         if self._is_idle and (refusal := self._refusal()):
             self._refuse(refusal)
@@ -260,8 +269,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._previous = previous
         self._count_pipelined()
         if self.server_state.draining:
-            if previous is not None and not previous.response_started:  # this request comes with it
-                previous.keep_alive = True
+            if previous is not None and not previous.response_started and not isinstance(previous, UnchunkedCycle):
+                previous.keep_alive = True  # this request comes with it
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -306,10 +315,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._is_too_large = True
             raise httptools.HttpParserError("the head is too large")
 
-    def _check_host(self) -> None:
+    @property
+    def _has_one_host(self) -> bool:
+        """Whether the request has one header Host (RFC 9112, 3.2); HTTP/1.0 may have none."""
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):  # RFC 9112, 3.2
-            raise httptools.HttpParserError("not one Host")
+        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() == "1.0")
 
     def _count_pipelined(self) -> None:
         self.server_state.pipelined += len(self.pipeline) - self._pipelined

@@ -48,6 +48,7 @@ class RawAnswer:
 
 
 MALFORMED = RawAnswer(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
+NOT_ONE_HOST = RawAnswer(HTTPStatus.BAD_REQUEST, MALFORMED.code, "expected one header Host")
 TINY_CHUNKS = RawAnswer(
     HTTPStatus.BAD_REQUEST, MALFORMED.code, "the body comes in too many tiny chunks: send larger ones"
 )

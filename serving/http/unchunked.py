@@ -7,7 +7,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 class UnchunkedCycle(RequestResponseCycle):
     """uvicorn's request of HTTP/1.0 and its answer, after which the connection closes in any case.
 
-    uvicorn makes objects of its own class, which then get this one.
+    uvicorn creates the cycle; `LimitedProtocol` then changes its class to this one.
     """
 
     _has_length = True  # whether the answer says its length

@@ -20,8 +20,9 @@ class Keys:
         longest_first = sorted(keys, key=len, reverse=True)
         self._keys = [(prefix, [_digest(key.encode()) for key in keys[prefix]]) for prefix in longest_first]
 
-    def __bool__(self) -> bool:
-        """Return whether any path needs a key."""
+    @property
+    def any_needed(self) -> bool:
+        """Whether any path needs a key."""
         return any(keys for _, keys in self._keys)
 
     def are_needed(self, path: str) -> bool:

@@ -35,6 +35,7 @@ export const isKnown = (label) => models.some(({ labels }) => labels.includes(la
 /** Replace the chosen models that do not know a label that is known. */
 export function chooseModelsThatKnow(label) {
   const knows = (name) => modelNamed(name)?.labels.includes(label);
-  if (!knows($("model").value)) $("model").value = models.find(({ name }) => knows(name)).name;
+  const able = models.find(({ name }) => knows(name)); // none, if it is no longer served
+  if (able && !knows($("model").value)) $("model").value = able.name;
   if (!knows($("other").value)) $("other").value = "";
 }

@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import suppress
 
-from pdeinfer.text import printable
 from serving.process.accepting import Share, shares
 from serving.process.agreement import ModelAgreement
 from serving.process.channel import Functions
@@ -134,7 +133,7 @@ class Supervisor:
         if self._has_started:
             logger.error("worker %s cannot start: %s", worker.process.pid, message)
         elif not self._has_failed:
-            print(f"pdeinfer serve: {printable(message)}", file=sys.stderr, flush=True)
+            print(f"pdeinfer serve: {message}", file=sys.stderr, flush=True)
         self._has_failed = True
 
     async def _change(self, asked: WorkerProcess, name: str, action: str) -> list[str]:

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from pdeinfer import PdeinferError
-from pdeinfer.text import printable
+from pdeinfer.text import one_line
 from serving.app import create_app
 from serving.engine.models import Models
 from serving.http.protocol import Connections, LimitedProtocol
@@ -124,9 +124,9 @@ def serve(settings: Settings, listening: socket.socket, started: Started, member
             runner.run(_serve_models(app, config, settings, listening, started, membership))
         except (PdeinferError, MemoryError) as error:
             if membership is None:
-                print(f"pdeinfer serve: {printable(str(error))}", file=sys.stderr)
+                print(f"pdeinfer serve: {one_line(error)}", file=sys.stderr)
             else:
-                runner.run(membership.report_failure(str(error)))
+                runner.run(membership.report_failure(one_line(error)))
             return CANNOT_START
     return 0
 

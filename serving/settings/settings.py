@@ -20,8 +20,8 @@ from serving.settings.values import (
     MAX_BATCH_SIZE,
     PER_MODEL_EXAMPLE,
     Device,
-    Keys,
-    KeysOfFile,
+    KeyFile,
+    KeyList,
     ModelSettings,
     ModelSources,
     Numbers,
@@ -159,12 +159,12 @@ class Settings(Numbers, BaseSettings):
     max_decoding_seconds: float = Field(
         default=5, gt=0, le=3600, description="CPU seconds to decode one image; one that needs more is refused"
     )
-    api_keys: CliSuppress[Keys] = ()
-    api_keys_file: KeysOfFile = Field(
+    api_keys: CliSuppress[KeyList] = ()
+    api_keys_file: KeyFile = Field(
         default=(), description="file of keys; every request must send one of them; without keys, open to all"
     )
-    admin_keys: CliSuppress[Keys] = ()
-    admin_keys_file: KeysOfFile = Field(
+    admin_keys: CliSuppress[KeyList] = ()
+    admin_keys_file: KeyFile = Field(
         default=(), description="file of keys that may load and unload models; without keys, there is no /admin"
     )
     probes_need_key: bool = Field(default=False, description="whether the probes need a key, if there are keys")

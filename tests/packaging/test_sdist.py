@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.sdist import SdistBuilder
 
-from scripts.dist import unknown_to_git
+from scripts.dist import untracked
 from tests.servers import ROOT
 
 needs_git = pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
@@ -37,14 +37,24 @@ def test_every_file_that_git_knows_is_in_the_sdist() -> None:
 
 
 @needs_git
-def test_a_file_that_git_does_not_know_is_noticed(tmp_path: Path) -> None:
+def test_a_file_that_is_not_in_git_is_noticed(tmp_path: Path) -> None:
     checkout, source = tmp_path / "checkout", tmp_path / "source"
-    for name in ("known.py", "new.py", "beside.jpg"):
-        checkout.mkdir(exist_ok=True)
+    for name in ("known.py", "docs/new.md", "docs/.env", "beside.jpg"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
-    assert unknown_to_git(checkout, checkout) == []  # no repository
+    assert untracked(checkout, checkout) == []  # no repository
     subprocess.run(["git", "init", "--quiet"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "known.py"], cwd=checkout, check=True)
+    (checkout / ".git/info").mkdir(exist_ok=True)
+    (checkout / ".git/info/exclude").write_text(".env\n")
     shutil.copytree(checkout, source, ignore=shutil.ignore_patterns(".git", "*.jpg"))
+    (source / "PKG-INFO").touch()
 
-    assert unknown_to_git(checkout, source) == ["new.py"]
+    assert untracked(checkout, source) == ["docs/.env", "docs/new.md"]
+
+
+@needs_git
+def test_a_repository_that_git_refuses_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        untracked(tmp_path, tmp_path)

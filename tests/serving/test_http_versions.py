@@ -1,10 +1,13 @@
 """What HTTP/1.1 asks for and HTTP/1.0 does not know: `Host` and chunks."""
 
+import asyncio
+
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.serving.protocol_server import GET, Running, serve
 from tests.serving.raw_http import statuses
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -47,5 +50,31 @@ def test_only_http_1_1_gets_an_answer_in_chunks(version: str, has_length: bool) 
         assert (b"transfer-encoding: chunked" in head.lower()) == is_chunked
         assert body == (b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n" if is_chunked else b"onetwo")
         assert head.count(b"connection: close") == 1
+
+    serve(test, app=answer)
+
+
+def test_an_answer_that_only_the_end_of_the_connection_ends_is_the_last_while_the_server_drains() -> None:
+    may_answer = asyncio.Event()
+
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        await may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one"})
+
+    async def test(server: Running) -> None:
+        reader, writer = await server.connect()
+        request = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+        writer.write(request)
+        await eventually(lambda: server.state.tasks)
+        server.state.drain()
+        writer.write(request)
+        await eventually(lambda: server.state.pipelined)
+        may_answer.set()
+        async with asyncio.timeout(10):
+            answers = await reader.read()
+
+        assert statuses(answers) == [200]
+        assert answers.endswith(b"\r\n\r\none")
 
     serve(test, app=answer)
