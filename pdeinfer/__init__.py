@@ -1,7 +1,7 @@
 """Compact image classifiers whose backbone solves a diffusion-advection equation."""
 
 import importlib
-import typing
+from typing import TYPE_CHECKING
 
 from pdeinfer.errors import (
     BackendError,
@@ -24,7 +24,7 @@ from pdeinfer.errors import (
 from pdeinfer.runtime import onnx_runtime as _onnx_runtime  # noqa: F401  # it turns ONNX Runtime's telemetry off
 from pdeinfer.version import __version__
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
     from pdeinfer.inspection.fields import LayerFields
     from pdeinfer.inspection.inspector import inspect
     from pdeinfer.package.card import ModelCard
@@ -100,7 +100,7 @@ _MODULES = {
     "inspect": "pdeinfer.inspection.inspector",
 }
 
-if not typing.TYPE_CHECKING:  # which would take every name for one of the package
+if not TYPE_CHECKING:  # a type checker would accept any attribute
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
@@ -109,4 +109,4 @@ if not typing.TYPE_CHECKING:  # which would take every name for one of the packa
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__]

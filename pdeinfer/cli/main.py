@@ -43,7 +43,7 @@ def _run(arguments: list[str]) -> int:
     try:
         if arguments[:1] in (["serve"], ["train"]):  # these two parse their own arguments
             return _import_command(arguments[0])(arguments[1:])
-        from pdeinfer.cli.arguments import make_parser  # in a second in which Ctrl-C is `main`'s already
+        from pdeinfer.cli.arguments import make_parser  # it takes a moment, in which `main` handles Ctrl-C
 
         options = make_parser().parse_args(arguments)
         return _import_command(options.command)(options)

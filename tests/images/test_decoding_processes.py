@@ -131,7 +131,7 @@ def test_killed_processes_are_replaced(decoder: IsolatedDecoder) -> None:
     for _ in range(2):
         for pid in processes():  # the decoding process and its host
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not processes())
+            wait_until(lambda pid=pid: not is_alive(pid))  # before that, it has no command line, but open sockets
         assert isinstance(decoder.decode(SMALL, SPEC, "next", LIMITS), np.ndarray)
 
 
