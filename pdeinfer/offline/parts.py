@@ -114,7 +114,8 @@ class Parts:
     def _hold(self, lock: IO[bytes]) -> None:
         try:
             import fcntl
-        except ImportError:  # on Windows
+        except ImportError:  # on Windows, which removes no file that is open
+            lock.close()
             return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -364,6 +365,28 @@ def test_a_file_system_without_locks_is_a_warning_and_another_failure_leaves_not
     with pytest.raises(OSError, match=os.strerror(errno.EIO)), Parts(tmp_path / "a.csv"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_open_file_is_removed_on_windows(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[IO[bytes]] = []
+    unlink, hold = Path.unlink, Parts._hold
+
+    def unlink_closed(path: Path, missing_ok: bool = False) -> None:
+        if any(Path(file.name) == path and not file.closed for file in opened):
+            raise PermissionError(errno.EACCES, "used by another process", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+    monkeypatch.setattr(Parts, "_hold", lambda parts, lock: (opened.append(lock), hold(parts, lock)))
+    (image,) = write_pictures(tmp_path / "photos", 1)
+    result = tmp_path / "a.csv"
+
+    assert classify([str(image)], result, options(package_folder), workers=1) == (1, 0)
+    assert opened
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "photos"]
 
 
 def test_files_in_a_tar_are_decoded_one_by_one(package_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
