@@ -7,7 +7,7 @@ A part appears whole, by renaming, or not at all: a run that is stopped at any m
         plan.jsonl        a chunk of images per line
         00000000.jsonl    the rows of the first chunk
         ...
-        lock              held by the process that works
+        lock              empty, held by the process that works
         finished          the job and the numbers of rows and errors, from just before the result appears until the
                           folder is removed
 """
@@ -102,13 +102,16 @@ class Parts:
                 self._lock.close()
 
     def _check_own(self) -> None:
-        """Raise ClassifyError for a folder of somebody else, whose files are not to be taken for parts."""
-        names = {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}  # as macOS writes them
-        foreign = sorted(name for name in names if not _OWN.fullmatch(name))
-        if foreign or (names and "lock" not in names):  # which is the first file in it, and the last
+        """Raise ClassifyError for a folder of somebody else, whose files are not to be taken for parts.
+
+        The empty file `lock` is created first and removed last. Beside it may be Thumbs.db and the like.
+        """
+        names = {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}  # such as .DS_Store
+        if names and ("lock" not in names or (self._folder / "lock").stat().st_size > 0):
+            foreign = [name for name in names if not _OWN.fullmatch(name)]
             raise ClassifyError(
                 f"{self._folder}: expected no such folder, or one that pdeinfer has made, got one with "
-                f"{(foreign or sorted(names))[0]}: move it, or name another file than {self._result.name}"
+                f"{min(foreign or names)}: move it, or name another file than {self._result.name}"
             )
 
     def _hold(self, lock: IO[bytes]) -> None:

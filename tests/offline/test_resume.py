@@ -326,14 +326,15 @@ def test_a_folder_of_somebody_else_is_refused_and_kept(names: list[str], package
     assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(names, "precious")
 
 
-def test_files_that_others_write_into_the_folder_meanwhile_are_kept(begun: tuple[list[str], Path, Options]) -> None:
+def test_files_that_others_write_into_the_folder_are_kept(begun: tuple[list[str], Path, Options]) -> None:
     sources, result, how = begun
     folder = result.with_name("a.jsonl.parts")
-    (folder / ".DS_Store").touch()
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / name).touch()
 
     classify(sources, result, how, workers=1, report=lambda *_: (folder / "notes.txt").touch())
 
-    assert sorted(path.name for path in folder.iterdir()) == [".DS_Store", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == [".DS_Store", "Thumbs.db", "notes.txt"]
 
 
 def test_a_result_that_appears_meanwhile_is_kept(begun: tuple[list[str], Path, Options]) -> None:
