@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Its content is on the disk before it is renamed, so this also holds after a power cut. Errors of the system name
     `path`. The file is hidden, as it may be in a folder of images. Its suffix is that of `path`: some writers take the
-    format from it.
+    format from it. A process that is killed leaves it: `.partial-`, eight hexadecimal digits and the suffix.
     """
     partial = path.with_name(f".partial-{secrets.token_hex(4)}{path.suffix}")  # short: `path` may have 255 bytes
     try:

@@ -65,6 +65,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes from training in the folder, where the system and the file system have locks.
 
+        Then what a killed process has left half written is removed.
+
         Raises:
             TrainingError: another process is training in it.
         """
@@ -78,6 +80,9 @@ class RunFolder:
                 raise TrainingError(f"{self.path}: another process is training in this folder") from None
             except OSError:  # a file system without locks
                 pass
+            else:
+                for path in self.path.glob(f".partial-{'[0-9a-f]' * 8}.*"):  # as `pdeinfer.files` names them
+                    path.unlink(missing_ok=True)
             yield
 
     def record(self) -> TrainingRecord:

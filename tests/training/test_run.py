@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 
+from pdeinfer.errors import TrainingError
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS
@@ -273,6 +274,19 @@ def test_a_second_process_is_kept_out_of_the_folder(
         assert train("--out", folder, "--resume") == 2
     assert f"{folder}: another process is training in this folder" in capsys.readouterr().err
     assert train("--out", folder, "--resume") == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_what_killed_processes_left_half_written_is_removed_by_the_one_that_holds_the_lock(tmp_path: Path) -> None:
+    kept = ["run.json", ".partial-mine.keras", ".partial-0123456789.keras"]
+    for name in (*kept, ".partial-0123abcd.keras", ".partial-9876fedc.png"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path).locked():
+        assert {path.name for path in tmp_path.iterdir()} == {*kept}
+        (tmp_path / ".partial-00000000.keras").touch()
+        with pytest.raises(TrainingError), RunFolder(tmp_path).locked():
+            pass
+        assert (tmp_path / ".partial-00000000.keras").exists()
 
 
 def test_initial_weights_cannot_be_judged_without_validation_images(
