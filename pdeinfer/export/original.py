@@ -14,7 +14,7 @@ from pdeinfer.errors import DatasetError, ExportError, MissingDependencyError, M
 from pdeinfer.files import is_inside
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE, ModelCard
-from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.package.package import KERAS_FILE, ONNX_FILE, ModelPackage
 from pdeinfer.spec.presets import Preset
 from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, TrainingRecord
 
@@ -55,8 +55,9 @@ def find_source(source: str | Path) -> Path:
 def check_outside_packages(output: Path) -> None:
     """Raise ExportError if `output` lies in a model package, whose check would find files that it does not list."""
     for parent in Path(os.path.realpath(output)).parents:
-        if os.path.isfile(parent / CARD_FILE):  # noqa: PTH113  # Path.is_file raises OSError without permission
-            raise ExportError(f"expected --output outside the model package {parent}, got {output}")
+        # Path.is_file raises OSError without permission.
+        if all(os.path.isfile(parent / name) for name in (CARD_FILE, ONNX_FILE)):  # noqa: PTH113
+            raise ExportError(f"expected an output outside the model package {parent}, got {output}")
 
 
 def check_output(source: Path, output: Path) -> None:

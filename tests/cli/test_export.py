@@ -79,7 +79,7 @@ class TestExport:
     ) -> None:
         monkeypatch.chdir(package)
         assert cli.main(["export", ".", "-o", output, *options]) == 2
-        assert "expected --output outside the model package" in error_lines(capsys)[0]
+        assert "expected an output outside the model package" in error_lines(capsys)[0]
         ModelPackage.read(package).verify_checksums()
 
     @pytest.mark.parametrize(("error", "code"), [(ParityError, 1), (ExportError, 2)])

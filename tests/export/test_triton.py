@@ -98,6 +98,12 @@ def test_the_spelling_says_whether_a_name_is_a_folder_or_a_bundled_model(
     assert [path.name for path in (*Path("mine").iterdir(), *Path("theirs").iterdir())] == ["tiny-grey", "digits-pde"]
 
 
+def test_a_card_alone_makes_no_package_of_the_folders_above(tmp_path: Path) -> None:
+    (tmp_path / "card.json").touch()
+    folder, _ = export_to_triton("digits-pde", tmp_path / "models")
+    assert read_config(folder).name == "digits-pde"
+
+
 def test_a_bundled_model_is_replaced_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
