@@ -1,9 +1,11 @@
 """Turns a network into a model of a Triton model repository: `NAME/config.pbtxt`, labels, and the ONNX file."""
 
 import logging
+import os
 import shutil
 import tempfile
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,9 @@ def export_to_triton(
             TensorFlow; or what `export_package` takes.
         repository: the folder of the repository, which may hold other models.
         temperature: as in `export_package`.
-        force: replace version 1 of the repository's model of the same name, its labels and its configuration. Other
-            files stay. A warning is logged if there are other versions, or if the configuration differed: the old one
-            is then kept as `config.pbtxt.old`.
+        force: replace version 1 of the repository's model of the same name, with all files in it, its labels and its
+            configuration. Other files stay. A warning is logged if there are other versions, or if the configuration
+            differed: the old one is then kept as `config.pbtxt.old`, or under the next free name with a number.
 
     Raises:
         ExportError: `temperature` is asked for a package, or `repository` is one or lies in one; or the model exists
@@ -113,16 +115,18 @@ def _keep_others(old: Path, new: Path) -> None:
     for path in old.iterdir():
         if path.name.startswith(".") or (new / path.name).exists():  # `new_folder` keeps hidden files itself
             continue
+        if path.name.isdecimal() and path.is_dir():
+            logger.warning("%s keeps version %s: by default, Triton serves the highest version only", old, path.name)
         if path.is_symlink() or not path.is_dir():
             shutil.copy2(path, new / path.name, follow_symlinks=False)
-            continue
-        shutil.copytree(path, new / path.name, symlinks=True)
-        if path.name.isdecimal():
-            logger.warning("%s keeps version %s: by default, Triton serves the highest version only", old, path.name)
+        else:
+            shutil.copytree(path, new / path.name, symlinks=True)
     config = old / CONFIG_FILE
     if config.is_file() and config.read_bytes() != (new / CONFIG_FILE).read_bytes():
-        shutil.copy2(config, new / OLD_CONFIG_FILE)
-        logger.warning("%s is replaced by another, and kept as %s", config, OLD_CONFIG_FILE)
+        names = chain([OLD_CONFIG_FILE], (f"{OLD_CONFIG_FILE}.{number}" for number in count(2)))
+        name = next(name for name in names if not os.path.lexists(new / name))
+        shutil.copy2(config, new / name)
+        logger.warning("%s is replaced by another, and kept as %s", config, name)
 
 
 def _config(name: str, inputs: Any, outputs: Any) -> str:

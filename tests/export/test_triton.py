@@ -174,6 +174,27 @@ def test_other_versions_and_a_changed_configuration_are_kept(tmp_path: Path, cap
     assert "kept as config.pbtxt.old" in messages
 
 
+def test_a_configuration_that_was_kept_before_is_not_overwritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = export_to_triton("mnist-pde", tmp_path)
+    for text in ("first", "second", "third"):
+        (folder / "config.pbtxt").write_text(text)
+        export_to_triton("mnist-pde", tmp_path, force=True)
+    kept = [(folder / f"config.pbtxt.old{suffix}").read_text() for suffix in ("", ".2", ".3")]
+    assert kept == ["first", "second", "third"]
+    assert caplog.messages[-1].endswith("kept as config.pbtxt.old.3")
+
+
+def test_a_version_that_is_a_link_stays_one_and_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, _ = export_to_triton("mnist-pde", tmp_path)
+    (tmp_path / "newer").mkdir()
+    (folder / "2").symlink_to("../newer")
+    export_to_triton("mnist-pde", tmp_path, force=True)
+    assert (folder / "2").readlink() == Path("../newer")
+    assert "keeps version 2" in caplog.text
+
+
 def test_a_folder_that_is_no_model_of_triton_is_not_replaced(tmp_path: Path) -> None:
     precious = tmp_path / "digits-pde" / "precious"
     precious.mkdir(parents=True)
