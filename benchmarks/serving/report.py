@@ -43,7 +43,7 @@ def print_results(results: Results, peers: Sequence[Peer], cases: Sequence[Case]
     print("Milliseconds until an answer, p50 / p99:\n")
     print(table(header, rows(lambda _, __, figures: f"{1000 * figures.p50:.1f} / {1000 * figures.p99:.1f}")))
     print("Requests without an answer, in all rounds together, which no other figure counts:\n")
-    print(table(header, rows(lambda peer, case, _: f"{results.lost(peer.name, case):,}")))
+    print(table(header, rows(lambda peer, case, _: f"{results.lost[peer.name, case]:,}")))
     print("Seconds from start to the first answer, and peak memory in MiB, of all processes together:\n")
     medians = [
         (peer.name, *map(statistics.median, (results.ready[peer.name], results.peak[peer.name]))) for peer in peers

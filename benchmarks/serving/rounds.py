@@ -5,6 +5,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, field
@@ -31,14 +32,12 @@ class Figures:
     Attributes:
         rate: images per second. p50, p99: seconds until an answer.
         client: the load generator's CPU seconds per second.
-        lost: requests that were never answered.
     """
 
     rate: float
     p50: float
     p99: float
     client: float
-    lost: int
 
 
 @dataclass(slots=True)
@@ -46,7 +45,8 @@ class Results:
     """All turns.
 
     Attributes:
-        figures: by server and case.
+        figures: by server and case, of the requests that were answered.
+        lost: how many were not, in all turns together, by server and case: a median would hide those of one turn.
         ready: seconds from the start until it answers, by server. peak: MiB.
         alone: images per second of the Predictor in a process, the mean of before and after each turn of a server, by
             the server and by how many images it is given at a time.
@@ -54,6 +54,7 @@ class Results:
     """
 
     figures: dict[tuple[str, Case], list[Figures]] = field(default_factory=dict)
+    lost: Counter[tuple[str, Case]] = field(default_factory=Counter)
     ready: dict[str, list[float]] = field(default_factory=dict)
     peak: dict[str, list[float]] = field(default_factory=dict)
     alone: dict[tuple[str, int], list[float]] = field(default_factory=dict)
@@ -64,10 +65,6 @@ class Results:
         if (turns := self.figures.get((peer, case))) is None:
             return None
         return Figures(*map(statistics.median, zip(*map(astuple, turns), strict=True)))
-
-    def lost(self, peer: str, case: Case) -> int:
-        """Return how many requests a server never answered, over all rounds: a median would hide those of one."""
-        return sum(turn.lost for turn in self.figures[peer, case])
 
     def share(self, peer: str, case: Case) -> float:
         """Return the median share of the Predictor's rate, 32 images at a time, that a server reaches in a turn.
@@ -146,8 +143,8 @@ async def _turn(server: Running, peer: Peer, case: Case, sample: Sample, seconds
         percentile(answered, 50),
         percentile(answered, 99),
         client_share,
-        len(answers) - len(answered),
     )
+    results.lost[peer.name, case] += len(answers) - len(answered)
     results.figures.setdefault((peer.name, case), []).append(figures)
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_a_wrong_answer_is_an_error(
 
 
 def figures(rate: float, p50: float, p99: float) -> list[Figures]:
-    return [Figures(rate, p50, p99, 0.1, 0)]
+    return [Figures(rate, p50, p99, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -148,11 +149,19 @@ def test_unanswered_requests_count_as_lost(monkeypatch: pytest.MonkeyPatch) -> N
     assert [answer.status for answer in asyncio.run(ask())] == [LOST] * 3
 
 
-def test_lost_requests_of_one_round_are_not_hidden_by_a_median() -> None:
+def test_lost_requests_of_all_turns_are_counted(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("PNG", 1, 8)
-    results = Results({("ray", case): [Figures(1000, 0.001, 0.002, 0.1, lost) for lost in (0, 7, 0)]})
+    results = Results({(servers.OURS.name, case): []})  # whose requests were checked before
+    (request, *_) = cases.requests_of(servers.OURS, case, sample) or []
+    monkeypatch.setattr(rounds, "check", lambda *_: None)
 
-    assert results.lost("ray", case) == 7
+    for lost in (0, 7, 2):
+        answers = [Answer(status, 0.0, 0.1, b"", 1, request) for status in [200, *[LOST] * lost]]
+        monkeypatch.setattr(rounds, "closed_loop", AsyncMock(return_value=answers))
+        asyncio.run(rounds._turn(Mock(port=1), servers.OURS, case, sample, 1.0, results))
+
+    assert results.lost == {(servers.OURS.name, case): 9}
+    assert len(results.figures[servers.OURS.name, case]) == 3
 
 
 def test_a_server_that_fails_to_start_reports_why(sample: Sample) -> None:
