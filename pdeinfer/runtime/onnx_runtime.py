@@ -52,7 +52,9 @@ def check_error(error: Exception, device: str) -> None:
     kind = type(error)  # its subclasses are an application's
     if kind not in _BUILTIN_ERRORS and not kind.__module__.startswith("onnxruntime."):
         raise error
-    if "bad_alloc" in str(error) or (device == "cpu" and "Failed to allocate memory" in str(error)):
+    message = str(error)
+    is_bad_alloc = "bad_alloc" in message or "bad allocation" in message  # the second is MSVC's
+    if is_bad_alloc or (device == "cpu" and "Failed to allocate memory" in message):
         raise MemoryError(f"ONNX Runtime ran out of memory: {error}") from error
 
 
