@@ -112,5 +112,5 @@ def is_unreadable(error: Exception) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         return False
-    kinds = type(error).__mro__[:-3]  # without Exception, BaseException and object
+    kinds = (kind for kind in type(error).__mro__ if issubclass(kind, Exception) and kind is not Exception)
     return any(kind.__module__.partition(".")[0] in sys.stdlib_module_names for kind in kinds)

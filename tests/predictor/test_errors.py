@@ -1,5 +1,6 @@
 """What a Predictor refuses, and that the error names it."""
 
+import abc
 import errno
 import http.client
 import io
@@ -29,6 +30,10 @@ from tests.predictor.helpers import IMAGES, repackage
 
 class TimeLimitError(Exception):
     """What a signal's handler raises in a job that takes too long, as those of Celery and RQ do."""
+
+
+class MixedTimeLimitError(Exception, abc.ABC):
+    """The same, of a class with a mixin of the standard library."""
 
 
 class ImageLibraryError(EOFError):
@@ -272,6 +277,7 @@ class TestErrors:
             TimeoutError("timed out"),
             OSError(errno.EMFILE, "Too many open files"),
             TimeLimitError(),
+            MixedTimeLimitError(),
             PredictorClosedError("closed"),
         ],
         ids=lambda error: type(error).__name__,
