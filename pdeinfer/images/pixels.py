@@ -94,15 +94,19 @@ def _without_foreign_transparency(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Return a picture without a transparency of another mode, which Pillow's `split`, `quantize` and others keep."""
     value = picture.info.get("transparency")
     if picture.mode == "P":
-        fits = value in range(256) if isinstance(value, int) else isinstance(value, bytes) and len(value) <= 256
+        fits = _is_in(256, value) or (isinstance(value, bytes) and len(value) <= 256)
     elif picture.mode == "RGB":
-        fits = isinstance(value, tuple) and len(value) == 3 and all(isinstance(each, int) for each in value)
+        fits = isinstance(value, tuple) and len(value) == 3 and all(_is_in(2**16, each) for each in value)
     else:
-        fits = isinstance(value, int)
+        fits = _is_in(2**16, value)  # a PNG has 16 bits for it, of which 8-bit pixels use the low ones
     if "transparency" in picture.info and not fits:
         picture = picture.copy()
         del picture.info["transparency"]
     return picture
+
+
+def _is_in(end: int, value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < end
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -316,8 +316,9 @@ class TestColour:
         ("mode", "transparency"),
         [
             *((mode, value) for mode in ("1", "L", "I;16", "CMYK", "LA") for value in ((1, 2, 3), b"\0\xff", None)),
+            *((mode, value) for mode in ("1", "L", "I;16", "CMYK", "LA", "P") for value in (2**31, 2**40, -(2**40))),
             *(("P", value) for value in ((1, 2, 3), 300, -1, bytes(300), None)),
-            *(("RGB", value) for value in (b"\0\xff", (1, 2), (1.5, 2.5, 3.5), None)),
+            *(("RGB", value) for value in (b"\0\xff", (1, 2), (1.5, 2.5, 3.5), (2**31, 2, 3), (1, 2, -(2**40)), None)),
         ],
     )
     def test_a_transparency_that_was_left_over_from_another_mode_is_ignored(
