@@ -7,8 +7,8 @@ The rule, in this order:
      current frame. An AVIF or HEIC file is decoded, where Pillow or the extra [heic] can, only by
      `pdeinfer.images.isolation`.
    - Damage: a file is accepted if all of its pixels decode, even if its end marker is missing or a chunk other than
-     the pixels is damaged; Pillow's warnings about these are ignored, also where warnings are errors. A PNG must have
-     the checksum behind its compressed pixels, right or wrong.
+     the pixels is damaged. If Pillow warns of it where warnings are errors, the file is refused: its orientation is not
+     known. A PNG must have the checksum behind its compressed pixels, right or wrong.
    - Missing pixels: a file that lacks pixels is refused, unless the program has set
      `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: this switch of the whole process lets Pillow make them up. A JPEG that has
      its end marker may lack a few blocks; if it has several scans, the rest of the last one.
@@ -51,10 +51,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pdeinfer.errors import ImageError, PdeinferError
 from pdeinfer.images import formats, repair, tiff
 from pdeinfer.images.cost import Estimate, decoding_bytes
-from pdeinfer.images.damage import AnyPath, decoding, is_unreadable
+from pdeinfer.images.damage import AnyPath, decoding, is_unreadable, refusing_warnings
 from pdeinfer.images.jpeg import JpegStructure, check_jpeg, end_jpeg, open_end
 from pdeinfer.images.limits import GUARDED, MAX_IMAGE_PIXELS, WorkLimits, check_pixels, check_ppm, check_work
-from pdeinfer.images.metadata import ignoring_metadata_warnings
 from pdeinfer.images.pixels import fit, to_mode, transparent_grey
 from pdeinfer.images.reading import open_path, read_file, read_stream
 from pdeinfer.spec.networks import InputSpec
@@ -121,7 +120,7 @@ def open_image(
         limits: what a file may hold that is disproportionately slow to decode.
     """
     name = describe(image, name)
-    with ignoring_metadata_warnings(), ExitStack() as stack:
+    with refusing_warnings(name), ExitStack() as stack:
         structure, other_ending = None, None
         if isinstance(image, PIL.Image.Image):
             picture = image

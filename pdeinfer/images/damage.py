@@ -14,11 +14,10 @@ import PIL.Image
 from pdeinfer.errors import ImageError, ImageTooLargeError, PdeinferError
 from pdeinfer.images.formats import EXPECTED
 
-# What Pillow raises for damaged and hostile files, apart from OSError without a number. A warning is raised if the
-# application has turned warnings into errors.
+# What Pillow raises for damaged and hostile files, apart from OSError without a number.
 _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, SyntaxError),
-    *(TypeError, ValueError, Warning, struct.error, zlib.error),
+    *(TypeError, ValueError, struct.error, zlib.error),
 )
 # Error numbers of a path that cannot be an image or a folder.
 PATH_ERRORS = (
@@ -62,6 +61,17 @@ def decoding(name: str, kind: str | None, max_pixels: int) -> Iterator[None]:
         if kind not in ("AVIF", "HEIF"):  # whose plugins raise it
             raise
         raise _damaged(name, kind, f" ({error})") from error
+
+
+@contextmanager
+def refusing_warnings(name: str) -> Iterator[None]:
+    """Turn a warning of Pillow's that the application has made an error into an ImageError that says so."""
+    try:
+        yield
+    except UserWarning as error:
+        raise ImageError(
+            f"{name}: expected {EXPECTED}, got one of which Pillow warns, while warnings are errors: {error}"
+        ) from error
 
 
 def is_damage(error: Exception) -> bool:

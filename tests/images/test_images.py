@@ -125,6 +125,7 @@ class TestOrientation:
         content = encode(PIL.Image.fromarray(TURNED.astype(np.uint16) * 257), "PNG", exif=exif)
         assert np.array_equal(to_array(content, grey(6, 4))[..., 0], UPRIGHT[6])
 
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
     @pytest.mark.parametrize("exif", [b"Exif\0\0damaged", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
     def test_damaged_exif_leaves_the_image_as_it_is(self, exif: bytes) -> None:
         content = encode(PIL.Image.fromarray(TURNED), "PNG", exif=exif)
