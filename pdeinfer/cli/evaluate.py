@@ -22,10 +22,11 @@ def run(options: argparse.Namespace) -> int:
     evaluation = evaluate(options.package, options.data_dir, options.precision)
     for line in _warnings(evaluation):
         print(f"pdeinfer: {printable(line)}", file=sys.stderr)
-    if options.report is not None:  # first: the reader of the output may stop reading
-        path = write_report(evaluation, options.report)
-        print(f"pdeinfer: the report is {printable(str(path))}", file=sys.stderr)
+    # The report is written before anything is printed: the reader of the output may stop reading.
+    report = None if options.report is None else write_report(evaluation, options.report)
     print(json.dumps(evaluation.to_dict(), allow_nan=False) if options.json else evaluation)
+    if report is not None:
+        print(f"pdeinfer: the report is {printable(str(report))}", file=sys.stderr)
     return 1 if evaluation.unreadable or evaluation.equals_card is False else 0
 
 
