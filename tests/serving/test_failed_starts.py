@@ -260,7 +260,7 @@ def test_control_characters_of_a_package_do_not_reach_the_terminal(tmp_path: Pat
 
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert r"a\x1b[31m\nb/card.json: not JSON" in line
+    assert r"a\x1b[31m b/card.json: not JSON" in line
 
 
 def test_an_unusable_device_is_one_line_and_exit_code_2(package_folder: Path) -> None:
