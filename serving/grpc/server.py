@@ -141,7 +141,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         ("grpc.so_reuseport", 1),  # workers share the port
         ("grpc.max_receive_message_length", _max_message_bytes(settings)),  # compressed or not
-        # Of headers that are complete. Before that grpcio keeps them without a limit: see docs/reliability.md.
+        # They do not bound the memory of headers in calls that are not complete yet: see docs/reliability.md.
         ("grpc.max_metadata_size", settings.max_head_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
