@@ -208,10 +208,10 @@ def test_a_tensor_that_claims_more_than_it_has_is_refused(shape: list[int]) -> N
     ids=["fields", "nodes"],
 )
 def test_a_file_of_too_many_fields_or_nodes_is_refused_soon(content: bytes) -> None:
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(ModelPackageError, match="more than"):
         read(content)
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize(

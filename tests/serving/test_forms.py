@@ -219,10 +219,10 @@ def test_more_images_than_the_limit_are_rejected(count: int) -> None:
     ids=["false boundaries", "padding", "lines", "dashes", "spaces", "header name", "header value", "headers"],
 )
 def test_hostile_form_of_30_megabytes_is_rejected_within_a_second(body: bytes) -> None:
-    started = time.process_time()
+    started = time.thread_time()
 
     assert rejection(body, max_images=64).code in ("invalid_form", "too_many_images")
-    assert time.process_time() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_forms_of_client_libraries_are_parsed() -> None:
