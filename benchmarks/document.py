@@ -52,7 +52,8 @@ Each route runs in its own process for each number of threads. ONNX Runtime runs
 operator, the same file with the function inlined (`PDEINFER_KERNEL=0`), and tf2onnx's. OpenVINO runs with its
 latency hint, on the file of `pdeinfer export --inline` and on tf2onnx's, compiled for each batch size, in float32 and,
 where that is its default, in bf16. PyTorch runs an equal network (`benchmarks/torch_network.py`) with the same weights,
-eagerly and compiled for each batch size with constant weights.""",
+eagerly and compiled for each batch size with constant weights. A column such as `global-k1 x cifar10-resnet32` says how
+many times as fast the first is as the second.""",
         ("-m", "benchmarks.speed"),
     ),
     Section(

@@ -28,16 +28,16 @@ _INTRODUCTION = """# Results
 Each table has the networks that were trained by one recipe, with a teacher or without. Accuracies are on the test
 images, as mean ± standard deviation over the seeds; a single run has no deviation, and 10,000 test images alone give it
 a standard error of 0.2 to 0.3 points. A recipe with a validation fraction keeps the epoch with the best accuracy on the
-images held out for validation, any other recipe keeps the last epoch. Minutes are the median on each device. "Earlier
-network" marks runs of a preset whose network has changed since; parameters, multiply-adds (MACs) and times are those of
-the network that was trained.
+images held out for validation; any other recipe keeps the last epoch. Minutes are the median training time on each
+device. "Earlier network" marks runs of a preset whose network has changed since; parameters, multiply-adds (MACs) and
+times are those of the network that was trained.
 
 "Paper" is Kag & Saligrama, CVPR 2022. "Article" is the TensorFlow reproduction that this project began with.
 [Notes on the results](lab/results.md) discusses individual runs.
 """
-_COMPARISONS = """How many points the networks with PDE layers are above the same network without them; above the best
-network with other layers in their place; and above the line between plain ResNets at the network's own time, as in the
-picture (± standard error over seeds):"""
+_COMPARISONS = """Points of test accuracy that each network with PDE layers has above the same network without them,
+above the best control (a network with other layers in their place), and above plain ResNets of the same speed (on the
+line between them in the picture); ± is the standard error over seeds:"""
 _FIELDS = """## What the PDE layers compute
 
 `pdeinfer inspect` draws these for every PDE layer of the bundled models: diffusivity (Dx, Dy), velocity (u, v), its

@@ -26,7 +26,7 @@ def results_table(groups: Sequence[Group], costs: Costs, times: Times) -> str:
         header += [f"ms per image, batch {size}" for size in BATCH_SIZES]
     header += ["test accuracy (%)", "seeds", "minutes", "paper", "article"]
     if with_confusion:
-        header += ["3 and 5 confused (%)", "article's"]
+        header += ["3 and 5 confused (%)", "3 and 5 confused, article (%)"]
     rows = []
     for group in groups:
         published = PUBLISHED.get(group.name, NOTHING)
