@@ -1,6 +1,7 @@
 """Makes text for people: text from elsewhere fit for files and terminals, numbers of things, durations."""
 
 import re
+from decimal import ROUND_CEILING, Context
 
 # Control characters, halves of surrogate pairs, line separators, and what reverses the direction of writing.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,6 +25,12 @@ def one_line(error: Exception) -> str:
 def counted(count: int, what: str) -> str:
     """Return a number of things, such as "1 image", "0 images" or "2,000 images"."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def round_up(value: float) -> float:
+    """Round a number up to two significant digits, for a text that says "within": 0.471 becomes 0.48."""
+    digits = repr(float(value))  # the shortest that mean this number: 0.1 stays, though what is stored is larger
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(digits))
 
 
 def describe_seconds(seconds: float) -> str:

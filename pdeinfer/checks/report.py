@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from pdeinfer.text import round_up
+
 Subject: TypeAlias = Literal["probabilities", "fields"]
 
 # By subject: the name of a row's key in JSON, and the difference that the tolerance limits.
@@ -78,7 +80,7 @@ class Report:
     def summary(self) -> str:
         """One line: how far the candidate is from the reference."""
         relative = " (relative)" if self.subject == "fields" else ""
-        text = f"{self.candidate} within {self.max_difference:.1e}{relative} of {self.reference}"
+        text = f"{self.candidate} within {round_up(self.max_difference):.1e}{relative} of {self.reference}"
         same, count = (sum(values) for values in zip(*map(_top1, self.comparisons), strict=True))
         return text if same == count else f"{text}, labels {same / count:.1%} the same"
 

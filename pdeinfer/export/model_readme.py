@@ -10,6 +10,7 @@ from pdeinfer.package.card import ModelCard
 from pdeinfer.package.package import LITERT_INT8, LITERT_INT8_FILE, MODEL_FILES
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.training_record import DatasetName, TrainingRecord
+from pdeinfer.text import round_up
 
 README_FILE = "README.md"
 
@@ -103,7 +104,7 @@ def _figures(card: ModelCard) -> dict[str, str]:
             # The smaller batch sizes repeat some of the images, and each field has a row.
             counts = {comparison.get("images"): comparison["count"] for comparison in report["comparisons"]}
             figures[f"{name}, against {report['reference']}"] = (
-                f"equal within {gap:.1e} (relative), {sum(counts.values()):,} images"
+                f"equal within {round_up(gap):.1e} (relative), {sum(counts.values()):,} images"
             )
     names = {LITERT_INT8: LITERT_INT8_FILE}
     names |= {precision: f"{file} (precision {precision})" for precision, file in MODEL_FILES.items()}
@@ -115,7 +116,7 @@ def _figures(card: ModelCard) -> dict[str, str]:
             figures[f"{name}: test accuracy"] = _accuracy(variant)
         figures[f"{name}, against {variant['parity']['reference']}"] = "; ".join(
             f"{row['images']}: {row['top1_equal']:,} of {row['count']:,} labels the same, probabilities within "
-            f"{row['max_absolute']:.1g}"
+            f"{round_up(row['max_absolute']):.2g}"
             for row in variant["parity"]["comparisons"]
         )
     return figures

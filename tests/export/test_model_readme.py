@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pdeinfer.export.model_readme import model_readme
+from pdeinfer.export.model_readme import README_FILE, model_readme
 from pdeinfer.package import zoo
 from pdeinfer.package.card import ModelCard
 from pdeinfer.spec.presets import PRESETS
@@ -32,6 +32,18 @@ def test_the_int8_file_is_described_and_precisions_of_older_packages_are_not(car
     text = model_readme(replace(card, variants={name: {"parity": parity} for name in ("half", "int8")}))
     assert "model.int8.onnx" in text
     assert "half" not in text
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_no_difference_is_larger_than_the_readme_of_a_bundled_model_says(name: str) -> None:
+    card = zoo.load(name).card
+    text = (zoo.load(name).path / README_FILE).read_text(encoding="utf-8")
+    found = [max(row["max_relative"] for row in report["comparisons"]) for report in card.parity.values()]
+    found += [row["max_absolute"] for one in card.variants.values() for row in one["parity"]["comparisons"]]
+    stated = [float(bound) for bound in re.findall(r"within ([0-9.e-]+)", text)]
+    assert len(stated) == len(found)
+    for bound, value in zip(stated, found, strict=True):
+        assert value <= bound <= 1.1 * value
 
 
 @pytest.mark.parametrize(
