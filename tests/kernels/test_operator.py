@@ -71,6 +71,21 @@ class TestEverySolver:
         layer = ("convolutions", (1, 4, 4, 8), num_steps)
         assert error(run(make_layer(*layer, source=0.0)), reference(*layer, source=0.0)) < TOLERANCE
 
+    @pytest.mark.parametrize("num_steps", [1, 5])
+    @pytest.mark.parametrize(("courant", "tolerance"), [(7.5, TOLERANCE), (50, 5e-6)])  # as docs/operator.md says
+    def test_large_courant_numbers_amplify_rounding_within_limits(
+        self, courant: float, tolerance: float, num_steps: int
+    ) -> None:
+        shape = (1, 16, 16, 8)
+        layer = make_layer("maps", shape, num_steps)
+        rng = np.random.default_rng(0)
+        # Nothing varies along y: that advection cancels, and the result stays small beside its terms.
+        across = {"courant_y": rng.uniform(0, courant, (1, 1, 16, 8)), "h": rng.uniform(0, 2, (1, 1, 16, 8))}
+        across |= {"courant_x": np.zeros(()), "diffusion_x": np.full((), 0.1), "diffusion_y": np.full((), 0.1)}
+        for name, values in across.items():
+            layer.tensors[name] = np.broadcast_to(values, shape).astype(np.float32)
+        assert error(run(layer), layer.scheme()) < tolerance
+
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_the_operator_equals_its_function(self, structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
         layer = make_layer(structure, (2, 5, 4, 24), 5)
