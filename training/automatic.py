@@ -6,7 +6,7 @@ from statistics import median_low
 
 from training.recipes import Recipe
 
-_MIN_STEPS = 8  # in an epoch: with fewer, the averages of the normalisations hardly move
+_MIN_STEPS = 8  # in an epoch, from 64 images on: with fewer steps, the averages of the normalisations hardly move
 _BATCH_SIZES = (8, 16, 32, 64, 128)
 _VIEWS = 400_000  # of images in a training, where that gives a number of epochs between the next two
 _MAX_EPOCHS, _MIN_EPOCHS = 100, 30
@@ -44,7 +44,8 @@ def describe_recipe(recipe: Recipe, train: int, given: Collection[str]) -> list[
     """
     steps = train // recipe.batch_size
     warmup = min(recipe.warmup_epochs, recipe.epochs - 1)
-    seen = f"{recipe.epochs * train:,} images seen in {recipe.epochs * steps:,} steps, {warmup} epochs to warm up"
+    all_steps = recipe.epochs * steps
+    seen = f"{all_steps * recipe.batch_size:,} images seen in {all_steps:,} steps, {warmup} epochs to warm up"
     shift = "pixels of random shift: an eighth of the side" if recipe.crop_padding else "as in the recipe"
     mirrored = "half of the images are mirrored, as photos may be" if recipe.flip else "as in the recipe"
     reasons = {

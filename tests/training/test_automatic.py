@@ -36,6 +36,12 @@ def test_small_images_are_not_blown_up() -> None:
     assert choose_side([(32, 40), (32, 32), (640, 480)]) == 32
 
 
+@pytest.mark.parametrize(("train", "seen"), [(85, "8,000 images seen in 1,000 steps"), (15, "800 images seen in 100")])
+def test_images_that_do_not_fill_a_batch_are_not_counted_as_seen(train: int, seen: str) -> None:
+    lines = describe_recipe(choose_recipe(BASE, train, side=64), train, given=())
+    assert f" {seen}" in lines[1]
+
+
 def test_each_choice_is_printed_with_its_option_and_its_reason() -> None:
     recipe = choose_recipe(BASE, 180, side=64, epochs=7)
     lines = describe_recipe(recipe, 180, given={"epochs"})
