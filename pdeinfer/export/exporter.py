@@ -84,7 +84,7 @@ def export_package(  # noqa: PLR0913  # one keyword for each part that a package
         ModelPackageError: `output` exists and `force` is False, or it cannot be written; or `source` is a damaged
             package.
         DatasetError, ImageError: `calibrate` has no usable training images; or, with `temperature`, the validation
-            images are not where they were, or all classified correctly.
+            images are not where they were, all classified correctly, or fitted best at a limit of the temperature.
         ParityError: an exported file differs from the network; the message is the report. Nothing is left behind.
         MissingDependencyError: TensorFlow, tf2onnx or, with `litert`, LiteRT is not installed.
         BackendError: Keras runs on another backend than TensorFlow.

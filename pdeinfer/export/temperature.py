@@ -31,7 +31,7 @@ def scale_probabilities(classifier: Any, validation: Split, test: Split | None) 
         What a card states in `metrics`: "calibration" and, with test images, their "test_loss".
 
     Raises:
-        DatasetError: the network is right on every validation image, and no temperature is the best.
+        DatasetError: the network is right on every validation image, or the best temperature is not from 0.05 to 20.
         ParityError: an answer changed.
     """
     from scipy.special import softmax
@@ -71,6 +71,9 @@ def fit_temperature(logits: Array, labels: Array) -> float:
 
     Args:
         logits: float64 (N, classes). labels: int (N,).
+
+    Raises:
+        DatasetError: the best temperature lies outside.
     """
     from scipy.optimize import minimize_scalar
 
@@ -78,7 +81,13 @@ def fit_temperature(logits: Array, labels: Array) -> float:
         return _cross_entropy(logits * inverse, labels)
 
     best = minimize_scalar(loss, bounds=(1 / _HIGHEST, 1 / _LOWEST), method="bounded")
-    return float(1 / best.x)
+    temperature = float(1 / best.x)
+    if np.isclose(temperature, (_LOWEST, _HIGHEST), rtol=1e-3).any():  # the search ends just inside
+        raise DatasetError(
+            f"no temperature can be fitted: expected the best one to lie between {_LOWEST:g} and {_HIGHEST:g}, got the "
+            f"limit {temperature:.3g} for {len(labels)} validation images; check their labels, or export without it"
+        )
+    return temperature
 
 
 def _cross_entropy(logits: Array, labels: Array) -> float:

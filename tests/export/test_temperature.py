@@ -50,6 +50,21 @@ def test_the_temperature_that_the_labels_were_drawn_with_is_found(temperature: f
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
+@pytest.mark.parametrize(("scale", "limit"), [(0.01, "0.05"), (100.0, "20")])
+def test_a_best_temperature_outside_the_limits_is_an_error(scale: float, limit: str) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (2_000, 5))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # drawn with temperature 1
+    with pytest.raises(DatasetError, match=f"between 0.05 and 20, got the limit {limit} for 2000"):
+        fit_temperature(scale * logits, labels)
+
+
+def test_answers_without_information_have_no_temperature() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(DatasetError, match="got the limit 20 for 2000"):
+        fit_temperature(rng.normal(0, 4, (2_000, 5)), rng.integers(5, size=2_000))
+
+
 def test_a_calibrated_package_has_the_same_answers_and_is_proven(run: Path, tmp_path: Path, capsys: Captured) -> None:
     for name, options in (("plain", []), ("calibrated", ["--fit-temperature", "--format", "all"])):
         assert main(["export", str(run), "--output", str(tmp_path / name), *options]) == 0
