@@ -27,7 +27,7 @@ def plot_learning_curves(rows: Sequence[Row], title: str, path: Path) -> None:
         if validated:
             axes.plot(epochs, [scale * row[f"val_{name}"] for row in rows], marker=marker, label="validation")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss (cross-entropy)")
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if name == "accuracy" else "loss")
         axes.grid(alpha=0.3)
         axes.legend()
     if validated:

@@ -2,9 +2,26 @@
 
 from pathlib import Path
 
+import pytest
 from matplotlib.figure import Figure
 
-from training.plots import draw_confusion, plot_confusion
+from training import plots
+from training.plots import draw_confusion, plot_confusion, plot_learning_curves
+
+
+def test_the_loss_is_not_called_cross_entropy_which_it_is_not_with_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Figure()
+    monkeypatch.setattr(plots, "Figure", lambda **_: figure)
+
+    plot_learning_curves(
+        [{"epoch": 1, "loss": 9.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.4}],
+        "distilled",
+        tmp_path / "curves.png",
+    )
+
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy (%)"]
 
 
 def test_labels_with_dollar_signs_are_drawn_as_they_are(tmp_path: Path) -> None:
