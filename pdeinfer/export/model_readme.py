@@ -160,7 +160,8 @@ def _weakest(card: ModelCard) -> list[str]:
     if [len(row) for row in rows] != [len(labels)] * len(labels):
         return []
     confusion = np.asarray(rows)
-    recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+    images = confusion.sum(axis=1)
+    recall = np.where(images, confusion.diagonal() / np.maximum(images, 1), 1.0)  # nothing is known of a class without
     worst = int(recall.argmin())
     mistakes = confusion[worst].copy()
     mistakes[worst] = 0

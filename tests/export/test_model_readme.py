@@ -81,6 +81,14 @@ def test_the_weakest_class_and_its_commonest_mistake_are_named(card: ModelCard) 
     assert "The weakest class is 4: 80.0 % of its test images are recognised. It is most often mistaken for 9." in text
 
 
+def test_a_class_without_test_images_is_not_the_weakest(card: ModelCard) -> None:
+    confusion = [[100 if row == column else 0 for column in range(10)] for row in range(10)]
+    confusion[0] = [0] * 10
+    confusion[8] = [0, 30, 0, 0, 0, 0, 0, 0, 70, 0]
+    text = model_readme(replace(card, metrics={**card.metrics, "confusion": confusion}))
+    assert "The weakest class is 8: 70.0 % of its test images are recognised. It is most often mistaken for 1." in text
+
+
 def test_without_mistakes_no_class_is_the_weakest(card: ModelCard) -> None:
     confusion = [[100 if row == column else 0 for column in range(10)] for row in range(10)]
     assert "weakest" not in model_readme(replace(card, metrics={**card.metrics, "confusion": confusion}))
