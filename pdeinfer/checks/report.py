@@ -82,7 +82,7 @@ class Report:
         relative = " (relative)" if self.subject == "fields" else ""
         text = f"{self.candidate} within {round_up(self.max_difference):.1e}{relative} of {self.reference}"
         same, count = (sum(values) for values in zip(*map(_top1, self.comparisons), strict=True))
-        return text if same == count else f"{text}, labels {same / count:.1%} the same"
+        return text if same == count else f"{text}, {same:,} of {count:,} labels the same"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, as a card's `parity` holds it; a NaN or infinity becomes None."""

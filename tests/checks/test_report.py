@@ -74,9 +74,10 @@ def test_the_table_has_a_line_per_set_of_images_or_field() -> None:
     assert (line.split(), verdict) == (["layer1/u", "68", "4.0e-05", "8.0e-06", "5"], "  equal")
 
 
-def test_the_summary_names_the_difference_and_the_share_of_equal_labels() -> None:
+def test_the_summary_names_the_difference_and_the_equal_labels() -> None:
     assert PROBABILITIES.summary == "model.onnx within 2.0e-06 of Keras"
     assert FIELDS.summary == "fields.onnx within 8.0e-06 (relative) of Keras"
     assert with_row(PROBABILITIES, max_absolute=1.001e-5).summary == "model.onnx within 1.1e-05 of Keras"
     assert with_row(PROBABILITIES, max_absolute=float("nan")).summary == "model.onnx within nan of Keras"
-    assert with_row(INT8, top1_equal=1).summary.endswith(", labels 89.6% the same")
+    assert with_row(INT8, top1_equal=1).summary.endswith(", 129 of 144 labels the same")
+    assert with_row(INT8, count=10_000, top1_equal=9_997).summary.endswith(", 10,125 of 10,128 labels the same")
