@@ -131,8 +131,9 @@ def write_report(results: Path, page: Path, readme: Path) -> None:
 
 
 def is_drawn(series: Series, times: Times) -> bool:
-    """Return whether there is a picture of accuracy against time: at least two networks were timed."""
-    return sum(times.of(group.preset) is not None for group in series.groups) > 1
+    """Return whether there is a picture of accuracy against time: networks with and without PDE layers were timed."""
+    timed = [group for group in series.groups if times.of(group.preset)]
+    return len({group.preset.pde is None for group in timed}) == 2
 
 
 def picture_of(series: Series) -> str:

@@ -145,6 +145,7 @@ def test_the_page_shows_times_and_comparisons_by_recipe(results: Path) -> None:
     assert "float32 on one thread of Some CPU (AVX2), 4 CPUs, ONNX Runtime 1.31.1" in text
     assert MACHINE[1] in text
     assert "](pictures/cifar10-times-40-epochs.png)" in text
+    assert "cifar10-times-150-epochs" not in text  # all of its networks have PDE layers
 
 
 def test_without_times_the_page_has_no_columns_and_no_picture_of_them(results: Path) -> None:
