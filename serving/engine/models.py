@@ -246,7 +246,8 @@ class Models:
             with tolerating(place):
                 for version, location in find_packages(place):
                     with tolerating(location):
-                        packages.append((version, zoo.load(location)))
+                        is_name = isinstance(location, str)
+                        packages.append((version, zoo.load(location) if is_name else ModelPackage.read(location)))
             for version, package in packages:
                 name = given_name or package.card.preset.name
                 versions = found.setdefault(name, {})

@@ -1,17 +1,24 @@
 """Finds the packages to serve: bundled models, package folders, folders of versions, and folders of these."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from pdeinfer import ModelNotFoundError
 from pdeinfer.package import zoo
 from pdeinfer.package.card import CARD_FILE
 from pdeinfer.spec.presets import is_model_name
 
+logger = logging.getLogger(__name__)
+
 UNVERSIONED = "1"
 
 _MAX_NAME = 100  # characters
+
+# Why folders cannot be read.
+_Reasons: TypeAlias = dict[Path, str | None]
 
 
 def split_name(source: str) -> tuple[str | None, str]:
@@ -32,7 +39,8 @@ def find_packages(source: str) -> Iterator[tuple[str, str | Path]]:
             package; or a folder of such folders.
 
     Raises:
-        ModelNotFoundError: the source is none of these or cannot be read.
+        ModelNotFoundError: the source is none of these or cannot be read. Folders in it that cannot be read are skipped
+            with a warning.
     """
     try:
         yield from _find(source)
@@ -50,28 +58,49 @@ def _find(source: str) -> Iterator[tuple[str, str | Path]]:
     if source in zoo.names() or (folder / CARD_FILE).is_file() or not folder.is_dir():
         yield UNVERSIONED, source
         return
-    if versions := _versions(folder):
-        yield from versions
+    unreadable: _Reasons = {}
+    if packages := _versions(folder, unreadable):
+        yield from packages
         return
-    is_empty = True
     for path in sorted(folder.absolute().iterdir()):  # in "." a relative path could be a bundled model's name
-        if (path / CARD_FILE).is_file():
-            is_empty = False
-            yield UNVERSIONED, path
-        elif path.is_dir():
-            for version in _versions(path):
-                is_empty = False
-                yield version
-    if is_empty:
-        raise ModelNotFoundError(f"{source!r} holds no model package: expected a folder in it with a {CARD_FILE}")
+        if _is_package(path, unreadable):
+            packages.append((UNVERSIONED, path))
+            continue
+        try:
+            packages += _versions(path, unreadable) if path.is_dir() else []
+        except OSError as error:
+            unreadable[path] = error.strerror
+    # Such as `lost+found` of a mounted volume, which is root's.
+    skipped = [f"{path} cannot be read: {reason}" for path, reason in unreadable.items()]
+    if not packages:
+        expected = f"{source!r} holds no model package: expected a folder in it with a {CARD_FILE}"
+        raise ModelNotFoundError("; ".join([expected, *skipped]))
+    for problem in skipped:
+        logger.warning("skipped a folder: %s", problem)
+    yield from packages
 
 
-def _versions(folder: Path) -> list[tuple[str, Path]]:
-    numbers = sorted(
-        (path for path in folder.iterdir() if _is_version(path.name) and (path / CARD_FILE).is_file()),
-        key=lambda path: int(path.name),
-    )
-    return [(path.name, path) for path in numbers]
+def _versions(folder: Path, unreadable: _Reasons) -> list[tuple[str, Path]]:
+    """Return the versions in a folder, lowest first; note what looks like one and cannot be read.
+
+    Beside a package this is a version too: loading it fails, which tells why it is not served.
+    """
+    numbers = [path.absolute() for path in folder.iterdir() if _is_version(path.name)]
+    reasons: _Reasons = {}
+    packages = [path for path in numbers if _is_package(path, reasons)]
+    if packages:
+        packages += reasons
+    else:
+        unreadable.update(reasons)
+    return [(path.name, path) for path in sorted(packages, key=lambda path: int(path.name))]
+
+
+def _is_package(folder: Path, unreadable: _Reasons) -> bool:
+    try:
+        return (folder / CARD_FILE).is_file()
+    except OSError as error:
+        unreadable[folder] = error.strerror
+        return False
 
 
 def _is_version(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Served models: sources, versions, and changes while the server runs."""
 
+import errno
 import gc
 import gzip
 import json
@@ -100,6 +101,51 @@ def test_a_source_without_packages_is_named_in_the_error(repository: Path, name:
 def test_an_unreadable_source_is_named_in_the_error() -> None:
     with pytest.raises(ModelNotFoundError, match=r"aaa/card.json cannot be read: File name too long"):
         found(Path("a" * 300))
+
+
+def hide(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder of mode 700 that is another user's; root, who may run this test, could still read it."""
+    path.mkdir(exist_ok=True)
+    is_file, iterdir = Path.is_file, Path.iterdir
+
+    def check(opened: Path) -> None:
+        if path in (opened, *opened.parents):
+            raise PermissionError(errno.EACCES, "Permission denied", str(opened))
+
+    monkeypatch.setattr(Path, "is_file", lambda opened: check(opened.parent) or is_file(opened))
+    monkeypatch.setattr(Path, "iterdir", lambda opened: check(opened) or iterdir(opened))
+
+
+@pytest.mark.parametrize("name", ["lost+found", "2026"])
+def test_an_unreadable_folder_beside_packages_is_skipped_with_a_warning(
+    repository: Path, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hide(repository / name, monkeypatch)
+    settings = Settings(models=(str(repository),), device="cpu", threads=1, admin_keys="admin")
+    with TestClient(create_app(settings)) as client:
+        assert served(client) == [("tiny-grey", "10"), ("tiny-grey", "2"), ("tiny-rgb", "1")]
+        assert f"{repository / name} cannot be read: Permission denied" in caplog.text
+        assert change(client, "tiny-grey", "reload").json()["versions"] == ["2", "10"]
+
+
+def test_an_unreadable_folder_is_in_the_error_if_there_is_no_package(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(repository / "empty" / "lost+found", monkeypatch)
+    with pytest.raises(ModelNotFoundError, match=r"no model package.*lost\+found cannot be read: Permission denied"):
+        found(repository / "empty")
+
+
+def test_an_unreadable_package_that_is_named_is_an_error(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(repository / "tiny-rgb", monkeypatch)
+    with pytest.raises(ModelNotFoundError, match=r"tiny-rgb.* cannot be read: Permission denied"):
+        found(repository / "tiny-rgb")
+
+
+def test_an_unreadable_version_is_not_skipped(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(repository / "tiny-grey" / "11", monkeypatch)
+    with pytest.raises(ModelPackageError, match=r"tiny-grey/11 is not a model package"):
+        TestClient(create_app(Settings(models=(str(repository),), device="cpu", threads=1))).__enter__()
 
 
 def test_a_named_source_is_served_under_its_name(
