@@ -90,7 +90,7 @@ async def classify(request: Request, hold: Hold) -> Response:
     outcomes = await served.classify(uploads.files, top_k, uploads.deadline)
 
     def answer() -> bytes:
-        found = results(uploads.names, outcomes, Prediction.to_dict)
+        found = results(served, uploads.names, outcomes, Prediction.to_dict)
         return to_json({"model": served.name, "version": served.version, "results": found})
 
     content = await encode(models.threads, answer, _count(outcomes, served, top_k), uploads.deadline)
@@ -112,7 +112,8 @@ async def _lines(models: Models, served: ServedModel, uploads: Uploads, top_k: i
     names = iter(uploads.names)
 
     def encode_part() -> bytes:
-        return b"".join(to_json(result(next(names), outcome, Prediction.to_dict)) + b"\n" for outcome in outcomes)
+        found = (result(served, next(names), outcome, Prediction.to_dict) for outcome in outcomes)
+        return b"".join(to_json(each) + b"\n" for each in found)
 
     async for outcomes in served.stream(uploads.files, top_k, uploads.deadline):
         yield await encode(models.threads, encode_part, _count(outcomes, served, top_k))

@@ -63,7 +63,7 @@ async def embed(request: Request, hold: Hold) -> Response:
     outcomes = await served.embed(uploads.files, uploads.deadline)
 
     def answer() -> bytes:
-        found = results(uploads.names, outcomes, _to_dict)
+        found = results(served, uploads.names, outcomes, _to_dict)
         return to_json({"model": served.name, "version": served.version, "results": found})
 
     content = await encode(models.threads, answer, len(outcomes) * served.outputs[FEATURES_NAME], uploads.deadline)

@@ -34,6 +34,7 @@ def find_model(models: Models, name: str | None) -> ServedModel:
 
 
 def results(
+    served: ServedModel,
     names: Sequence[str | None],
     outcomes: Sequence[T | ImageError | ServingError],
     to_dict: Callable[[T], dict[str, Any]],
@@ -46,14 +47,21 @@ def results(
     failed = [outcome for outcome in outcomes if isinstance(outcome, ImageError | ServingError)]
     if len(failed) == len(outcomes):
         raise RequestError(failed[0].code, str(failed[0]))
-    return [result(name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
+    return [result(served, name, outcome, to_dict) for name, outcome in zip(names, outcomes, strict=True)]
 
 
 def result(
-    name: str | None, outcome: T | ImageError | ServingError, to_dict: Callable[[T], dict[str, Any]]
+    served: ServedModel,
+    name: str | None,
+    outcome: T | ImageError | ServingError,
+    to_dict: Callable[[T], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the JSON values of one image: building models of pydantic would only cost time."""
+    """Return the JSON values of one image, and count it if it failed.
+
+    Building models of pydantic would only cost time.
+    """
     if isinstance(outcome, ImageError | ServingError):
+        served.metrics.count_failed_image(outcome.code)
         return {"filename": name, "error": {"code": outcome.code, "message": str(outcome)}}
     return {"filename": name, **to_dict(outcome)}
 

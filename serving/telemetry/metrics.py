@@ -43,6 +43,11 @@ _QUEUE_SECONDS = Histogram(
 _DECODE_SECONDS = Histogram("pdeinfer_decode_seconds", "Decoding one image and making it fit", _MODEL, buckets=_SECONDS)
 _INFERENCE_SECONDS = Histogram("pdeinfer_inference_seconds", "Computing one batch", _MODEL, buckets=_SECONDS)
 _BATCH_IMAGES = Histogram("pdeinfer_batch_images", "Images computed together", _MODEL, buckets=_IMAGES)
+_FAILED_IMAGES = Counter(
+    "pdeinfer_failed_images_total",
+    "Images with an error in the place of their result, in an answer with status 200, by its code",
+    (*_MODEL, "reason"),
+)
 _ADMITTED_IMAGES = Gauge("pdeinfer_admitted_images", "Images being decoded, waiting or computed", _MODEL)
 _MAX_QUEUE_IMAGES = Gauge(
     "pdeinfer_max_queue_images", "Images that all workers together admit: --max-queue of each", _MODEL
@@ -66,6 +71,10 @@ class ModelMetrics:
         self.batch_images = _BATCH_IMAGES.labels(model, version)
         self.admitted_images = _ADMITTED_IMAGES.labels(model, version)
         self.max_queue_images = _MAX_QUEUE_IMAGES.labels(model, version)
+
+    def count_failed_image(self, code: str) -> None:
+        """Count an image that has an error in the place of its result."""
+        _FAILED_IMAGES.labels(*self._labels, code).inc()
 
     def set_served(self, device: str, provider: str, pde_layers: str, cuda_graphs: bool, is_served: bool) -> None:
         _MODEL_INFO.labels(*self._labels, device, provider, pde_layers, str(cuda_graphs).lower()).set(is_served)

@@ -257,9 +257,9 @@ def parts(expression: Any) -> Iterator[Any]:
 def samples(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """The names of the samples in the real /metrics, with the labels of each."""
 
-    def get(port: int, head: str, body: bytes = b"") -> str:
+    def get(port: int, head: str, body: bytes = b"", headers: str = "") -> str:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            ending = f"Host: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            ending = f"{headers}Host: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(f"{head} HTTP/1.1\r\n{ending}".encode() + body)
             answer = b"".join(iter(lambda: connection.recv(65_536), b""))
         return answer.partition(b"\r\n\r\n")[2].decode()
@@ -268,6 +268,7 @@ def samples(package_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     with running_server(log, str(package_folder)) as server:
         for content in ((ROOT / "examples/seven.png").read_bytes(), b"no image"):
             get(server.port, "POST /classify", content)
+        get(server.port, "POST /classify", b"no image", "Content-Type: image/png\r\nAccept: application/x-ndjson\r\n")
         families = list(text_string_to_metric_families(get(server.port, "GET /metrics")))
     found: dict[str, set[str]] = {}
     for sample in (sample for family in families for sample in family.samples):

@@ -47,6 +47,15 @@ def test_every_failure_of_the_server_counts_over_http_and_over_grpc() -> None:
     assert set(reasons.split("|")) == {code for code, status in STATUSES.items() if status == 500}
 
 
+def test_an_image_without_a_result_fires_the_alert_of_a_request_that_fails_so() -> None:
+    for alert, reason in (("PdeinferFails", "inference_failed"), ("PdeinferTurnsRequestsAway", "deadline_exceeded")):
+        requests, images = expression(alert).split("\nor ")
+        (reasons,) = re.findall(r'pdeinfer_rejected_requests_total\{reason=~"([^"]+)"\}', requests)
+
+        assert re.findall(r'pdeinfer_failed_images_total\{reason="([^"]+)"\}', images) == [reason]
+        assert reason in reasons.split("|")
+
+
 def test_every_route_that_computes_a_network_can_be_slow() -> None:
     (pattern,) = re.findall(r'pdeinfer_request_seconds_bucket\{route=~"([^"]+)"\}', expression("PdeinferIsSlow"))
     routes = [*create_app(Settings()).openapi()["paths"], f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ServerReady", "other"]

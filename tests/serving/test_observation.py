@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 
+from pdeinfer import Predictor
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
 from serving.settings import Settings
@@ -94,6 +95,41 @@ def test_errors_are_counted_by_code_and_clients_cannot_create_labels(
 
     assert [metric(client, line) for line in lines] == [value + 1 for value in before]
     assert "made/up" not in client.get("/metrics").text  # digits alone stand by chance in times
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_images_with_an_error_in_the_place_of_a_result_are_counted_by_its_code(
+    client: TestClient, pixels: np.ndarray, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_on_the_first(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+        probabilities = predict_proba(predictor, images)
+        probabilities[(images == pixels[0]).all(axis=(1, 2, 3))] = np.nan
+        return probabilities
+
+    predict_proba = Predictor.predict_proba
+    monkeypatch.setattr(Predictor, "predict_proba", fail_on_the_first)
+    lines = {
+        'pdeinfer_failed_images_total{model="tiny-grey",reason="inference_failed",version="1"}': 1,
+        'pdeinfer_failed_images_total{model="tiny-grey",reason="invalid_image",version="1"}': 1,
+        'pdeinfer_rejected_requests_total{reason="inference_failed"}': 0,
+        'pdeinfer_rejected_requests_total{reason="invalid_image"}': 0,
+    }
+    before = {line: metric(client, line) for line in lines}
+    files = [("file", ("a.png", content)) for content in (b"no image", *map(as_png, pixels[:2]))]
+
+    assert client.post("/classify", files=files, headers={"Accept": accept}).status_code == 200
+    assert {line: metric(client, line) - before[line] for line in lines} == lines
+
+
+def test_images_of_a_request_that_fails_are_not_counted_beside_it(client: TestClient) -> None:
+    lines = {
+        'pdeinfer_failed_images_total{model="tiny-grey",reason="invalid_image",version="1"}': 0,
+        'pdeinfer_rejected_requests_total{reason="invalid_image"}': 1,
+    }
+    before = {line: metric(client, line) for line in lines}
+
+    assert client.post("/classify", files=[("file", ("a.png", b"no image"))] * 2).status_code == 422
+    assert {line: metric(client, line) - before[line] for line in lines} == lines
 
 
 @pytest.mark.parametrize("path", ["/classify", "/v2/models/tiny-grey/infer", "/v2/repository/index"])
