@@ -302,7 +302,8 @@ class TestQueries:
                     values.setdefault(matcher.name, set()).update(matcher.value.split("|"))
 
         assert values["reason"] <= set(STATUSES)
-        routes = [*create_app(Settings()).openapi()["paths"], f"/{SERVICE}/ModelInfer"]
+        methods = [f"/{SERVICE}/{name}" for name in ("ModelInfer", "ServerLive", "ServerReady", "ModelReady")]
+        routes = [*create_app(Settings()).openapi()["paths"], *methods, "/grpc.health.v1.Health/Check"]
         for value in values["route"]:
             assert any(re.fullmatch(value, route) for route in routes), value
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import pytest
 import yaml
 
 from serving.app import create_app
@@ -54,6 +55,29 @@ def test_an_image_without_a_result_fires_the_alert_of_a_request_that_fails_so() 
 
         assert re.findall(r'pdeinfer_failed_images_total\{reason="([^"]+)"\}', images) == [reason]
         assert reason in reasons.split("|")
+
+
+@pytest.mark.parametrize("alert", ["PdeinferFails", "PdeinferTurnsRequestsAway"])
+def test_probes_and_scrapes_do_not_dilute_the_share_of_requests(alert: str) -> None:
+    (pattern,) = re.findall(r'pdeinfer_requests_total\{\s*route!~"([^"]+)"\s*\}', expression(alert))
+    methods = [
+        f"/{SERVICE}/{name}" for name in ("ServerLive", "ServerReady", "ModelReady", "ModelInfer", "ModelMetadata")
+    ]
+    routes = [*create_app(Settings()).openapi()["paths"], *methods, "/grpc.health.v1.Health/Check", "other"]
+
+    assert sorted(route for route in routes if re.fullmatch(pattern, route)) == [
+        "/grpc.health.v1.Health/Check",
+        "/healthz",
+        *sorted(methods[:3]),
+        "/metrics",
+        "/readyz",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/{model}/ready",
+        "/v2/models/{model}/versions/{version}/ready",
+    ]
+    dashboard = (DEPLOY / "compose/grafana/dashboards/pdeinfer.json").read_text(encoding="utf-8")
+    assert set(re.findall(r'route!~\\"([^"]+)\\"', dashboard)) == {pattern}
 
 
 def test_every_route_that_computes_a_network_can_be_slow() -> None:
