@@ -175,7 +175,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._active_at = self.loop.time()
         self._bytes_beside_body += len(data)
         self._chunk_overhead += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:  # uvicorn would log it without the client, who could fill the log
+            self._refuse_input()
         self._hand_over_pieces()
         if self._bytes_beside_body > self.server_state.max_head_bytes and not self._ignores_input:
             self._is_too_large = True
@@ -200,9 +204,6 @@ class LimitedProtocol(HttpToolsProtocol):
         patience = _POLL_SECONDS if len(self.tasks) <= _FEW_REQUESTS else 0
         self._end_timer = self.loop.call_later(patience, self._watch_half_closed, _RESET_SECONDS)
         return True
-
-    def send_400_response(self, _: str) -> None:
-        self._refuse_input()
 
     def drain(self) -> None:
         """Close the connection after the next answer that has not begun, or after those that it waits for.
@@ -382,9 +383,9 @@ class LimitedProtocol(HttpToolsProtocol):
         current_id = request_id_for(sent_id.decode("latin-1"))
         allowing = cross_origin_headers(self.server_state.origins, headers)
         self.transport.write(answer.encode([(b"x-request-id", current_id.encode()), *allowing]))
-        request_id.set(current_id)
         REJECTED.labels(answer.code).inc()
         if not is_recorded:
+            token = request_id.set(current_id)
             record_request(
                 answer.route,
                 str(answer.status.value),
@@ -394,6 +395,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 path=answer.path,
                 client=self.client and self.client[0],
             )
+            request_id.reset(token)  # other connections may share the context
         if self._is_half_closed:
             self.transport.close()
             return

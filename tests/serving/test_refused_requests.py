@@ -13,8 +13,10 @@ from serving.http.browser_headers import EXPOSED
 from serving.http.protocol import MAX_HEADERS
 from serving.http.raw_answers import TOO_MANY, RawAnswer
 from serving.middleware.security import SecurityHeaders
+from serving.telemetry.logs import request_id
 from tests.serving.protocol_server import GET, Running, application, serve
 from tests.serving.raw_http import statuses
+from tests.waiting import eventually
 
 FULL = replace(TOO_MANY, route="/full", method="POST", path="/full", delay=0.1)
 
@@ -51,6 +53,22 @@ def test_a_refused_request_reaches_neither_the_application_nor_the_memory() -> N
 def headers_of(answer: bytes) -> dict[str, str]:
     lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+def test_what_is_not_http_is_not_logged_and_leaves_its_id_to_no_other_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = []
+
+    async def test(server: Running) -> None:
+        two_hosts = GET[:-2] + b"Host: y\r\nX-Request-Id: my-id\r\n\r\n"
+        for sent in (two_hosts, b"\x16\x03\x01 garbage\r\n\r\n", GET):
+            await server.exchange(sent, end=True)
+        await eventually(lambda: len(ids) == 3)
+
+    serve(test, closed=lambda: ids.append(request_id.get()))
+    assert ids == [None, None, None]
+    assert caplog.records == []
 
 
 REFUSED = {
