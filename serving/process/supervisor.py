@@ -15,6 +15,7 @@ from serving.process.channel import Functions
 from serving.process.latest import Latest
 from serving.process.lifecycle import CANNOT_START, Started, seconds_to_drain, seconds_to_stop, stop_signals
 from serving.process.listening import stop_connecting
+from serving.process.orphans import reap_orphans
 from serving.process.worker_process import WorkerProcess
 from serving.settings import Settings
 from serving.telemetry.metrics import Snapshot, counted, merge
@@ -66,8 +67,10 @@ class Supervisor:
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         collecting = asyncio.create_task(self._collect_regularly())
+        reaping = asyncio.create_task(_reap_regularly())
         exit_codes = await asyncio.gather(*(self._keep_worker(share) for share in shares(self._settings.num_workers)))
         collecting.cancel()
+        reaping.cancel()
         return max(exit_codes)
 
     async def _keep_worker(self, share: Share) -> int:
@@ -196,3 +199,9 @@ class Supervisor:
         for worker in self._workers:
             logger.error("worker %s has not ended within --shutdown-timeout and is killed", worker.process.pid)
             worker.kill()
+
+
+async def _reap_regularly() -> None:
+    while True:
+        await asyncio.sleep(PING_SECONDS)
+        reap_orphans()
