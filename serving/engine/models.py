@@ -193,8 +193,8 @@ class Models:
             return await self._within_deadline(self._prepare, name)
         except (PdeinferError, MemoryError) as error:
             logger.exception("%s cannot be loaded", name)
-            message = f"{name!r} cannot be loaded, and is served as before; the server's log says why"
-            raise ModelLoadError(message) from error
+            served = "is served as before" if name in self._models else "is not served"
+            raise ModelLoadError(f"{name!r} cannot be loaded, and {served}; the server's log says why") from error
 
     def apply(self, change: PreparedChange) -> None:
         """Serve a prepared change; requests that hold the former model are still answered by it."""

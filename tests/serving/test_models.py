@@ -302,6 +302,16 @@ def test_reloading_a_damaged_package_leaves_the_served_model(
     assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).status_code == 200
 
 
+def test_the_error_of_a_model_that_cannot_be_loaded_says_whether_it_is_served(
+    admin: TestClient, repository: Path
+) -> None:
+    (repository / "tiny-rgb" / "card.json").write_text("{")
+    answers = {action: change(admin, "tiny-rgb", action).json() for action in ("reload", "unload", "load")}
+
+    assert "is served as before" in answers["reload"]["error"]["message"]
+    assert "is not served" in answers["load"]["error"]["message"]
+
+
 def test_a_damaged_package_of_another_model_does_not_matter(
     admin: TestClient, repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
