@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeAlias, cast
 
 from serving.errors import ChangeRefusedError, InternalError, ServingError
+from serving.telemetry.logs import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Channel(asyncio.Protocol):
             raise PeerLostError
         number = next(self._numbers)
         self._replies[number] = asyncio.get_running_loop().create_future()
-        self._send("call", number, function, arguments)
+        self._send("call", number, function, arguments, request_id.get())
         try:
             return await self._replies[number]
         finally:
@@ -101,7 +102,8 @@ class Channel(asyncio.Protocol):
             else:
                 reply.set_exception(ChangeRefusedError(*content))
 
-    async def _answer(self, number: int, function: str, arguments: list[Any]) -> None:
+    async def _answer(self, number: int, function: str, arguments: list[Any], current_id: str | None) -> None:
+        request_id.set(current_id)  # of this task: what the function logs belongs to the caller's request
         try:
             self._send("result", number, await self._functions[function](*arguments))
         except ServingError as error:

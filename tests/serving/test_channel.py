@@ -15,6 +15,7 @@ from serving.process.channel import Channel, Functions, PeerLostError
 from serving.process.latest import Latest
 from serving.process.supervisor import Supervisor
 from serving.settings import Settings
+from serving.telemetry.logs import request_id
 from tests.waiting import PATIENCE
 
 
@@ -50,6 +51,21 @@ async def fail() -> None:
 
 async def hang() -> None:
     await asyncio.sleep(60)
+
+
+def test_a_call_passes_the_id_of_the_request_that_it_is_made_for() -> None:
+    async def current_id() -> str | None:
+        return request_id.get()
+
+    async def call_for(caller: Channel, current: str) -> str:
+        request_id.set(current)
+        return await caller.call("current_id")
+
+    async def test(caller: Channel, _: Channel, __: list[str]) -> None:
+        assert await asyncio.gather(call_for(caller, "a"), call_for(caller, "b")) == ["a", "b"]
+        assert await caller.call("current_id") is None
+
+    connected({"current_id": current_id}, test)
 
 
 def test_concurrent_calls_get_their_own_results() -> None:
@@ -96,7 +112,7 @@ def test_an_end_that_does_not_read_does_not_hold_up_the_other() -> None:
             caller = await Channel.open(near, {"note": note}, lost=lambda: None)
             calls = [asyncio.create_task(caller.call("add", "a" * 1_000_000)) for _ in range(8)]
             await asyncio.sleep(0.1)
-            far.sendall(b'["call", 0, "note", []]\n')
+            far.sendall(b'["call", 0, "note", [], null]\n')
             async with asyncio.timeout(PATIENCE):
                 await noted.wait()
             caller.close()
