@@ -200,6 +200,9 @@ class Models:
         """Serve a prepared change; requests that hold the former model are still answered by it."""
         gc.unfreeze()  # a worker freezes its first models, which would otherwise never be freed
         self._set_served(change.name, False)
+        for version, model in self._models.get(change.name, {}).items():
+            if version not in change.models:  # otherwise both models count in the same gauges
+                model.metrics.remove_gauges()
         models = {**self._models, change.name: change.models}
         self._models = {name: models[name] for name in change.names_after(self.names)}
         self._set_served(change.name, True)
@@ -285,7 +288,8 @@ class Models:
         for model in self._models.get(name, {}).values():
             info = model.info
             model.metrics.set_served(info.device, info.provider, info.pde_layers, info.cuda_graphs, is_served)
-            model.metrics.max_queue_images.set(model.max_queue if is_served else 0)
+            if is_served:
+                model.metrics.max_queue_images.set(model.max_queue)
 
 
 def _take_expected(

@@ -3,6 +3,7 @@
 import operator
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 # A user's setting for other programs: the client would keep its values in mapped files, and a full disk would kill the
@@ -77,7 +78,21 @@ class ModelMetrics:
         _FAILED_IMAGES.labels(*self._labels, code).inc()
 
     def set_served(self, device: str, provider: str, pde_layers: str, cuda_graphs: bool, is_served: bool) -> None:
-        _MODEL_INFO.labels(*self._labels, device, provider, pde_layers, str(cuda_graphs).lower()).set(is_served)
+        values = (*self._labels, device, provider, pde_layers, str(cuda_graphs).lower())
+        if is_served:
+            _MODEL_INFO.labels(*values).set(1)
+        else:
+            _remove(_MODEL_INFO, *values)
+
+    def remove_gauges(self) -> None:
+        """Remove the gauges of a version that is no longer served; its counters and histograms stay."""
+        for gauge in (_ADMITTED_IMAGES, _MAX_QUEUE_IMAGES):
+            _remove(gauge, *self._labels)
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    with suppress(KeyError):  # of old versions of prometheus_client, if there is no such series
+        gauge.remove(*labels)
 
 
 def snapshot() -> Snapshot:

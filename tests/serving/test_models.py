@@ -5,6 +5,7 @@ import gc
 import gzip
 import json
 import logging
+import re
 import shutil
 import weakref
 import zlib
@@ -236,21 +237,25 @@ def test_a_client_key_does_not_open_admin(repository: Path) -> None:
         assert client.get("/models", headers=KEY).status_code == 200
 
 
+def gauges(client: TestClient, version: str) -> dict[str, float]:
+    """Return the gauges of a version of tiny-grey by name."""
+    line = rf'^pdeinfer_(\w+){{[^}}]*model="tiny-grey",[^}}]*version="{version}"}} (\S+)$'
+    found = re.findall(line, client.get("/metrics").text, re.MULTILINE)
+    return {
+        name: float(value) for name, value in found if name in ("model_info", "admitted_images", "max_queue_images")
+    }
+
+
 def test_models_are_unloaded_and_loaded_again(admin: TestClient, pixels: np.ndarray) -> None:
     unloaded = change(admin, "tiny-grey", "unload")
     assert unloaded.json() == {"name": "tiny-grey", "versions": []}
     assert served(admin) == [("tiny-rgb", "1")]
     assert admin.post("/classify?model=tiny-grey", content=as_png(pixels[0]), headers=PNG).status_code == 404
     assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).json()["model"] == "tiny-rgb"
-    assert (
-        'pdeinfer_model_info{cuda_graphs="false",device="cpu",model="tiny-grey",pde_layers="standard",'
-        'provider="CPUExecutionProvider",version="10"} 0.0'
-    ) in admin.get("/metrics").text
-    room = 'pdeinfer_max_queue_images{model="tiny-grey",version="10"}'
-    assert f"{room} 0.0" in admin.get("/metrics").text
+    assert gauges(admin, "10") == {}
 
     loaded = change(admin, "tiny-grey", "load")
-    assert f"{room} 256.0" in admin.get("/metrics").text
+    assert gauges(admin, "10") == {"model_info": 1, "admitted_images": 0, "max_queue_images": 256}
     assert loaded.json() == {"name": "tiny-grey", "versions": ["2", "10"]}
     # It is the default model again.
     assert admin.post("/classify", content=as_png(pixels[0]), headers=PNG).json()["model"] == "tiny-grey"
@@ -268,6 +273,21 @@ def test_a_reload_serves_the_current_versions(admin: TestClient, repository: Pat
 
     assert change(admin, "tiny-grey", "reload").json()["versions"] == ["10", "11"]
     assert served(admin)[:2] == [("tiny-grey", "11"), ("tiny-grey", "10")]
+
+
+def test_only_served_versions_have_gauges_and_a_reloaded_one_counts_on(admin: TestClient, repository: Path) -> None:
+    (repository / "tiny-grey" / "2").rename(repository / "tiny-grey" / "11")
+    assert gauges(admin, "2").keys() == {"model_info", "admitted_images", "max_queue_images"}
+
+    assert change(admin, "tiny-grey", "reload").status_code == 200
+    reloaded = admin.app.state.models.get("tiny-grey", "10").metrics  # type: ignore[attr-defined]
+    reloaded.admitted_images.inc()
+    counted = gauges(admin, "10")
+    reloaded.admitted_images.dec()
+
+    assert counted == {"model_info": 1, "admitted_images": 1, "max_queue_images": 256}
+    assert gauges(admin, "2") == {}
+    assert gauges(admin, "11") == {"model_info": 1, "admitted_images": 0, "max_queue_images": 256}
 
 
 def test_a_server_without_models_is_not_ready(admin: TestClient) -> None:
