@@ -45,13 +45,15 @@ struct Grid {
 bool divide(Layer* layer, int multiprocessors, Grid* grid) {
   const int64_t strips = (layer->height + kRows - 1) / kRows, threads = layer->width * strips;  // of a channel
   if (threads > kMostThreads) return false;
-  layer->pitch = layer->width;
-  if (layer->width % 4 == 0) {
-    while ((kRows * layer->pitch - layer->width) % 32) ++layer->pitch;
-    if (3 * layer->pitch * layer->height > kSharedFloats) layer->pitch = layer->width;
-  }
-  layer->stride = layer->pitch * layer->height;
-  while ((layer->stride - threads) % 32) ++layer->stride;
+  const auto set_pitch = [=](int pitch) {
+    layer->pitch = pitch;
+    layer->stride = pitch * layer->height;
+    while ((layer->stride - threads) % 32) ++layer->stride;
+  };
+  int pitch = layer->width;
+  while (layer->width % 4 == 0 && (kRows * pitch - layer->width) % 32) ++pitch;
+  set_pitch(pitch);
+  if (3 * layer->stride > kSharedFloats) set_pitch(layer->width);
 
   const auto blocks = [&](int planes) {
     return static_cast<int64_t>(layer->images) * ((layer->channels + planes - 1) / planes);

@@ -38,6 +38,10 @@ SHARED = [
     (1, 1, 1024, 1),
     (1, 4096, 1, 1),
     (2, 1, 1, 9),
+    # Padded rows fit, but not with what then has to follow the last one: these rows are not padded.
+    (1, 455, 4, 1),
+    (1, 65, 60, 1),
+    (1, 39, 100, 1),
 ]
 # One point more than fits, and one column.
 GLOBAL = [(1, 65, 64, 2), (2, 3, 1025, 3), (1, 4097, 1, 1)]
