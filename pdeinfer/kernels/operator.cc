@@ -13,13 +13,21 @@
 namespace pdeinfer {
 namespace {
 
-// Returns the best solver for this CPU, or the one that PDEINFER_KERNEL names: null if this CPU cannot run it.
-const Solver* choose_solver() {
+// Returns the blocks that a solver divides channels into.
+int64_t count_blocks(const Solver& solver, int64_t channels) { return (channels + solver.lanes - 1) / solver.lanes; }
+
+// Returns the best solver for this CPU and that many channels, or the one that PDEINFER_KERNEL names: null if this CPU
+// cannot run it.
+const Solver* choose_solver(int64_t channels) {
   const char* const name = getenv("PDEINFER_KERNEL");
   auto is_wanted = [name](const Solver& solver) { return !name || !*name || !strcmp(name, solver.name); };
 #ifdef __x86_64__
-  if (__builtin_cpu_supports("avx512f") && is_wanted(kAvx512)) return &kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && is_wanted(kAvx2)) return &kAvx2;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && is_wanted(kAvx512);
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && is_wanted(kAvx2);
+  // Memory limits the speed: empty lanes of AVX-512 cost more than its lanes in use gain.
+  const bool is_half_empty = count_blocks(kAvx2, channels) < 2 * count_blocks(kAvx512, channels);
+  if (avx512 && !(avx2 && is_half_empty)) return &kAvx512;
+  if (avx2) return &kAvx2;
 #endif
   return is_wanted(kBaseline) ? &kBaseline : nullptr;
 }
@@ -55,7 +63,6 @@ class Kernel {
 
   OrtStatus* initialize(const OrtKernelInfo* info) {
     RETURN_IF_ERROR(attributes_.read(info));
-    if (!solver_) return no_solver();
     RETURN_IF_ERROR(api->KernelInfo_GetInputCount(info, &input_count_));
     bool is_constant[kInputs];
     for (size_t i = kH + 1; i < kInputs; ++i) {
@@ -69,13 +76,16 @@ class Kernel {
       RETURN_IF_ERROR(api->KernelInfo_GetInputName(info, i, nullptr, &name_length));
       is_constant[i] = constant || name_length <= 1;  // an absent input has an empty name
     }
+    const int64_t channels = constants_[kScale].shape.sides[0];  // 0 if it is not constant
+    solver_ = choose_solver(channels);
+    if (!solver_) return no_solver();
     for (int i = kH + 1; i < kInputs; ++i) {
       if (i == kStart) continue;
       const bool is_bias = i < kScale ? i % 2 == 0 : i == kSource + 1;
       const bool is_norm = i == kScale || i == kShift;
       if ((is_norm || is_bias || constants_[i + 1].values || !is_constant[i + 1]) && !is_constant[i]) return nullptr;
     }
-    return pack(constants_, constants_[kScale].shape.sides[0], &packed_);
+    return pack(constants_, channels, &packed_);
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
@@ -131,8 +141,7 @@ class Kernel {
     const int64_t values = layer.images * layer.height * layer.width * layer.channels;
     if (values == 0) return nullptr;
     const int64_t together = solver_->images_together(layer.channels);
-    const int64_t blocks = (layer.channels + solver_->lanes - 1) / solver_->lanes;
-    Job job{*solver_, layer, together, blocks, solver_->bands(layer)};
+    Job job{*solver_, layer, together, count_blocks(*solver_, layer.channels), solver_->bands(layer)};
     const int64_t count = (layer.images + together - 1) / together * job.blocks * job.bands;
     if (values * (layer.num_steps + kPreparation) <= kAlone) {
       for (int64_t i = 0; i < count; ++i) job.solve(i);
@@ -147,7 +156,7 @@ class Kernel {
   // the calling thread: it finishes before another thread would start.
   static constexpr int64_t kPreparation = 3, kAlone = 1 << 15;
 
-  const Solver* solver_ = choose_solver();
+  const Solver* solver_;
   Attributes attributes_;
   size_t input_count_;
   Tensor constants_[kInputs] = {};
@@ -161,7 +170,7 @@ class Kernel {
 EXPORTED OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace pdeinfer;
   if (!use_api(base)) return nullptr;  // it runs without the operator
-  if (!choose_solver()) return no_solver();
+  if (!choose_solver(0)) return no_solver();
   return add_operator<Kernel>(options, base);
 }
 

@@ -200,6 +200,26 @@ def test_scratch_memory_is_reused_between_runs() -> None:
     assert faults < 20 * scratch / resource.getpagesize() / 2
 
 
+@pytest.mark.parametrize("channels", [1, 24])
+def test_a_layer_that_would_leave_half_a_vector_of_avx512_empty_runs_with_avx2(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its scratch memory is in proportion to the vectors, and too large to be kept: each run touches new pages.
+    layer = make_layer("neither", (1, 1, 120_000, channels))
+    model = layer.model()
+    faults = []
+    for level in ("avx2", ""):
+        monkeypatch.setenv("PDEINFER_KERNEL", level)
+        session = create_session(model.SerializeToString(), "cpu", 1)
+        if session.pde_layers != "fused":
+            pytest.skip("this CPU has no AVX2")
+        session.run("result", layer.feeds(model))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        session.run("result", layer.feeds(model))
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[1] < 1.1 * faults[0]
+
+
 def test_zeros_stay_zero_over_many_steps() -> None:
     layer = make_layer("convolutions", (1, 90, 100, 17), 200)
     layer.tensors["h"] *= 0
