@@ -38,10 +38,10 @@ TAG_MACHINES = {"powerpc64le": "ppc64le", "powerpc64": "ppc64", "i386": "i686", 
 FLAGS = ["-std=c++17", "-O2", "-funroll-loops", "-ffp-contract=fast"]
 FLAGS += ["-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 LINKER_FLAGS = ["-shared", "-s", "-static-libgcc", "-static-libstdc++", "-Wl,--no-undefined", "-Wl,--as-needed"]
-
-# dlopen was in a library of its own before glibc 2.34. ONNX Runtime unloads the library with the last session, but what
-# it has loaded into the driver stays.
-CUDA_LINKER_FLAGS = [*LINKER_FLAGS, "-Wl,-z,nodelete", "-ldl", "-lpthread"]
+# ONNX Runtime unloads a library with the last session. What the library keeps for the next one would leak: scratch
+# memory, and code in the CUDA driver.
+LINKER_FLAGS += ["-Wl,-z,nodelete"]
+CUDA_LINKER_FLAGS = [*LINKER_FLAGS, "-ldl", "-lpthread"]  # these were libraries of their own before glibc 2.34
 CUDA_TEXTS = ["cuda_layer.h", "cuda_solver.cu"]  # compiled on the user's machine; the library contains them
 
 

@@ -1,8 +1,10 @@
 """When sessions use the fused operator; and that a missing or broken library does not break prediction."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from pdeinfer import Predictor
@@ -84,6 +86,15 @@ def test_the_function_runs_if_the_file_needs_another_version_of_the_operator() -
     session = create_session(model.SerializeToString(), "cpu", 1)
     assert session.pde_layers == "standard"
     assert np.allclose(run(session), LAYER.reference(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_library_stays_loaded_and_does_not_leak_its_scratch_memory(tmp_path: Path) -> None:
+    library = tmp_path / "own.so"
+    shutil.copyfile(kernel.LIBRARY, library)  # pdeinfer never unloads its own
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(library))
+    del options
+    assert str(library) in Path("/proc/self/maps").read_text()
 
 
 def test_a_network_without_pde_layers_reports_standard_operators(package_folder: Path) -> None:
