@@ -29,6 +29,7 @@ _OPERATIONS, _OPERATIONS_PER_INPUT = 2**35, 2**22
 _CONSTANTS, _CONSTANTS_PER_BYTE = 2**22, 4
 
 _MAX_INPUTS, _MAX_USES = 256, 2000
+_LANES, _VECTORS = 16, 9  # of the fused operator: channels in a vector, and vectors that it keeps for a point
 _SLOWEST = 16  # operations that a value of an elementwise operator counts as: some are that slow
 
 
@@ -85,7 +86,7 @@ def _check_cost(graph: Graph, file_size: int) -> None:
                 in_use += result.count
         for what, amount, limit in (
             ("values that depend on weights alone", folded, _CONSTANTS + _CONSTANTS_PER_BYTE * file_size),
-            ("values at a time for an image", in_use, _VALUES + _VALUES_PER_INPUT * given),
+            ("values at a time for an image", in_use + call.scratch, _VALUES + _VALUES_PER_INPUT * given),
             ("operations for an image", operations, _OPERATIONS + _OPERATIONS_PER_INPUT * given),
         ):
             if amount > limit:
@@ -181,6 +182,9 @@ def _fused(call: Call) -> Value:
             f"a {'.'.join(FUNCTION)} makes {call.shape(1)} of {call.shape(0)}, and must only move channels"
         )
     call.terms = _SLOWEST * call.integer("num_steps", 1)
+    images, height, width, channels = map(abs, call.shape(0))
+    padded = -(-channels // _LANES) * _LANES
+    call.scratch = images * padded * _VECTORS * (height + 1) * (width + 2)  # at most: size_of in kernels/solver.cc
     return call.value(1)
 
 

@@ -67,11 +67,13 @@ class Call:
 
     Attributes:
         terms: how many products or values each number of the result is the sum of; its rule sets it.
+        scratch: how many further values the node takes for one image while it runs; its rule sets it.
     """
 
     node: Node
     inputs: Sequence[Value | None]
     terms: int = 1
+    scratch: int = 0
 
     @property
     def given(self) -> list[Value]:

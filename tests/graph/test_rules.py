@@ -264,6 +264,16 @@ def test_steps_of_the_fused_operator_count_as_operations() -> None:
         check_graph(layer_of_many_steps(2**30))
 
 
+def test_scratch_memory_of_the_fused_operator_counts_as_values_at_a_time() -> None:
+    nodes = [node("Tile", ["f", "times"], ["h"]), call("GlobalLayer", "h", "y")]
+    body = [node("Transpose", ["a"], ["b"], perm=[0, 3, 1, 2])]
+    # Maps of 8 x 512 and 8 x 1024 points. The operator keeps 9 vectors of 16 values for each, the function two values.
+    check_graph(fused_model(nodes, body, times=[1, 1, 64, 1]))
+    with pytest.raises(ModelPackageError, match=r"at a time.*GlobalLayer"):
+        check_graph(fused_model(nodes, body, times=[1, 1, 128, 1]))
+    check_graph(model(nodes, functions=[function("GlobalLayer", body)], times=[1, 1, 128, 1]))
+
+
 def test_names_of_a_function_do_not_meet_those_of_the_graph_or_of_other_calls() -> None:
     nodes = [call("GlobalLayer", "x", "t"), call("GlobalLayer", "t", "u"), node("Add", ["t", "u"], ["y"])]
     body = [node("Sin", ["a"], ["t"]), node("Sin", ["t"], ["m" * 1000]), node("Add", ["t", "m" * 1000], ["b"])]
