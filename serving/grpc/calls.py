@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import unquote
 
@@ -46,11 +48,15 @@ class Calls:
     Args:
         keys: the accepted keys, by prefix of the method's path.
         access_log: whether every call is logged.
+        max_calls: the most at a time that need a key, and as many that need none: clients without a key cannot keep the
+            others out. Calls that go on until their clients end them are counted apart, with a quarter of that.
     """
 
-    def __init__(self, keys: Keys, access_log: bool) -> None:
+    def __init__(self, keys: Keys, access_log: bool, max_calls: int) -> None:
         self._keys = keys
         self._access_log = access_log
+        self._limits = {False: max_calls, True: max(1, max_calls // 4)}  # by whether calls are endless
+        self._counts: Counter[tuple[bool, bool]] = Counter()  # by whether calls are endless, and need a key
         self._pace = Pace()
         self._endless: set[asyncio.Task[Any]] = set()
         self._is_ending = False
@@ -114,7 +120,8 @@ class Calls:
         try:
             if not self._keys.admit(method, _key(metadata, "authorization"), _key(metadata, "x-api-key")):
                 raise RequestError("unauthorized", NEEDS_KEY)
-            return await answer()
+            with self._counted(is_endless, self._keys.are_needed(method)):
+                return await answer()
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise  # the call has its status, or its client has gone
         except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
@@ -128,6 +135,18 @@ class Calls:
             logger.exception("the server failed to answer a call")
             error = InternalError()
         return await self._abort(context, error)
+
+    @contextmanager
+    def _counted(self, is_endless: bool, needs_key: bool) -> Iterator[None]:
+        """Count a call while it is answered, or raise OverloadedError."""
+        kind = is_endless, needs_key
+        if self._counts[kind] >= self._limits[is_endless]:
+            raise OverloadedError
+        self._counts[kind] += 1
+        try:
+            yield
+        finally:
+            self._counts[kind] -= 1
 
     async def _abort(self, context: Any, error: ServingError) -> NoReturn:
         metrics.REJECTED.labels(error.code).inc()

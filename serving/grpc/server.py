@@ -27,6 +27,9 @@ SHORT_PATIENCE = 0.05
 SMALL_SECONDS = 2.0  # for a call with a small message to wait for room: those that wait are among `max_connections`
 
 _TICK_SECONDS = 0.1
+# Times `max_connections`: all calls that `Calls` admits, and nearly as many that wait to be refused. Beyond it gRPC
+# refuses calls itself, and counts them nowhere.
+_CALLS_PER_LIMIT = 4
 _MAX_STREAMS = 256  # calls of one connection at a time; its client holds back more
 _MAX_AGE_SECONDS = 600.0  # then a connection's client makes a new one, and may reach another worker
 _HANDSHAKE_SECONDS = 20.0
@@ -66,7 +69,7 @@ class _Server:
     def __init__(self, models: Models, settings: Settings) -> None:
         self._models = models
         self._settings = settings
-        self._calls = Calls(_keys(settings), settings.access_log)
+        self._calls = Calls(_keys(settings), settings.access_log, settings.max_connections)
         size, timeout = _max_message_bytes(settings), settings.body_timeout
         inbox = Inbox(size, settings.max_total_bytes, timeout, PATIENCE)
         # Services that may need no key have room of their own: their clients must not keep others out of the large one.
@@ -84,7 +87,7 @@ class _Server:
         self._server = grpc.aio.server(
             handlers=self._handlers,
             options=_options(self._settings),
-            maximum_concurrent_rpcs=self._settings.max_connections,
+            maximum_concurrent_rpcs=_CALLS_PER_LIMIT * self._settings.max_connections,
         )
         self._server.add_insecure_port(_address(self._settings))
         await self._server.start()

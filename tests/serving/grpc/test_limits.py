@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from serving.grpc import messages, server
 from serving.grpc.service import MESSAGE_PARSED_AT_ONCE
@@ -202,13 +204,66 @@ def test_connections_and_calls_over_the_limit_are_refused(package_folder: Path, 
                 brake.on()
                 calls = [client.call("ModelInfer", INFER), second.unary_unary(METHOD + "ModelInfer")(INFER)]
                 await eventually(lambda: admitted(client) == 2)
-                assert (await client.refusal("ServerLive"))[0] == "RESOURCE_EXHAUSTED"
+                assert await client.refusal("ServerLive") == ("UNAVAILABLE", "overloaded")
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await third.unary_unary(METHOD + "ServerLive")(b"")
                 assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
                 brake.released.set()
                 await asyncio.gather(*calls)
             await client.call("ServerLive")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_clients_without_a_key_leave_the_calls_of_the_others(package_folder: Path, method: str) -> None:
+    metadata = [("x-api-key", "client")]
+
+    async def test() -> None:
+        async with serving(package_folder, api_keys="client", max_connections=4) as client:
+            start = client.channel.stream_stream(HEALTH + method)
+            calls = [start(nothing()) if method == "Check" else start([b""]) for _ in range(10)]
+            await eventually(lambda: sum(call.done() for call in calls) >= 6)
+            for _ in range(3):
+                await client.call("ModelInfer", INFER, metadata=metadata)
+            assert grpc.StatusCode.UNAVAILABLE in [await call.code() for call in calls if call.done()]
+            for call in calls:
+                call.cancel()
+
+    asyncio.run(test())
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    await asyncio.sleep(PATIENCE)
+    yield b""
+
+
+@pytest.mark.parametrize(("max_connections", "most"), [(1, 1), (11, 2)])
+def test_watches_take_a_quarter_of_the_calls_and_the_others_are_refused_and_counted(
+    package_folder: Path, max_connections: int, most: int
+) -> None:
+    def refused() -> float:
+        return REGISTRY.get_sample_value("pdeinfer_rejected_requests_total", {"reason": "overloaded"}) or 0
+
+    before = refused()
+
+    async def test() -> None:
+        async with serving(package_folder, max_connections=max_connections) as client:
+            watch = client.channel.unary_stream(HEALTH + "Watch")
+            watches = [watch(b"") for _ in range(most)]
+            for call in watches:
+                assert await call.read() == b"\x08\x01"  # SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await watch(b"").read()
+            assert str(caught.value.details()).startswith("overloaded: ")
+            assert refused() == before + 1
+            await client.call("ModelInfer", INFER)
+            watches[0].cancel()  # there is room again as soon as the server knows
+            async with asyncio.timeout(PATIENCE):
+                state = None
+                while not state:
+                    with suppress(grpc.aio.AioRpcError):
+                        state = await watch(b"").read()
 
     asyncio.run(test())
 
