@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import grpc.aio
 
-from serving.errors import InternalError, OverloadedError, RequestError, ServingError, StoppingError
+from serving.errors import DeadlineError, InternalError, OverloadedError, RequestError, ServingError, StoppingError
 from serving.interface.keys import NEEDS_KEY, Keys
 from serving.interface.pace import Pace
 from serving.interface.request_id import request_id_for
@@ -24,6 +24,10 @@ from serving.telemetry.tracing import call_span, end_call
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# gRPC tells the server a deadline that may be a hundredth later than the client's. The client then cancels before it.
+_ROUNDED = 0.01
+_LATENCY_SECONDS = 0.05
 
 _MAX_DETAILS = 1024  # characters: gRPC sends them in a header
 
@@ -88,9 +92,10 @@ class Calls:
         if is_endless:
             self._endless.add(task)
         outcome = "CANCELLED"
+        timeout = context.time_remaining()
         with call_span(method, metadata) as span:
             try:
-                result = await self._answer(method, metadata, context, answer, is_endless)
+                result = await self._answer(method, metadata, context, answer, is_endless, timeout)
                 outcome = "OK"
                 return result
             finally:
@@ -115,6 +120,7 @@ class Calls:
         context: Any,
         answer: Callable[[], Awaitable[T]],
         is_endless: bool,
+        timeout: float | None,
     ) -> T:
         """Return the answer to a call that has a key, or give the call the status of its error."""
         try:
@@ -125,9 +131,12 @@ class Calls:
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise  # the call has its status, or its client has gone
         except asyncio.CancelledError:  # by the client, at its deadline, or by `end`
-            if not (is_endless and self._is_ending):
+            if is_endless and self._is_ending:
+                error: ServingError = StoppingError()
+            elif not is_endless and _is_over(context, timeout):
+                error = DeadlineError()
+            else:
                 raise
-            error: ServingError = StoppingError()
         except ServingError as caught:
             error = caught
             error.__traceback__ = None
@@ -156,6 +165,11 @@ class Calls:
         details = f"{error.code}: {error}"
         await context.abort(_STATUSES[STATUSES[error.code]], details[:_MAX_DETAILS])
         raise AssertionError  # `abort` raises
+
+
+def _is_over(context: Any, timeout: float | None) -> bool:
+    """Return whether a call has reached its client's deadline, which was `timeout` seconds away when it began."""
+    return timeout is not None and context.time_remaining() <= _ROUNDED * timeout + _LATENCY_SECONDS
 
 
 def _key(metadata: Mapping[str, Any], name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,8 @@ from prometheus_client import REGISTRY
 
 from serving.engine.served_model import ServedModel
 from serving.grpc import messages
+from serving.grpc.calls import Calls
+from serving.interface.keys import Keys
 from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, Client, infer_request, serving
 
 
@@ -56,6 +59,68 @@ def test_calls_are_counted_logged_and_have_ids(package_folder: Path, caplog: pyt
     logged = [record.fields for record in caplog.records if record.name == "serving.access"]  # type: ignore[attr-defined]
     assert [(fields["path"], fields["status"]) for fields in logged] == list(monitored)
     assert {fields["client"] for fields in logged} == {"127.0.0.1"}
+
+
+class Context:
+    """What `Calls` needs of a call, whose deadline is so many seconds away."""
+
+    def __init__(self, remaining: float | None) -> None:
+        self.remaining = remaining
+        self.status: grpc.StatusCode | None = None
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:5000"
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        pass
+
+    def time_remaining(self) -> float | None:
+        return self.remaining
+
+    def code(self) -> grpc.StatusCode | None:
+        return self.status
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        self.status = code
+        raise grpc.aio.AbortError(details)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "remaining", "status"),
+    [
+        (0.2, 0.0, "DEADLINE_EXCEEDED"),
+        (10.1, 0.1, "DEADLINE_EXCEEDED"),  # the client's deadline was 10.003, which gRPC rounds
+        (10.1, 5.0, "CANCELLED"),
+        (None, None, "CANCELLED"),
+    ],
+)
+def test_a_call_whose_client_gives_up_at_its_deadline_is_counted_as_such(
+    timeout: float | None, remaining: float | None, status: str
+) -> None:
+    def counts() -> tuple[float, float]:
+        reason = {"reason": "deadline_exceeded"}
+        return count("/method", status), REGISTRY.get_sample_value("pdeinfer_rejected_requests_total", reason) or 0
+
+    async def test() -> None:
+        context, has_begun = Context(timeout), asyncio.Event()
+
+        async def answer() -> None:
+            has_begun.set()
+            await asyncio.Event().wait()
+
+        call = asyncio.create_task(Calls(Keys({}), access_log=False, max_calls=1).run("/method", context, answer))
+        await has_begun.wait()
+        context.remaining = remaining
+        call.cancel()
+        with suppress(asyncio.CancelledError, grpc.aio.AbortError):
+            await call
+
+    before = counts()
+    asyncio.run(test())
+    assert counts() == (before[0] + 1, before[1] + (status == "DEADLINE_EXCEEDED"))
 
 
 def test_a_stopping_server_is_alive_but_not_ready(package_folder: Path) -> None:
