@@ -21,6 +21,7 @@ from serving.interface.tensors import (
     require_input,
     require_known,
     require_no_shared_memory,
+    require_short_id,
 )
 
 _CONTENTS = {PIXELS: "uint_contents", BYTES: "bytes_contents"}
@@ -37,6 +38,7 @@ def read_request(request: Any, spec: InputSpec, max_images: int, outputs: Sequen
     Raises:
         RequestError: `invalid_request`.
     """
+    require_short_id(request.id.encode())
     require_known([tensor.name for tensor in request.inputs], "inputs", (INPUT_NAME,))
     if not request.inputs:
         raise refusal("inputs", f"one, {INPUT_NAME!r}", [])

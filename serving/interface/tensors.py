@@ -22,6 +22,8 @@ SHARED_MEMORY = "shared_memory_region"  # the parameter of a tensor that Triton'
 # Pixels, uint8 (N, H, W, C), read-only; or the files of N encoded images.
 Images: TypeAlias = NDArray[np.uint8] | list[bytes]
 
+_ID_BYTES = 16 * 2**10  # HTTP cuts a string of this length out of its JSON
+
 _shortened = reprlib.Repr()  # quotes only the beginning of large values
 _shortened.maxlevel = 2
 
@@ -63,6 +65,12 @@ def refusal(what: str, expected: str, got: object) -> RequestError:
 def shortened(value: object) -> str:
     """Return the beginning of a value's repr."""
     return _shortened.repr(value)
+
+
+def require_short_id(request_id: bytes | memoryview) -> None:
+    """Raise RequestError if the id of a request is long: the answer repeats it."""
+    if len(request_id) >= _ID_BYTES:
+        raise RequestError("invalid_request", f"id: expected fewer than {_ID_BYTES} bytes")
 
 
 def require_known(names: Sequence[object], field: str, known: Sequence[str]) -> None:

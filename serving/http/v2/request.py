@@ -18,7 +18,7 @@ import numpy as np
 from pdeinfer import InputSpec
 from pdeinfer.package.package import INPUT_NAME, OUTPUT_NAME
 from serving.errors import RequestError
-from serving.http.json_text import LONG_BYTES, PARSED_WHOLE, PIECE_BYTES, cut
+from serving.http.json_text import PARSED_WHOLE, PIECE_BYTES, cut
 from serving.interface.tensors import (
     BYTES,
     Images,
@@ -30,6 +30,7 @@ from serving.interface.tensors import (
     require_input,
     require_known,
     require_no_shared_memory,
+    require_short_id,
     shortened,
 )
 
@@ -63,8 +64,8 @@ def parse_request(
     request_id = request.get("id")
     if request_id is not None and type(request_id) is not str:
         raise refusal("id", "a string", request_id)
-    if request_id is not None and (request_id in parts or len(request_id) >= LONG_BYTES):
-        raise RequestError("invalid_request", f"id: expected fewer than {LONG_BYTES} bytes")
+    if request_id is not None:
+        require_short_id(parts.get(request_id) or request_id.encode(errors="surrogatepass"))
 
     tensor = _tensors(request.get("inputs"), "inputs", (INPUT_NAME,))[INPUT_NAME]
     require_input(tensor.get("datatype"), tensor.get("shape"), spec, max_images)

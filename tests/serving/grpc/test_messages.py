@@ -98,6 +98,12 @@ def test_pixels_are_read_from_binary_and_from_typed_contents() -> None:
     assert binary.outputs == (RequestedOutput("probabilities", binary=True),)
 
 
+def test_an_id_is_as_long_as_over_http() -> None:
+    assert read(infer_request(PIXELS, id="x" * (2**14 - 1))).id == "x" * (2**14 - 1)
+    for text in ("x" * 2**14, "é" * 2**13):
+        assert refusal(infer_request(PIXELS, id=text)) == "id: expected fewer than 16384 bytes"
+
+
 def test_encoded_images_are_read_from_binary_and_from_typed_contents() -> None:
     binary = messages.ModelInferRequest(raw_input_contents=[b"\x03\0\0\0png\x04\0\0\0jpeg"])
     binary.inputs.add(name="image", datatype="BYTES", shape=(2,))

@@ -117,9 +117,9 @@ def test_id_is_kept(request_object: Request) -> None:
     assert parse(request_object(PIXELS, id="42 ☂")).id == "42 ☂"
 
 
-@pytest.mark.parametrize("size", [LONG_BYTES, PARSED_WHOLE])
-def test_a_long_id_is_rejected_also_where_long_strings_are_cut_out(request_object: Request, size: int) -> None:
-    assert "id: expected fewer than" in refusal(request_object(PIXELS, id="x" * size))
+@pytest.mark.parametrize("text", ["x" * LONG_BYTES, "é" * (LONG_BYTES // 2), "\ud800" * LONG_BYTES, "x" * PARSED_WHOLE])
+def test_a_long_id_is_rejected_also_where_long_strings_are_cut_out(request_object: Request, text: str) -> None:
+    assert "id: expected fewer than" in refusal(request_object(PIXELS, id=text))
 
 
 def test_a_byte_order_mark_before_the_json_is_skipped(request_object: Request) -> None:
