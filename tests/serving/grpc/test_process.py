@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -134,6 +135,31 @@ def test_grpc_is_off_by_default(package_folder: Path, tmp_path: Path) -> None:
 
         assert "gRPC" not in server.log.read_text()
     assert "cygrpc" not in loaded
+
+
+def test_clients_that_repeat_calls_as_documented_do_not_notice_that_a_server_stops(
+    tmp_path: Path, package_folder: Path, server: Server
+) -> None:
+    (policy,) = (text for language, text in code_blocks(ROOT / "docs/open-inference-protocol.md") if language == "json")
+    options = [("grpc.service_config", policy), ("grpc.use_local_subchannel_pool", 1)]
+
+    def call_until_it_has_stopped(stopping: Server) -> None:
+        addresses = f"ipv4:127.0.0.1:{grpc_port(stopping)},127.0.0.1:{grpc_port(server)}"  # in this order
+        with grpc.insecure_channel(addresses, options=options) as channel:
+            infer(channel)
+            has_begun.wait(PATIENCE)
+            while stopping.process.poll() is None:
+                infer(channel)
+            infer(channel)
+
+    has_begun = threading.Barrier(7)
+    arguments = (str(package_folder), "--grpc-port", "0", "--drain-seconds", "0.2")
+    with running_server(tmp_path / "log", *arguments) as stopping, ThreadPoolExecutor(6) as pool:
+        calling = [pool.submit(call_until_it_has_stopped, stopping) for _ in range(6)]
+        has_begun.wait(PATIENCE)
+        stopping.process.send_signal(signal.SIGTERM)
+        for client in calling:
+            client.result(PATIENCE)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
