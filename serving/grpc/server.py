@@ -83,7 +83,7 @@ class _Server:
 
     async def start(self) -> None:
         """Accept calls."""
-        await self._health.set(self._models.ready)
+        self._health.set(self._models.ready)
         self._server = grpc.aio.server(
             handlers=self._handlers,
             options=_options(self._settings),
@@ -95,7 +95,7 @@ class _Server:
     async def watch(self, is_stopping: Callable[[], bool]) -> None:
         """Keep the server running and its health up to date until it is stopping; then answer the calls in flight."""
         while not is_stopping():
-            await self._health.set(self._models.ready)
+            self._health.set(self._models.ready)
             try:
                 has_ended = not await self._server.wait_for_termination(_TICK_SECONDS)
             except Exception as error:  # noqa: BLE001  # from 1.84 on, for a method whose name is not UTF-8
@@ -106,7 +106,7 @@ class _Server:
                 self._former.add(stopping)
                 stopping.add_done_callback(self._former.discard)
                 await self.start()
-        await self._health.set(False)
+        self._health.set(False)
         self._calls.end()
         await asyncio.gather(self._server.stop(self._settings.shutdown_timeout), *self._former)
 

@@ -15,6 +15,7 @@ from serving.grpc.messages import POOL, SERVICE
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 _NAMES = (health.OVERALL_HEALTH, SERVICE)
 
 for _descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
@@ -34,17 +35,16 @@ class Health:
         self._calls = calls
         self._inbox = inbox
         self._timeout = timeout
-        self._servicer = health.aio.HealthServicer()
-        self._status: Any = None
+        self._status: Any = _NOT_SERVING
+        self._change = asyncio.Event()  # is set when the status changes, and replaced
 
-    async def set(self, is_serving: bool) -> None:
+    def set(self, is_serving: bool) -> None:
         """Answer from now on whether requests should come here."""
         status = _SERVING if is_serving else _NOT_SERVING
-        if status == self._status:
-            return
-        self._status = status
-        for name in _NAMES:
-            await self._servicer.set(name, status)
+        if status != self._status:
+            self._status = status
+            self._change.set()
+            self._change = asyncio.Event()
 
     def handler(self) -> Any:
         """Return the handler of the service, for `grpc.aio.server`."""
@@ -61,7 +61,9 @@ class Health:
     async def _check(self, _: object, context: Any) -> Any:
         async def answer() -> Any:
             request = await self._receive(health_pb2.HealthCheckRequest, context)
-            return await self._servicer.Check(request, context)
+            if request.service not in _NAMES:
+                await context.abort(grpc.StatusCode.NOT_FOUND)
+            return health_pb2.HealthCheckResponse(status=self._status)
 
         return await self._calls.run(f"/{health.SERVICE_NAME}/Check", context, answer)
 
@@ -76,7 +78,15 @@ class Health:
     async def _watch(self, _: object, context: Any) -> None:
         async def answer() -> None:
             request = await self._receive(health_pb2.HealthCheckRequest, context)
-            await self._servicer.Watch(request, context)
+            # The library's servicer holds a lock while it writes: one client that reads nothing would stop all others.
+            written = None
+            while True:
+                change = self._change
+                status = self._status if request.service in _NAMES else _UNKNOWN
+                if status != written:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                    written = status
+                await change.wait()
 
         await self._calls.run(f"/{health.SERVICE_NAME}/Watch", context, answer, is_endless=True)
 

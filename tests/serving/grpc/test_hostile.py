@@ -59,6 +59,24 @@ def test_a_method_that_is_not_text_does_not_end_the_server(package_folder: Path)
     asyncio.run(test())
 
 
+def test_a_watch_whose_client_reads_nothing_leaves_the_health_to_others(package_folder: Path) -> None:
+    no_window = frame(4, 0, 0, struct.pack(">HI", 4, 0))  # the client takes no byte of any stream
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            host, port = client.address.split(":")
+            with socket.create_connection((host, int(port))) as connection:
+                watch = frame(1, 4, 1, headers(HEALTH.encode() + b"Watch")) + frame(0, 1, 1, bytes(5))
+                connection.sendall(PREFACE + no_window + watch)
+                await asyncio.sleep(0.3)
+                client.models.draining = True
+                async with asyncio.timeout(10):
+                    while await client.call(HEALTH + "Check") != b"\x08\x02":  # NOT_SERVING
+                        await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE))
+
+
 def test_metadata_is_not_logged(package_folder: Path, tmp_path: Path) -> None:
     secrets = {"authorization": b"Bearer secret\xff", "x_api_key": b"secret\xff", "grpc_timeout": b"secret"}
     with running_server(tmp_path / "log", str(package_folder), "--grpc-port", "0", "--access-log") as server:

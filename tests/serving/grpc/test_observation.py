@@ -164,5 +164,8 @@ def test_health_of_an_unknown_service_is_not_found(package_folder: Path) -> None
         async with serving(package_folder) as client:
             request = health_pb2.HealthCheckRequest(service="other").SerializeToString()
             assert (await client.refusal(HEALTH + "Check", request))[0] == "NOT_FOUND"
+            watch = client.channel.unary_stream(HEALTH + "Watch")(request)
+            state = health_pb2.HealthCheckResponse.FromString(await watch.read()).status
+            assert state == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
     asyncio.run(test())
