@@ -19,6 +19,19 @@ HEIGHT, WIDTH = 33, 41
 SPEC = rgb(HEIGHT, WIDTH)
 PICTURE = PIL.Image.fromarray(random_pixels(HEIGHT, WIDTH, 3))
 
+
+def one_scan_a_component() -> bytes:
+    """Return a baseline JPEG whose components follow each other, each as a grey JPEG has its only one."""
+    planes = [PIL.Image.fromarray(random_pixels(HEIGHT, WIDTH, seed=seed)) for seed in range(3)]
+    files = [encode(plane, "JPEG")[:-2].split(b"\xff\xda") for plane in planes]
+    scans = (b"\xff\xda" + scan[:3] + bytes([number]) + scan[4:] for number, (_, scan) in enumerate(files, 1))
+    head = files[0][0]
+    frame = head.index(b"\xff\xc0")  # followed by its length, bits, height, width, and 4 bytes of the component
+    components = b"\x03" + b"".join(bytes([number, 0x11, 0]) for number in range(1, 4))
+    size = head[frame + 4 : frame + 9]
+    return b"".join([head[:frame], b"\xff\xc0\0\x11", size, components, head[frame + 13 :], *scans, b"\xff\xd9"])
+
+
 JPEGS = {
     "baseline": encode(PICTURE, "JPEG"),
     "progressive": encode(PICTURE, "JPEG", progressive=True),
@@ -27,6 +40,7 @@ JPEGS = {
     "grey": encode(PICTURE.convert("L"), "JPEG", optimize=True),
     "cmyk": encode(PICTURE.convert("CMYK"), "JPEG"),
 }
+SEPARATE = one_scan_a_component()
 
 
 class TestJpeg:
@@ -89,6 +103,11 @@ class TestJpeg:
             content = encode(picture, "JPEG", **options)
             expected = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB"))
             assert np.array_equal(to_array(content, rgb(*size[::-1])), expected)
+
+    @pytest.mark.parametrize("missing", [0, 1, 2])
+    def test_a_baseline_jpeg_with_a_scan_for_each_component_is_decoded(self, missing: int) -> None:
+        expected = np.asarray(PIL.Image.open(io.BytesIO(SEPARATE)).convert("RGB"))
+        assert np.array_equal(to_array(SEPARATE[: len(SEPARATE) - missing], SPEC), expected)
 
     def test_what_a_sequential_scan_says_of_its_coefficients_is_ignored_as_decoders_do(self) -> None:
         content = JPEGS["grey"]

@@ -189,6 +189,14 @@ class TestMissingPixels:
         with pytest.raises(ImageError, match="TIFF"):
             to_array(content, rgb(40, 16))
 
+    @pytest.mark.parametrize("rows_per_strip", [None, 2])
+    def test_strips_that_are_nowhere_are_not_taken_from_the_start_of_the_file(self, rows_per_strip: int | None) -> None:
+        content = tiff(random_samples(8, 1), TiffLayout(rows_per_strip=rows_per_strip))
+        for index in range(-(-HEIGHT // (rows_per_strip or HEIGHT))):
+            content = change_tag(content, 273, lambda _: 0, index=index)
+        with pytest.raises(ImageError, match="TIFF"):
+            to_array(content, grey(HEIGHT, WIDTH))
+
     @pytest.mark.parametrize("change", [lambda _: 0, lambda value: value // 2, lambda value: value * 2])
     @pytest.mark.parametrize("rows_per_strip", [None, 2])
     def test_wrong_counts_of_bytes_do_not_matter(

@@ -275,7 +275,8 @@ class TestErrors:
         [
             MemoryError(),
             TimeoutError("timed out"),
-            OSError(errno.EMFILE, "Too many open files"),
+            *(OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+            OSError(errno.ENOTCONN, "a file system whose program has ended"),
             TimeLimitError(),
             MixedTimeLimitError(),
             PredictorClosedError("closed"),
