@@ -168,6 +168,17 @@ def two_initializers_of_one_name() -> bytes:
     return file.SerializeToString()
 
 
+def attribute_given_twice() -> bytes:
+    convolution = node("Conv", ["f", "k"], ["y"], pads=[5000] * 4)
+    convolution.attribute.append(helper.make_attribute("pads", [1] * 4))
+    return model([convolution], k=np.zeros((1, 8, 1, 1), np.float32))
+
+
+def function_defined_twice() -> bytes:
+    bodies = [[node("ConstantOfShape", ["a"], ["b"])], [node("Identity", ["a"], ["b"])]]
+    return model([call("GlobalLayer", "x", "y")], functions=[function("GlobalLayer", body) for body in bodies])
+
+
 HOSTILE: dict[str, Callable[[], bytes]] = {
     **{operator: lambda operator=operator: subgraph(operator) for operator in ("If", "Loop", "Scan", "SequenceMap")},
     "recursion": lambda: model(
@@ -256,6 +267,14 @@ def test_a_hostile_graph_is_refused_soon_with_little_memory(name: str) -> None:
     assert len(str(caught.value)) < 5000
     assert time.thread_time() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024
+
+
+@pytest.mark.parametrize(("make", "name"), [(attribute_given_twice, "pads"), (function_defined_twice, "GlobalLayer")])
+def test_what_is_given_twice_is_refused_as_onnx_runtime_may_take_the_other_one(
+    make: Callable[[], bytes], name: str
+) -> None:
+    with pytest.raises(ModelPackageError, match=name):
+        check_graph(make())
 
 
 def test_steps_of_the_fused_operator_count_as_operations() -> None:
