@@ -23,6 +23,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "before"
 
 
+def test_the_content_is_on_the_disk_before_the_file_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    synced: list[tuple[bytes, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.pread(file, 100, 0), path.exists())))
+    replace_file(path, lambda partial: partial.write_text("content"))
+    assert synced == [(b"content", False)]
+
+
 def test_no_other_file_is_touched_and_two_writers_at_once_have_files_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "partial-file").write_text("precious")
     path = tmp_path / "file"
