@@ -211,6 +211,32 @@ def test_a_changed_source_is_refused_by_name(change: str, begun: tuple[list[str]
     assert len(parts_of(result)) == 1
 
 
+@pytest.mark.parametrize("name", ["2.tar", "3.tar"])
+def test_a_file_more_or_less_behind_all_others_is_refused_by_name(name: str, package: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", [("a.png", picture(number))])
+    sources, result, how = [str(tmp_path / "*.tar")], tmp_path / "a.jsonl", options(package)
+    with pytest.raises(InterruptedError):
+        classify(sources, result, how, workers=1, report=stop_after_the_first)
+    if (tmp_path / name).exists():
+        (tmp_path / name).unlink()
+    else:
+        write_tar(tmp_path / name, [("a.png", picture(0))])
+
+    with pytest.raises(ClassifyError, match=name):
+        classify(sources, result, how, workers=1)
+
+
+def test_a_run_that_ended_before_its_first_part_binds_the_next_one_to_nothing(
+    begun: tuple[list[str], Path, Options],
+) -> None:
+    sources, result, how = begun
+    for part in parts_of(result):
+        part.unlink()
+
+    assert classify(sources[1:], result, replace(how, top_k=2), workers=1) == (1, 0)
+
+
 def test_other_sources_and_options_are_refused_by_name(begun: tuple[list[str], Path, Options], tmp_path: Path) -> None:
     sources, result, how = begun
     other = write_tiny_package(tmp_path / "other", replace(GREY_PRESET, labels=tuple("abcdefghij")))
@@ -303,6 +329,7 @@ def test_the_result_is_on_the_disk_before_its_parts_are_removed(
 
     appears = calls.index(("replace", "joined"))
     assert ("fsync", "joined") in calls[:appears]
+    assert ("fsync", f"{result.name}.parts") in calls[calls.index(("fsync", "joined")) : appears]  # `finished` is there
     assert ("fsync", result.parent.name) in calls[appears : calls.index(("unlink", "00000000.jsonl"))]
 
 
