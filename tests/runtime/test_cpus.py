@@ -35,7 +35,7 @@ def test_all_cpus_count_on_systems_without_affinity(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("quota", "cpus"),
-    [("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("9900000 100000", 8)],
+    [("200000 100000", 2), ("290000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("9900000 100000", 8)],
 )
 def test_a_cgroup_v2_quota_is_the_limit(tmp_path: Path, quota: str, cpus: int) -> None:
     root = write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota}\n"})

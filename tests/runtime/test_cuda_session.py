@@ -87,7 +87,7 @@ class TestBatches:
 
     def test_replays_compute_the_new_images(self, runtime: FakeOnnxRuntime, open_session: Open) -> None:  # noqa: ARG002
         opened = open_session(batch_size=8)
-        for images in (IMAGES[:8], IMAGES[8:16], IMAGES[:3], IMAGES[20:23], IMAGES[::7][:5]):
+        for images in (IMAGES[:8], IMAGES[8:16], IMAGES[:3], IMAGES[20:23], IMAGES[::7][:5], IMAGES[::7][:8]):
             assert np.array_equal(classify(opened, images), probabilities(images))
 
     def test_the_default_is_larger_on_cuda_than_on_the_cpu(self, runtime: FakeOnnxRuntime, open_session: Open) -> None:
