@@ -24,6 +24,7 @@ from serving.errors import InferenceError
 from serving.settings import Settings
 from serving.telemetry.metrics import ModelMetrics
 from tests.images.image_makers import gif_of_comments, padded_jpeg
+from tests.waiting import PATIENCE, eventually
 
 SPEC = PRESETS["digits-pde"].input
 MAX_PIXELS = 64_000_000
@@ -345,6 +346,23 @@ def test_waiting_images_of_a_cancelled_request_are_not_decoded(decoding: Callabl
     asyncio.run(test())
 
 
+def test_images_that_are_cancelled_while_they_wait_for_memory_leave_their_threads(
+    decoding: Callable[..., Decoding],
+) -> None:
+    async def test() -> None:
+        made = decoding(40 * MIB)
+        budget, threads = made.isolation._budget, made.isolation._threads
+        await budget.acquire(40 * MIB)
+        leaving = [asyncio.create_task(made.decoder.run([MEDIUM])) for _ in range(threads.count)]
+        await eventually(lambda: len(budget._waiting) == threads.count)
+        for task in leaving:
+            task.cancel()
+        await asyncio.wait(leaving)
+        assert threads.free == threads.count
+
+    asyncio.run(test())
+
+
 def test_a_cancelled_request_stops_the_process_that_decodes_for_it(decoding: Callable[..., Decoding]) -> None:
     async def test() -> None:
         made = decoding(40 * MIB)
@@ -388,5 +406,20 @@ def test_an_image_that_waits_behind_a_cancelled_one_gets_its_turn() -> None:
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.wait_for(behind, 1)
+
+    asyncio.run(test())
+
+
+def test_memory_that_was_granted_to_an_image_that_was_just_cancelled_is_given_back() -> None:
+    async def test() -> None:
+        budget = MemoryBudget(10)
+        await budget.acquire(10)
+        leaving = asyncio.create_task(budget.acquire(8))
+        await asyncio.sleep(0)
+        budget.release(10)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        await asyncio.wait_for(budget.acquire(10), PATIENCE)
 
     asyncio.run(test())

@@ -22,7 +22,7 @@ from serving.http.body import PARSED_AT_ONCE
 from serving.settings import Settings
 from tests.images.image_makers import as_png
 from tests.serving.brake import Brake
-from tests.waiting import eventually, wait_until
+from tests.waiting import PATIENCE, eventually, wait_until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -152,7 +152,8 @@ def test_images_of_clients_that_disconnected_are_not_computed(
 def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
     package_folder: Path, pixels: np.ndarray, brake: Brake, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(settings_for(package_folder, max_batch_size=1))
+    # Not even a deadline ends what is left behind.
+    app = create_app(settings_for(package_folder, max_batch_size=1, request_timeout=10 * PATIENCE))
     images = [{"content": base64.b64encode(as_png(image)).decode()} for image in pixels]
     headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
 
@@ -177,16 +178,19 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
     assert caplog.text == ""
 
 
-def test_a_slow_reader_does_not_occupy_the_queue(package_folder: Path, pixels: np.ndarray) -> None:
+@pytest.mark.parametrize(("max_batch_size", "parts"), [(1, 4), (3, 2)])
+def test_a_slow_reader_does_not_occupy_the_queue(
+    package_folder: Path, pixels: np.ndarray, max_batch_size: int, parts: int
+) -> None:
     async def test() -> None:
-        app = create_app(settings_for(package_folder, max_batch_size=1))
+        app = create_app(settings_for(package_folder, max_batch_size=max_batch_size))
         async with app.router.lifespan_context(app):
             (model,) = app.state.models
             uploads = [("image", as_png(image)) for image in pixels]
             lines = model.stream(uploads, 1, asyncio.get_running_loop().time() + 60)
             await anext(lines)
-            await eventually(lambda: model.admitted == 0)  # and three of them are not read
-            assert len([line async for line in lines]) == 3
+            await eventually(lambda: model.admitted == 0)  # and only the first part has been read
+            assert len([part async for part in lines]) == parts - 1
 
     asyncio.run(test())
 

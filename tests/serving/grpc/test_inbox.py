@@ -108,6 +108,28 @@ def test_a_host_that_sends_nothing_leaves_turns_to_others() -> None:
     asyncio.run(test())
 
 
+def test_room_that_was_granted_to_a_call_that_was_just_cancelled_is_given_back() -> None:
+    async def test() -> None:
+        inbox = Inbox(10, 10, timeout=60, patience=60)
+        deadline = asyncio.get_running_loop().time() + 60
+
+        async def receive_next(call: Call) -> None:
+            async with inbox.lease() as receive:
+                await receive(call, deadline)
+
+        async with inbox.lease() as receive:
+            await receive(Call("10.0.0.1", b"message"), deadline)
+            leaving = asyncio.create_task(receive_next(Call("10.0.0.2", b"message")))
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+        assert leaving.cancelled()
+        assert inbox._free == 10
+
+    asyncio.run(test())
+
+
 def test_messages_together_take_no_more_than_the_total(package_folder: Path, brake: Brake) -> None:
     message = infer_request(np.zeros((100, 8, 8, 1), np.uint8)).SerializeToString()
 
