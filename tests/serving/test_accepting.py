@@ -158,6 +158,27 @@ def test_a_busy_event_loop_is_given_some_connections_and_one_that_hangs_none(
     asyncio.run(test())
 
 
+def test_a_client_that_has_left_before_its_connection_starts_counts_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    (share,) = accepting.shares(1)
+    left: list[socket.socket] = []
+
+    async def leave(_: object, accepted: socket.socket) -> None:
+        left.append(accepted)
+        raise OSError
+
+    async def test() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", leave)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            acceptor = accepting.Acceptor(listening, share, asyncio.Protocol)
+            with socket.create_connection(listening.getsockname()):
+                await eventually(lambda: left and left[0].fileno() < 0)
+                assert share.count == 0
+            await acceptor.close()
+
+    asyncio.run(test())
+
+
 def test_after_closing_a_share_counts_nothing() -> None:
     (share,) = accepting.shares(1)
 

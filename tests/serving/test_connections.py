@@ -407,3 +407,40 @@ def test_a_lost_connection_is_freed_without_the_garbage_collector(sent: bytes) -
             gc.enable()
 
     serve(test)
+
+
+def test_requests_that_wait_on_a_lost_connection_count_no_longer() -> None:
+    async def leave_unanswered(_: Scope, receive: Receive, __: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def test(server: Running) -> None:
+        _, writer = await server.connect()
+        writer.write(10 * GET)
+        await eventually(lambda: server.state.pipelined == 9)
+        writer.transport.abort()
+        await eventually(lambda: not server.state.connections)
+        assert server.state.pipelined == 0
+
+    serve(test, app=leave_unanswered)
+
+
+def test_a_client_that_paused_while_it_read_an_answer_stays_connected() -> None:
+    size = 20_000_000  # more than the system's buffers of a connection hold
+
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def test(server: Running) -> None:
+        reader, writer = await server.connect()
+        writer.write(GET)
+        await eventually(lambda: any(connection._send_timer for connection in server.state.connections))
+        (connection,) = server.state.connections
+        timer = connection._send_timer
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(size)
+        await eventually(lambda: connection._send_timer is None)
+        assert timer.cancelled()
+
+    serve(test, app=answer)

@@ -13,8 +13,10 @@ from httpx2 import Response
 from serving.app import create_app
 from serving.errors import OverloadedError, RequestError
 from serving.http.byte_budget import ByteBudget
+from serving.middleware import body_limit
 from serving.middleware.body_limit import BodyLimit
 from serving.settings import Settings
+from tests.waiting import PATIENCE, eventually
 
 
 def client_for(package_folder: Path, **values: Any) -> TestClient:
@@ -178,11 +180,16 @@ def test_openapi_document_names_the_operations_that_need_a_key(package_folder: P
 
 
 class Body:
-    """A request to BodyLimit whose body arrives piece by piece, as the test sends it."""
+    """A request to BodyLimit whose body arrives piece by piece, as the test sends it.
+
+    Attributes:
+        answer: the messages of the answer.
+    """
 
     def __init__(self, limit: BodyLimit) -> None:
         self._chunks: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
         scope = {"type": "http", "path": "/classify", "headers": [(b"transfer-encoding", b"chunked")]}
+        self.answer: list[dict[str, Any]] = []
         self.task = asyncio.create_task(limit(scope, self._receive, self._send))
 
     def send(self, size: int, *, is_last: bool = False) -> None:
@@ -192,8 +199,8 @@ class Body:
         body, more_body = await self._chunks.get()
         return {"type": "http.request", "body": body, "more_body": more_body}
 
-    async def _send(self, _: Any) -> None:
-        pass
+    async def _send(self, message: Any) -> None:
+        self.answer.append(message)
 
 
 async def read_all(_: Any, receive: Any, __: Any) -> None:
@@ -220,6 +227,39 @@ def test_total_bytes_of_all_bodies_are_limited_and_released_at_the_end() -> None
         second.send(0, is_last=True)
         await asyncio.gather(fourth.task, second.task)
         assert budget.held == 0
+
+    asyncio.run(test())
+
+
+def test_the_bytes_of_a_refused_body_are_forgotten_before_its_refusal_is_sent() -> None:
+    budget = ByteBudget(100)
+    with budget.lease() as first, budget.lease() as second:
+        first(60)
+        second(20)
+        with pytest.raises(OverloadedError):
+            second(21)
+        assert budget.held == 60
+        first(40)
+    assert budget.held == 0
+
+
+def test_the_end_of_an_early_answer_waits_for_the_rest_of_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most clients read only after they have sent all: closing the connection before would reset it."""
+    monkeypatch.setattr(body_limit, "LINGER_SECONDS", PATIENCE)
+
+    async def answer_early(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413, "headers": []})
+        await send({"type": "http.response.body", "body": b"too large"})
+
+    async def test() -> None:
+        body = Body(BodyLimit(answer_early, max_bytes=60, budget=ByteBudget(100), timeout=10))
+        body.send(100)
+        await eventually(lambda: len(body.answer) == 2 and body._chunks.empty())
+        assert dict(body.answer[0]["headers"]) == {b"connection": b"close"}
+        assert body.answer[1] == {"type": "http.response.body", "body": b"too large", "more_body": True}
+        body.send(0, is_last=True)
+        await body.task
+        assert body.answer[2:] == [{"type": "http.response.body", "body": b""}]
 
     asyncio.run(test())
 

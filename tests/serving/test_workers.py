@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
+from serving.telemetry.metrics import counted, merge
 from tests.images.image_makers import as_png
 from tests.servers import children, running_server
 from tests.serving.raw_http import read_response
@@ -107,6 +108,20 @@ def test_counters_do_not_fall_and_gauges_do_when_a_worker_dies(
                 with suppress(httpx2.TransportError):  # for a moment there may be no worker
                     text = httpx2.get(f"{url}/metrics").text
             assert classified(text) == 20
+
+
+def test_counters_of_a_worker_that_has_ended_stay_and_gauges_do_not() -> None:
+    of_worker = [
+        ["pdeinfer_requests", "", "counter", [["pdeinfer_requests_total", {"status": "200"}, 3.0]]],
+        ["pdeinfer_max_queue_images", "", "gauge", [["pdeinfer_max_queue_images", {}, 256.0]]],
+        ["pdeinfer_request_seconds", "", "histogram", [["pdeinfer_request_seconds_sum", {}, 1.5]]],
+    ]
+    added = {name: samples[0][-1] for name, _, _, samples in merge((counted(of_worker), of_worker))}
+    assert added == {
+        "pdeinfer_requests": 6.0,
+        "pdeinfer_max_queue_images": 256.0,
+        "pdeinfer_request_seconds": 3.0,
+    }
 
 
 def test_metrics_are_served_while_a_worker_hangs(package_folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from prometheus_client import REGISTRY
 
 from serving.engine.served_model import ServedModel
+from serving.errors import RequestError
 from serving.grpc import messages
 from serving.grpc.calls import Calls
 from serving.interface.keys import Keys
@@ -34,6 +35,23 @@ def test_an_unexpected_error_is_logged_and_not_told(
 
     asyncio.run(test())
     assert "secret of" in caplog.text
+
+
+def test_a_long_message_of_an_error_is_cut_as_it_is_sent_in_a_header(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RequestError("invalid_image", "x" * 100_000)
+
+    async def test() -> None:
+        async with serving(package_folder) as client:
+            monkeypatch.setattr(ServedModel, "infer", fail)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.call("ModelInfer", INFER)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert str(caught.value.details()) == "invalid_image: ".ljust(1024, "x")
+
+    asyncio.run(test())
 
 
 def count(route: str, status: str) -> float:
