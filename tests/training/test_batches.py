@@ -53,6 +53,15 @@ def test_a_batch_depends_on_seed_and_epoch(split: Split) -> None:
     assert not np.array_equal(make(split, seed=4)[2][0], make(split)[2][0])
 
 
+def test_equal_images_are_varied_in_another_way_in_each_batch_and_epoch(split: Split) -> None:
+    equal = Split(np.repeat(split.images[:1], COUNT, axis=0), split.labels)
+    batches = make(equal, crop_padding=2, flip=True)
+    first, second = batches[0][0], batches[1][0]
+    batches.epoch = 1
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, batches[0][0])
+
+
 def test_every_image_is_a_crop_or_its_mirror_image(split: Split) -> None:
     batches = make(split, crop_padding=2, flip=True, batch_size=COUNT)
     images, labels = batches[0]

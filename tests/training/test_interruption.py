@@ -25,6 +25,13 @@ def test_ctrl_c_stops_between_batches() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_batch_to_end() -> None:
+    with interrupted_between_batches():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 @pytest.mark.usefixtures("ignored")
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     with interrupted_between_batches() as callback:
