@@ -90,14 +90,14 @@ def warn_of_other_splits(model: ModelPackage, folder: ImageFolder) -> None:
     images = None if card.training_record is None else card.training_record.images
     if images is None or not set(card.preset.labels) & set(folder.labels):  # trained on something else
         return
-    if _how_test_is_chosen(images) != _how_test_is_chosen(folder.record()):
+    if _how_test_was_chosen(images) != (folder.split_method if folder.is_test_held_out else "by the user"):
         _warn(
             f"warning: {card.preset.name} was trained with test images that were chosen in another way. If it has seen "
             "these photos, it has learnt from some of the test images, and the test accuracy will be too high"
         )
 
 
-def _how_test_is_chosen(images: ImagesRecord) -> str | None:
+def _how_test_was_chosen(images: ImagesRecord) -> str | None:
     return "by the user" if images.test_fraction is None else images.split_method
 
 

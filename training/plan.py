@@ -229,8 +229,12 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
     if data_dir is None:
         raise TrainingError(f"{options.out} was started on a folder of images: --data-dir must name it")
     folder = find_recorded_images(data_dir, record.images)
-    if folder.labels != preset.labels or folder.record().splits != record.images.splits:
-        raise TrainingError(f"{data_dir}: its files are not those that {options.out} was started with")
+    splits = record.images.splits
+    is_same = folder.labels == preset.labels and folder.files.keys() == splits.keys()
+    if not is_same or not all(folder.has_recorded(name, split) for name, split in splits.items()):
+        raise TrainingError(
+            f"{data_dir}: its files are not those that {options.out} was started with: names or contents have changed"
+        )
     dataset, unreadable = read_images(folder, spec, options.out, is_isolated=options.isolate)
     if unreadable != record.images.unreadable:
         raise TrainingError(

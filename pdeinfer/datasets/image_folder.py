@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pdeinfer.datasets.splits import Dataset, Split, choice_by_name, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
+from pdeinfer.images.damage import MACHINE_ERRORS
 from pdeinfer.images.files import LeftOut, count_files, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.isolation import IsolatedDecoders
@@ -59,15 +60,10 @@ class ImageFolder:
         return sum(map(len, self.files.values()))
 
     def record(self) -> ImagesRecord:
-        """Return a record that equals another one if both searches of the folder found the same files and splits."""
+        """Return the record of a training on these images. Every file is read, for the checksums of the contents."""
         splits = {
-            split: SplitRecord(
-                len(files),
-                hashlib.sha256(
-                    "\n".join(file.relative_to(self.path).as_posix() for file, _ in files).encode(errors="replace")
-                ).hexdigest(),
-            )
-            for split, files in self.files.items()
+            name: SplitRecord(len(files), self._names_sha256(name), _contents_sha256(files))
+            for name, files in self.files.items()
         }
         is_drawn = self.is_test_held_out or self.validation_fraction is not None
         return ImagesRecord(
@@ -77,6 +73,19 @@ class ImageFolder:
             split_method="path" if is_drawn and self.split_method == "path" else None,
             split_seed=SPLIT_SEED if is_drawn and self.split_method == "position" else None,
         )
+
+    def has_recorded(self, name: str, split: SplitRecord | None) -> bool:
+        """Return whether a split has the files of a recorded one: the same names and, if recorded, the same contents.
+
+        Other photos may have the same names: cameras number them alike.
+        """
+        if split is None or name not in self.files or split.sha256 != self._names_sha256(name):
+            return False
+        return split.contents_sha256 is None or split.contents_sha256 == _contents_sha256(self.files[name])
+
+    def _names_sha256(self, name: str) -> str:
+        names = "\n".join(file.relative_to(self.path).as_posix() for file, _ in self.files[name])
+        return hashlib.sha256(names.encode(errors="replace")).hexdigest()
 
     def read(
         self, spec: InputSpec, decode: Decode | None = None, allocate: Allocate = _allocate
@@ -211,6 +220,23 @@ def find_recorded_images(folder: Path, images: ImagesRecord, labels: Sequence[st
     """Find the images of a folder with the splits of the training that recorded it, as `find_images` does."""
     method: SplitMethod = "path" if images.split_method == "path" else "position"
     return find_images(folder, images.validation_fraction, split_method=method, labels=labels)
+
+
+def _contents_sha256(files: Sequence[LabelledFile]) -> str:
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        digests = list(pool.map(_file_digest, [file for file, _ in files]))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _file_digest(file: Path) -> bytes:
+    """Return the SHA-256 of a file; one that cannot be read counts as empty, as training leaves it out."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError as error:
+        if error.errno in MACHINE_ERRORS:
+            raise
+        return hashlib.sha256().digest()
 
 
 def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], list[LeftOut]]:

@@ -16,7 +16,8 @@ from pdeinfer.images.files import scan_folder
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.spec.presets import Preset
-from pdeinfer.spec.training_record import ImagesRecord, TrainingRecord
+from pdeinfer.spec.training_record import ImagesRecord, SplitRecord, TrainingRecord
+from pdeinfer.text import counted
 
 T = TypeVar("T")
 
@@ -156,10 +157,12 @@ def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path) -> Ima
     folder = _find_recorded(record, preset, data_dir)
     # With other test images, some of them might be images that the network was trained on.
     if not _is_recorded(folder, record, preset):
-        expected = None if record.images is None else record.images.splits.get("test")
+        expected = _recorded_split(record, "test")
         raise DatasetError(
-            f"{data_dir}: expected the test images of the training, {expected}, and the classes "
-            f"{', '.join(preset.labels)}, got {folder.record().splits['test']} and {', '.join(folder.labels)}"
+            f"{data_dir}: expected the test images of the training, "
+            f"{'which are not recorded' if expected is None else counted(expected.files, 'file')}, and the classes "
+            f"{', '.join(preset.labels)}, got {counted(len(folder.files['test']), 'file')} with other names or "
+            f"contents and {', '.join(folder.labels)}"
         )
     return folder
 
@@ -169,5 +172,8 @@ def _find_recorded(record: TrainingRecord, preset: Preset, folder: Path) -> Imag
 
 
 def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset) -> bool:
-    expected = None if record.images is None else record.images.splits.get("test")
-    return folder.labels == preset.labels and folder.record().splits["test"] == expected
+    return folder.labels == preset.labels and folder.has_recorded("test", _recorded_split(record, "test"))
+
+
+def _recorded_split(record: TrainingRecord, name: str) -> SplitRecord | None:
+    return None if record.images is None else record.images.splits.get(name)

@@ -21,10 +21,17 @@ DatasetName: TypeAlias = Literal[StandardName, "folder"]
 
 @dataclass(frozen=True, slots=True)
 class SplitRecord:
-    """One split of a folder of images: its number of files, and the SHA-256 of their sorted relative paths."""
+    """One split of a folder of images.
+
+    Attributes:
+        files: their number.
+        sha256: the SHA-256 of their sorted relative paths.
+        contents_sha256: the SHA-256 of the SHA-256 of each file, in that order; None in records of earlier versions.
+    """
 
     files: int
     sha256: str | None = None
+    contents_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,6 +266,13 @@ def record_of(dataset: DatasetName, images: ImagesRecord | None = None) -> Train
     return TrainingRecord(preset="", recipe={"dataset": dataset}, seed=0, precision="float32", images=images)
 
 
+def without_contents(record: TrainingRecord) -> TrainingRecord:
+    """Return the record as an earlier version would have written it."""
+    assert record.images is not None
+    splits = {name: replace(split, contents_sha256=None) for name, split in record.images.splits.items()}
+    return replace(record, images=replace(record.images, splits=splits))
+
+
 class TestRecorded:
     """The test images of a training, found again from its record."""
 
@@ -314,6 +321,28 @@ class TestRecorded:
         with pytest.raises(DatasetError, match=r"expected the test images of the training"):
             load_test_split(record, preset_of(("cat", "dog")), flat)
 
+    def test_other_photos_of_the_same_names_are_refused(self, flat: Path) -> None:
+        record, preset = self.record(flat), preset_of(("cat", "dog"))
+        (file, _), *_ = find_images(flat).files["test"]
+        file.write_bytes(file.read_bytes()[::-1])  # of the same size
+        assert find_recorded_folder(record, preset, flat) is None
+        with pytest.raises(DatasetError, match=r"expected the test images of the training, \d files, .* other names"):
+            load_test_split(record, preset, flat)
+
+    def test_a_record_of_an_earlier_version_knows_only_names(self, flat: Path) -> None:
+        record, preset = without_contents(self.record(flat)), preset_of(("cat", "dog"))
+        (file, _), *_ = find_images(flat).files["test"]
+        file.write_bytes(file.read_bytes()[::-1])
+        assert find_recorded_folder(record, preset, flat) is not None
+        file.unlink()
+        assert find_recorded_folder(record, preset, flat) is None
+
+    def test_a_file_that_cannot_be_read_is_recorded(self, flat: Path) -> None:
+        found = find_images(flat)
+        before = found.record()
+        found.files["train"][0][0].unlink()
+        assert found.record() != before
+
     def test_more_training_images_do_not_matter_if_the_test_has_its_own_folder(self, split: Path) -> None:
         record = self.record(split)
         write_images(split / "train" / "dog", 6)
@@ -328,7 +357,7 @@ class TestRecorded:
             load_test_split(None, PRESET, None)
 
     def test_a_record_without_its_images_is_an_error(self, flat: Path) -> None:
-        with pytest.raises(DatasetError, match="expected the test images of the training, None"):
+        with pytest.raises(DatasetError, match="expected the test images of the training, which are not rec"):
             load_test_split(record_of("folder"), preset_of(("cat", "dog")), flat)
 
     @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "folder"])

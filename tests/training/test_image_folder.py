@@ -84,7 +84,7 @@ def test_the_run_records_its_preset_and_its_images(finished: Path, photos: Path)
     assert len(metrics["confusion"]) == 2
 
 
-def test_the_package_is_proven_and_evaluated_on_the_test_images(package: Path, photos: Path) -> None:
+def test_the_package_is_proven_and_evaluated_on_the_test_images(package: Path, photos: Path, tmp_path: Path) -> None:
     card = ModelPackage.read(package).card
     reports = [report for name, report in card.parity.items() if name.startswith("model.onnx")]
     assert reports
@@ -93,6 +93,12 @@ def test_the_package_is_proven_and_evaluated_on_the_test_images(package: Path, p
     evaluation = evaluate(package, photos)
     assert evaluation.equals_card is True
     assert evaluation.labels == ("bright", "dark")
+    assert evaluation.folder is None
+    others = Path(shutil.copytree(photos, tmp_path / "others"))  # numbered alike
+    for file in (others / "bright").iterdir():
+        shutil.copyfile(photos / "dark" / file.name, file)
+    evaluation = evaluate(package, others)
+    assert (evaluation.folder, evaluation.images) == (str(others), 30)
     with Predictor(package) as predictor:
         assert predictor.predict(photos / "dark" / "00.png").label in evaluation.labels
 
@@ -173,6 +179,13 @@ def test_a_changed_folder_or_size_is_not_resumed(
     repaired = Path(shutil.copytree(photos, tmp_path / "repaired"))
     shutil.copyfile(repaired / "dark" / "00.png", repaired / "dark" / "broken.jpg")
     assert train(repaired, finished, "--resume") == 2
+    assert "repaired: its files are not those that" in capsys.readouterr().err
+    earlier = Path(shutil.copytree(finished, tmp_path / "earlier"))
+    record = json.loads((earlier / "run.json").read_text())
+    for split in record["images"]["splits"].values():
+        del split["contents_sha256"]
+    (earlier / "run.json").write_text(json.dumps(record))
+    assert train(repaired, earlier, "--resume") == 2
     assert "0 images cannot be read, and 1 could not" in capsys.readouterr().err
 
 
