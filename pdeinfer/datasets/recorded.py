@@ -47,11 +47,11 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     Arguments are those of `load_test_split`.
 
     Raises:
-        DatasetError: as in `load_test_split`, or the training held none out.
+        DatasetError: as in `load_test_split`, also of the validation images; or the training held none out.
     """
     record, folder = _require_data_dir(record, preset, data_dir, "--calibrate DIR")  # only export uses them
     dataset = record.dataset
-    if dataset == "folder" and "val" in _find_recorded(record, preset, folder).files:
+    if dataset == "folder" and _recorded_split(record, "val") is not None:
         return _read_folder(record, preset, folder, "val")
     fraction = record.recipe.get("validation_fraction")
     if not fraction:
@@ -69,7 +69,7 @@ def find_recorded_folder(record: TrainingRecord, preset: Preset, folder: Path) -
         found = _find_recorded(record, preset, folder)
     except DatasetError:
         return None
-    return found if _is_recorded(found, record, preset) else None
+    return found if _is_recorded(found, record, preset, "test") else None
 
 
 def load_training_images(
@@ -77,10 +77,10 @@ def load_training_images(
 ) -> Array:
     """Load images for calibrating a network, in its input format, without its test images.
 
-    If the network was trained on a folder of images, `folder` must be that folder. If it was trained on MNIST or
-    CIFAR-10, `folder` may hold the files of that data set. In both cases the training images are loaded. In all others,
-    every image file in `folder` is loaded or, if it has a subfolder for each class instead, the training images that
-    `find_images` finds.
+    If the network was trained on a folder of images, `folder` must be that folder, without other training or test
+    images. If it was trained on MNIST or CIFAR-10, `folder` may hold the files of that data set. In both cases the
+    training images are loaded. In all others, every image file in `folder` is loaded or, if it has a subfolder for each
+    class instead, the training images that `find_images` finds.
 
     Args:
         record, preset: as in `load_test_split`.
@@ -95,7 +95,7 @@ def load_training_images(
     """
     dataset = None if record is None else record.dataset
     if record is not None and dataset == "folder":
-        return _read_training(_find_checked(record, preset, folder), preset, at_most)
+        return _read_training(_find_checked(record, preset, folder, "train"), preset, at_most)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of images")
     if comes_in_files(dataset) and holds_files(dataset, folder):
@@ -149,21 +149,24 @@ def _require_fit(split: Split, preset: Preset) -> Split:
 
 
 def _read_folder(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> Split:
-    split, _ = _find_checked(record, preset, data_dir).read_split(name, preset.input)
+    split, _ = _find_checked(record, preset, data_dir, name).read_split(name, preset.input)
     return split
 
 
-def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path) -> ImageFolder:
+def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path, name: str) -> ImageFolder:
+    """Find the images of a training's folder; raise DatasetError if the test images or those of a split are others."""
     folder = _find_recorded(record, preset, data_dir)
-    # With other test images, some of them might be images that the network was trained on.
-    if not _is_recorded(folder, record, preset):
-        expected = _recorded_split(record, "test")
+    if folder.labels != preset.labels:
         raise DatasetError(
-            f"{data_dir}: expected the test images of the training, "
-            f"{'which are not recorded' if expected is None else counted(expected.files, 'file')}, and the classes "
-            f"{', '.join(preset.labels)}, got {counted(len(folder.files['test']), 'file')} with other names or "
-            f"contents and {', '.join(folder.labels)}"
+            f"{data_dir}: expected the classes {', '.join(preset.labels)}, got {', '.join(folder.labels)}"
         )
+    # With other test images, some of them might be images that the network was trained on.
+    for each in ("test", name):
+        if not _is_recorded(folder, record, preset, each):
+            expected, found = _recorded_split(record, each), folder.files.get(each)
+            known = "which are not recorded" if expected is None else counted(expected.files, "file")
+            got = "none" if found is None else f"{counted(len(found), 'file')} with other names or contents"
+            raise DatasetError(f"{data_dir}: expected the {each} images of the training, {known}, got {got}")
     return folder
 
 
@@ -171,8 +174,11 @@ def _find_recorded(record: TrainingRecord, preset: Preset, folder: Path) -> Imag
     return find_recorded_images(folder, record.images or ImagesRecord({}), preset.labels)
 
 
-def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset) -> bool:
-    return folder.labels == preset.labels and folder.has_recorded("test", _recorded_split(record, "test"))
+def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset, name: str) -> bool:
+    split = _recorded_split(record, name)
+    if split is not None and name == "train":
+        split = replace(split, contents_sha256=None)  # by name: calibration reads only a sample of so many
+    return folder.labels == preset.labels and folder.has_recorded(name, split)
 
 
 def _recorded_split(record: TrainingRecord, name: str) -> SplitRecord | None:

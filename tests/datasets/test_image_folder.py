@@ -1,5 +1,6 @@
 """Folders of images: layouts, splits, files left out, refusals."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -388,6 +389,29 @@ class TestRecorded:
         found = load_validation_split(self.record(split), preset_of(("cat", "dog")), split)
         expected, _ = find_images(split).read_split("val", SPEC)
         assert np.array_equal(found.images, expected.images)
+
+    @pytest.mark.parametrize("is_recorded_in_full", [True, False])
+    def test_other_validation_images_than_the_training_s_are_refused(
+        self, is_recorded_in_full: bool, split: Path
+    ) -> None:
+        record, preset = self.record(split), preset_of(("cat", "dog"))
+        record = record if is_recorded_in_full else without_contents(record)
+        shutil.copyfile(split / "train" / "dog" / "00.png", split / "val" / "dog" / "from-train.png")
+        with pytest.raises(
+            DatasetError, match=r"the val images of the training, 6 files, got 7 files with other names"
+        ):
+            load_validation_split(record, preset, split)
+        assert len(load_training_images(record, preset, split)) == 8
+        shutil.copyfile(split / "test" / "dog" / "00.png", split / "train" / "dog" / "from-test.png")
+        with pytest.raises(DatasetError, match=r"the train images of the training, 8 files, got 9 files with other"):
+            load_training_images(record, preset, split)
+
+    def test_no_training_images_replace_a_folder_of_validation_images_that_is_gone(self, split: Path) -> None:
+        record = self.record(split)
+        record = replace(record, recipe={**record.recipe, "validation_fraction": 0.1})
+        shutil.rmtree(split / "val")
+        with pytest.raises(DatasetError, match=r"expected the val images of the training, 6 files, got none"):
+            load_validation_split(record, preset_of(("cat", "dog")), split)
 
     def test_a_training_without_validation_images_has_none(self) -> None:
         record = record_of("digits")
