@@ -135,8 +135,14 @@ def _data(record: TrainingRecord) -> str:
 
 
 def _training(record: TrainingRecord) -> dict[str, str]:
+    recipe = dict(record.recipe)
+    temperature = recipe.pop("temperature", None)
+    if recipe.get("distillation_weight"):
+        recipe["distillation_temperature"] = temperature
+    if record.images is not None and "val" in record.images.splits and record.images.validation_fraction is None:
+        recipe.pop("validation_fraction", None)  # the folder had validation images of its own
     rows: dict[str, Any] = {
-        name.replace("_", " "): value for name, value in record.recipe.items() if value not in (None, 0, False)
+        name.replace("_", " "): value for name, value in recipe.items() if value not in (None, 0, False)
     }
     rows |= {"seed": record.seed, "precision": record.precision}
     if record.init is not None:

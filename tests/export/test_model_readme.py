@@ -27,6 +27,23 @@ def test_the_figures_are_those_of_the_card(card: ModelCard) -> None:
     assert f"| git commit | {card.training['git_commit']} |" in text
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.9])
+def test_only_a_distilled_network_has_a_temperature_of_distillation(weight: float, card: ModelCard) -> None:
+    recipe = {**card.training["recipe"], "distillation_weight": weight, "temperature": 4.0}
+    text = model_readme(replace(card, training={**card.training, "recipe": recipe}))
+    assert ("| distillation temperature | 4.0 |" in text) == (weight > 0)
+    assert "| temperature |" not in text
+
+
+@pytest.mark.parametrize("fraction", [None, 0.1])
+def test_validation_images_of_the_user_s_are_no_fraction(fraction: float | None, card: ModelCard) -> None:
+    recipe = {**card.training["recipe"], "dataset": "folder", "validation_fraction": 0.1}
+    splits = {name: {"files": 9} for name in ("train", "val", "test")}
+    images = {"splits": splits, "validation_fraction": fraction}
+    text = model_readme(replace(card, training={**card.training, "recipe": recipe, "images": images}))
+    assert ("| validation fraction | 0.1 |" in text) == (fraction is not None)
+
+
 def test_the_int8_file_is_described_and_precisions_of_older_packages_are_not(card: ModelCard) -> None:
     parity = {"reference": "model.onnx", "comparisons": []}
     text = model_readme(replace(card, variants={name: {"parity": parity} for name in ("half", "int8")}))
