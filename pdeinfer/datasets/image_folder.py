@@ -1,7 +1,7 @@
 """Reads a folder of images, with a subfolder for each class, as a data set."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pdeinfer.datasets.splits import Dataset, Split, choice_by_name, stratified_choice
 from pdeinfer.errors import DatasetError, ImageError
 from pdeinfer.images.damage import MACHINE_ERRORS
-from pdeinfer.images.files import LeftOut, count_files, scan_folder, visible, why_no_image
+from pdeinfer.images.files import LeftOut, count_files, find_repeats, scan_folder, visible, why_no_image
 from pdeinfer.images.formats import SUFFIXES
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.runtime.cpus import available_cpus
@@ -158,7 +158,8 @@ def find_images(
     One layout is `folder/CLASS/*`. The other is `folder/train/CLASS/*` with `folder/test/CLASS/*` and
     `folder/val/CLASS/*` if present; it is assumed if `folder/train` holds folders. The classes are the names of the
     folders, sorted. Names that begin with a dot are ignored. An image is a file in the folder of a class that
-    `pdeinfer.images.files.find_image_files` takes; everything else is in `left_out`.
+    `pdeinfer.images.files.find_image_files` takes. Everything else is in `left_out`, and so are links to an image that
+    is found without them.
 
     Without `folder/test`, about a fifth of each class is held out for it at random, the same at every call.
 
@@ -204,6 +205,8 @@ def find_images(
             )
         files[split], others = _find_labelled(root, classes)
         left_out += others
+    files, links = _without_repeats(files)
+    left_out += links
     is_test_held_out = "test" not in files
     if is_test_held_out:
         for label, count in zip(classes, np.bincount([index for _, index in files["train"]]), strict=True):
@@ -251,6 +254,20 @@ def _find_labelled(root: Path, labels: list[str]) -> tuple[list[LabelledFile], l
             raise DatasetError(f"{root / label}: expected images ({' '.join(SUFFIXES)}), got {got}")
         files += [(image, index) for image in found.images]
     return files, left_out
+
+
+def _without_repeats(
+    files: Mapping[str, list[LabelledFile]],
+) -> tuple[dict[str, list[LabelledFile]], Iterable[LeftOut]]:
+    """Take out links to images that are found anyway, for one image could be in two splits; return these links too."""
+    repeats = find_repeats([file for found in files.values() for file, _ in found])
+    kept = {name: [each for each in found if each[0] not in repeats] for name, found in files.items()}
+    for name, found in files.items():
+        labels = {label for _, label in kept[name]}
+        for file, label in found:
+            if label not in labels:
+                raise DatasetError(f"{file.parent}: expected images, got links to other images of the data set")
+    return kept, repeats.values()
 
 
 def _subfolders(folder: Path, labels: Sequence[str] | None = None) -> list[str]:

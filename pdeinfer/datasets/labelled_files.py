@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pdeinfer.datasets.image_folder import LabelledFile
 from pdeinfer.errors import DatasetError
-from pdeinfer.images.files import LeftOut, count_files, scan_folder, visible
+from pdeinfer.images.files import LeftOut, count_files, find_repeats, scan_folder, visible
 from pdeinfer.images.formats import SUFFIXES
 
 
@@ -66,6 +66,9 @@ def find_labelled_files(folder: Path, labels: Sequence[str]) -> LabelledFiles:
             content = scan_folder(each.path)
             left_out += content.left_out
             files += [(image, index) for image in content.images]
+    repeats = find_repeats([file for file, _ in files])
+    left_out += repeats.values()
+    files = [each for each in files if each[0] not in repeats]
     if not files:
         raise DatasetError(
             f"{folder}: expected images ({' '.join(SUFFIXES)}) in folders named after the model's labels, "

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +162,21 @@ def why_no_image(path: Path) -> str | None:
         return None
     suffix = path.suffix or "no suffix"
     return f"not named as an image ({suffix})" if recognise(head) else describe_foreign(head)
+
+
+def find_repeats(files: Sequence[Path]) -> dict[Path, LeftOut]:
+    """Return the links among files whose target is there too, as a file or as the target of an earlier link."""
+    links = [file for file in files if file.is_symlink()]
+    if not links:
+        return {}
+    linked = set(links)
+    first = {os.path.realpath(file): file for file in files if file not in linked}
+    repeats = {}
+    for link in links:
+        file = first.setdefault(os.path.realpath(link), link)
+        if file != link:
+            repeats[link] = LeftOut(link, f"a link to the image of {printable(str(file))}")
+    return repeats
 
 
 def _leave_folder(path: Path) -> LeftOut:

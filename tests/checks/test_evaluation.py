@@ -264,6 +264,16 @@ def test_the_folder_test_of_a_data_set_is_measured(tmp_path: Path, photos: Path)
     assert [each.label for each in found.classes if each.images] == ["2"]
 
 
+def test_a_link_to_another_photo_is_not_measured(tmp_path: Path, photos: Path) -> None:
+    folder = write_package(tmp_path / "tiny", training={})
+    (file, *_) = sorted((photos / "0").iterdir())
+    before = evaluate(folder, photos)
+    (photos / "0" / "link.png").symlink_to(file)
+    found = evaluate(folder, photos)
+    assert found.images == before.images
+    assert photos / "0" / "link.png" in [each.path for each in found.left_out]
+
+
 def test_folders_of_labels_beside_the_folder_test_are_refused(tmp_path: Path, photos: Path) -> None:
     folder = write_package(tmp_path / "tiny", training={})
     shutil.copytree(photos / "2", photos / "test" / "2")

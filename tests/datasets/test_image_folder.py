@@ -112,6 +112,39 @@ def files_of(folder: ImageFolder) -> dict[str, set[str]]:
     }
 
 
+def test_a_link_to_another_photo_is_left_out(flat: Path) -> None:
+    before = find_images(flat)
+    links = [flat / "cat" / "again.png", flat / "cat" / "chain.png", flat / "dog" / "cat.png"]
+    for link, target in zip(links, ["00.png", "again.png", "../cat/00.png"], strict=True):
+        link.symlink_to(target)
+    found = find_images(flat)
+    assert found.files == before.files
+    assert [str(each) for each in found.left_out] == [
+        f"left out: {link}: a link to the image of {flat}/cat/00.png" for link in links
+    ]
+
+
+def test_a_folder_of_links_to_photos_elsewhere_is_a_data_set(flat: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    for file in [path for path in flat.rglob("*") if path.is_file()]:
+        (linked / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (linked / file.parent.name / file.name).symlink_to(file)
+    found = find_images(linked)
+    assert files_of(found) == files_of(find_images(flat))
+    (linked / "dog" / "99.png").symlink_to(flat / "dog" / "00.png")
+    again = find_images(linked)
+    assert again.files == found.files
+    assert linked / "dog" / "99.png" in [each.path for each in again.left_out]
+
+
+def test_test_images_that_are_links_to_training_images_are_refused(split: Path) -> None:
+    shutil.rmtree(split / "test" / "dog")
+    (split / "test" / "dog").mkdir()
+    (split / "test" / "dog" / "00.png").symlink_to(split / "train" / "dog" / "00.png")
+    with pytest.raises(DatasetError, match=r"test/dog: expected images, got links to other images of"):
+        find_images(split)
+
+
 def test_a_photo_keeps_its_split_when_others_are_added(flat: Path) -> None:
     for label in ("dog", "cat"):
         for number in range(40):
