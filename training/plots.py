@@ -1,16 +1,30 @@
 """Draws the learning curves of a training, and its confusion matrix on the test images."""
 
 import math
-from collections.abc import Sequence
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from pdeinfer.files import replace_file
+from pdeinfer.text import printable
 from training.history import Row, best_epoch
 
+# Of Linux, macOS and Windows, for the class names that Matplotlib's own font cannot write.
+_FALLBACK_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI", "Leelawadee UI"),
+)
+_MISSING = r"Glyph \d+ .* missing from"  # of Matplotlib's warnings, one for each character and place
 _LABEL_LENGTH = 30  # characters that are drawn: longer labels would leave no room for the matrix
 
 
@@ -50,12 +64,29 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], ti
     """Draw the confusion matrix, rows true and columns predicted: images, coloured by percent of the true class."""
     room = 0.07 * min(max(map(len, labels)), _LABEL_LENGTH)  # inches for the labels
     size = min(max(4.5, 0.62 * len(labels) + 1.5) + room, 16)
-    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
-    axes = figure.subplots()
-    image = draw_confusion(axes, confusion, labels)
-    figure.suptitle(title)
-    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
-    replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
+    with _fonts_of_all_scripts(path):
+        figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+        axes = figure.subplots()
+        image = draw_confusion(axes, confusion, labels)
+        figure.suptitle(title)
+        figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+        replace_file(path, lambda partial: figure.savefig(partial, dpi=120))
+
+
+@contextmanager
+def _fonts_of_all_scripts(path: Path) -> Iterator[None]:
+    """Take characters that Matplotlib's font lacks from others; say in one line if none has them. `path`: the plot."""
+    installed = set(font_manager.get_font_names())
+    families = [*mpl.rcParams["font.family"], *(name for name in _FALLBACK_FONTS if name in installed)]
+    with mpl.rc_context({"font.family": families}), warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", _MISSING)
+        yield
+    if any(re.match(_MISSING, str(warning.message)) for warning in caught):
+        print(
+            f"pdeinfer: {printable(str(path))}: no font on this machine has some characters of the class names: they "
+            "are drawn as boxes. For Chinese, Japanese and Korean, install Noto Sans CJK",
+            file=sys.stderr,
+        )
 
 
 def draw_confusion(axes: Axes, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str = "") -> AxesImage:

@@ -32,6 +32,27 @@ def test_labels_with_dollar_signs_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_characters_without_a_font_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "_FALLBACK_FONTS", ("No such font",))
+
+    plot_confusion([[1, 0], [0, 1]], ["cat 猫", "dog 犬"], "animals", tmp_path / "confusion.png")
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pdeinfer: {tmp_path}/confusion.png: no font on this machine has some characters")
+
+
+def test_characters_are_taken_from_another_font_that_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "_FALLBACK_FONTS", ("No such font", "STIXGeneral"))  # comes with Matplotlib
+
+    plot_confusion([[1, 0], [0, 1]], ["cat \u2312", "dog \u2315"], "animals", tmp_path / "confusion.png")
+
+    assert capsys.readouterr().err == ""
+
+
 def test_long_labels_end_under_their_columns_and_are_shortened() -> None:
     labels = ["German Shepherd", "Staffordshire Bull Terrier", "a breed whose name is longer than thirty characters"]
     figure = Figure()
