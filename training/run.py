@@ -105,7 +105,7 @@ def _train(options: TrainingOptions) -> int:
     rows = read_history(folder.history)
     plots.plot_learning_curves(rows, title, folder.path / "learning-curves.png")
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
-    _print_outcome(outcome, accuracy, len(rows))
+    _print_outcome(outcome, accuracy, rows, recipe)
     _print_next_steps(folder.path, f"build/{preset.name}", options.image_folder)
     _print_warnings(rows, recipe, outcome)
     return 0
@@ -148,9 +148,13 @@ def _print_next_steps(folder: Path, package: str, image_folder: Path | None) -> 
         print(f"Then: {report}  # what it gets right and wrong, as one page\n      pdeinfer serve {package}")
 
 
-def _print_outcome(outcome: Outcome, accuracy: str, epochs: int) -> None:
+def _print_outcome(outcome: Outcome, accuracy: str, rows: "Sequence[Row]", recipe: "Recipe") -> None:
+    from training.stopping import StopEarly
+
+    if len(rows) < recipe.epochs and StopEarly(rows, recipe.patience).is_due():
+        print(f"--patience {recipe.patience} stopped the training after {len(rows)} of {recipe.epochs} epochs")
     chosen = "" if outcome.validation_accuracy is None else ", the best by validation"
-    kept = f"epoch {outcome.best_epoch} of {epochs}{chosen}"
+    kept = f"epoch {outcome.best_epoch} of {len(rows)}{chosen}"
     print(f"test accuracy {accuracy}, {outcome.parameters:,} parameters, {kept}; {outcome.seconds:.0f} s")
     for layer, counts in (outcome.zero_fields or {}).items():
         fields = ", ".join(f"{symbol} {count}" for symbol, count in counts.items() if symbol != "channels")

@@ -304,6 +304,8 @@ def test_options_override_the_choices_and_resuming_compares_them(
     assert {name: record["recipe"][name] for name in expected} == expected
     rows = (folder / "history.csv").read_text().splitlines()[1:]
     assert len(rows) < 30  # two kinds of images are told apart at once: the accuracy cannot rise for long
+    stopped = f"\n--patience 2 stopped the training after {len(rows)} of 30 epochs\n"
+    assert stopped in capsys.readouterr().out
     before = (folder / "history.csv").read_bytes()
     (folder / "metrics.json").unlink()
     assert run.main(["--out", str(folder), "--resume", "--patience", "2"]) == 0
