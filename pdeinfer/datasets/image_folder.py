@@ -152,6 +152,7 @@ def find_images(
     *,
     split_method: SplitMethod = "path",
     labels: Sequence[str] | None = None,
+    keep_links: bool = False,
 ) -> ImageFolder:
     """Find the images of a folder, with their classes and splits.
 
@@ -170,6 +171,7 @@ def find_images(
         split_method: what decides whether a file is held out. By its path, it keeps its split when files are added. By
             its position among all files, it may not; trainings of earlier versions need this.
         labels: the classes to look for; folders with other names are left out. None: every folder is a class.
+        keep_links: also take links to images that are found without them, as trainings of earlier versions did.
 
     Raises:
         DatasetError: there is no such folder, it has another layout or fewer than two classes, or a class has too few
@@ -205,7 +207,7 @@ def find_images(
             )
         files[split], others = _find_labelled(root, classes)
         left_out += others
-    files, links = _without_repeats(files)
+    files, links = (files, ()) if keep_links else _without_repeats(files)
     left_out += links
     is_test_held_out = "test" not in files
     if is_test_held_out:
@@ -222,7 +224,8 @@ def find_images(
 def find_recorded_images(folder: Path, images: ImagesRecord, labels: Sequence[str] | None = None) -> ImageFolder:
     """Find the images of a folder with the splits of the training that recorded it, as `find_images` does."""
     method: SplitMethod = "path" if images.split_method == "path" else "position"
-    return find_images(folder, images.validation_fraction, split_method=method, labels=labels)
+    keep_links = all(split.contents_sha256 is None for split in images.splits.values())
+    return find_images(folder, images.validation_fraction, split_method=method, labels=labels, keep_links=keep_links)
 
 
 def _contents_sha256(files: Sequence[LabelledFile]) -> str:

@@ -371,6 +371,16 @@ class TestRecorded:
         file.unlink()
         assert find_recorded_folder(record, preset, flat) is None
 
+    def test_a_training_of_an_earlier_version_counted_links(self, flat: Path) -> None:
+        file, *_ = sorted((flat / "cat").iterdir())
+        for number in range(10):
+            (flat / "cat" / f"link-{number}.png").symlink_to(file)
+        found = find_images(flat, keep_links=True)
+        assert len(found) == 25
+        record = without_contents(record_of("folder", found.record()))
+        assert find_recorded_folder(record, preset_of(("cat", "dog")), flat) == found
+        assert find_recorded_folder(self.record(flat), preset_of(("cat", "dog")), flat) == find_images(flat)
+
     def test_a_file_that_cannot_be_read_is_recorded(self, flat: Path) -> None:
         found = find_images(flat)
         before = found.record()
