@@ -47,7 +47,7 @@ def load_validation_split(record: TrainingRecord | None, preset: Preset, data_di
     Arguments are those of `load_test_split`.
 
     Raises:
-        DatasetError: as in `load_test_split`, also of the validation images; or the training held none out.
+        DatasetError: as in `load_test_split`, or these images have changed, or the training held none out.
     """
     record, folder = _require_data_dir(record, preset, data_dir, "--calibrate DIR")  # only export uses them
     dataset = record.dataset
@@ -161,7 +161,7 @@ def _find_checked(record: TrainingRecord, preset: Preset, data_dir: Path, name: 
             f"{data_dir}: expected the classes {', '.join(preset.labels)}, got {', '.join(folder.labels)}"
         )
     # With other test images, some of them might be images that the network was trained on.
-    for each in ("test", name):
+    for each in dict.fromkeys(("test", name)):  # checksums read every file: once
         if not _is_recorded(folder, record, preset, each):
             expected, found = _recorded_split(record, each), folder.files.get(each)
             known = "which are not recorded" if expected is None else counted(expected.files, "file")
@@ -177,7 +177,7 @@ def _find_recorded(record: TrainingRecord, preset: Preset, folder: Path) -> Imag
 def _is_recorded(folder: ImageFolder, record: TrainingRecord, preset: Preset, name: str) -> bool:
     split = _recorded_split(record, name)
     if split is not None and name == "train":
-        split = replace(split, contents_sha256=None)  # by name: calibration reads only a sample of so many
+        split = replace(split, contents_sha256=None)  # names suffice: calibration reads only a sample
     return folder.labels == preset.labels and folder.has_recorded(name, split)
 
 
