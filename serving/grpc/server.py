@@ -27,8 +27,8 @@ SHORT_PATIENCE = 0.05
 SMALL_SECONDS = 2.0  # for a call with a small message to wait for room: those that wait are among `max_connections`
 
 _TICK_SECONDS = 0.1
-# Times `max_connections`: all calls that `Calls` admits, and nearly as many that wait to be refused. Beyond it gRPC
-# refuses calls itself, and counts them nowhere.
+# Times `max_connections`: 2.5 for the calls that `Calls` admits, the rest for those that it refuses after a delay. gRPC
+# itself refuses calls beyond that, and counts them nowhere.
 _CALLS_PER_LIMIT = 4
 _MAX_STREAMS = 256  # calls of one connection at a time; its client holds back more
 _MAX_AGE_SECONDS = 600.0  # then a connection's client makes a new one, and may reach another worker
