@@ -81,7 +81,11 @@ def _fonts_of_all_scripts(path: Path) -> Iterator[None]:
     with mpl.rc_context({"font.family": families}), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", _MISSING)
         yield
-    if any(re.match(_MISSING, str(warning.message)) for warning in caught):
+    missing = [warning for warning in caught if re.match(_MISSING, str(warning.message))]
+    for warning in caught:
+        if warning not in missing:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
         print(
             f"pdeinfer: {printable(str(path))}: no font on this machine has some characters of the class names: they "
             "are drawn as boxes. For Chinese, Japanese and Korean, install Noto Sans CJK",
