@@ -150,7 +150,7 @@ def test_its_comparison_follows_from_the_results() -> None:
     assert "`cifar10-global-source`" in rows[1]
 
     error = float(rows[1].split("|")[4].split()[2])
-    control = f"{source[1]:.1f} ± {error:.1f} above the best control"
+    control = f"{source[1]:.1f} ± {error:.1f} (standard error) above the best control"
     assert f"is {source[0]:.1f} points above the same network without PDE layers, {control}" in text
     assert f"and {span(source[2:])} above plain ResNets of the same speed" in text
     assert f"these are {ours[0]:.1f}, {ours[1]:.1f} and {span(ours[2:])} points" in text
