@@ -19,39 +19,38 @@ from serving.interface.keys import Keys
 from tests.serving.grpc.conftest import GREY, HEALTH, INFER, METHOD, Client, infer_request, serving
 
 
-def test_an_unexpected_error_is_logged_and_not_told(
-    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def fail(*_: object) -> None:
-        raise RuntimeError(f"secret of {package_folder}")
+def status_of_infer(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the details of a call of ModelInfer in which the model raises an error."""
 
-    async def test() -> None:
-        async with serving(package_folder) as client:
+    async def fail(*_: object) -> None:
+        raise error
+
+    async def call() -> grpc.aio.AioRpcError:
+        async with serving(folder) as client:
             monkeypatch.setattr(ServedModel, "infer", fail)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.call("ModelInfer", INFER)
-            assert caught.value.code() == grpc.StatusCode.INTERNAL
-            assert caught.value.details() == "internal_error: the server failed to answer; its log has the details"
+            return caught.value
 
-    asyncio.run(test())
+    refusal = asyncio.run(call())
+    return refusal.code(), str(refusal.details())
+
+
+def test_an_unexpected_error_is_logged_and_not_told(
+    package_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, details = status_of_infer(package_folder, monkeypatch, RuntimeError(f"secret of {package_folder}"))
+    assert code == grpc.StatusCode.INTERNAL
+    assert details == "internal_error: the server failed to answer; its log has the details"
     assert "secret of" in caplog.text
 
 
 def test_a_long_message_of_an_error_is_cut_as_it_is_sent_in_a_header(
     package_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise RequestError("invalid_image", "x" * 100_000)
-
-    async def test() -> None:
-        async with serving(package_folder) as client:
-            monkeypatch.setattr(ServedModel, "infer", fail)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await client.call("ModelInfer", INFER)
-            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert str(caught.value.details()) == "invalid_image: ".ljust(1024, "x")
-
-    asyncio.run(test())
+    code, details = status_of_infer(package_folder, monkeypatch, RequestError("invalid_image", "x" * 100_000))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details == "invalid_image: ".ljust(1024, "x")
 
 
 def count(route: str, status: str) -> float:
