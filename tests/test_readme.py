@@ -150,10 +150,10 @@ def test_its_comparison_follows_from_the_results() -> None:
     assert "`cifar10-global-source`" in rows[1]
 
     error = float(rows[1].split("|")[4].split()[2])
-    control = f"{source[1]:.1f} ± {error:.1f} (standard error) above the best control"
-    assert f"is {source[0]:.1f} points above the same network without PDE layers, {control}" in text
-    assert f"and {span(source[2:])} above plain ResNets of the same speed" in text
-    assert f"these are {ours[0]:.1f}, {ours[1]:.1f} and {span(ours[2:])} points" in text
+    resnets = f"{span(source[2:])} above ResNets of the same speed"
+    assert f"is {source[0]:.1f} points above the same network without PDE layers and {resnets}" in text
+    assert f"is {source[1]:.1f} ± {error:.1f} (standard error) above the best control" in text
+    assert f"these are {ours[0]:.1f}, {span(ours[2:])} and {ours[1]:.1f} points" in text
 
     times = [[float(cell) for cell in row_of(name)[4:]] for name in ("`cifar10-global`", "`cifar10-global-source`")]
     assert all(0.95 < other / paper < 1.05 for paper, other in zip(*times, strict=True))  # equally fast

@@ -35,9 +35,9 @@ times are those of the network that was trained.
 "Paper" is Kag & Saligrama, CVPR 2022. "Article" is the TensorFlow reproduction that this project began with.
 [Notes on the results](lab/results.md) discusses individual runs.
 """
-_COMPARISONS = """Points of test accuracy that each network with PDE layers has above the same network without them,
-above the best control (a network with other layers in their place), and above plain ResNets of the same speed (on the
-line between them in the picture); ± is the standard error over seeds:"""
+_COMPARISONS = """Gains in test accuracy, in points, over the same network without PDE layers, over the best control
+(other layers in their place), and over plain ResNets of the same speed. The last is read off their line in the picture;
+± is the standard error over seeds:"""
 _FIELDS = """## What the PDE layers compute
 
 `pdeinfer inspect` draws these for every PDE layer of the bundled models: diffusivity (Dx, Dy), velocity (u, v), its
