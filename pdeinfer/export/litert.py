@@ -4,7 +4,8 @@ TensorFlow converts the function of the SavedModel, with one change: LiteRT has 
 layers shift by slices there.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -25,8 +26,8 @@ def convert(classifier: Any, calibration: Array | None = None) -> bytes:
 
     Args:
         classifier: a `pdeinfer.nn.Classifier`.
-        calibration: uint8 images (N, height, width, channels): every operator after the cast of the image becomes an
-            8-bit one, with ranges from a sample of them. None: float32.
+        calibration: uint8 images (N, height, width, channels): every operator outside the PDE layers becomes an 8-bit
+            one, with ranges from a sample of them. None: all is float32.
 
     Raises:
         ExportError: TensorFlow cannot convert the network.
@@ -36,15 +37,36 @@ def convert(classifier: Any, calibration: Array | None = None) -> bytes:
     with _shifts_by_slices(classifier):
         function = trace(classifier).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], as_module(classifier))
-    if calibration is not None:
-        sample = calibration_sample(calibration)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([image[None]] for image in sample)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     try:
+        if calibration is not None:
+            return _to_int8(converter, calibration, [layer.name for layer in classifier.pde_layers().values()])
         content: bytes = converter.convert()
     except Exception as error:  # the converter's errors have no common base class
         raise ExportError(f"{classifier.preset.name}: TensorFlow cannot convert it for LiteRT: {error}") from error
+    return content
+
+
+def _to_int8(converter: Any, calibration: Array, pde_layers: Collection[str]) -> bytes:
+    """Convert to 8-bit integers, and leave PDE layers in float32, as `pdeinfer.export.quantization` does.
+
+    Args:
+        converter: a `tf.lite.TFLiteConverter`.
+        calibration: uint8 images (N, height, width, channels).
+        pde_layers: the layers' names.
+    """
+    import tensorflow as tf
+
+    sample = calibration_sample(calibration)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in sample)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        # TensorFlow's way of choosing what is quantized. Tensors are named after the layers that compute them.
+        debugger = tf.lite.experimental.QuantizationDebugger(converter=converter)
+        tensors = tf.lite.Interpreter(model_content=debugger.calibrated_model).get_tensor_details()
+        in_float = [each["name"] for each in tensors if any(f"/{layer}" in each["name"] for layer in pde_layers)]
+        debugger.options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=in_float)
+        content: bytes = debugger.get_nondebug_quantized_model()
     return content
 
 

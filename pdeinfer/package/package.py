@@ -12,7 +12,7 @@ digits-pde/
     model.keras      the trained original, for verification, fine-tuning and exporting again
     saved_model/     the network as a TensorFlow SavedModel, on request
     model.tflite     the network for LiteRT, on request
-    model.int8.tflite  the same in 8-bit integers, on request, if it is accurate
+    model.int8.tflite  the same with PDE layers in float32 and the rest in 8-bit integers, on request, if it is accurate
 """
 
 import hashlib
