@@ -42,6 +42,7 @@ _MARGIN, _SPACE = 28, 20  # around the picture; between its parts
 _WIDTH = 1700  # panels stand side by side up to this width
 _MAP_SIDE, _MAX_MAP_SIDE, _GAP = 80, 160, 4  # _MAP_SIDE: the least size of a map; _GAP: between maps
 _BAR_WIDTH, _SCALE_WIDTH = 12, 70  # of a panel's colour bar, without and with its numbers
+_AFTER_SYMBOL = 14  # between a panel's symbol and its smallest and largest value
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ class _Panel:
     maps: Field
     low: float
     high: float
+
+    @property
+    def extent(self) -> str:
+        """The smallest and the largest value."""
+        return f"{self.maps.min():.3g} to {self.maps.max():.3g}"
+
+    @property
+    def title_width(self) -> int:
+        symbol, extent = _font(_TEXT).getlength(self.symbol), _font(_SMALL).getlength(self.extent)
+        return int(symbol + _AFTER_SYMBOL + extent) + 1
 
 
 def draw_layer(layer: LayerFields, image: NDArray[np.uint8], model: str) -> PIL.Image.Image:
@@ -69,10 +80,11 @@ def draw_layer(layer: LayerFields, image: NDArray[np.uint8], model: str) -> PIL.
     _, map_height, map_width, channels = layer.levels.shape
     shown = min(channels, MAX_CHANNELS)
     map_size = _scaled(map_width, map_height)
-    panel_width = shown * (map_size[0] + _GAP) + _SCALE_WIDTH
     panel_height = _TEXT + 8 + map_size[1]
     groups = [_panels(symbols, fields, shown) for symbols, fields in _groups(layer).items()]
     levels = _panels(tuple(f"H[{k}]" for k in range(len(layer.levels))), tuple(layer.levels), shown)
+    titles = [panel.title_width for group in (*groups, levels) for panel in group]
+    panel_width = max(shown * (map_size[0] + _GAP) + _SCALE_WIDTH, *titles)  # a title may be wider than a single map
     most_panels = max(sum(map(len, groups)), len(levels))
     columns = max(1, min((_WIDTH + _SPACE) // (panel_width + _SPACE), most_panels))
     rows = _rows(groups, columns) + _rows([levels], columns)
@@ -150,12 +162,11 @@ def _draw_header(layer: LayerFields, image: NDArray[np.uint8], model: str, chann
     all_channels = layer.levels.shape[-1]
     lines = [size if channels == all_channels else f"{size}; channels 0 to {channels - 1} are shown", *rest]
     picture = PIL.Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).convert("RGB")
-    picture = picture.resize(
-        _scaled(*picture.size, smallest=_TITLE + 12 + len(lines) * (_TEXT + 7)), PIL.Image.Resampling.BOX
-    )
+    text_height = _TITLE + 12 + len(lines) * (_TEXT + 7)
+    picture = picture.resize(_scaled(*picture.size, smallest=text_height), PIL.Image.Resampling.BOX)
     left = picture.width + _SPACE
     width = left + max(int(_font(_TEXT).getlength(line)) for line in lines) + 1
-    header = PIL.Image.new("RGB", (width, picture.height), _PAPER)
+    header = PIL.Image.new("RGB", (width, max(picture.height, text_height)), _PAPER)
     header.paste(picture)
     draw = ImageDraw.Draw(header)
     draw.text((left, 0), f"{model}, {layer.name}", _INK, _font(_TITLE))
@@ -168,8 +179,8 @@ def _draw_panel(picture: PIL.Image.Image, corner: tuple[int, int], panel: _Panel
     left, top = corner
     draw = ImageDraw.Draw(picture)
     draw.text((left, top), panel.symbol, _INK, _font(_TEXT))
-    extent = f"{panel.maps.min():.3g} to {panel.maps.max():.3g}"
-    draw.text((left + _font(_TEXT).getlength(panel.symbol) + 14, top + 2), extent, _GREY, _font(_SMALL))
+    after_symbol = left + _font(_TEXT).getlength(panel.symbol) + _AFTER_SYMBOL
+    draw.text((after_symbol, top + 2), panel.extent, _GREY, _font(_SMALL))
     top += _TEXT + 8
     for channel in range(panel.maps.shape[-1]):
         pixels = PIL.Image.fromarray(colours(panel.maps[..., channel], panel.low, panel.high))

@@ -118,6 +118,31 @@ class TestPicture:
         assert max(picture.size) < 4000
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 10
 
+    @pytest.mark.parametrize(("shape", "width"), [((12, 32, 1), 192), ((48, 64, 3), 192), ((224, 224, 3), 160)])
+    def test_the_summary_is_not_cut_beside_a_low_or_reduced_image(
+        self, shape: tuple[int, int, int], width: int
+    ) -> None:
+        zeros = np.zeros((8, 8, 8), np.float32)
+        inspected = layer(velocity=(zeros, zeros.copy()))  # one more line
+        height, longest = 182, 600  # of the text
+
+        def summary(image: np.ndarray, image_width: int) -> np.ndarray:
+            left = 28 + image_width + 20
+            return np.asarray(draw_layer(inspected, image, "model"))[28 : 28 + height, left : left + longest]
+
+        beside_a_square = summary(IMAGE, 8 * 23)
+        assert (beside_a_square[-22:] < 128).any()  # the last line
+        assert np.array_equal(summary(np.zeros(shape, np.uint8), width), beside_a_square)
+
+    def test_the_values_beside_a_symbol_end_before_the_next_panel(self) -> None:
+        rng = np.random.default_rng(2)
+        field = rng.uniform(0.00123, 0.998, (8, 8, 1)).astype(np.float32)
+        inspected = layer((8, 8, 1), PdeSpec(num_steps=1, start="residual"), diffusivity=(field, field), velocity=None)
+        picture = np.asarray(draw_layer(inspected, IMAGE, "model"))
+        top = 28 + 160 + 20  # of the row with Dx = Dy and f
+        (inked,) = np.nonzero((picture[top : top + 21] < 255).any(axis=(0, 2)))
+        assert np.diff(inked).max() > 20
+
     def test_a_dead_layer_can_be_drawn(self) -> None:
         zeros = np.zeros((8, 8, 8), np.float32)
         dead = layer(velocity=(zeros, zeros.copy()), diffusivity=(zeros, zeros.copy()), levels=np.stack([zeros] * 3))
