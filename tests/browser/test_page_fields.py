@@ -6,6 +6,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -115,6 +116,35 @@ def test_the_value_under_the_pointer_is_that_of_the_array(open_at: Callable[...,
     arrays = {"H[5]": layer.levels[5], **dict(zip("uv", layer.velocity, strict=True))}
     arrays |= dict(zip(("Dx", "Dy"), layer.diffusivity, strict=True))
     assert found == {name: pytest.approx(float(array[6, 5, 2]), rel=6e-3) for name, array in arrays.items()}
+
+
+def test_the_caption_gives_the_speed_of_the_longest_arrow(open_at: Callable[..., Page]) -> None:
+    import pdeinfer
+
+    page = open_at("model=cifar10-global&sample=ship&show=velocity")
+    wait_for_label(page, "ship")
+    layer = pdeinfer.inspect(ROOT / "serving/page/samples/ship.png", "cifar10-global")[0]
+    speeds = np.hypot(*layer.velocity)
+    drawn = speeds[1::2, 1::2].max(axis=(0, 1))  # of 32 x 32 points
+    channel = int((speeds.max(axis=(0, 1)) - drawn).argmax())
+    page.evaluate(
+        """(() => {
+          const write = CanvasRenderingContext2D.prototype.fillText;
+          window.written = [];
+          CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+            written.push(text);
+            write.call(this, text, ...rest);
+          };
+        })()"""
+    )
+    set_slider(page, "channel", channel)
+    text = page.wait_for("written.find((text) => text.startsWith('longest arrow: '))")
+    assert text.endswith(" points per unit of time")
+    assert float(text.split()[2]) == pytest.approx(float(drawn[channel]), rel=6e-3)
+    page.click("#play")  # streaks instead of arrows
+    text = page.wait_for("written.find((text) => text.startsWith('fastest: '))")
+    assert float(text.split()[1]) == pytest.approx(float(speeds[..., channel].max()), rel=6e-3)
+    page.click("#play")
 
 
 def test_changed_values_change_the_picture_and_the_answer(open_at: Callable[..., Page]) -> None:

@@ -122,12 +122,24 @@ export function drawMap(context, values, [rows, columns], scale, left, top, widt
   context.drawImage(mapCanvas(values, rows, columns, scale), left, top, width, height);
 }
 
+/** Return the arrows of a velocity field, at most 16 in a row or column, and the speed of the longest one. */
+export function arrowsOf(u, v, [rows, columns]) {
+  const stride = Math.max(1, Math.ceil(Math.max(rows, columns) / 16));
+  const first = Math.floor(stride / 2);
+  const arrows = [];
+  for (let row = first; row < rows; row += stride) {
+    for (let column = first; column < columns; column += stride) {
+      const point = row * columns + column;
+      arrows.push({ row, column, u: u[point], v: v[point], speed: Math.hypot(u[point], v[point]) });
+    }
+  }
+  return { stride, arrows, fastest: arrows.reduce((fastest, { speed }) => Math.max(fastest, speed), 0) };
+}
+
 /** Draw a velocity field as arrows over a map: right where u > 0, down where v > 0. */
 export function drawArrows(context, u, v, [rows, columns], width, height) {
-  let fastest = 0;
-  for (let point = 0; point < u.length; point++) fastest = Math.max(fastest, Math.hypot(u[point], v[point]));
+  const { stride, arrows, fastest } = arrowsOf(u, v, [rows, columns]);
   if (!(fastest > 0)) return;
-  const stride = Math.max(1, Math.ceil(Math.max(rows, columns) / 16));
   const [cellX, cellY] = [width / columns, height / rows];
   const longest = 0.95 * stride * Math.min(cellX, cellY);
   // Twice: a dark outline keeps the arrows visible on every colour.
@@ -135,24 +147,21 @@ export function drawArrows(context, u, v, [rows, columns], width, height) {
     context.strokeStyle = context.fillStyle = colour;
     context.lineWidth = 1.4 + extra;
     context.lineJoin = context.lineCap = "round";
-    for (let row = Math.floor(stride / 2); row < rows; row += stride) {
-      for (let column = Math.floor(stride / 2); column < columns; column += stride) {
-        const point = row * columns + column;
-        const speed = Math.hypot(u[point], v[point]) / fastest;
-        if (!(speed > 0.04)) continue;
-        const [dx, dy] = [(u[point] / fastest) * longest, (v[point] / fastest) * longest];
-        const [x, y] = [(column + 0.5) * cellX, (row + 0.5) * cellY];
-        const [tipX, tipY] = [x + dx / 2, y + dy / 2];
-        const [angle, head] = [Math.atan2(dy, dx), Math.min(6, 2 + 0.35 * speed * longest)];
-        context.beginPath();
-        context.moveTo(x - dx / 2, y - dy / 2);
-        context.lineTo(tipX, tipY);
-        for (const side of [-2.6, 2.6]) {
-          context.moveTo(tipX, tipY);
-          context.lineTo(tipX + head * Math.cos(angle + side), tipY + head * Math.sin(angle + side));
-        }
-        context.stroke();
+    for (const arrow of arrows) {
+      const size = arrow.speed / fastest;
+      if (!(size > 0.04)) continue;
+      const [dx, dy] = [(arrow.u / fastest) * longest, (arrow.v / fastest) * longest];
+      const [x, y] = [(arrow.column + 0.5) * cellX, (arrow.row + 0.5) * cellY];
+      const [tipX, tipY] = [x + dx / 2, y + dy / 2];
+      const [angle, head] = [Math.atan2(dy, dx), Math.min(6, 2 + 0.35 * size * longest)];
+      context.beginPath();
+      context.moveTo(x - dx / 2, y - dy / 2);
+      context.lineTo(tipX, tipY);
+      for (const side of [-2.6, 2.6]) {
+        context.moveTo(tipX, tipY);
+        context.lineTo(tipX + head * Math.cos(angle + side), tipY + head * Math.sin(angle + side));
       }
+      context.stroke();
     }
   }
 }

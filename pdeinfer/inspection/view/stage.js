@@ -1,6 +1,6 @@
 // The large map of a PDE layer: draws it, and says what it shows.
 
-import { drawArrows, drawLegend, drawMap, drawText, format, pixelCanvas, prepare } from "./maps.js";
+import { arrowsOf, drawArrows, drawLegend, drawMap, drawText, format, pixelCanvas, prepare } from "./maps.js";
 import { QUANTITIES, mapOf, scaleOfQuantity } from "./quantities.js";
 
 const BELOW = 36; // pixels below the map, for its legend
@@ -28,7 +28,7 @@ export function drawStage(canvas, { layer, state, pixels, flow, point }) {
     }
   }
   if (point) drawPoint(context, point, width / columns, height / rows);
-  drawBelow(context, layer, state, scale, width, height + 8);
+  drawBelow(context, layer, state, flow, scale, width, height + 8);
 }
 
 /** Return whether all channels are shown side by side. */
@@ -69,14 +69,21 @@ function drawPoint(context, { row, column }, cellX, cellY) {
 }
 
 /** Draw the scale and the caption. */
-function drawBelow(context, layer, state, scale, width, top) {
+function drawBelow(context, layer, state, flow, scale, width, top) {
   const ink = getComputedStyle(context.canvas).color;
   if (state.show === "velocity" && !isGrid(layer, state)) {
-    const isStill = shownMap(layer, state).every((speed) => speed === 0);
-    const length = `longest arrow: ${format(scale.high)} pixels per unit of time`;
-    drawText(context, isStill ? "no velocity in this channel" : length, "left", 0, top, ink);
+    drawText(context, speedText(layer, state, flow, scale), "left", 0, top, ink);
   } else drawLegend(context, scale, top, Math.min(220, width * 0.6), ink);
   if (state.show !== "velocity" || width > 380) drawText(context, caption(layer, state), "right", width, top, ink);
+}
+
+/** Return what the length of the arrows means, or the largest speed where there are none. */
+function speedText(layer, state, flow, scale) {
+  if (shownMap(layer, state).every((speed) => speed === 0)) return "no velocity in this channel";
+  const [u, v] = ["u", "v"].map((name) => shownMap(layer, state, name));
+  const { fastest } = arrowsOf(u, v, layer.shape); // there may be faster points between the arrows
+  const text = !flow && fastest > 0 ? `longest arrow: ${format(fastest)}` : `fastest: ${format(scale.high)}`;
+  return `${text} points per unit of time`;
 }
 
 function caption({ shape }, { show, step, channel }) {
