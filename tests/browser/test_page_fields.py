@@ -118,6 +118,23 @@ def test_the_value_under_the_pointer_is_that_of_the_array(open_at: Callable[...,
     assert found == {name: pytest.approx(float(array[6, 5, 2]), rel=6e-3) for name, array in arrays.items()}
 
 
+def test_no_point_is_marked_where_all_channels_are_side_by_side(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3&channel=all")
+    wait_for_label(page, "3")
+    plain = picture(page)
+    page.evaluate("document.querySelector('.stage').focus()")
+    page.press("ArrowRight")
+    assert picture(page) == plain
+    page.click("[aria-label=Channels] input[value=mean]")
+    page.wait_for(f"{STAGE} !== {json.dumps(plain)}")
+    page.evaluate("document.querySelector('.stage').focus()")
+    page.press("ArrowRight")
+    page.wait_for("document.getElementById('readout').textContent.startsWith('x 5, y 4')")
+    page.evaluate("document.querySelector('[aria-label=Channels] input[value=all]').click()")  # the pointer stays away
+    page.wait_for("document.getElementById('readout').textContent.startsWith('One scale')")
+    assert picture(page) == plain
+
+
 def test_the_caption_gives_the_speed_of_the_longest_arrow(open_at: Callable[..., Page]) -> None:
     import pdeinfer
 

@@ -27,12 +27,12 @@ export function drawStage(canvas, { layer, state, pixels, flow, point }) {
       drawArrows(context, u, v, layer.shape, width, height);
     }
   }
-  if (point) drawPoint(context, point, width / columns, height / rows);
+  if (point && !isGrid(layer, state)) drawPoint(context, point, width / columns, height / rows);
   drawBelow(context, layer, state, flow, scale, width, height + 8);
 }
 
 /** Return whether all channels are shown side by side. */
-const isGrid = ({ shape }, { channel }) => channel === "all" && shape[2] > 1;
+export const isGrid = ({ shape }, { channel }) => channel === "all" && shape[2] > 1;
 
 function shownChannels(layer, state) {
   if (isGrid(layer, state)) return Array.from({ length: layer.shape[2] }, (_, channel) => channel);
@@ -96,7 +96,8 @@ function caption({ shape }, { show, step, channel }) {
 export function stageLabel(layer, state) {
   const [rows, columns] = layer.shape;
   const what = `${QUANTITIES[state.show].title}: ${caption(layer, state)}`;
-  return `${what} of ${layer.name}, ${rows} x ${columns} points. Arrow keys move the pointer.`;
+  const keys = isGrid(layer, state) ? "" : " Arrow keys move the pointer.";
+  return `${what} of ${layer.name}, ${rows} x ${columns} points.${keys}`;
 }
 
 /** Return the values under the pointer. */

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { Flow } from "./flow.js";
 import { drawMap, prepare, theme } from "./maps.js";
 import { QUANTITIES, hasQuantity, liveliestChannel, mapOf, scaleOfQuantity } from "./quantities.js";
-import { drawStage, readoutText, stageLabel } from "./stage.js";
+import { drawStage, isGrid, readoutText, stageLabel } from "./stage.js";
 
 const FRAME = 450; // milliseconds of a step while playing
 
@@ -118,7 +118,7 @@ export class PdeView extends EventTarget {
   // --- the pointer ---------------------------------------------------------------------------------------------------
 
   #pointAt(event) {
-    if (!this.layer || this.state.channel === "all") return;
+    if (!this.layer || isGrid(this.layer, this.state)) return;
     const [rows, columns] = this.layer.shape;
     const box = this.#controls.stage.getBoundingClientRect();
     const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
@@ -128,7 +128,7 @@ export class PdeView extends EventTarget {
 
   #movePoint(event) {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!move || !this.layer) return;
+    if (!move || !this.layer || isGrid(this.layer, this.state)) return;
     event.preventDefault();
     const [rows, columns] = this.layer.shape;
     const { row, column } = this.#point ?? { row: Math.floor(rows / 2), column: Math.floor(columns / 2) };
