@@ -12,7 +12,7 @@ from pdeinfer.spec.pde_spec import PdeSpec
 
 
 def spec_values(spec: PdeSpec | None) -> dict[str, Any] | None:
-    """Return the values of PDE layers that an inspection can change; None without PDE layers."""
+    """Return what an inspection can change of PDE layers, and whether they have a source; None without PDE layers."""
     if spec is None:
         return None
     return {
@@ -20,6 +20,7 @@ def spec_values(spec: PdeSpec | None) -> dict[str, Any] | None:
         "num_steps": spec.num_steps,
         "advection": spec.velocity is not None,
         "diffusion": spec.diffusivity is not None,
+        "source": spec.source is not None,
     }
 
 

@@ -127,12 +127,13 @@ class Array(Schema):
 
 
 class PdeValues(Schema):
-    """The values of a model's PDE layers that an inspection can change."""
+    """The values of a model's PDE layers: those that an inspection can change, and whether they have a source."""
 
     dt: float = Field(description="the time step", examples=[0.2])
     num_steps: int = Field(description="K, the number of steps", examples=[5])
     advection: bool = Field(description="whether H is moved by a velocity")
     diffusion: bool = Field(description="whether H spreads by a diffusivity")
+    source: bool = Field(description="whether a source feeds H")
 
 
 class Extent(Schema):
@@ -149,7 +150,7 @@ class InspectedFields(Schema):
     v: Array | None = Field(description="velocity down")
     Dx: Array | None = Field(description="diffusivity along the rows")
     Dy: Array | None = Field(description="diffusivity along the columns")
-    f: Array | None = Field(description="source; null also where it is H[0]")
+    f: Array | None = Field(description="source; null also where it is H[0], see `values.source`")
 
 
 class InspectedLayer(Schema):

@@ -23,7 +23,7 @@ export class EquationForm {
   constructor(view, whenGone) {
     this.#view = view;
     this.#whenGone = whenGone;
-    showEquation($("equation"), { advection: true, diffusion: true });
+    showEquation($("equation"), { advection: true, diffusion: true, source: true });
     for (const id of VALUES) {
       $(id).addEventListener("input", () => {
         this.#moved.add(id.replace("-", "_"));

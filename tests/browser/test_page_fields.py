@@ -187,6 +187,29 @@ def test_changed_values_change_the_picture_and_the_answer(open_at: Callable[...,
     assert picture(page) == trained[0]
 
 
+def test_the_terms_that_a_network_lacks_are_struck_out(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    off = "[...document.querySelectorAll('.equation .off')].map((term) => term.classList[0])"
+    assert page.evaluate(off) == []
+    page.evaluate(
+        """(() => {
+          const real = window.fetch;
+          window.fetch = async (address, options) => {
+            const answer = await real(address, options);
+            if (!String(address).includes("inspect")) return answer;
+            const content = await answer.json();
+            Object.assign(content.trained_values, { advection: false, source: false });
+            return new Response(JSON.stringify(content));
+          };
+        })()"""
+    )
+    page.click("[data-sample=digit-5]")
+    wait_for_label(page, "5")
+    assert page.evaluate(off) == ["advection", "source"]
+    assert page.evaluate("document.querySelector('.legend-line .source').textContent").endswith(": off")
+
+
 def test_trained_values_beside_the_sliders_are_shown_and_kept(open_at: Callable[..., Page]) -> None:
     """The sliders have two digits and ends: they cannot stand on every dt and K that a network was trained with."""
     page = open_at("model=digits-pde&sample=digit-3")

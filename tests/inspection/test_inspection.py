@@ -22,7 +22,7 @@ from pdeinfer.cli.main import main
 from pdeinfer.errors import ImageError
 from pdeinfer.inspection.fields import Field, layer_fields
 from pdeinfer.inspection.inspector import Inspector
-from pdeinfer.inspection.values import layer_values
+from pdeinfer.inspection.values import layer_values, spec_values
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FIELDS_FILE
 from pdeinfer.package.writing import write_card
@@ -145,6 +145,10 @@ class TestWords:
         assert (found is not None) == is_separate
         if is_separate:
             assert np.array_equal(np.frombuffer(base64.b64decode(found["data"]), "<f4"), inspected.source.ravel())
+
+    def test_the_values_tell_no_source_from_the_input(self) -> None:
+        has_source = [spec_values(PdeSpec(source=source))["source"] for source in ("input", "depthwise", None)]
+        assert has_source == [True, True, False]
 
     def test_channels_whose_field_is_zero_are_counted(self) -> None:
         u, v = np.ones((1, 2, 3), np.float32), np.ones((1, 2, 3), np.float32)

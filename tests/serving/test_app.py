@@ -28,7 +28,7 @@ def test_models_route_describes_the_served_models(client: TestClient) -> None:
         "input": {"height": 8, "width": 8, "channels": 1, "fit": GREY_PRESET.input.fit},
         "parameters": 640,
         "macs": 640,
-        "pde": {"dt": 0.2, "num_steps": 5, "advection": True, "diffusion": True},
+        "pde": {"dt": 0.2, "num_steps": 5, "advection": True, "diffusion": True, "source": True},
         "training": {"dataset": None, "epochs": None, "seed": None},
         "metrics": {"test_accuracy": 0.5},
         "precision": "float32",

@@ -92,8 +92,9 @@ def test_changed_values_change_levels_and_answer(post: Callable[..., Response]) 
     assert body["layers"][0]["fields"]["u"] is None
     scores = {entry["index"]: entry["score"] for entry in body["top"]}
     assert [scores[index] for index in range(10)] == pytest.approx(list(expected.probabilities), abs=1e-5)
-    assert body["values"] == {"dt": 0.05, "num_steps": 7, "advection": False, "diffusion": True}
-    assert body["trained_values"] == {"dt": 0.2, "num_steps": 5, "advection": True, "diffusion": True}
+    unchanged = {"diffusion": True, "source": True}
+    assert body["values"] == {"dt": 0.05, "num_steps": 7, "advection": False, **unchanged}
+    assert body["trained_values"] == {"dt": 0.2, "num_steps": 5, "advection": True, **unchanged}
     assert body["top"] != post().json()["top"]
 
 

@@ -26,8 +26,8 @@ const diffusivity = (axis) => m("msub", symbol("D"), symbol(axis));
 const gradient = (axis) => m("mrow", sign("("), diffusivity(axis), rate([symbol("H")], axis), sign(")"));
 const spread = (axis) => m("mrow", rate([], axis), gradient(axis));
 
-/** Write the equation into an element; `values` says whether advection and diffusion are on. */
-export function showEquation(element, { advection, diffusion }) {
+/** Write the equation into an element; `values` says which of its terms are on. */
+export function showEquation(element, { advection, diffusion, source }) {
   const group = (name, isOn, ...children) => {
     const row = m("mrow", ...children);
     row.setAttribute("class", isOn ? name : `${name} off`);
@@ -42,11 +42,11 @@ export function showEquation(element, { advection, diffusion }) {
   const moved = [rate(product("u"), "x"), plus(), rate(product("v"), "y")];
   const left = display(m("mrow", rate([symbol("H")], "t"), plus(), group("advection", advection, ...moved), sign("=")));
   const spreading = group("diffusion", diffusion, spread("x"), plus(), spread("y"));
-  const right = display(m("mrow", spreading, plus(), group("source", true, symbol("f"))));
+  const right = display(m("mrow", spreading, plus(), group("source", source, symbol("f"))));
   const words = [
     ["advection", `advection moves H with the velocity (u, v)${advection ? "" : ": off"}`],
     ["diffusion", `diffusion spreads it by Dx and Dy${diffusion ? "" : ": off"}`],
-    ["source", "the source f feeds H from the layer's input"],
+    ["source", `the source f feeds H from the layer's input${source ? "" : ": off"}`],
   ].map(([className, text]) => h("span", { className }, text));
   const halves = h("div", { className: "halves" }, left, right);
   element.replaceChildren(halves, h("p", { className: "legend-line" }, ...words));
