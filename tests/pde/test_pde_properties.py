@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.pde.pde_solver import STRETCHED_GRID, assert_close, solve
+from tests.pde.pde_solver import STRETCHED_GRID, UNIT_GRID, assert_close, solve
 from tests.references import Field
 
 Fields = dict[str, Field]
@@ -102,6 +102,19 @@ def test_without_diffusion_only_the_source_changes_the_sum_over_the_map(problem:
 
     # Leapfrog: three steps take H[0] to H[1] by way of H[-1], and H[1] to H[3].
     assert_close(total(solution), total(problem["h_previous"]) + 4 * dt * total(problem["source"]), 1e-10)
+
+
+def test_from_equal_levels_the_first_step_counts_twice_and_the_second_adds_little() -> None:
+    ones = np.ones((1, 64, 1))
+    wave = np.cos(2 * np.pi * np.arange(64) / 64).reshape(ones.shape)
+    displacements, sums = [], []
+    for num_steps in range(1, 5):
+        moved, _ = solve(wave, wave, 0 * ones, (ones, 0 * ones), None, num_steps=num_steps, **UNIT_GRID)
+        displacements.append(-np.angle(np.fft.fft(moved.ravel())[1]) * 64 / (2 * np.pi))
+        fed, _ = solve(0 * ones, 0 * ones, ones, None, None, num_steps=num_steps, **UNIT_GRID)
+        sums.append(fed.mean())
+    assert np.allclose(displacements, [0.4, 0.4, 0.8, 0.8], atol=0.003)
+    assert np.allclose(sums, [0.4, 0.4, 0.8, 0.8], atol=1e-12)
 
 
 @few_examples
