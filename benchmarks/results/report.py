@@ -32,8 +32,9 @@ images held out for validation; any other recipe keeps the last epoch. Minutes a
 device. "Earlier network" marks runs of a preset whose network has changed since; parameters, multiply-adds (MACs) and
 times are those of the network that was trained.
 
-"Paper" is Kag & Saligrama, CVPR 2022. "Article" is the TensorFlow reproduction that this project began with.
-[Notes on the results](lab/results.md) discusses individual runs.
+"Paper" is Kag & Saligrama, CVPR 2022. "Article" is the TensorFlow reproduction that this project began with; its
+ResNet32 and `cifar10-global` are the best of three runs. [Notes on the results](lab/results.md) discusses individual
+runs.
 """
 _COMPARISONS = """Gains in test accuracy, in points, over the same network without PDE layers, over the best control
 (other layers in their place), and over plain ResNets of the same speed. The last is read off their line in the picture;
