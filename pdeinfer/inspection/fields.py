@@ -125,7 +125,7 @@ class LayerFields:
             return None
         outside = f"the scheme is outside its stable range at {_percent(share)} of the points"
         if self.spec.num_steps == 1:
-            return f"{outside}; with a single step (K = 1), disturbances have no time to grow"
+            return f"{outside}; with a single step (K = 1), disturbances grow at most once"
         return f"{outside}; there, disturbances can grow with each of the {self.spec.num_steps} steps"
 
     def of_image(self, index: int) -> "LayerFields":

@@ -169,7 +169,7 @@ class TestWords:
         velocity = (field([2.0, 0.0]), field([0.0, 0.0]))
         outside = "the scheme is outside its stable range at 50.0% of the points"
         assert layer(velocity, None).instability == (
-            f"{outside}; with a single step (K = 1), disturbances have no time to grow"
+            f"{outside}; with a single step (K = 1), disturbances grow at most once"
         )
         assert layer(velocity, None, num_steps=5).instability == (
             f"{outside}; there, disturbances can grow with each of the 5 steps"

@@ -41,6 +41,20 @@ def test_advection_grows_without_bound_if_they_sum_to_more_than_one(courant: tup
     assert growth(courant, num_steps=200) > 1e10
 
 
+@pytest.mark.parametrize("courant", [(0.5, 0.0), (0.3, 0.4), (2.0, -1.5)], ids=str)
+def test_one_step_from_equal_levels_amplifies_as_documented(courant: tuple[float, float]) -> None:
+    x, y = np.meshgrid(np.arange(8), np.arange(8) * np.sign(courant[1]))
+    worst = np.cos(np.pi / 2 * (x + y))[..., np.newaxis]
+    noise = np.random.default_rng(0).standard_normal((8, 8, 1))
+    velocity = (np.full((1, 1, 1), courant[0]), np.full((1, 1, 1), courant[1]))
+    factors = []
+    for h in (worst, noise):
+        solution, _ = solve(h, h, np.zeros((1, 1, 1)), velocity, None, num_steps=1, dt=1.0)
+        factors.append(np.linalg.norm(solution) / np.linalg.norm(h))
+    assert factors[0] == pytest.approx(np.hypot(1, 2 * np.abs(courant).sum()))
+    assert factors[1] < factors[0]
+
+
 def amplification(courant: tuple[float, float], diffusion: tuple[float, float] | None) -> float:
     """Return the largest factor by which a step multiplies any wave `exp(i (a x + b y))` (von Neumann's analysis).
 
