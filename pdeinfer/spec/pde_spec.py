@@ -43,7 +43,7 @@ class PdeSpec:
 
     With h the layer's input, a learned field is `activation(BatchNorm(g(h)))`. g is one of "depthwise", a 3x3
     convolution within each channel; "pointwise", a 1x1 convolution; "full", a 3x3 convolution; "residual", a basic
-    block (`pdeinfer.nn.blocks`); "identity", h itself.
+    block (`pdeinfer.nn.blocks`); "identity", h itself. The convolutions pad with zeros; the scheme is periodic.
 
     Attributes:
         num_steps: K, the number of time steps, at most 1000; fewer fit into a package with several PDE layers
@@ -58,8 +58,8 @@ class PdeSpec:
         norm_epsilon: epsilon of the learned fields' batch normalisations. "channels" is the number of channels, as in
             the paper's CIFAR-10 networks: untrained fields are then small, and the layer starts near the identity.
         velocity_activation: of learned u and v: "relu", never negative, as in the paper; "linear", of either sign;
-            "tanh", `tanh(2 dt z) / (2 dt)` of z: of either sign, with Courant numbers of at most one half, for which
-            advection alone is stable. A preactivation velocity has none.
+            "tanh", `tanh(2 dt z) / (2 dt)` of z: of either sign, with Courant numbers below one half up to rounding,
+            for which advection alone is stable. A preactivation velocity has none.
         diffusivity_activation: of learned Dx and Dy: "relu"; or "softplus", `log(1 + exp(z))`, which is positive and
             starts from `softplus(-3)`, about 0.05.
         isotropic: whether one learned field is both Dx and Dy; other diffusivities are isotropic anyway.

@@ -9,7 +9,8 @@ Each takes one of these forms:
     a value (C, 1, 3, 3), a bias (C,)   `relu(conv(h) + bias)` of the layer's input h, the value being the kernel;
                                         of Ax and Ay without the relu if the call's `signed_velocity` is 1
 
-The source f takes the form of a map or of a convolution; without an operand it is h.
+The convolutions pad with zeros, while the steps are periodic. The source f takes the form of a map or of a convolution;
+without an operand it is h.
 """
 
 from collections.abc import Callable
