@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.datastructures import Headers
 
 from pdeinfer import Prediction
 from serving.engine.models import Models
@@ -13,12 +14,13 @@ from serving.errors import RequestError
 from serving.http.byte_budget import Hold
 from serving.http.descriptions import FAILURES, MODEL_PARAMETER, REQUEST_BODY, query_parameter
 from serving.http.examples import IMAGE_ERRORS
+from serving.http.header_lists import weights
 from serving.http.openapi import describe_error, reference
 from serving.http.operations import find_model, hold_answer, result, results, to_json
 from serving.http.query import QueryParameters
 from serving.http.schemas import ClassifyResponse
 from serving.http.state import models_of, settings_of
-from serving.http.uploads import Uploads, read_uploads
+from serving.http.uploads import JSON, Uploads, read_uploads
 from serving.interface.answers import encode
 
 PATH = "/classify"
@@ -40,7 +42,7 @@ An image that cannot be classified has an `error` in its place and does not fail
 be classified, the status is that of the first image's error.
 
 With `Accept: application/x-ndjson` the response has one line per image, in order, sent as the images are classified.
-Its status is then 200, also if images have errors."""
+Its status is then 200, also if images have errors. If the client accepts `application/json` equally, it gets JSON."""
 
 OPERATION: dict[str, Any] = {
     "tags": ["images"],
@@ -61,7 +63,7 @@ OPERATION: dict[str, Any] = {
         "200": {
             "description": "One result per image, in order; at least one image was classified",
             "content": {
-                "application/json": {"schema": reference(ClassifyResponse)},
+                JSON: {"schema": reference(ClassifyResponse)},
                 NDJSON: {"schema": {"type": "string", "description": "a result per line"}},
             },
         },
@@ -82,7 +84,7 @@ async def classify(request: Request, hold: Hold) -> Response:
     models = models_of(request)
     served = find_model(models, query.get("model"))
     uploads = await read_uploads(request, hold, settings_of(request).max_images, PARAMETERS)
-    if NDJSON in request.headers.get("accept", ""):
+    if _wants_lines(request.headers):
         lines = _lines(models, served, uploads, top_k)
         first = await anext(lines)  # before the response starts: an error of the request still sets its status
         hold_answer(hold, len(first) * len(uploads.files) // first.count(b"\n"))  # about the length of all lines
@@ -95,7 +97,13 @@ async def classify(request: Request, hold: Hold) -> Response:
 
     content = await encode(models.threads, answer, _count(outcomes, served, top_k), uploads.deadline)
     hold_answer(hold, len(content))
-    return Response(content, media_type="application/json")
+    return Response(content, media_type=JSON)
+
+
+def _wants_lines(headers: Headers) -> bool:
+    """Return whether a client prefers lines: clients that were generated from the OpenAPI document accept both."""
+    wanted = weights(headers, "accept")
+    return wanted.get(NDJSON, 0) > wanted.get(JSON, 0)
 
 
 def _top_k(text: str | None) -> int:

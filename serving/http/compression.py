@@ -1,9 +1,11 @@
 """Inflates request bodies within a limit, and compresses responses for clients that accept it."""
 
-import re
 import zlib
 
+from starlette.datastructures import Headers
+
 from serving.errors import RequestError
+from serving.http.header_lists import weights
 
 # zlib's `wbits` by the name of the encoding. HTTP's "deflate" is the zlib format (RFC 9110, 8.4.1.2).
 _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -11,7 +13,6 @@ _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 # first megabytes, only an attack needs more than this ratio.
 MAX_RATIO = 100
 ANY_RATIO_BYTES = 4 * 2**20
-_REFUSED = re.compile(r"q=0(\.0*)?")
 _LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 
 
@@ -46,11 +47,10 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return content
 
 
-def accepted_encoding(accept_encoding: str) -> str | None:
-    """Return "gzip" or "deflate", the first of the two that an Accept-Encoding header accepts."""
-    entries = (entry.partition(";") for entry in accept_encoding.lower().split(","))
-    accepted = {name.strip() for name, _, weight in entries if not _REFUSED.fullmatch(weight.strip())}
-    return next((encoding for encoding in _FORMATS if encoding in accepted), None)
+def accepted_encoding(headers: Headers) -> str | None:
+    """Return "gzip" or "deflate", the first of the two that the Accept-Encoding of a request accepts."""
+    accepted = weights(headers, "accept-encoding")
+    return next((encoding for encoding in _FORMATS if accepted.get(encoding, 0) > 0), None)
 
 
 def compress(body: bytes, encoding: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from starlette.datastructures import Headers
 
 from serving.errors import RequestError
 from serving.http.compression import ANY_RATIO_BYTES, MAX_RATIO, accepted_encoding, compress, inflate
@@ -94,7 +95,11 @@ def test_other_encodings_are_rejected(encoding: str) -> None:
     ],
 )
 def test_response_encoding_follows_accept_encoding(header: str, encoding: str | None) -> None:
-    assert accepted_encoding(header) == encoding
+    assert accepted_encoding(Headers({"Accept-Encoding": header})) == encoding
+
+
+def test_response_encoding_may_be_on_a_second_line() -> None:
+    assert accepted_encoding(Headers(raw=[(b"accept-encoding", b"br"), (b"accept-encoding", b"gzip")])) == "gzip"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])

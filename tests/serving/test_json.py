@@ -232,6 +232,32 @@ def test_ndjson_lines_are_the_results_in_order(client: TestClient, pixels: np.nd
     assert lines_of(response) == client.post("/classify", files=files).json()["results"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_ndjson"),
+    [
+        (["Application/X-NDJSON"], True),
+        (["application/json;q=0.5, application/x-ndjson; q=0.9"], True),
+        (["text/html", "application/x-ndjson;charset=utf-8"], True),
+        (["application/x-ndjson, */*;q=0.1"], True),
+        (["application/x-ndjson, application/json"], False),
+        (["application/json, application/x-ndjson;q=0.1"], False),
+        (["application/x-ndjson;q=0.1", "application/json"], False),
+        (["application/x-ndjson;q=0"], False),
+        (["application/x-ndjson;q=0.0000"], False),
+        (["application/x-ndjsonfoo"], False),
+        (["*/*"], False),
+    ],
+)
+def test_ndjson_is_sent_to_clients_that_prefer_it_to_json(
+    client: TestClient, pixels: np.ndarray, accept: list[str], is_ndjson: bool
+) -> None:
+    headers = [("Accept", each) for each in accept]
+
+    response = client.post("/classify", files={"file": as_png(pixels[0])}, headers=headers)
+
+    assert response.headers["content-type"] == ("application/x-ndjson" if is_ndjson else "application/json")
+
+
 def test_ndjson_lines_after_the_deadline_say_so(
     package_folder: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ async def infer(request: Request, hold: Hold) -> Response:
     inference = await until(deadline, parse(models.threads, parsing, body, json_length(header, len(body))))
     del body  # free, unless the pixels are part of it
     results = await run_inference(served, inference, deadline)
-    accepted = accepted_encoding(request.headers.get("accept-encoding", ""))
+    accepted = accepted_encoding(request.headers)
 
     def answer() -> tuple[bytes, dict[str, str]]:
         content, headers = encode_response(inference, served.name, served.version, served.labels, results)
