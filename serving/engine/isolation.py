@@ -80,6 +80,9 @@ class Isolation:
                 if not isinstance(decoded, Estimate):
                     return decoded
                 estimate = decoded
+        except asyncio.CancelledError:
+            seconds.decoding = 0.0  # it was not decoded to the end: there is nothing to record
+            raise
         finally:
             metrics.process_queue_seconds.observe(seconds.waiting)
             if seconds.decoding:

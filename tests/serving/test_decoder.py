@@ -252,6 +252,28 @@ def test_the_wait_for_a_process_is_timed_apart_from_decoding(
     assert value(made.metrics.decode_seconds, "count") == (0 if is_cancelled else 1)
 
 
+def test_an_image_whose_client_left_before_its_second_try_is_not_timed(decoding: Callable[..., Decoding]) -> None:
+    made = decoding(40 * MIB)
+    budget = made.isolation._budget
+
+    async def test() -> None:
+        await budget.acquire(40 * MIB)
+        leaving = asyncio.create_task(made.decoder.run([LARGE]))
+        await eventually(lambda: budget._waiting)
+        between_its_tries = asyncio.create_task(budget.acquire(40 * MIB))
+        await eventually(lambda: len(budget._waiting) == 2)
+        budget.release(40 * MIB)
+        await between_its_tries
+        await eventually(lambda: budget._waiting)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+    asyncio.run(test())
+    assert len(made.calls) == 1
+    assert value(made.metrics.process_queue_seconds, "count") == 1
+    assert value(made.metrics.decode_seconds, "count") == 0
+
+
 def test_an_image_beyond_the_limit_on_pixels_is_refused(decoding: Callable[..., Decoding]) -> None:
     decoder = decoding(max_pixels=1_000_000).decoder
 
