@@ -44,13 +44,15 @@ class Observation:
         current_id = request_id_for(Headers(scope=scope).get("x-request-id", ""))
         request_id.set(current_id)
         status: int | None = None
+        is_answered = False  # completely
 
         async def observed_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", current_id.encode())]}
             await send(message)
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         async def answer(error: ServingError) -> None:
             response = error_response(scope, error)
@@ -69,7 +71,7 @@ class Observation:
             if status is None:
                 await answer(InternalError())
         finally:
-            self._record(scope, status, time.perf_counter() - started)
+            self._record(scope, status if is_answered else None, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
         client = scope.get("client")

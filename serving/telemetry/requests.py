@@ -21,7 +21,7 @@ def record_request(
 
     Args:
         route: the path of the route, not of the request: clients must not be able to create labels.
-        outcome: the status of its answer, or "disconnected".
+        outcome: the status of its answer, or "disconnected" if the client left before its end.
         seconds: from its head to the end of its answer.
         is_logged: whether it belongs in the access log, with its method, its path and the address of its client; None
             where one is not known.

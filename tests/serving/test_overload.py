@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 
 from pdeinfer import Prediction, Predictor
 from serving.app import create_app
@@ -156,6 +157,8 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
     app = create_app(settings_for(package_folder, max_batch_size=1, request_timeout=10 * PATIENCE))
     images = [{"content": base64.b64encode(as_png(image)).decode()} for image in pixels]
     headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+    counted = [("pdeinfer_requests_total", {"route": "/classify", "status": each}) for each in ("disconnected", "200")]
+    before = [REGISTRY.get_sample_value(*sample) or 0 for sample in counted]
 
     async def test() -> None:
         async with app.router.lifespan_context(app):
@@ -176,6 +179,7 @@ def test_a_client_that_disconnects_between_its_lines_leaves_nothing_behind(
 
     asyncio.run(test())
     assert caplog.text == ""
+    assert [REGISTRY.get_sample_value(*sample) or 0 for sample in counted] == [before[0] + 1, before[1]]
 
 
 @pytest.mark.parametrize(("max_batch_size", "parts"), [(1, 4), (3, 2)])
