@@ -16,6 +16,7 @@ from serving.errors import RequestError, ServingError
 from serving.http.byte_budget import ByteBudget, Hold
 from serving.http.compression import inflate
 from serving.http.errors import answer_error
+from serving.http.header_lists import names
 from serving.http.state import models_of, settings_of
 from serving.interface.pace import Pace
 
@@ -103,10 +104,10 @@ async def read_body(request: Request, hold: Hold) -> tuple[bytes, float]:
     # Request.body() would keep the body until the response is sent.
     body = b"".join([chunk async for chunk in request.stream()])
     deadline = asyncio.get_running_loop().time() + settings.request_timeout
-    encoding = request.headers.get("content-encoding", "")
-    if encoding:
+    encodings = names(request.headers, "content-encoding")
+    if encodings:
         threads = models_of(request).threads
-        inflating = threads.run(inflate, body, encoding, settings.max_body_bytes)
+        inflating = threads.run(inflate, body, encodings, settings.max_body_bytes)
         sent, body = body, await until(deadline, inflating)
         if body is not sent:
             hold(len(body))
@@ -125,7 +126,7 @@ async def read_small_body(request: Request) -> bytes:
         if len(body) > MAX_SMALL_BYTES:
             raise RequestError("body_too_large", f"the body of this request may have at most {MAX_SMALL_BYTES} bytes")
     if body:
-        body = inflate(body, request.headers.get("content-encoding", ""), MAX_SMALL_BYTES)
+        body = inflate(body, names(request.headers, "content-encoding"), MAX_SMALL_BYTES)
     return body.removeprefix(codecs.BOM_UTF8)
 
 

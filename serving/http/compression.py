@@ -1,6 +1,7 @@
 """Inflates request bodies within a limit, and compresses responses for clients that accept it."""
 
 import zlib
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 
@@ -13,38 +14,70 @@ _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 # first megabytes, only an attack needs more than this ratio.
 MAX_RATIO = 100
 ANY_RATIO_BYTES = 4 * 2**20
+# Members of gzip data that are empty take time, but no bytes. bgzip makes one of 64 KiB.
+MAX_MEMBERS = 4096
+_GZIP_START = 0x1F
+# zlib copies what follows a member. Of all of a body, for each of its members, that would take minutes.
+_PIECE_BYTES = 2**16
 _LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 
 
-def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Inflate a request body with this Content-Encoding, in at most `max_bytes` of memory.
+def inflate(body: bytes, encodings: Sequence[str], max_bytes: int) -> bytes:
+    """Inflate a request body in at most `max_bytes` of memory.
+
+    Args:
+        encodings: of the header Content-Encoding, in lower case.
 
     Raises:
-        RequestError: the encoding is not gzip, deflate or identity; there are more than `max_bytes`, or more than
-            ANY_RATIO_BYTES and than MAX_RATIO times the body; or the body is damaged, cut off, or goes on after its
-            end.
+        RequestError: the encoding is not gzip, deflate or identity, or there are several; there are more than
+            `max_bytes`, or more than ANY_RATIO_BYTES and than MAX_RATIO times the body; or the body is damaged, cut
+            off, goes on after its end, or has more than MAX_MEMBERS members.
     """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
+    found = ["gzip" if each == "x-gzip" else each for each in encodings if each != "identity"]
+    if not found:
         return body
+    encoding = ", ".join(found)
     if encoding not in _FORMATS:
         raise RequestError(
             "unsupported_content_encoding", f"expected the content encoding gzip or deflate, got {encoding[:40]!r}"
         )
     max_bytes = min(max_bytes, max(ANY_RATIO_BYTES, MAX_RATIO * len(body)))
-    inflater = zlib.decompressobj(_FORMATS[encoding])
     try:
-        content = inflater.decompress(body, max_bytes + 1)
+        return _inflate(body, encoding, max_bytes)
     except zlib.error as error:
         raise RequestError("invalid_compression", f"the body is not {encoding} data: {error}") from error
-    if len(content) > max_bytes:
-        raise RequestError(
-            "body_too_large", f"an inflated request body of {len(body)} bytes may have at most {max_bytes} bytes"
-        )
-    if not inflater.eof or inflater.unused_data:
-        problem = "goes on after its end" if inflater.eof else "is cut off"
-        raise RequestError("invalid_compression", f"the {encoding} data of the body {problem}")
-    return content
+
+
+def _inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    inflater = zlib.decompressobj(_FORMATS[encoding])
+    parts: list[bytes] = []
+    left, members = max_bytes, 1
+    for start in range(0, len(body), _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        while piece:
+            if inflater.eof:
+                members += 1
+                _check_next_member(encoding, piece[0], members)
+                inflater = zlib.decompressobj(_FORMATS[encoding])
+            part = inflater.decompress(piece, left + 1)
+            if len(part) > left:
+                raise RequestError(
+                    "body_too_large",
+                    f"an inflated request body of {len(body)} bytes may have at most {max_bytes} bytes",
+                )
+            left -= len(part)
+            parts.append(part)
+            piece = inflater.unused_data
+    if not inflater.eof:
+        raise RequestError("invalid_compression", f"the {encoding} data of the body is cut off")
+    return b"".join(parts)
+
+
+def _check_next_member(encoding: str, first_byte: int, members: int) -> None:
+    if encoding != "gzip" or first_byte != _GZIP_START:
+        raise RequestError("invalid_compression", f"the {encoding} data of the body goes on after its end")
+    if members > MAX_MEMBERS:
+        raise RequestError("invalid_compression", f"expected at most {MAX_MEMBERS} members of gzip data in the body")
 
 
 def accepted_encoding(headers: Headers) -> str | None:

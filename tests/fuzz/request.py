@@ -54,7 +54,7 @@ def parse_any(data: bytes) -> None:
     mode, length, body = data[0] if data else 0, int.from_bytes(data[1:3], "big"), data[3:]
     encoding = ("", "gzip", "deflate", "identity")[mode >> 1 & 3]
     try:
-        content = inflate(body, encoding, MAX_BYTES)
+        content = inflate(body, [encoding] if encoding else [], MAX_BYTES)
         request = parse_request(content, str(length) if mode & 1 else None, SPEC, MAX_IMAGES)
     except RequestError as error:
         if STATUSES[error.code] not in (400, 413) or len(str(error)) > 1000:

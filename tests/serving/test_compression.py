@@ -1,6 +1,7 @@
 """Compressed bodies are inflated exactly, within a limit, or rejected."""
 
 import gzip
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from serving.errors import RequestError
-from serving.http.compression import ANY_RATIO_BYTES, MAX_RATIO, accepted_encoding, compress, inflate
+from serving.http.compression import ANY_RATIO_BYTES, MAX_MEMBERS, MAX_RATIO, accepted_encoding, compress, inflate
 
 CONTENT = b"The quick brown fox" * 100
 MAX_BYTES = len(CONTENT)
@@ -19,23 +20,43 @@ MAX_BYTES = len(CONTENT)
 def refusal(body: bytes, encoding: str) -> str:
     """Return the code of the error."""
     with pytest.raises(RequestError) as caught:
-        inflate(body, encoding, MAX_BYTES)
+        inflate(body, [encoding], MAX_BYTES)
     return caught.value.code
 
 
 @pytest.mark.parametrize(
-    ("body", "encoding"),
+    ("body", "encodings"),
     [
-        (gzip.compress(CONTENT), "gzip"),
-        (gzip.compress(CONTENT), " GZip "),
-        (zlib.compress(CONTENT), "deflate"),
-        (CONTENT, "identity"),
-        (CONTENT, ""),
+        (gzip.compress(CONTENT), ["gzip"]),
+        (gzip.compress(CONTENT), ["x-gzip"]),
+        (gzip.compress(CONTENT), ["identity", "gzip", "identity"]),
+        (zlib.compress(CONTENT), ["deflate"]),
+        (CONTENT, ["identity"]),
+        (CONTENT, []),
     ],
-    ids=["gzip", "gzip in other case", "deflate", "identity", "none"],  # as gzip writes the time into its bytes
+    ids=["gzip", "x-gzip", "gzip and identity", "deflate", "identity", "none"],  # gzip writes the time into its bytes
 )
-def test_body_of_the_largest_size_is_inflated(body: bytes, encoding: str) -> None:
-    assert inflate(body, encoding, MAX_BYTES) == CONTENT
+def test_body_of_the_largest_size_is_inflated(body: bytes, encodings: list[str]) -> None:
+    assert inflate(body, encodings, MAX_BYTES) == CONTENT
+
+
+def test_members_of_gzip_data_are_joined_within_the_limits() -> None:
+    """As `cat a.gz b.gz` and bgzip write them; empty ones take time."""
+    empty = gzip.compress(b"")
+    members = gzip.compress(CONTENT[:100]) + empty * (MAX_MEMBERS - 2) + gzip.compress(CONTENT[100:])
+
+    assert inflate(members, ["gzip"], MAX_BYTES) == CONTENT
+    assert refusal(members + empty, "gzip") == "invalid_compression"
+    assert refusal(gzip.compress(CONTENT) + gzip.compress(b"0"), "gzip") == "body_too_large"
+    assert refusal(gzip.compress(CONTENT) + empty[:-1], "gzip") == "invalid_compression"
+
+
+def test_many_members_are_rejected_within_a_second() -> None:
+    body = gzip.compress(b"") * 1_500_000
+    started = time.thread_time()
+
+    assert refusal(body, "gzip") == "invalid_compression"
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -115,8 +136,8 @@ def test_body_that_inflates_too_much_is_rejected_beyond_the_first_megabytes(enco
     bomb = compress(bytes(ANY_RATIO_BYTES + 1), encoding)
     noise = np.random.default_rng(0).bytes(ANY_RATIO_BYTES // 50)
 
-    assert len(inflate(blank, encoding, 2**30)) == ANY_RATIO_BYTES > MAX_RATIO * len(blank)
-    assert len(inflate(compress(noise + bytes(ANY_RATIO_BYTES), encoding), encoding, 2**30)) > ANY_RATIO_BYTES
+    assert len(inflate(blank, [encoding], 2**30)) == ANY_RATIO_BYTES > MAX_RATIO * len(blank)
+    assert len(inflate(compress(noise + bytes(ANY_RATIO_BYTES), encoding), [encoding], 2**30)) > ANY_RATIO_BYTES
     with pytest.raises(RequestError) as caught:
-        inflate(bomb, encoding, 2**30)
+        inflate(bomb, [encoding], 2**30)
     assert caught.value.code == "body_too_large"

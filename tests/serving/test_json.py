@@ -209,6 +209,20 @@ def test_compressed_bodies_of_every_type_are_accepted(client: TestClient, pixels
         assert client.post("/classify", content=compress(body), headers=headers).status_code == 200, content_type
 
 
+@pytest.mark.parametrize(
+    ("encodings", "status"),
+    [(["GZip"], 200), (["gzip, identity"], 200), (["identity", "gzip"], 200), (["gzip", "gzip"], 415)],
+)
+def test_content_encoding_may_be_on_several_lines(
+    client: TestClient, pixels: np.ndarray, encodings: list[str], status: int
+) -> None:
+    headers = [("Content-Type", "image/png"), *(("Content-Encoding", each) for each in encodings)]
+
+    response = client.post("/classify", content=gzip.compress(as_png(pixels[0])), headers=headers)
+
+    assert response.status_code == status
+
+
 def test_a_body_that_inflates_beyond_the_limit_is_413(client: TestClient) -> None:
     headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
 
