@@ -52,7 +52,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def configure_logging() -> None:
-    """Log to standard error: everything from the server and uvicorn, warnings and errors from the rest but gRPC.
+    """Log to standard error: everything from the server and uvicorn, warnings and errors from most of the rest.
 
     Call it before gRPC is imported.
     """
@@ -65,6 +65,8 @@ def configure_logging() -> None:
     # Its C library reads the variable when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    # It warns of every malformed form, whose client is told.
+    logging.getLogger("python_multipart.multipart").setLevel(logging.CRITICAL)
 
 
 def log_to_stderr(*names: str) -> logging.Handler:

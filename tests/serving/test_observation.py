@@ -230,11 +230,18 @@ LOG_WITHOUT_THE_SERVERS_OWN = """
 import logging, warnings
 from io import BytesIO
 import PIL.Image
+from serving.errors import RequestError
+from serving.http.classify import PARAMETERS
+from serving.http.forms import parse_form
 from serving.telemetry.logs import configure_logging
 
 configure_logging()
-logging.getLogger("python_multipart").warning("odd bytes")
+logging.getLogger("another.package").warning("odd bytes")
 warnings.warn("will change", FutureWarning)
+try:
+    parse_form(b"malformed", b"b", 1, PARAMETERS)
+except RequestError as error:
+    assert error.code == "invalid_form"
 for side in range(10_000, 10_100):
     header = b"P6 %d %d 255\\n" % (side, side)
     PIL.Image.open(BytesIO(header))
@@ -242,11 +249,11 @@ print(len(PIL.Image.__dict__.get("__warningregistry__", {})))
 """
 
 
-def test_other_packages_log_in_json_and_pillows_warnings_are_not_kept_in_memory() -> None:
+def test_other_packages_log_in_json_and_what_clients_cause_is_not_a_warning() -> None:
     command = [sys.executable, "-c", LOG_WITHOUT_THE_SERVERS_OWN]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["logger"] for line in lines] == ["python_multipart", "py.warnings"]
+    assert [line["logger"] for line in lines] == ["another.package", "py.warnings"]
     assert int(done.stdout) <= 1
 
 
