@@ -10,11 +10,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from serving.http.browser_headers import cross_origin_headers
+from serving.http.heads import refusal_of, with_path
 from serving.http.joined_writes import JoinedWrites
 from serving.http.parser import HttpParser
 from serving.http.raw_answers import (
     MALFORMED,
-    NOT_ONE_HOST,
     TINY_CHUNKS,
     TOO_LARGE,
     TOO_MANY,
@@ -103,8 +103,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
     It answers 503 to a connection too many and, after the requests before it, 503 to a pipelined request too many, 431
-    to a head, trailers or chunk extensions that are too large, and 400 to what is not HTTP or comes in very many tiny
-    chunks. It closes a connection if a head arrives too slowly, or if the client does not read the answers.
+    to a head, trailers or chunk extensions that are too large, and 400 to what is not HTTP, has another transfer coding
+    than chunks or comes in very many tiny ones. It closes a connection if a head arrives too slowly, or if the client
+    does not read the answers.
 
     Args:
         server_state: shared with the other connections of the server.
@@ -253,8 +254,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._chunk_overhead = 0
         self._stop_head_timer()
         self.server_state.idle.pop(self, None)
-        if not self._has_one_host:
-            self._refuse_input(NOT_ONE_HOST)
+        self.url = with_path(self.url)
+        if refusal := refusal_of(self.headers, self.parser.get_http_version()):
+            self._refuse_input(refusal)
             return
         previous = self.cycle
         if self._is_idle and (refusal := self._refusal()):
@@ -315,12 +317,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_bytes > self.server_state.max_head_bytes:
             self._is_too_large = True
             raise httptools.HttpParserError("the head is too large")
-
-    @property
-    def _has_one_host(self) -> bool:
-        """Whether the request has one header Host (RFC 9112, 3.2); HTTP/1.0 may have none."""
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() == "1.0")
 
     def _count_pipelined(self) -> None:
         self.server_state.pipelined += len(self.pipeline) - self._pipelined

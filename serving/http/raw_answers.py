@@ -49,6 +49,11 @@ class RawAnswer:
 
 MALFORMED = RawAnswer(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is not valid HTTP")
 NOT_ONE_HOST = RawAnswer(HTTPStatus.BAD_REQUEST, MALFORMED.code, "expected one header Host")
+NOT_CHUNKED = RawAnswer(
+    HTTPStatus.BAD_REQUEST,
+    MALFORMED.code,
+    "expected no Transfer-Encoding but chunked: Content-Encoding says how a body is compressed",
+)
 TINY_CHUNKS = RawAnswer(
     HTTPStatus.BAD_REQUEST, MALFORMED.code, "the body comes in too many tiny chunks: send larger ones"
 )
