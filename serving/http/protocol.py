@@ -269,6 +269,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle.scope["http_version"] == "1.0":
             self.cycle.__class__ = UnchunkedCycle  # its task has not started yet
+            self.cycle.waiting_for_100_continue = False  # which HTTP/1.0 does not know (RFC 9110, 10.1.1)
         self._previous = previous
         self._count_pipelined()
         if self.server_state.draining:

@@ -1,4 +1,4 @@
-"""What HTTP/1.1 asks for and HTTP/1.0 does not know: `Host` and chunks."""
+"""What HTTP/1.1 asks for and HTTP/1.0 does not know: `Host`, chunks and `100 Continue`."""
 
 import asyncio
 
@@ -52,6 +52,19 @@ def test_only_http_1_1_gets_an_answer_in_chunks(version: str, has_length: bool) 
         assert head.count(b"connection: close") == 1
 
     serve(test, app=answer)
+
+
+@pytest.mark.parametrize(("version", "interim"), [("1.0", 0), ("1.1", 1)])
+def test_only_http_1_1_is_told_to_continue(version: str, interim: int) -> None:
+    async def test(server: Running) -> None:
+        reader, writer = await server.connect()
+        head = f"POST / HTTP/{version}\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n1".encode())
+        async with asyncio.timeout(10):
+            answers = statuses(await reader.read())
+        assert answers == [100] * interim + [200]
+
+    serve(test)
 
 
 def test_an_answer_that_only_the_end_of_the_connection_ends_is_the_last_while_the_server_drains() -> None:
