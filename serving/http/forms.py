@@ -28,6 +28,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 # RFC 8187: filename*=UTF-8'en'%E2%82%AC.png
 _EXTENDED_FILENAME = re.compile(rb";\s*filename\*\s*=\s*(?:utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
+_AS_IT_IS = (b"", b"7bit", b"8bit", b"binary")  # transfer encodings that change nothing
 
 
 class _Parts:
@@ -77,7 +78,8 @@ def parse_form(
     parts, such as a submit button's, are ignored.
 
     Raises:
-        RequestError: the form is malformed, holds no image or too many, or has a field that belongs in the query.
+        RequestError: the form is malformed, holds no image or too many, or an image that is encoded or nested, or has
+            a field that belongs in the query.
     """
     images = []
     for headers, content in _split(body, boundary, max_images):
@@ -88,6 +90,7 @@ def parse_form(
             if place := parameters.place_of(field):
                 raise RequestError("invalid_form", f"{field!r} {place}")
             continue
+        _check_is_one_file(headers)
         if len(filename) > MAX_FILENAME:
             raise RequestError("invalid_form", f"expected a file name of at most {MAX_FILENAME} characters")
         images.append((filename or None, content))
@@ -163,6 +166,17 @@ def _names(disposition: bytes) -> tuple[str, str, bool]:
     extended = _EXTENDED_FILENAME.search(_QUOTED.sub(b'""', disposition)) if b"filename*" in disposition else None
     filename = unquote_to_bytes(extended[1]) if extended else options.get(b"filename", b"")
     return _text(options.get(b"name", b"")), _text(filename), bool(extended) or b"filename" in options
+
+
+def _check_is_one_file(headers: dict[bytes, bytes]) -> None:
+    """Refuse an encoded file and several files in one part, which forms should not hold (RFC 7578, 4.3 and 4.7)."""
+    encoding = headers.get(b"content-transfer-encoding", b"").strip().lower()
+    if encoding not in _AS_IT_IS:
+        found = f"Content-Transfer-Encoding: {_text(encoding)[:40]}"
+        raise RequestError("invalid_form", f"the form has {found!r}: send each file as it is")
+    if headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/mixed"):
+        message = "the form has 'Content-Type: multipart/mixed': send each file as a field of its own"
+        raise RequestError("invalid_form", message)
 
 
 def _text(value: bytes) -> str:

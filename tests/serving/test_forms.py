@@ -165,6 +165,31 @@ def test_query_parameter_as_a_field_is_rejected_by_name(name: str) -> None:
     assert name in str(error)
 
 
+@pytest.mark.parametrize("encoding", [b"binary", b"8BIT", b" 7bit"])
+def test_a_transfer_encoding_that_changes_nothing_is_accepted(encoding: bytes) -> None:
+    assert parse(form(part(HEAD + b"\r\nContent-Transfer-Encoding: " + encoding, BINARY))) == [("a.png", BINARY)]
+
+
+@pytest.mark.parametrize(
+    ("head", "content", "header"),
+    [
+        (HEAD + b"\r\nContent-Transfer-Encoding: base64", b"iVBO", "Content-Transfer-Encoding: base64"),
+        (HEAD + b"\r\ncontent-transfer-encoding:Quoted-Printable", b"=89PNG", "quoted-printable"),
+        (
+            DISPOSITION + b"\r\nContent-Type: multipart/mixed; boundary=c",  # of curl -F file=@a.png,b.png
+            b'--c\r\nContent-Disposition: attachment; filename="a.png"\r\n\r\n' + BINARY + b"\r\n--c--",
+            "Content-Type: multipart/mixed",
+        ),
+    ],
+    ids=["base64", "quoted-printable", "several files in a field"],
+)
+def test_a_file_that_is_encoded_or_nested_is_rejected_by_its_header(head: bytes, content: bytes, header: str) -> None:
+    error = rejection(form(part(HEAD, BINARY), part(head, content)))
+
+    assert error.code == "invalid_form"
+    assert header in str(error)
+
+
 @pytest.mark.parametrize(
     "body",
     [
