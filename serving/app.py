@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from pdeinfer import __version__
 from serving.engine.models import Expected, Models
@@ -91,7 +92,7 @@ def create_app(
         ImageRoute(embed.PATH, embed.embed, budget),
         ImageRoute(inspect.PATH, inspect.inspect, budget),
     ]
-    _add_routes(app, settings, image_routes)
+    routes = _add_routes(app, settings, image_routes)
     operations = {
         classify.PATH: classify.OPERATION,
         embed.PATH: embed.OPERATION,
@@ -119,19 +120,23 @@ def create_app(
             expose_headers=EXPOSED,
         )
     app.add_middleware(ErrorShape)
-    app.add_middleware(Observation, access_log=settings.access_log, origins=settings.cors_origins)
+    app.add_middleware(Observation, routes=routes, access_log=settings.access_log, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
     return app
 
 
-def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRoute]) -> None:
+def _add_routes(app: FastAPI, settings: Settings, image_routes: Sequence[ImageRoute]) -> list[Route]:
+    """Add all routes and return them."""
     add_docs_page(app)
     add_page(app)
     app.router.routes.extend(image_routes)
-    for router in (models.router, health.router, *V2_ROUTERS):
-        app.include_router(router)
+    routers = [models.router, health.router, *V2_ROUTERS]
     if settings.keys_of_admins():
-        app.include_router(admin.router)
+        routers.append(admin.router)
+    for router in routers:
+        app.include_router(router)
+    added = (app.routes, *(router.routes for router in routers))  # new versions of FastAPI nest routers
+    return [route for routes in added for route in routes if isinstance(route, Route)]
 
 
 def _keys(settings: Settings) -> Keys:

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import InternalError, ServingError, StoppingError
 from serving.http.browser_headers import cross_origin_headers
 from serving.http.errors import error_response
+from serving.http.paths import route_path
 from serving.interface.request_id import request_id_for
 from serving.telemetry.logs import request_id
 from serving.telemetry.requests import record_request
@@ -27,12 +29,14 @@ class Observation:
     stops is answered with a 503, and one whose client has left is not answered.
 
     Args:
+        routes: of the application.
         access_log: whether each request is logged.
         origins: whose pages may read these answers; "*": all.
     """
 
-    def __init__(self, app: ASGIApp, access_log: bool, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[Route], access_log: bool, origins: Collection[str]) -> None:
         self.app = app
+        self._routes = routes
         self.access_log = access_log
         self.origins = origins
 
@@ -76,7 +80,7 @@ class Observation:
     def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
         client = scope.get("client")
         record_request(
-            getattr(scope.get("route"), "path", "other"),
+            self._route_of(scope),
             "disconnected" if status is None else str(status),
             seconds,
             is_logged=self.access_log,
@@ -84,3 +88,12 @@ class Observation:
             path=scope["path"],
             client=client and client[0],
         )
+
+    def _route_of(self, scope: Scope) -> str:
+        """Return the path of a request's route, also if middleware has answered it, such as with 401 or 413."""
+        if "route" in scope:
+            return getattr(scope["route"], "path", "other")
+        if scope["method"] == "OPTIONS":  # a browser that asks whether it may send the request
+            return "other"
+        path = route_path(scope)
+        return next((route.path for route in self._routes if route.path_regex.match(path)), "other")

@@ -97,6 +97,37 @@ def test_errors_are_counted_by_code_and_clients_cannot_create_labels(
     assert "made/up" not in client.get("/metrics").text  # digits alone stand by chance in times
 
 
+WITHOUT_KEY: dict[str, str] = {}
+TOO_LARGE = {"X-API-Key": "k3y", "Content-Length": f"{10**9}"}
+PREFLIGHT = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "route", "status"),
+    [
+        ("POST", "/classify", WITHOUT_KEY, "/classify", "401"),
+        ("POST", "/classify", TOO_LARGE, "/classify", "413"),
+        ("HEAD", "/models", WITHOUT_KEY, "/models", "401"),
+        ("POST", "/v2/models/tiny-grey/infer", TOO_LARGE, "/v2/models/{model}/infer", "413"),
+        ("GET", "/v2/models/tiny-grey", WITHOUT_KEY, "/v2/models/{model}", "401"),
+        ("POST", "/made/up/0815", WITHOUT_KEY, "other", "401"),
+        ("OPTIONS", "/classify", PREFLIGHT, "other", "200"),
+    ],
+)
+def test_a_request_that_middleware_answers_is_counted_under_its_route(
+    package_folder: Path, method: str, path: str, headers: dict[str, str], route: str, status: str
+) -> None:
+    def recorded() -> float:
+        return REGISTRY.get_sample_value("pdeinfer_requests_total", {"route": route, "status": status}) or 0
+
+    origins = ("https://example.org",)
+    settings = Settings(models=(str(package_folder),), device="cpu", threads=1, api_keys="k3y", cors_origins=origins)
+    with TestClient(create_app(settings)) as client:
+        before = recorded()
+        assert client.request(method, path, headers=headers).status_code == int(status)
+        assert recorded() == before + 1
+
+
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 def test_images_with_an_error_in_the_place_of_a_result_are_counted_by_its_code(
     client: TestClient, pixels: np.ndarray, accept: str, monkeypatch: pytest.MonkeyPatch
