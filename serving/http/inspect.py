@@ -27,7 +27,7 @@ PATH = "/inspect"
 PARAMETERS = QueryParameters(PATH, ("model", "layer", "dt", "num_steps", "advection", "diffusion"))
 
 _MIN_DT, _MAX_DT, _MAX_STEPS, _MAX_LAYER = 0.001, 2.0, 20, 99
-_NUMBER = re.compile(r"\d{1,6}(\.\d{1,20})?([eE]-?\d{1,2})?", re.ASCII)  # as Python and JavaScript write it
+_NUMBER = re.compile(r"(\d{1,6}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,2})?", re.ASCII)  # neither inf nor 1_0
 _INTEGER = re.compile(r"\d{1,6}", re.ASCII)
 
 _DESCRIPTION = """\

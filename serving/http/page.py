@@ -35,8 +35,9 @@ def add_page(app: FastAPI) -> None:
 
     async def answer(request: Request) -> Response:
         body, headers = content[request.scope["route"].path]
-        known = request.headers.get("if-none-match", "").split(",")
-        if headers["ETag"] in [tag.strip().removeprefix("W/") for tag in known]:  # a proxy that compresses adds W/
+        known = ",".join(request.headers.getlist("if-none-match")).split(",")
+        tags = [tag.strip().removeprefix("W/") for tag in known]  # a proxy that compresses adds W/
+        if headers["ETag"] in tags or "*" in tags:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers)
 

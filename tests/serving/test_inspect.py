@@ -98,7 +98,7 @@ def test_changed_values_change_levels_and_answer(post: Callable[..., Response]) 
     assert body["top"] != post().json()["top"]
 
 
-@pytest.mark.parametrize("text", ["1e-1", "0.1", "0.10000000000000000555"])
+@pytest.mark.parametrize("text", ["1e-1", "0.1", ".1", "1.e-1", "0.1e+0", "0.10000000000000000555"])
 def test_dt_is_read_as_programs_write_numbers(text: str, post: Callable[..., Response]) -> None:
     assert post(dt=text).json()["values"]["dt"] == 0.1
 
@@ -159,6 +159,8 @@ def test_an_answer_counts_as_held_bytes() -> None:
         ("dt", "-1"),
         ("dt", "1e1"),
         ("dt", "e-1"),
+        ("dt", "."),
+        ("dt", "+1"),
         ("num_steps", "1e1"),
         ("num_steps", "0"),
         ("num_steps", "21"),

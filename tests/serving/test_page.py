@@ -71,6 +71,9 @@ def test_browsers_keep_a_file_until_it_changes(path: str, client: TestClient) ->
     assert client.get(path, headers={"If-None-Match": '"another"'}).status_code == 200
     weak = f'"another", W/{response.headers["etag"]}'  # of a proxy that compresses
     assert client.get(path, headers={"If-None-Match": weak}).status_code == 304
+    lines = [("If-None-Match", '"another"'), ("If-None-Match", response.headers["etag"])]
+    assert client.get(path, headers=lines).status_code == 304
+    assert client.get(path, headers={"If-None-Match": "*"}).status_code == 304
     head = client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["content-length"]) == len(response.content)
