@@ -55,6 +55,14 @@ def diverged_since(rows: Sequence[Row]) -> int | None:
     return epoch
 
 
+def has_stagnated(rows: Sequence[Row], patience: int | None) -> bool:
+    """Return whether the best validation accuracy was first reached `patience` epochs ago; False if that is None."""
+    if patience is None or not rows:
+        return False
+    best = max(rows, key=lambda row: row["val_accuracy"])  # the first of equal ones
+    return len(rows) - best["epoch"] >= patience
+
+
 def best_epoch(rows: Sequence[Row]) -> Row:
     """Return the row with the best validation accuracy; without validation images, the last row.
 

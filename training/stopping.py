@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from training.history import Row
+from training.history import Row, has_stagnated
 
 
 class StopEarly(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
@@ -25,10 +25,7 @@ class StopEarly(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unt
 
     def is_due(self) -> bool:
         """Return whether the training is to stop after the epochs in the history."""
-        if self.patience is None or not self.rows:
-            return False
-        best = max(self.rows, key=lambda row: row["val_accuracy"])  # the first of equal ones
-        return len(self.rows) - best["epoch"] >= self.patience
+        return has_stagnated(self.rows, self.patience)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         del epoch, logs

@@ -16,7 +16,7 @@ from pdeinfer.spec.networks import Network, ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import METRICS_FILE, Outcome, TrainingRecord
-from training.history import HISTORY_FILE, Row, read_history
+from training.history import HISTORY_FILE, Row, has_stagnated, read_history
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def read_run(folder: Path) -> Run:
     """Read a finished training.
 
     Raises:
-        TrainingError: it has not finished, or is damaged.
+        TrainingError: it has not finished, was stopped early by a callback, or is damaged.
     """
     path = folder / METRICS_FILE
     try:
@@ -227,6 +227,11 @@ def read_run(folder: Path) -> Run:
     history = read_history(folder / HISTORY_FILE)
     if not history:
         raise TrainingError(f"{folder}: expected a finished training, with {HISTORY_FILE}")
+    epochs = record.recipe["epochs"]
+    if len(history) < epochs and not has_stagnated(history, record.recipe.get("patience")):
+        raise TrainingError(
+            f"{folder}: expected a training of {epochs} epochs, got one that was stopped after {len(history)}"
+        )
     return Run(record, replace(preset, name=record.preset), outcome, outcome.confusion, history)
 
 

@@ -14,7 +14,7 @@ from benchmarks.results import figures, report
 from benchmarks.results.runs import add_run, read_groups, studies_of_num_steps
 from benchmarks.results.series import split_by_recipe
 from pdeinfer.spec.presets import PRESETS
-from tests.benchmarks.runs import page, recipe, rows, tables_of, write_run
+from tests.benchmarks.runs import page, recipe, rows, tables_of, write_epochs, write_run
 from training.history import COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +164,7 @@ def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path:
 def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_run(tmp_path / "mnist-cnn" / "a", seed=0)
+    write_run(tmp_path / "mnist-cnn" / "a", seed=0, recipe=recipe(2))
     history = tmp_path / "mnist-cnn" / "a" / "history.csv"
     history.write_text(f"{','.join(COLUMNS)}\n1,0.5,0.25,,,0.01,3\n2,0.4,0.75,,,0.01,3\n")
     drawn: list[Figure] = []
@@ -217,6 +217,25 @@ def test_an_unfinished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert line.startswith("report: error: ")
     assert str(tmp_path / "run") in line
     assert not (tmp_path / "results").exists()
+
+
+def test_a_training_that_a_callback_stopped_is_no_run_of_all_its_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", seed=0)
+    write_epochs(tmp_path / "run", 1)
+    assert report.main(["--results", str(tmp_path / "results"), "--add", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: expected a training of 7 epochs, got one that was stopped after 1\n" in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_training_that_the_patience_of_its_recipe_stopped_is_added(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", seed=0, recipe=recipe(7) | {"patience": 2})
+    write_epochs(tmp_path / "run", 3)  # the accuracy never rose
+    add_run(tmp_path / "run", tmp_path / "results")
+    (group,) = read_groups(tmp_path / "results")
+    assert [len(run.history) for run in group.runs] == [3]
 
 
 def test_a_folder_without_metrics_is_no_run(tmp_path: Path) -> None:
