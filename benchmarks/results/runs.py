@@ -121,7 +121,7 @@ class Group:
 
 def is_earlier(preset: Preset) -> bool:
     """Return whether the preset of this name has another network today."""
-    return preset.name not in PRESETS or preset.network != PRESETS[preset.name].network
+    return preset.name in PRESETS and preset.network != PRESETS[preset.name].network
 
 
 def network_label(preset: Preset) -> str:

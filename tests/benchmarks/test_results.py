@@ -149,6 +149,13 @@ def test_runs_of_an_earlier_network_are_marked_and_have_its_costs(tmp_path: Path
     ]
 
 
+def test_a_network_of_one_s_own_is_not_called_an_earlier_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "mine" / "a", seed=0)
+    metrics = tmp_path / "mine" / "a" / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"preset": "mine"}))
+    assert [row[0] for row in rows(read_groups(tmp_path))] == ["`mine`"]
+
+
 def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path: Path) -> None:
     presets = ("mnist-cnn", "mnist-pde", "mnist-pde-k10", "mnist-pde-k2", "cifar10-global")
     for preset in presets:
