@@ -48,7 +48,7 @@ def compare(groups: Sequence[Group], times: Times) -> list[Comparison]:
         network = group.preset.network
         if not isinstance(network, ResidualNetwork) or network.pde is None:
             continue
-        alike = [other for other in groups if other.recipe == group.recipe]
+        alike = [other for other in groups if other.conditions == group.conditions]
         bare = replace(network, pde=None)
         without_pde = [other for other in alike if other.preset.network == bare]
         controls = [other for other in alike if _is_control(other, bare)]

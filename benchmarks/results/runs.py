@@ -104,6 +104,11 @@ class Group:
         return effective_recipe(self.runs[0].record)
 
     @property
+    def conditions(self) -> str:
+        """The recipe with the checksums of the models that the networks learnt from: equal if trained alike."""
+        return json.dumps(_conditions(self.runs[0].record), sort_keys=True)
+
+    @property
     def recipe_label(self) -> str:
         """Epochs and options, e.g. "150 epochs, mixup 0.2, distilled from cifar10-resnet32"."""
         return recipe_label(self.recipe)
@@ -185,7 +190,7 @@ def studies_of_num_steps(groups: Sequence[Group]) -> list[dict[int, Group]]:
     for group in groups:
         if found := _with_one_step(group.preset.network):
             network, num_steps = found
-            studies.setdefault((network, json.dumps(group.recipe, sort_keys=True)), {})[num_steps] = group
+            studies.setdefault((network, group.conditions), {})[num_steps] = group
     return [dict(sorted(study.items())) for study in studies.values() if len(study) > 1]
 
 
@@ -237,8 +242,12 @@ def read_run(folder: Path) -> Run:
 
 def _identity(run: Run) -> str:
     """Return what the runs of a group have in common."""
-    models = [model and model.sha256 for model in (run.record.teacher, run.record.init)]
-    return json.dumps([run.preset.to_dict(), effective_recipe(run.record), models], sort_keys=True)
+    return json.dumps([run.preset.to_dict(), *_conditions(run.record)], sort_keys=True)
+
+
+def _conditions(record: TrainingRecord) -> list[Any]:
+    """Return the recipe, and the checksums of the models that it names."""
+    return [effective_recipe(record), [model and model.sha256 for model in (record.teacher, record.init)]]
 
 
 def _seed(run: Run) -> int:

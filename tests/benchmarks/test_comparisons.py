@@ -110,6 +110,18 @@ def test_a_distilled_network_is_not_compared_with_networks_that_are_not(results:
     ]
 
 
+def test_a_network_is_not_compared_with_one_that_has_another_teacher_of_the_same_name(tmp_path: Path) -> None:
+    write(tmp_path, "cifar10-global", 94, distilled=True)
+    write(tmp_path, "cifar10-global-no-pde", 93, distilled=True)
+    (found,) = compare(read_groups(tmp_path), TIMES)
+    assert found.without_pde is not None
+
+    for path in tmp_path.glob("cifar10-global-no-pde/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps(metrics | {"teacher": {**TEACHER, "sha256": "1"}}))
+    assert compare(read_groups(tmp_path), TIMES) == []
+
+
 def test_nothing_is_said_of_networks_that_are_missing(tmp_path: Path) -> None:
     write(tmp_path, "cifar10-global", 92)
     write(tmp_path, "cifar10-resnet8", 87)

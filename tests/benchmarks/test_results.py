@@ -168,6 +168,13 @@ def test_runs_that_differ_in_the_time_steps_alone_are_studied_together(tmp_path:
     assert "](pictures/time-steps.png)" in page(groups)
 
 
+def test_time_steps_are_not_studied_over_two_teachers_of_one_name(tmp_path: Path) -> None:
+    for preset, checksum in {"mnist-pde": "a", "mnist-pde-k2": "b", "mnist-pde-k10": "b"}.items():
+        write_run(tmp_path / preset / "a", seed=0, preset=preset, teacher={"model": "teacher", "sha256": checksum})
+    (study,) = studies_of_num_steps(read_groups(tmp_path))
+    assert list(study) == [2, 10]
+
+
 def test_a_run_without_validation_images_is_drawn_by_its_training_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
