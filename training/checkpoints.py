@@ -15,7 +15,7 @@ from pdeinfer.files import replace_file
 from pdeinfer.nn.loading import first_line
 from pdeinfer.package.card import CARD_FILE
 from pdeinfer.package.package import KERAS_FILE
-from pdeinfer.spec.training_record import RECORD_FILE, TrainingRecord
+from pdeinfer.spec.training_record import METRICS_FILE, RECORD_FILE, Outcome, TrainingRecord
 from training.history import COLUMNS, HISTORY_FILE, Row, best_epoch, read_history, write_history
 
 try:
@@ -97,6 +97,14 @@ class RunFolder:
             raise TrainingError(f"{self.path}: no training to resume (it has no {RECORD_FILE})") from error
         except (ValueError, RecursionError) as error:
             raise TrainingError(f"{self.path / RECORD_FILE}: not the record of a training: {error}") from error
+
+    def outcome(self) -> Outcome | None:
+        """Return the outcome that was measured when the training last ended; None if there is none that can be read."""
+        try:
+            values = json.loads((self.path / METRICS_FILE).read_text(encoding="utf-8"))
+            return TrainingRecord.from_dict(values).outcome
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file atomically."""

@@ -32,7 +32,8 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
         folder: of a finished training.
         dataset: its test images give accuracy, loss and confusion, some of its training images the fields that are
             zero.
-        device: a short name of the devices that trained.
+        device: a short name of this process's devices. If an earlier process has measured the same network, its device
+            and versions are kept: they trained it.
 
     Raises:
         TrainingError: the training has no finished epoch.
@@ -45,15 +46,19 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
             "if its loss was not finite, train again with a lower --lr"
         )
     model = load_classifier(folder.best)
+    sha256 = hashlib.sha256(folder.best.read_bytes()).hexdigest()
+    versions, earlier = _versions(), folder.outcome()
+    if earlier is not None and earlier.model_sha256 == sha256:
+        device, versions = earlier.device, dict(earlier.versions)
     confusion, loss = classify_test_images(model, dataset.test)
     best = best_epoch(rows)
     return Outcome(
-        model_sha256=hashlib.sha256(folder.best.read_bytes()).hexdigest(),
+        model_sha256=sha256,
         validation_accuracy=None if math.isnan(best["val_accuracy"]) else best["val_accuracy"],
         best_epoch=int(best["epoch"]),
         seconds=round(sum(row["seconds"] for row in rows), 1),
         device=device,
-        versions=_versions(),
+        versions=versions,
         parameters=count_parameters(model),
         test_accuracy=float(confusion.trace() / confusion.sum()),
         test_loss=loss if math.isfinite(loss) else None,

@@ -87,7 +87,8 @@ class Outcome:
     Attributes:
         model_sha256: the checksum of the `model.keras` that was measured; absent from cards.
         best_epoch: the epoch whose weights were kept. seconds: of all epochs.
-        device: "cpu", "gpu:0", "2 x gpu". versions: by package; "backend" is e.g. "jax 0.11.2".
+        device: "cpu", "gpu:0", "2 x gpu". versions: by package; "backend" is e.g. "jax 0.11.2". Both are those of the
+            process that trained the network, the last one if it was resumed.
         parameters: the number of trainable parameters.
         validation_accuracy: at the best epoch, 0..1; None where no images were held out for validation.
         test_accuracy: 0..1. test_images: their number.

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 
+from pdeinfer.datasets import load_dataset
 from pdeinfer.errors import TrainingError
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
@@ -26,6 +27,7 @@ from pdeinfer.spec.presets import PRESETS
 from training import run
 from training.checkpoints import RunFolder
 from training.history import COLUMNS, diverged_since, read_history
+from training.outcome import measure
 from training.recipes import RECIPES
 
 
@@ -181,6 +183,26 @@ def test_a_resumed_training_is_bitwise_equal_to_an_uninterrupted_one(tmp_path: P
     )  # all columns but the seconds
     assert len(resumed) == 1 + 3
     assert resumed == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("earlier", "device"),
+    [
+        ({"device": "gpu:0", "versions": {"backend": "jax 0.11.2"}}, "gpu:0"),
+        ({"device": "gpu:0", "versions": {}, "model_sha256": "0" * 64}, "cpu"),
+        (None, "cpu"),
+    ],
+    ids=["the same network", "another network", "damaged"],
+)
+def test_device_and_versions_are_those_of_the_process_that_trained_the_network(
+    earlier: dict[str, object] | None, device: str, finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text("{" if earlier is None else json.dumps(metrics | earlier))
+    outcome = measure(RunFolder(folder), load_dataset("digits", None), "cpu")
+    assert outcome.device == device
+    assert outcome.versions["backend"] == ("jax 0.11.2" if device == "gpu:0" else metrics["versions"]["backend"])
 
 
 def test_resuming_a_finished_training_changes_nothing_but_the_report(finished: Path, tmp_path: Path) -> None:
