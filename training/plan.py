@@ -13,6 +13,7 @@ from pdeinfer.graph.wire import MAX_NODES
 from pdeinfer.nn import Classifier
 from pdeinfer.package import zoo
 from pdeinfer.package.package import KERAS_FILE, ModelPackage
+from pdeinfer.spec.networks import InputSpec
 from pdeinfer.spec.presets import PRESETS, Preset
 from pdeinfer.spec.training_record import RECORD_FILE, ImagesRecord, ModelReference, TrainingRecord
 from training.automatic import choose_recipe, choose_side, describe_recipe
@@ -110,6 +111,7 @@ def _plan_standard(options: TrainingOptions) -> tuple[Preset, Recipe, Dataset]:
     """Return the network, recipe and images of a training on a standard data set."""
     asked = options.network.preset
     recipe = replace(recipe_for(asked), dataset=standard_dataset(asked), **_set_by_options(options))
+    _check_crop_padding(recipe.crop_padding, asked.input)
     preset = asked if options.name is None else replace(asked, name=options.name)
     return preset, recipe, _read_standard(recipe.dataset, options.data_dir)
 
@@ -124,6 +126,7 @@ def _plan_image_folder(options: TrainingOptions, path: Path) -> tuple[Preset, Re
     sizes = sample_sizes(folder, asked.input)
     height, width = options.image_size or _choose_size(options, sizes)
     spec = replace(asked.input, height=height, width=width)
+    _check_crop_padding(options.recipe.get("crop_padding", 0), spec)  # otherwise an eighth of the side, or 0
     preset = replace(asked, labels=folder.labels, input=spec)
     print(*summarize(folder, sizes), sep="\n")
     for model in _learnt_models(options):
@@ -169,6 +172,13 @@ def _check_steps(preset: Preset) -> None:
             f"{preset.name}: expected num_steps of at most {most}, got {preset.pde.num_steps}: a model package holds "
             f"the time steps of all PDE layers, and has at most {MAX_NODES:,} nodes"
         )
+
+
+def _check_crop_padding(padding: int, spec: InputSpec) -> None:
+    """Raise TrainingError if crops might hold nothing of their image, only black."""
+    side = min(spec.height, spec.width)
+    if padding >= side:
+        raise TrainingError(f"--crop-padding: expected less than {side}, the shorter side of the images, got {padding}")
 
 
 def _choose_size(options: TrainingOptions, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -199,6 +199,12 @@ def test_a_folder_of_images_without_a_size_names_the_option(
     assert not (tmp_path / "run").exists()
 
 
+def test_photos_are_not_shifted_by_their_shorter_side(photos: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert train(photos, tmp_path / "run", "--crop-padding", 8) == 2  # 8x10 pixels
+    assert "--crop-padding: expected less than 8, the shorter side of the images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("options", [["--image-size", "8"], ["--image-size", "8x"], ["--image-size", "0"]])
 def test_a_size_needs_a_folder_and_positive_numbers(options: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

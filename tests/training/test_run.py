@@ -326,6 +326,16 @@ def test_too_large_a_batch_is_a_one_line_error(tmp_path: Path, capsys: pytest.Ca
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("padding", [8, 100_000])
+def test_a_shift_by_whole_images_is_a_one_line_error(
+    padding: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--out", tmp_path / "run", "--epochs", 1, "--crop-padding", padding) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"--crop-padding: expected less than 8, the shorter side of the images, got {padding}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_place_of_the_folder_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert train("--out", tmp_path / "file") == 2
