@@ -198,6 +198,6 @@ def _device(text: str) -> str:
 
 
 def _callback(text: str) -> str:
-    if not re.fullmatch(r"[\w.]+:[\w.]+", text):
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
         raise argparse.ArgumentTypeError(f"expected MODULE:NAME, got {text!r}")
     return text

@@ -38,7 +38,7 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
 
     Raises:
         TrainingError: there is no such module or name, it cannot be called without arguments, or what it makes is no
-            callback.
+            callback, or one that sets the learning rate: Keras refuses that where there is a schedule.
     """
     module, _, name = reference.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -61,5 +61,9 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
     if not isinstance(callback, keras.callbacks.Callback):
         raise TrainingError(
             f"--callback {reference}: expected a keras.callbacks.Callback, got {type(callback).__name__}"
+        )
+    if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
+        raise TrainingError(
+            f"--callback {reference}: the recipe's schedule sets the learning rate; --lr changes its peak"
         )
     return callback

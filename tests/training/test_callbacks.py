@@ -28,3 +28,13 @@ NEEDS_ARGUMENTS = "keras:callbacks.ModelCheckpoint"
 def test_what_is_no_callback_is_named(reference: str) -> None:
     with pytest.raises(TrainingError, match=reference):
         load_callback(reference)
+
+
+@pytest.mark.parametrize("reference", ["keras:callbacks.ReduceLROnPlateau", f"{__name__}:make_scheduler"])
+def test_a_callback_that_would_set_the_learning_rate_is_refused(reference: str) -> None:
+    with pytest.raises(TrainingError, match=f"{reference}: .* --lr changes its peak"):
+        load_callback(reference)
+
+
+def make_scheduler() -> keras.callbacks.LearningRateScheduler:
+    return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / epoch)

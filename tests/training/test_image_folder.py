@@ -342,6 +342,7 @@ def test_a_file_describes_the_network_for_a_standard_data_set(small_preset: Path
         [".", "--data-dir", "."],
         ["--device", "tpu"],
         ["--callback", "nothing"],
+        ["--callback", ".tracking:make"],
         ["--lr", "0"],
         ["--name", "a/b"],
     ],
