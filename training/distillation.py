@@ -59,14 +59,14 @@ def load_teacher(
             precision = next((one for one, checksum in checksums.items() if checksum == recorded.sha256), precision)
         preset, sha256 = package.card.preset, checksums[precision]
         teacher = _package_logits(Predictor(package, device="cpu", precision=precision, threads=threads))
+    reference = ModelReference(preset.name, sha256)
+    if recorded not in (None, reference):
+        raise TrainingError(f"{source} is not the teacher that the training was started with")
     if preset.labels != student.labels:
         raise TrainingError(f"{source}: expected a teacher with the labels {student.labels}, got {preset.labels}")
     expected, found = ((spec.height, spec.width, spec.channels) for spec in (student.input, preset.input))
     if found != expected:
         raise TrainingError(f"{source}: expected a teacher for images of shape {expected}, got {found}")
-    reference = ModelReference(preset.name, sha256)
-    if recorded not in (None, reference):
-        raise TrainingError(f"{source} is not the teacher that the training was started with")
     return teacher, reference
 
 

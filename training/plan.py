@@ -218,7 +218,7 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
     given = {
         **options.recipe,
         "name": options.name,
-        "teacher": options.teacher and _absolute(options.teacher),
+        "teacher": options.teacher if record.teacher_source is None else None,  # it may have moved: see below
         "seed": options.seed,
         "precision": options.precision,
         "image_size": options.image_size,
@@ -230,7 +230,9 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
             )
     teacher = None
     if record.teacher_source is not None:
-        teacher, _ = load_teacher(record.teacher_source, preset, recorded=record.teacher)
+        source = record.teacher_source if options.teacher is None else _absolute(options.teacher)
+        teacher, _ = load_teacher(source, preset, recorded=record.teacher)
+        record = replace(record, teacher_source=source)
     data_dir = options.data_dir or (Path(record.data_dir) if record.data_dir else None)
     if options.data_dir is not None:  # the data set may have moved
         record = replace(record, data_dir=str(options.data_dir.resolve()))

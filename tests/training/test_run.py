@@ -21,6 +21,7 @@ import pytest
 
 from pdeinfer.datasets import load_dataset
 from pdeinfer.errors import TrainingError
+from pdeinfer.package import zoo
 from pdeinfer.spec.networks import ResidualNetwork
 from pdeinfer.spec.pde_spec import PdeSpec
 from pdeinfer.spec.presets import PRESETS
@@ -133,6 +134,9 @@ def test_a_distilled_training_resumes_with_its_teacher_and_mixup(
     assert metrics["recipe"]["mixup"] == 0.2
     assert metrics["recipe"]["distillation_weight"] > 0
     assert train(*options, "--resume", "--teacher", "digits-pde") == 0
+    moved = Path(shutil.copytree(zoo.load("digits-pde").path, tmp_path / "moved"))
+    assert train(*options, "--resume", "--teacher", moved) == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["teacher_source"] == str(moved)
     for other in (("--teacher", "mnist-pde"), ("--mixup", 0.5)):
         assert train(*options, "--resume", *other) == 2
         assert "was started with" in capsys.readouterr().err
@@ -223,6 +227,7 @@ def test_resuming_a_finished_training_changes_nothing_but_the_report(finished: P
         (["--resume", "--batch-size", "5"], "was started with batch_size 32, and cannot resume with 5"),
         (["--resume", "--seed", "5"], "was started with seed 7, and cannot resume with 5"),
         (["--resume", "--precision", "mixed_bfloat16"], "was started with precision float32, and cannot resume with"),
+        (["--resume", "--teacher", "digits-pde"], "was started with teacher None, and cannot resume with digits-pde"),
     ],
 )
 def test_a_folder_with_a_training_is_not_overwritten(
