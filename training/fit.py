@@ -14,6 +14,7 @@ from training.batches import Augmentation, Batches, EvaluationBatches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
 from training.distillation import DistillationLoss, Teacher, accuracy
+from training.history import write_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
 from training.stopping import StopEarly
@@ -53,6 +54,7 @@ def fit(
     else:
         compile_model(model, recipe, steps)
     if rows:
+        write_history(folder.history, rows)  # without the row of an epoch that has no checkpoint
         folder.keep_if_best(rows)  # an interruption may have come just before
     classes = model.output_shape[-1]
     stop_early = StopEarly(rows, recipe.patience)

@@ -20,7 +20,7 @@ from pdeinfer.spec.training_record import Outcome
 from training.batches import EvaluationBatches
 from training.checkpoints import RunFolder
 from training.fit import EVALUATION_BATCH
-from training.history import best_epoch, read_history
+from training.history import best_epoch
 
 _SAMPLES = 500
 
@@ -36,10 +36,10 @@ def measure(folder: RunFolder, dataset: Dataset, device: str) -> Outcome:
             and versions are kept: they trained it.
 
     Raises:
-        TrainingError: the training has no finished epoch.
+        TrainingError: the training has no finished epoch, or its history is damaged.
         ExportError: the file of its best network is missing or damaged.
     """
-    rows = read_history(folder.history)
+    rows = folder.rows()
     if not rows:
         raise TrainingError(
             f"a callback stopped the training in its first epoch, and {folder.path} holds no network: "

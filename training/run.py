@@ -70,7 +70,6 @@ def _train(options: TrainingOptions) -> int:
     from training.checkpoints import RunFolder
     from training.devices import check_device, data_parallel, device_name, list_devices
     from training.fit import dtype_policy, fit, training_splits
-    from training.history import read_history
     from training.outcome import measure
     from training.plan import begin, resume
 
@@ -102,7 +101,7 @@ def _train(options: TrainingOptions) -> int:
     folder.write_json(METRICS_FILE, replace(record, outcome=outcome).to_dict())
     accuracy = f"{100 * outcome.test_accuracy:.2f} % on {outcome.test_images:,} test images"
     title = f"{preset.name}, seed {seed}: {accuracy}"
-    rows = read_history(folder.history)
+    rows = folder.rows()
     plots.plot_learning_curves(rows, title, folder.path / "learning-curves.png")
     plots.plot_confusion(outcome.confusion or (), preset.labels, title, folder.path / "confusion-matrix.png")
     _print_outcome(outcome, accuracy, rows, recipe)

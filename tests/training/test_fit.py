@@ -14,6 +14,7 @@ from pdeinfer.nn import Classifier
 from pdeinfer.spec.presets import PRESETS
 from training.checkpoints import RunFolder
 from training.fit import compile_model, dtype_policy, fit
+from training.history import read_history, write_history
 from training.outcome import classify_test_images, measure
 from training.recipes import RECIPES
 
@@ -102,6 +103,17 @@ def test_the_best_network_is_of_an_epoch_that_counts(tmp_path: Path, monkeypatch
     assert not folder.best.exists()
     train(folder.load_last())
     assert folder.best.read_bytes() == folder.checkpoint(1).read_bytes()
+
+
+def test_the_row_of_an_epoch_that_does_not_count_is_removed(tmp_path: Path) -> None:
+    recipe, folder = replace(RECIPES["mnist-cnn"], epochs=1), RunFolder(tmp_path)
+    split = random_split(recipe.batch_size)
+    fit(Classifier(PRESETS["mnist-cnn"]), recipe, (split, split), folder, seed=0, callbacks=[])
+    rows = folder.rows()
+    write_history(folder.history, [*rows, {**rows[0], "epoch": 2.0, "val_accuracy": 1.0}])  # then it was killed
+    assert measure(folder, Dataset(split, split), "cpu").best_epoch == 1
+    fit(folder.load_last(), recipe, (split, split), folder, seed=0, callbacks=[])
+    assert read_history(folder.history) == rows
 
 
 @pytest.mark.parametrize("whole", [0, 1])

@@ -24,6 +24,7 @@ def test_the_sample_of_training_images_has_all_classes_of_a_folder_read_class_by
 
 def test_a_damaged_network_is_an_error_that_names_its_file(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", [dict.fromkeys(COLUMNS, 1.0)])
-    (tmp_path / "model.keras").write_bytes(b"PK")
+    for name in ("last-1.keras", "model.keras"):
+        (tmp_path / name).write_bytes(b"PK")
     with pytest.raises(ExportError, match=r"model\.keras: expected a \.keras file"):
         measure(RunFolder(tmp_path), load_dataset("digits", None), "cpu")
