@@ -19,6 +19,7 @@ export class EquationForm {
   #moved = new Set(); // what the reader has changed, by the server's names
   #isAsking = false; // one request at a time; the last values win
   #isWaiting = false;
+  #message = null; // the last that the form has shown
 
   constructor(view, whenGone) {
     this.#view = view;
@@ -102,12 +103,12 @@ export class EquationForm {
       if (this.#answer !== answer) return;
       this.#view.setInspection(changed);
       this.#showChanged(changed, performance.now() - started);
-      say("");
+      if (this.#message?.isConnected) say("");
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (this.#answer !== answer) return;
       if (error.code === "model_not_found") this.#whenGone();
-      else say(error.message, () => this.compute());
+      else this.#message = say(error.message, () => this.compute());
     }
   }
 
