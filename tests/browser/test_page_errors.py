@@ -57,6 +57,26 @@ def test_trouble_of_the_server_has_a_clear_message(
     assert page.wait_for(f"!document.getElementById('message').hidden && {MESSAGE}").startswith(message)
 
 
+def test_no_former_layer_stays_under_the_name_of_one_that_fails(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&sample=ship")
+    wait_for_label(page, "ship")
+    shown = "document.querySelector('.stage').checkVisibility({ visibilityProperty: true })"
+    page.wait_for(shown)
+    page.evaluate(
+        """window.real = window.fetch; window.fetch = () => Promise.resolve(
+          new Response('{"error": {"code": "overloaded"}}', { status: 503 })); undefined"""
+    )
+    page.click("[aria-label='PDE layer'] input[value='2']")
+    page.wait_for(f"{MESSAGE}.startsWith('The server is busy') && !{shown}")
+    page.evaluate("document.querySelector('#message button').focus()")
+    page.press(" ")
+    page.wait_for("document.activeElement.textContent === 'Try again'")  # that of the new message
+    page.evaluate("window.fetch = real; undefined")
+    page.press(" ")
+    page.wait_for(f"{shown} && document.querySelector('.stage').getAttribute('aria-label').includes('layer2')")
+    page.wait_for("document.getElementById('message').hidden && document.activeElement.id === 'answer-title'")
+
+
 def test_an_answer_that_breaks_off_has_a_message(open_at: Callable[..., Page]) -> None:
     page = open_at("model=digits-pde&sample=digit-3")
     wait_for_label(page, "3")

@@ -18,6 +18,7 @@ const FRAME = 450; // milliseconds of a step while playing
 export class PdeView extends EventTarget {
   state = { layer: 1, show: "H", channel: null, step: null, arrows: false };
   inspection = null;
+  #root;
   #controls;
   #point = null; // under the pointer
   #timer = null; // while the steps play
@@ -25,6 +26,7 @@ export class PdeView extends EventTarget {
 
   constructor(root) {
     super();
+    this.#root = root;
     this.#controls = new Controls(root, (change) => this.set(change));
     const { stage, step, play, save } = this.#controls;
     step.addEventListener("input", () => this.pause());
@@ -87,6 +89,7 @@ export class PdeView extends EventTarget {
 
   /** Draw everything again. */
   draw() {
+    this.#root.classList.toggle("waiting", !this.layer);
     if (!this.layer || !this.#controls.stage.isConnected) return;
     this.#drawStage();
     this.#drawThumbnails();
