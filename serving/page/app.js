@@ -37,14 +37,22 @@ async function listChoices() {
 /** Show what the address asks for, with the picture that is there if it names none. */
 async function followAddress() {
   const wanted = readAddress();
+  const sample = offeredSamples().find(([name]) => name === wanted.sample);
   const choose = () => {
     chooseModels(wanted.model, wanted.other);
+    if (sample && !isServed(wanted.model)) chooseModelsThatKnow(sample[1]);
     view.reset(wanted.view);
   };
-  const sample = offeredSamples().find(([name]) => name === wanted.sample);
-  if (sample) return takeSample(sample, choose);
-  choose();
-  return classify();
+  if (!sample) choose();
+  const notice = await (sample ? takeSample(sample, choose) : classify());
+  return notice || missingModels([wanted.model, wanted.other]);
+}
+
+/** Return what the reader should know of the models that a link names. */
+function missingModels(names) {
+  const missing = names.filter((name) => name && !isServed(name)).join(" or ");
+  const instead = picture ? ` This is the answer of ${$("model").value}.` : "";
+  return missing && `The server has no model ${missing}.${instead}`;
 }
 
 function saveState() {
@@ -62,14 +70,19 @@ async function takeFiles([file, ...others]) {
   return others.length ? `Only the first of these ${1 + others.length} files was taken. ${notice}` : notice;
 }
 
-/** Take a sample; `choose` is called once it has been loaded. */
-async function takeSample([name, label], choose = () => {}) {
+/** Take a sample. Once it has been loaded, `choose` chooses the models. */
+async function takeSample([name, label], choose = () => chooseModelsThatKnow(label)) {
   const number = ++chosen;
   const blob = await load(sampleFile(name));
   if (number !== chosen) return "";
   choose();
-  chooseModelsThatKnow(label);
   return takePicture(blob, `${name}.png`, name);
+}
+
+/** Choose a model that knows digits, if there is one; return the data set whose digits a drawing is framed like. */
+function prepareForDigit() {
+  chooseModelsThatKnow("0");
+  return modelNamed($("model").value)?.training.dataset;
 }
 
 /** Take a picture: show it and ask for its answer. */

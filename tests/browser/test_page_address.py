@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.browser.devtools import Page
-from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, SEVEN, wait_for_label
+from tests.browser.page import FIRST_LABEL, IN_A_BROWSER, MESSAGE, SEVEN, wait_for_label
 
 pytestmark = IN_A_BROWSER
 
@@ -34,6 +34,19 @@ def test_a_link_works_in_a_tab_that_is_open(open_at: Callable[..., Page]) -> Non
     page.evaluate("location.hash = 'model=digits-pde&show=Dx'")  # the reader's picture stays
     page.wait_for("document.querySelector('.thumbnails input[value=Dx]').checked && !document.querySelector('.busy')")
     assert page.evaluate(FIRST_LABEL) == "7"
+
+
+def test_a_link_chooses_its_models_and_says_what_is_not_served(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&other=mnist-pde&sample=ship")
+    page.wait_for("document.querySelectorAll('.answer').length === 2 && !document.querySelector('.busy')")
+    assert page.evaluate("document.getElementById('status').textContent").startswith("digits-pde: ")
+    page.evaluate("location.hash = 'model=no-such-model&sample=ship&layer=2'")
+    page.wait_for("document.querySelector('.stage').getAttribute('aria-label').includes('layer2')")
+    assert page.evaluate("document.getElementById('status').textContent") == "cifar10-global: ship, 100 %"
+    assert "no-such-model" in page.evaluate(MESSAGE)
+    page.evaluate("location.hash = 'sample=digit-3'")
+    wait_for_label(page, "3")
+    assert page.evaluate("document.getElementById('message').hidden")
 
 
 @pytest.mark.parametrize("show", ["nothing", "toString", "__proto__"])
