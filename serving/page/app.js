@@ -196,7 +196,7 @@ for (const id of ["model", "other"]) {
 const take = (list) => attempt(() => takeFiles(list));
 setUpFiles($("file"), $("drop"), take, say);
 setUpCamera($("camera"), $("camera-dialog"), take, say);
-setUpDrawing($("draw"), $("draw-dialog"), () => modelNamed($("model").value)?.training.dataset, take);
+setUpDrawing($("draw"), $("draw-dialog"), prepareForDigit, take);
 $("enter-key").addEventListener("click", async () => {
   if (await askForKey()) attempt(start);
 });

@@ -83,12 +83,15 @@ export function setUpCamera(button, dialog, take, say) {
   });
 }
 
-/** Let a button open the drawing's dialog; `dataset` returns that of the model, whose digits are framed alike. */
-export function setUpDrawing(button, dialog, dataset, take) {
+/** Let a button open the drawing's dialog; `prepare` returns the data set whose digits the drawn one is framed like. */
+export function setUpDrawing(button, dialog, prepare, take) {
   const pad = $("pad");
   const context = pad.getContext("2d", { willReadFrequently: true });
+  let pen = null; // the pointer that was pressed on the pad
   let last = null;
   const wipe = () => {
+    pen = null;
+    $("undrawn").hidden = true;
     context.fillStyle = "#000";
     context.fillRect(0, 0, pad.width, pad.height);
   };
@@ -112,23 +115,33 @@ export function setUpDrawing(button, dialog, dataset, take) {
     dialog.showModal();
   });
   pad.addEventListener("pointerdown", (event) => {
-    pad.setPointerCapture(event.pointerId);
+    if (!event.isPrimary) return; // a second finger
+    pen = event.pointerId;
+    pad.setPointerCapture(pen);
+    $("undrawn").hidden = true;
     last = null;
     stroke(event);
   });
-  pad.addEventListener("pointermove", (event) => event.buttons && stroke(event));
+  pad.addEventListener("pointermove", (event) => event.pointerId === pen && event.buttons && stroke(event));
+  for (const type of ["pointerup", "pointercancel"]) {
+    pad.addEventListener(type, (event) => {
+      if (event.pointerId === pen) pen = null;
+    });
+  }
   $("wipe").addEventListener("click", wipe);
   $("draw-close").addEventListener("click", () => dialog.close());
   $("drawn").addEventListener("click", async () => {
-    const blob = await framed(pad, context, dataset() === "mnist" ? 0.2 : 0.08);
+    const box = drawnBox(pad, context);
+    $("undrawn").hidden = box !== null;
+    if (!box) return;
+    const blob = await framed(pad, box, prepare() === "mnist" ? 0.2 : 0.08);
     dialog.close();
     take([new File([blob], "drawing.png", { type: blob.type })]);
   });
 }
 
-/** Return a square picture of what was drawn, as the data sets frame their digits. */
-function framed(pad, context, margin) {
-  const { width, height } = pad;
+/** Return the box of what was drawn, [left, top, width, height], or null. */
+function drawnBox({ width, height }, context) {
   const { data } = context.getImageData(0, 0, width, height);
   let [left, top, right, bottom] = [width, height, -1, -1];
   for (let y = 0; y < height; y++) {
@@ -139,14 +152,16 @@ function framed(pad, context, margin) {
       }
     }
   }
-  if (right < 0) [left, top, right, bottom] = [0, 0, width - 1, height - 1];
-  const size = Math.max(right - left, bottom - top) + 1;
-  const side = Math.round(size * (1 + 2 * margin));
+  return right < 0 ? null : [left, top, right - left + 1, bottom - top + 1];
+}
+
+/** Return a square picture of what was drawn, as the data sets frame their digits. */
+function framed(pad, [left, top, width, height], margin) {
+  const side = Math.round(Math.max(width, height) * (1 + 2 * margin));
   const canvas = new OffscreenCanvas(side, side);
   const target = canvas.getContext("2d");
   target.fillStyle = "#000";
   target.fillRect(0, 0, side, side);
-  const [x, y] = [(side - (right - left + 1)) / 2, (side - (bottom - top + 1)) / 2];
-  target.drawImage(pad, left, top, right - left + 1, bottom - top + 1, x, y, right - left + 1, bottom - top + 1);
+  target.drawImage(pad, left, top, width, height, (side - width) / 2, (side - height) / 2, width, height);
   return canvas.convertToBlob();
 }

@@ -129,6 +129,13 @@ def test_the_first_visit_shows_a_sample_at_once(open_at: Callable[..., Page]) ->
     page.wait_for("location.hash.includes('sample=ship')")
 
 
+def open_pad(page: Page) -> list[float]:
+    """Open the dialog in which digits are drawn; return the left, top, width and height of its pad."""
+    page.click("#draw")
+    return page.wait_for("(() => { const box = document.getElementById('pad').getBoundingClientRect(); "
+                         "return box.width ? [box.left, box.top, box.width, box.height] : null })()")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("digit", "strokes"),
     [
@@ -140,15 +147,37 @@ def test_the_first_visit_shows_a_sample_at_once(open_at: Callable[..., Page]) ->
 def test_a_drawn_digit_is_recognised(
     digit: str, strokes: list[list[tuple[float, float]]], open_at: Callable[..., Page]
 ) -> None:
-    page = open_at("model=digits-pde")
-    page.click("#draw")
-    box = page.wait_for("(() => { const box = document.getElementById('pad').getBoundingClientRect(); "
-                        "return box.width ? [box.left, box.top, box.width, box.height] : null })()")  # fmt: skip
-    left, top, width, height = box
+    page = open_at("model=cifar10-global")  # knows no digits: another model answers
+    left, top, width, height = open_pad(page)
     for stroke in strokes:
         page.drag(*((left + x * width, top + y * height) for x, y in stroke))
     page.click("#drawn")
     wait_for_label(page, digit)
+
+
+def test_a_stroke_begins_on_the_pad(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde")
+    left, top, width, height = open_pad(page)
+    inside, outside = (left + 0.8 * width, top + 0.2 * height), (left + 0.8 * width, top - 15)
+    page.drag((left + 0.2 * width, top + 0.8 * height), (left + 0.4 * width, top + 0.8 * height))
+    drawn = page.evaluate("document.getElementById('pad').toDataURL()")
+    page.drag(outside, inside)
+    assert page.evaluate("document.getElementById('pad').toDataURL()") == drawn
+    assert page.evaluate("String(getSelection())") == ""
+
+
+def test_an_empty_pad_is_not_classified(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global")
+    left, top, width, height = open_pad(page)
+    page.drag((left + 0.5 * width, top + 0.2 * height), (left + 0.5 * width, top + 0.8 * height))
+    page.click("#wipe")
+    page.click("#drawn")
+    page.wait_for("document.getElementById('undrawn').checkVisibility()")
+    page.click("#wipe")
+    assert not page.evaluate("document.getElementById('undrawn').checkVisibility()")
+    page.click("#draw-close")
+    assert page.evaluate("document.getElementById('model').value") == "cifar10-global"
+    assert page.evaluate("document.getElementById('preview').hidden")
 
 
 def test_a_picture_of_the_camera_is_classified(open_at: Callable[..., Page]) -> None:
