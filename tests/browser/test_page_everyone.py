@@ -1,11 +1,12 @@
 """The page at / for everyone: axe's rules in both colour schemes, telephones, the keyboard alone."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from tests.browser.devtools import Page
-from tests.browser.page import AXE, IN_A_BROWSER, faults, wait_for_label
+from tests.browser.page import AXE, IN_A_BROWSER, STAGE, faults, picture, wait_for_label
 
 pytestmark = IN_A_BROWSER
 
@@ -71,6 +72,42 @@ def test_high_contrast_keeps_bars_marks_and_choices(open_at: Callable[..., Page]
         (".thumbnails label:has(:checked)", ".thumbnails label:not(:has(:checked))"),
     ):
         assert shown(one) != shown(other), (one, other)
+
+
+def test_print_is_light_and_keeps_what_colours_say(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    light = picture(page)
+    page.send("Emulation.setEmulatedMedia", features=dark)
+    page.wait_for(f"{STAGE} !== {json.dumps(light)}")
+    page.send("Emulation.setEmulatedMedia", media="print", features=dark)
+    page.wait_for(f"{STAGE} === {json.dumps(light)}")
+    for selector in (".bar", ".bar .fill", ".split span", ".times .legend li"):
+        style = f"getComputedStyle(document.querySelector({selector!r}))"
+        assert page.evaluate(f"{style}.printColorAdjust") == "exact", selector
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_caption_stands_beside_the_colour_bar(width: int, open_at: Callable[..., Page]) -> None:
+    page = open_at("model=cifar10-global&sample=ship&show=change&channel=all")
+    wait_for_label(page, "ship")
+    page.evaluate(
+        """(() => {
+          const { fillRect, fillText } = CanvasRenderingContext2D.prototype;
+          CanvasRenderingContext2D.prototype.fillRect = function (x, y, width, height) {
+            if (height === 10) window.barEnds = x + width;
+            return fillRect.call(this, x, y, width, height);
+          };
+          CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+            if (text.includes("all channels")) window.captionStarts = x - this.measureText(text).width;
+            return fillText.call(this, text, x, y);
+          };
+        })()"""
+    )
+    page.send("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=2, mobile=True)
+    assert page.wait_for("window.captionStarts && window.barEnds && captionStarts - barEnds") > 5
+    assert page.evaluate("barEnds") > 60
 
 
 def test_everything_is_reached_by_keyboard(open_at: Callable[..., Page]) -> None:

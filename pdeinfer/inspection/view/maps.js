@@ -44,8 +44,11 @@ function table(name, theme) {
   return tables.get(key);
 }
 
-/** Return "light" or "dark", as the page is shown. */
-export const theme = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+// The maps are drawn anew when these change.
+export const [DARK, PRINT] = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
+
+/** Return "light" or "dark", as the page is shown; paper is light. */
+export const theme = () => (DARK.matches && !PRINT.matches ? "dark" : "light");
 
 /** Return the colour scale of maps: from 0 to the largest value, or symmetric about 0 where some are negative. */
 export function scaleOf(maps, palette) {

@@ -71,10 +71,11 @@ function drawPoint(context, { row, column }, cellX, cellY) {
 /** Draw the scale and the caption. */
 function drawBelow(context, layer, state, flow, scale, width, top) {
   const ink = getComputedStyle(context.canvas).color;
+  const title = caption(layer, state);
+  if (state.show !== "velocity" || width > 380) drawText(context, title, "right", width, top, ink);
   if (state.show === "velocity" && !isGrid(layer, state)) {
     drawText(context, speedText(layer, state, flow, scale), "left", 0, top, ink);
-  } else drawLegend(context, scale, top, Math.min(220, width * 0.6), ink);
-  if (state.show !== "velocity" || width > 380) drawText(context, caption(layer, state), "right", width, top, ink);
+  } else drawLegend(context, scale, top, Math.min(220, width - context.measureText(title).width - 12), ink);
 }
 
 /** Return what the length of the arrows means, or the largest speed where there are none. */

@@ -3,7 +3,7 @@
 import { Controls } from "./controls.js";
 import { h } from "./dom.js";
 import { Flow } from "./flow.js";
-import { drawMap, prepare, theme } from "./maps.js";
+import { DARK, PRINT, drawMap, prepare, theme } from "./maps.js";
 import { QUANTITIES, hasQuantity, liveliestChannel, mapOf, scaleOfQuantity } from "./quantities.js";
 import { drawStage, isGrid, readoutText, stageLabel } from "./stage.js";
 
@@ -36,7 +36,7 @@ export class PdeView extends EventTarget {
     stage.addEventListener("pointerleave", () => this.#setPoint(null));
     stage.addEventListener("keydown", (event) => this.#movePoint(event));
     addEventListener("resize", () => this.draw());
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    for (const media of [DARK, PRINT]) media.addEventListener("change", () => this.draw());
   }
 
   // --- state ---------------------------------------------------------------------------------------------------------
