@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from tests.browser.devtools import Page
@@ -53,6 +54,23 @@ def test_of_several_dropped_pictures_the_first_is_taken_and_the_page_says_so(ope
     )
     wait_for_label(page, "5")
     assert "first of these 2 files" in page.evaluate(MESSAGE)
+
+
+def test_small_upright_pictures_keep_their_shape(open_at: Callable[..., Page], tmp_path: Path) -> None:
+    page = open_at("model=digits-pde")
+    PIL.Image.new("L", (20, 60)).save(tmp_path / "upright.png")
+    page.choose_file("#file", tmp_path / "upright.png")
+    page.wait_for("document.getElementById('preview').matches('.small:not([hidden])')")
+    assert page.evaluate("getComputedStyle(document.getElementById('preview')).objectFit") == "contain"
+
+
+def test_samples_have_a_title_if_there_are_any(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    title = "document.querySelector('.picture h3').checkVisibility()"
+    assert page.evaluate(title)
+    page.evaluate("document.getElementById('samples').replaceChildren()")  # as if no model knew any of their labels
+    assert not page.evaluate(title)
 
 
 def test_a_folder_is_refused_and_the_picture_stays(open_at: Callable[..., Page], tmp_path: Path) -> None:
