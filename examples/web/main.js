@@ -114,8 +114,23 @@ async function take(file) {
   preview.src = URL.createObjectURL(file);
   preview.classList.toggle("small", bitmap.width < 200);
   preview.hidden = false;
-  await answer(bitmap, bitmap.width, bitmap.height);
-  bitmap.close();
+  try {
+    await answer(bitmap, bitmap.width, bitmap.height);
+  } catch (error) {
+    if (turn !== chosen) return;
+    $("answer").hidden = true; // that of the former picture
+    say(`${file.name} cannot be classified: ${error.message}.`, true);
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** Take the file that was chosen; before the network is there, leave it until it is. */
+function takeChosen() {
+  if (network === null) return;
+  const [file] = $("file").files;
+  $("file").value = ""; // the same file can be chosen again
+  return take(file);
 }
 
 let stream = null;
@@ -157,7 +172,7 @@ function stopCamera() {
   $("camera").setAttribute("aria-pressed", "false");
 }
 
-$("file").addEventListener("change", () => take($("file").files[0]));
+$("file").addEventListener("change", takeChosen);
 $("camera").addEventListener("click", () => (stream === null ? startCamera() : stopCamera()));
 document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 for (const name of ["dragover", "dragleave", "drop"]) {
@@ -177,7 +192,7 @@ try {
   $("model").textContent = `${name}: ${size} KiB${accuracy}. It knows ${labels.join(", ")}.`;
   say("Choose a picture, and the answer appears here.");
   $("camera").disabled = !navigator.mediaDevices;
-  await take($("file").files[0]); // chosen while the network was loading
+  await takeChosen(); // chosen while the network was loading
 } catch (error) {
   say(error.message, true);
 }

@@ -2,7 +2,7 @@
 // pdeinfer.Predictor give the same answer.
 
 /**
- * Return the pixels of a picture: a Uint8Array, (height, width, channels).
+ * Return the pixels of a picture: a Uint8Array, (height, width, channels). Throw if the browser cannot draw it.
  *
  * @param source what a canvas draws: an ImageBitmap or a video.
  * @param width, height the size of the source.
@@ -15,6 +15,8 @@ export function toPixels(source, width, height, spec) {
   context.fillRect(0, 0, width, height);
   context.drawImage(source, 0, 0, width, height);
   const rgba = context.getImageData(0, 0, width, height).data;
+  // Beyond the browser's limit a canvas stays empty.
+  if (rgba[3] !== 255) throw new RangeError("it is too large for this browser");
   return fit({ data: withChannels(rgba, spec.channels), width, height, channels: spec.channels }, spec);
 }
 

@@ -126,13 +126,16 @@ def test_the_pixels_are_those_of_the_predictor(
 ) -> None:
     page = open_example(zoo.load("digits-pde").path)
     spec = InputSpec(height, width, channels, mean=(0.0,) * channels, std=(1.0,) * channels, fit=fit)
+    page.evaluate(
+        "document.getElementById('file')"
+        ".addEventListener('change', ({ target }) => (chosenFile = target.files[0]), true)"
+    )
     for picture in pictures(tmp_path):
         page.choose_file("#file", picture)
         found = page.evaluate(
             f"""(async () => {{
               const {{ toPixels }} = await import("./pixels.js");
-              const file = document.getElementById("file").files[0];
-              const bitmap = await createImageBitmap(file, {{ colorSpaceConversion: "none" }});
+              const bitmap = await createImageBitmap(chosenFile, {{ colorSpaceConversion: "none" }});
               return [...toPixels(bitmap, bitmap.width, bitmap.height, {json.dumps(asdict(spec))})];
             }})()"""
         )
@@ -212,6 +215,26 @@ def test_a_file_that_is_no_picture_is_named(open_example: Callable[..., Page], t
     file.write_text("no picture")
     page.choose_file("#file", file)
     page.wait_for(f"{MESSAGE}.startsWith('notes.png')")
+
+
+def test_a_picture_that_is_too_large_for_the_browser_is_refused(
+    open_example: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = open_example(zoo.load("digits-pde").path)
+    classify(page, SAMPLES / "digit-3.png")
+    PIL.Image.new("1", (70_000, 20), 1).save(tmp_path / "long.png")
+    page.choose_file("#file", tmp_path / "long.png")
+    page.wait_for(f"{MESSAGE}.startsWith('long.png') && {MESSAGE}.includes('too large')")
+    assert page.evaluate("document.getElementById('answer').hidden")
+    assert next(iter(classify(page, SAMPLES / "digit-5.png"))) == "5"
+    assert page.complaints == []
+
+
+def test_a_file_can_be_chosen_again(open_example: Callable[..., Page]) -> None:
+    page = open_example(zoo.load("digits-pde").path)
+    for _ in range(2):
+        assert next(iter(classify(page, SAMPLES / "digit-3.png"))) == "3"
+        assert page.evaluate("document.getElementById('file').value") == ""  # or the browser sees no change
 
 
 def test_without_a_model_the_page_says_what_to_do(open_example: Callable[..., Page]) -> None:
