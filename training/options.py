@@ -43,10 +43,16 @@ class TrainingOptions:
     callbacks: Sequence[str]
 
     def resume_command(self) -> str:
-        """Return the command that resumes the training; its folder records the other options."""
+        """Return the command that resumes the training.
+
+        Its folder records the other options, and where data and teacher were at the start.
+        """
         flags = {"isolate": self.isolate, "tensorboard": self.tensorboard, "data-parallel": self.data_parallel}
         command = ["pdeinfer", "train", *([] if self.source is None else [self.source])]
         command += ["--out", str(self.out), "--resume", *(f"--{flag}" for flag, is_set in flags.items() if is_set)]
         command += [] if self.device is None else ["--device", self.device]
         command += [part for reference in self.callbacks for part in ("--callback", reference)]
+        if self.resume:
+            moved = {"--data-dir": self.data_dir, "--teacher": self.teacher}
+            command += [part for flag, path in moved.items() if path is not None for part in (flag, str(path))]
         return shlex.join(command)

@@ -210,7 +210,6 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
     started = {
         **asdict(recipe),
         "name": preset.name,
-        "teacher": record.teacher_source,
         "seed": record.seed,
         "precision": record.precision,
         "image_size": None if record.images is None else (spec.height, spec.width),
@@ -218,7 +217,6 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
     given = {
         **options.recipe,
         "name": options.name,
-        "teacher": options.teacher if record.teacher_source is None else None,  # it may have moved: see below
         "seed": options.seed,
         "precision": options.precision,
         "image_size": options.image_size,
@@ -233,6 +231,8 @@ def resume(options: TrainingOptions, record: TrainingRecord) -> Plan:
         source = record.teacher_source if options.teacher is None else _absolute(options.teacher)
         teacher, _ = load_teacher(source, preset, recorded=record.teacher)
         record = replace(record, teacher_source=source)
+    elif options.teacher is not None:
+        raise TrainingError(f"{options.out} was started without a teacher, and cannot resume with {options.teacher}")
     data_dir = options.data_dir or (Path(record.data_dir) if record.data_dir else None)
     if options.data_dir is not None:  # the data set may have moved
         record = replace(record, data_dir=str(options.data_dir.resolve()))

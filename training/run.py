@@ -125,10 +125,9 @@ def _new_network(plan: "Plan", splits: "tuple[Split, Split]") -> "Classifier":
 
 
 def _print_warnings(rows: "Sequence[Row]", recipe: "Recipe", outcome: Outcome) -> None:
-    from training.history import diverged_since
-    from training.stopping import StopEarly
+    from training.history import diverged_since, has_stagnated
 
-    if len(rows) < recipe.epochs and not StopEarly(rows, recipe.patience).is_due():
+    if len(rows) < recipe.epochs and not has_stagnated(rows, recipe.patience):
         print(f"pdeinfer: a callback stopped the training after {len(rows)} of {recipe.epochs} epochs", file=sys.stderr)
     epoch = diverged_since(rows)
     if epoch is not None or outcome.test_loss is None:
@@ -148,9 +147,9 @@ def _print_next_steps(folder: Path, package: str, image_folder: Path | None) -> 
 
 
 def _print_outcome(outcome: Outcome, accuracy: str, rows: "Sequence[Row]", recipe: "Recipe") -> None:
-    from training.stopping import StopEarly
+    from training.history import has_stagnated
 
-    if len(rows) < recipe.epochs and StopEarly(rows, recipe.patience).is_due():
+    if len(rows) < recipe.epochs and has_stagnated(rows, recipe.patience):
         print(f"--patience {recipe.patience} stopped the training after {len(rows)} of {recipe.epochs} epochs")
     chosen = "" if outcome.validation_accuracy is None else ", the best by validation"
     kept = f"epoch {outcome.best_epoch} of {len(rows)}{chosen}"

@@ -47,7 +47,9 @@ def convert(classifier: Any, calibration: Array | None = None) -> bytes:
 
 
 def _to_int8(converter: Any, calibration: Array, pde_layers: Collection[str]) -> bytes:
-    """Convert to 8-bit integers, and leave PDE layers in float32, as `pdeinfer.export.quantization` does.
+    """Convert to 8-bit integers, but let PDE layers compute in float32, as `pdeinfer.export.quantization` does.
+
+    TensorFlow still rounds some of their fields to 8 bits before they are used.
 
     Args:
         converter: a `tf.lite.TFLiteConverter`.

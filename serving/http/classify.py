@@ -42,7 +42,8 @@ An image that cannot be classified has an `error` in its place and does not fail
 be classified, the status is that of the first image's error.
 
 With `Accept: application/x-ndjson` the response has one line per image, in order, sent as the images are classified.
-Its status is then 200, also if images have errors. If the client accepts `application/json` equally, it gets JSON."""
+Its status is then 200, also if images have errors. A client that names `application/json` with the same weight gets
+JSON."""
 
 OPERATION: dict[str, Any] = {
     "tags": ["images"],
@@ -101,9 +102,12 @@ async def classify(request: Request, hold: Hold) -> Response:
 
 
 def _wants_lines(headers: Headers) -> bool:
-    """Return whether a client prefers lines: clients that were generated from the OpenAPI document accept both."""
+    """Return whether a client prefers NDJSON; clients that were generated from the OpenAPI document name both."""
     wanted = weights(headers, "accept")
-    return wanted.get(NDJSON, 0) > wanted.get(JSON, 0)
+    lines = wanted.get(NDJSON, 0)
+    if JSON in wanted:
+        return lines > wanted[JSON]
+    return 0 < lines >= max(wanted.get("application/*", 0), wanted.get("*/*", 0))
 
 
 def _top_k(text: str | None) -> int:

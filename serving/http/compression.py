@@ -14,10 +14,10 @@ _FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 # first megabytes, only an attack needs more than this ratio.
 MAX_RATIO = 100
 ANY_RATIO_BYTES = 4 * 2**20
-# Members of gzip data that are empty take time, but no bytes. bgzip makes one of 64 KiB.
+# An empty member of gzip data takes time and yields no bytes. bgzip writes members of 64 KiB.
 MAX_MEMBERS = 4096
 _GZIP_START = 0x1F
-# zlib copies what follows a member. Of all of a body, for each of its members, that would take minutes.
+# At the end of each member zlib copies the rest of its input. A body of many members, given whole, would take minutes.
 _PIECE_BYTES = 2**16
 _LEVEL = 1  # probabilities hardly compress: a higher level gains nothing
 

@@ -4,7 +4,7 @@ import re
 
 from starlette.datastructures import Headers
 
-_WEIGHT = re.compile(r"q=(0(?:\.\d*)?|1(?:\.0*)?)", re.ASCII)
+_WEIGHT = re.compile(r"q=(0?\.\d+|0\.?|1(?:\.0*)?)", re.ASCII)
 
 
 def names(headers: Headers, header: str) -> list[str]:
@@ -14,7 +14,7 @@ def names(headers: Headers, header: str) -> list[str]:
 
 
 def weights(headers: Headers, header: str) -> dict[str, float]:
-    """Return how much a client wants each name of a header, from 0 for not at all to 1, also if it does not say."""
+    """Return the weight of each name in a header, from 0, refused, to 1, which is that of a name without a weight."""
     found: dict[str, float] = {}
     for entry in names(headers, header):
         name, *parameters = map(str.strip, entry.split(";"))

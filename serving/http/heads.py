@@ -1,4 +1,4 @@
-"""What the head of a request must say, beside what the parser checks."""
+"""Checks and completes the head of a request, beyond what the parser does."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _WITHOUT_PATH = re.compile(rb"\Ahttps?://[^/?#]++(?=[?#]|\Z)", re.IGNORECASE)
 
 
 def refusal_of(headers: Iterable[tuple[bytes, bytes]], http_version: str) -> RawAnswer | None:
-    """Return the answer to a request by its headers, their names in lower case; None: they are as they must be.
+    """Return the answer that refuses a request for its headers, or None if they are valid; names are in lower case.
 
     A request has one header Host (RFC 9112, 3.2); HTTP/1.0 may have none. Its body is sent in chunks or as it is: a
     body in another transfer coding would be taken for damaged content (RFC 9112, 6.1).

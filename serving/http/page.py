@@ -7,6 +7,8 @@ from importlib.resources.abc import Traversable
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
+from serving.http.header_lists import names
+
 PATH = "/"
 FILES = "/page/"  # what the page loads
 
@@ -35,8 +37,8 @@ def add_page(app: FastAPI) -> None:
 
     async def answer(request: Request) -> Response:
         body, headers = content[request.scope["route"].path]
-        known = ",".join(request.headers.getlist("if-none-match")).split(",")
-        tags = [tag.strip().removeprefix("W/") for tag in known]  # a proxy that compresses adds W/
+        known = names(request.headers, "if-none-match")
+        tags = [tag.removeprefix("w/") for tag in known]  # a proxy that compresses adds W/
         if headers["ETag"] in tags or "*" in tags:
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers)

@@ -103,9 +103,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """Answers requests in their order, and closes connections that abuse HTTP.
 
     It answers 503 to a connection too many and, after the requests before it, 503 to a pipelined request too many, 431
-    to a head, trailers or chunk extensions that are too large, and 400 to what is not HTTP, has another transfer coding
-    than chunks or comes in very many tiny ones. It closes a connection if a head arrives too slowly, or if the client
-    does not read the answers.
+    to a head, trailers or chunk extensions that are too large, and 400 to what is not HTTP, to a body in a transfer
+    coding other than chunked, and to one in very many tiny chunks. It closes a connection if a head arrives too slowly,
+    or if the client does not read the answers.
 
     Args:
         server_state: shared with the other connections of the server.

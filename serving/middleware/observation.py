@@ -48,15 +48,15 @@ class Observation:
         current_id = request_id_for(Headers(scope=scope).get("x-request-id", ""))
         request_id.set(current_id)
         status: int | None = None
-        is_answered = False  # completely
+        has_ended = False  # answered completely, or broken off by this server
 
         async def observed_send(message: Message) -> None:
-            nonlocal status, is_answered
+            nonlocal status, has_ended
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message["headers"], (b"x-request-id", current_id.encode())]}
             await send(message)
-            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         async def answer(error: ServingError) -> None:
             response = error_response(scope, error)
@@ -68,14 +68,16 @@ class Observation:
         except asyncio.CancelledError:  # uvicorn cancels what is not answered within --shutdown-timeout
             if status is None:
                 await answer(StoppingError())
+            has_ended = True
         except ClientDisconnect as error:  # while it sent its body: nobody reads an answer
             error.__traceback__ = None  # as in `serving.http.errors`
         except Exception:
             logger.exception("the server failed to answer a request")
             if status is None:
                 await answer(InternalError())
+            has_ended = True
         finally:
-            self._record(scope, status if is_answered else None, time.perf_counter() - started)
+            self._record(scope, status if has_ended else None, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
         client = scope.get("client")

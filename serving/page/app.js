@@ -39,8 +39,8 @@ async function followAddress() {
   const wanted = readAddress();
   const sample = offeredSamples().find(([name]) => name === wanted.sample);
   const choose = () => {
-    chooseModels(wanted.model, wanted.other);
-    if (sample && !isServed(wanted.model)) chooseModelsThatKnow(sample[1]);
+    if (sample) chooseModelsThatKnow(sample[1]);
+    chooseModels(wanted.model, wanted.other); // what the link names comes first
     view.reset(wanted.view);
   };
   if (!sample) choose();

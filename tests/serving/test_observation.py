@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
+from starlette.types import Receive, Scope, Send
 
 from pdeinfer import Predictor
 from serving.app import create_app
 from serving.engine.served_model import ServedModel
+from serving.middleware.observation import Observation
 from serving.settings import Settings
 from serving.telemetry.logs import JsonFormatter, PlainFormatter, request_id
 from tests.images.image_makers import as_png
@@ -308,3 +310,19 @@ def test_access_log_is_off_by_default_and_holds_no_bytes_queries_or_keys(
     }
     assert set(fields) == {"method", "path", "status", "client", "seconds"}
     assert "k3y" not in JsonFormatter().format(record)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a fault"), asyncio.CancelledError()], ids=["fault", "shutdown"])
+def test_an_answer_that_the_server_breaks_off_has_its_status(failure: BaseException) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}\n", "more_body": True})
+        raise failure
+
+    async def nothing(*_: object) -> None: ...
+
+    counts = [("pdeinfer_requests_total", {"route": "other", "status": each}) for each in ("200", "disconnected")]
+    before = [REGISTRY.get_sample_value(*count) or 0 for count in counts]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+    asyncio.run(Observation(app, routes=[], access_log=False, origins=())(scope, nothing, nothing))
+    assert [REGISTRY.get_sample_value(*count) or 0 for count in counts] == [before[0] + 1, before[1]]

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,9 +63,13 @@ def test_a_keras_file_teaches_two_devices(tmp_path: Path) -> None:
 
 def test_the_resume_command_keeps_what_the_record_does_not_hold() -> None:
     options = parse_arguments(
-        ["digits-pde", "--data-parallel", "--resume", "--isolate", "--device", "cpu", "--out", "runs/two"]
+        shlex.split(
+            "digits-pde --data-parallel --resume --isolate --device cpu --out runs/two --data-dir 'new place' "
+            "--teacher moved.keras"
+        )
     )
-    expected = "digits-pde --out runs/two --resume --isolate --data-parallel --device cpu"
+    expected = "digits-pde --out runs/two --resume --isolate --data-parallel --device cpu --data-dir 'new place' "
+    expected += "--teacher moved.keras"
     assert options.resume_command().endswith(expected)
 
 

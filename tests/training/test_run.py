@@ -227,7 +227,7 @@ def test_resuming_a_finished_training_changes_nothing_but_the_report(finished: P
         (["--resume", "--batch-size", "5"], "was started with batch_size 32, and cannot resume with 5"),
         (["--resume", "--seed", "5"], "was started with seed 7, and cannot resume with 5"),
         (["--resume", "--precision", "mixed_bfloat16"], "was started with precision float32, and cannot resume with"),
-        (["--resume", "--teacher", "digits-pde"], "was started with teacher None, and cannot resume with digits-pde"),
+        (["--resume", "--teacher", "digits-pde"], "was started without a teacher, and cannot resume with digits-pde"),
     ],
 )
 def test_a_folder_with_a_training_is_not_overwritten(

@@ -44,7 +44,7 @@ function table(name, theme) {
   return tables.get(key);
 }
 
-// The maps are drawn anew when these change.
+// The media queries that decide the theme. The maps are drawn anew when these change.
 export const [DARK, PRINT] = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
 
 /** Return "light" or "dark", as the page is shown; paper is light. */

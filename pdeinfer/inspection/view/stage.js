@@ -72,10 +72,10 @@ function drawPoint(context, { row, column }, cellX, cellY) {
 function drawBelow(context, layer, state, flow, scale, width, top) {
   const ink = getComputedStyle(context.canvas).color;
   const title = caption(layer, state);
-  if (state.show !== "velocity" || width > 380) drawText(context, title, "right", width, top, ink);
-  if (state.show === "velocity" && !isGrid(layer, state)) {
-    drawText(context, speedText(layer, state, flow, scale), "left", 0, top, ink);
-  } else drawLegend(context, scale, top, Math.min(220, width - context.measureText(title).width - 12), ink);
+  const hasArrows = state.show === "velocity" && !isGrid(layer, state);
+  if (!hasArrows || width > 380) drawText(context, title, "right", width, top, ink); // it sets the font
+  if (hasArrows) drawText(context, speedText(layer, state, flow, scale), "left", 0, top, ink);
+  else drawLegend(context, scale, top, Math.min(220, width - context.measureText(title).width - 12), ink);
 }
 
 /** Return what the length of the arrows means, or the largest speed where there are none. */
