@@ -1,5 +1,6 @@
 """The Predictor: images in, labels and probabilities out."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pdeinfer.images.files import find_image_files
 from pdeinfer.package import zoo
 from pdeinfer.package.package import FEATURES_NAME, INPUT_NAME, MODEL_FILES, OUTPUT_NAME, ModelPackage, Precision
 from pdeinfer.prediction import ClassScore, Prediction, PredictorInfo
+from pdeinfer.runtime.cpus import MAX_THREADS
 from pdeinfer.runtime.session import Session, TensorType, create_session
 from pdeinfer.version import __version__
 
@@ -51,8 +53,8 @@ class Predictor:
         DeviceError: the device is unknown or cannot be used.
         MissingDependencyError: ONNX Runtime is missing or broken.
         TypeError, ValueError: `model` is neither a name, a path nor a `ModelPackage`, `threads`, `batch_size` or
-            `gpu_mem_limit` is not a positive integer, `threshold` is not a number from 0 to 1, or `precision` or
-            `channels` is unknown.
+            `gpu_mem_limit` is not a positive integer, `threads` is more than 1024, `threshold` is not a number from 0
+            to 1, or `precision` or `channels` is unknown.
     """
 
     def __init__(  # noqa: PLR0913  # options by keyword, each on its own
@@ -70,7 +72,7 @@ class Predictor:
         if channels not in get_args(Channels):
             raise ValueError(f"channels must be one of {get_args(Channels)}, not {channels!r}")
         self._threshold = _probability("threshold", threshold)
-        self._threads = None if threads is None else _positive_int("threads", threads)
+        self._threads = None if threads is None else _positive_int("threads", threads, MAX_THREADS)
         self._batch_size = None if batch_size is None else _positive_int("batch_size", batch_size)
         self._gpu_mem_limit = None if gpu_mem_limit is None else _positive_int("gpu_mem_limit", gpu_mem_limit)
         self._package = model if isinstance(model, ModelPackage) else zoo.load(model)
@@ -252,7 +254,11 @@ class Predictor:
             TypeError, ValueError: `top_k` is not a positive integer.
         """
         top_k = _positive_int("top_k", top_k)
-        scores = np.asarray(scores, np.float32)
+        try:
+            with np.errstate(over="ignore"):  # to infinity
+                scores = np.asarray(scores, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"scores must be {len(self._labels)} numbers, not {type(scores).__name__}") from error
         if scores.shape != (len(self._labels),):
             raise ValueError(f"scores must have the shape ({len(self._labels)},), not {scores.shape}")
         return self._rank(scores, top_k, None)
@@ -425,9 +431,11 @@ def _probability(name: str, value: object) -> float:
     return float(value)
 
 
-def _positive_int(name: str, value: object) -> int:
+def _positive_int(name: str, value: object, most: float = math.inf) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value}")
     return int(value)

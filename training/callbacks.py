@@ -37,8 +37,9 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
     The module is found as Python finds modules, also in the working directory.
 
     Raises:
-        TrainingError: there is no such module or name, it cannot be called without arguments, or what it makes is no
-            callback, or one that sets the learning rate: Keras refuses that where there is a schedule.
+        TrainingError: there is no such module or name, or a module that it imports is missing; it cannot be called
+            without arguments; or what it makes is no callback, or one that sets the learning rate: Keras refuses that
+            where there is a schedule.
     """
     module, _, name = reference.partition(":")
     sys.path.insert(0, str(Path.cwd()))
@@ -57,7 +58,10 @@ def load_callback(reference: str) -> keras.callbacks.Callback:
         raise TrainingError(
             f"--callback {reference}: expected a function or class that is called without arguments: {error}"
         ) from error
-    callback = make()  # type: ignore[operator]
+    try:
+        callback = make()  # type: ignore[operator]
+    except ImportError as error:  # what it imports when it is called
+        raise TrainingError(f"--callback {reference}: {error}") from error
     if not isinstance(callback, keras.callbacks.Callback):
         raise TrainingError(
             f"--callback {reference}: expected a keras.callbacks.Callback, got {type(callback).__name__}"

@@ -158,7 +158,7 @@ class ModelPackage:
             ModelPackageError: the package has no such file, or as `read_network` does.
             ValueError: `precision` is unknown.
         """
-        if precision not in MODEL_FILES:
+        if precision not in list(MODEL_FILES):  # also if it cannot be hashed
             raise ValueError(f"precision must be one of {', '.join(MODEL_FILES)}, not {precision!r}")
         if precision not in self.precisions:
             raise ModelPackageError(

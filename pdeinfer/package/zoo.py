@@ -32,7 +32,7 @@ def load(model: str | os.PathLike[str]) -> ModelPackage:
         TypeError: it is neither a string nor a path.
     """
     if not isinstance(model, str | os.PathLike):
-        raise TypeError(f"a model must be a name or a path, not {model!r}")
+        raise TypeError(f"a model must be a name, a path or a ModelPackage, not {type(model).__name__}")
     name = os.fspath(model)
     if name in names():
         return ModelPackage.read(_MODELS / name)

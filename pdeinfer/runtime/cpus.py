@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+MAX_THREADS = 1024  # of ONNX Runtime, which starts all that it is asked for
+
 
 def available_cpus(root: Path = Path("/")) -> int:
     """Return how many CPUs this process may use: its affinity, capped by the quota of its cgroups; at least 1.

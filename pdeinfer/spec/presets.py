@@ -80,6 +80,8 @@ class Preset:
         Raises:
             PresetError: a value is missing, unknown or impossible.
         """
+        if not isinstance(values, Mapping):
+            raise PresetError(f"a preset must be an object, not {values!r}")
         try:
             for name in ("input", "network"):
                 if not isinstance(values[name], Mapping):

@@ -14,7 +14,7 @@ from pydantic_settings import (
 
 from pdeinfer.images.limits import MAX_IMAGE_PIXELS, DecodingLimits
 from pdeinfer.package.package import Precision
-from pdeinfer.runtime.cpus import available_cpus
+from pdeinfer.runtime.cpus import MAX_THREADS, available_cpus
 from serving.settings.sources import PREFIX, Environment, File
 from serving.settings.values import (
     MAX_BATCH_SIZE,
@@ -79,7 +79,7 @@ class Settings(Numbers, BaseSettings):
     threads: int | None = Field(
         default=None,
         ge=1,
-        le=1024,
+        le=MAX_THREADS,
         description="threads of a worker that decode and predict; by default its share of the CPUs",
     )
     gpu_mem_limit: int | None = Field(

@@ -161,13 +161,24 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"\(10,\)"):
             predictor.rank(np.zeros(shape, np.float32))
 
+    @pytest.mark.parametrize("scores", [{}, [1j] * 10, (each for each in range(10)), ["one"] * 10])
+    def test_scores_that_are_no_numbers_are_a_value_error(self, predictor: Predictor, scores: object) -> None:
+        with pytest.raises(ValueError, match="scores must be 10 numbers, not"):
+            predictor.rank(scores)
+
+    @pytest.mark.filterwarnings("error")
+    def test_scores_beyond_float32_are_infinite(self, predictor: Predictor) -> None:
+        with pytest.raises(ModelPackageError, match="infinity"):
+            predictor.rank([1e300] * 10)
+
     def test_scores_in_a_list_are_ranked(self, predictor: Predictor) -> None:
         scores = predictor.predict_proba(IMAGES[:1])[0]
         assert predictor.rank(scores.tolist()) == predictor.rank(scores)
 
     @pytest.mark.parametrize("model", [None, 3, b"digits-pde"])
     def test_a_model_of_another_type_is_a_type_error(self, model: object) -> None:
-        with pytest.raises(TypeError, match="model"):
+        expected = f"a name, a path or a ModelPackage, not {type(model).__name__}"
+        with pytest.raises(TypeError, match=expected):
             Predictor(model)
 
     @pytest.mark.parametrize("argument", ["threads", "batch_size", "gpu_mem_limit"])
@@ -176,6 +187,14 @@ class TestErrors:
             Predictor(package_folder, **{argument: 0})
         with pytest.raises(TypeError, match=argument):
             Predictor(package_folder, **{argument: 2.5})
+
+    def test_there_are_at_most_1024_threads(self, package_folder: Path) -> None:
+        with pytest.raises(ValueError, match="threads must be at most 1024, not 1025"):
+            Predictor(package_folder, threads=1025)
+
+    def test_a_precision_of_another_type_is_a_value_error(self, package_folder: Path) -> None:
+        with pytest.raises(ValueError, match="precision must be one of"):
+            Predictor(package_folder, precision=["float32"])
 
     def test_an_unknown_model_and_an_unknown_device_are_named(self, package_folder: Path) -> None:
         with pytest.raises(ModelNotFoundError, match="'nope'"):

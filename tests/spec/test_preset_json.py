@@ -211,3 +211,9 @@ def test_any_json_value_anywhere_gives_a_preset_or_a_preset_error(value: object,
 def test_json_that_is_not_a_preset_raises_a_preset_error(value: Any) -> None:
     with pytest.raises(PresetError):
         Preset.from_dict(value)
+
+
+@pytest.mark.parametrize("values", [None, [], "digits-pde"])
+def test_a_preset_that_is_no_object_is_named(values: object) -> None:
+    with pytest.raises(PresetError, match="a preset must be an object, not"):
+        Preset.from_dict(values)

@@ -30,6 +30,17 @@ def test_what_is_no_callback_is_named(reference: str) -> None:
         load_callback(reference)
 
 
+def test_a_module_that_the_callback_misses_is_named() -> None:
+    with pytest.raises(TrainingError, match=f"{__name__}:make_importing: No module named 'no_such_tracker'"):
+        load_callback(f"{__name__}:make_importing")
+
+
+def make_importing() -> keras.callbacks.Callback:
+    import no_such_tracker
+
+    return no_such_tracker.callback()
+
+
 @pytest.mark.parametrize("reference", ["keras:callbacks.ReduceLROnPlateau", f"{__name__}:make_scheduler"])
 def test_a_callback_that_would_set_the_learning_rate_is_refused(reference: str) -> None:
     with pytest.raises(TrainingError, match=f"{reference}: .* --lr changes its peak"):
