@@ -54,7 +54,7 @@ def plot_mnist_confusion(groups: Sequence[Group], path: Path) -> None:
 
 def plot_times(series: Series, times: Times, path: Path) -> None:
     """Draw accuracy against measured time per image, at each batch size, with the front of plain networks."""
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(12, 9), layout="constrained")
     figure.suptitle(f"CIFAR-10, {series.title}\ntimes in float32 on one thread of {times.hardware}", fontsize=11)
     timed = [(group, by_size) for group in series.groups if (by_size := times.of(group.preset))]
     handles: dict[str, Artist] = {}
@@ -133,7 +133,7 @@ def _label_points(axes: Axes, points: Sequence[tuple[Group, float]]) -> None:
         arrow = {"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkB": 4}
         style = {"textcoords": "offset points", "va": "center", "fontsize": 9, "color": color}
         sample = axes.annotate(name, (x, group.accuracy), (0, 0), ha="center", **style)
-        extent = sample.get_window_extent()
+        extent = sample.get_window_extent().padded(3)
         sample.remove()
         candidates = []
         for distance, angle in itertools.product((12, 24, 36, 48, 60, 80, 100), range(0, 360, 15)):
