@@ -13,6 +13,9 @@ COLUMNS = ("source", "label", "score", "top_labels", "top_scores", "error_code",
 FORMATS = (".parquet", ".csv", ".jsonl")
 
 _GROUP_BYTES = 2**24  # of JSON: about 65,536 rows, which become one row group
+# pyarrow reads a group in blocks and refuses a row that takes more than two, as one with many classes does.
+_BLOCK_BYTES = 2**20
+_MOST_BLOCK_BYTES = 2**31 - 1
 
 
 class Count(NamedTuple):
@@ -75,9 +78,11 @@ def _write_parquet(parts: Iterable[bytes], path: Path) -> None:
     kinds = (text, text, number, pa.list_(text), pa.list_(number), text, text)
     schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
     options = pyarrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
-    with parquet.ParquetWriter(path, schema) as writer:
+    # An open file: pyarrow would take a name with a colon for a URL, and cannot encode every name.
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         for group in _grouped(parts):
-            writer.write_table(pyarrow_json.read_json(BytesIO(group), parse_options=options))
+            block = pyarrow_json.ReadOptions(block_size=min(max(len(group), _BLOCK_BYTES), _MOST_BLOCK_BYTES))
+            writer.write_table(pyarrow_json.read_json(BytesIO(group), read_options=block, parse_options=options))
 
 
 def _grouped(parts: Iterable[bytes]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ from pdeinfer.images.limits import MAX_FILE_BYTES
 from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage
 from pdeinfer.offline.classifier import ChunkClassifier
 from pdeinfer.offline.parts import Parts
-from pdeinfer.offline.results import COLUMNS
+from pdeinfer.offline.results import COLUMNS, write_rows
 from pdeinfer.offline.run import classify
 from pdeinfer.predictor import Predictor
 from tests.images.image_makers import DAMAGED_EXIF, avif, encode, gif_of_comments, heic, needs_proc, unreadable
@@ -30,6 +31,8 @@ from tests.offline.makers import Row, options, picture, read_rows, write_picture
 from tests.offline.parquet import write_parquet
 
 Captured = pytest.CaptureFixture[str]
+
+RESULT_ROW = json.dumps(dict.fromkeys(COLUMNS)).encode()
 
 
 def expected_rows(package: Path, images: dict[str, bytes], top_k: int = 5, threshold: float = 0.0) -> list[Row]:
@@ -95,6 +98,25 @@ def test_parquet_has_the_documented_types(tmp_path: Path, package_folder: Path) 
     schema = pyarrow.parquet.read_schema(tmp_path / "a.parquet")
     kinds = ["string", "string", "float", "list<element: string>", "list<element: float>", "string", "string"]
     assert [(field.name, str(field.type)) for field in schema] == list(zip(COLUMNS, kinds, strict=True))
+
+
+@pytest.mark.parametrize("name", [b"run:1.parquet", b"\xff.parquet"])
+def test_a_parquet_result_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    monkeypatch.chdir(tmp_path)
+    result = Path(os.fsdecode(name))
+    assert write_rows([RESULT_ROW + b"\n"], result, ".parquet") == (1, 0)
+    assert pyarrow.parquet.read_table(io.BytesIO(result.read_bytes())).num_rows == 1
+
+
+def test_a_parquet_result_takes_rows_of_many_classes(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    row = dict.fromkeys(COLUMNS) | {"top_labels": [f"class {number:05}" for number in range(150_000)]}
+    part = (json.dumps(row) + "\n").encode() * 2
+    assert write_rows([part, part], tmp_path / "a.parquet", ".parquet") == (4, 0)
+    assert [found["top_labels"] for found in read_rows(tmp_path / "a.parquet")] == [row["top_labels"]] * 4
 
 
 def test_images_that_cannot_be_read_are_rows_with_errors(
