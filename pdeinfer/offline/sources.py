@@ -1,5 +1,7 @@
 """Lists what the sources hold, as chunks of work, in memory that does not grow with them."""
 
+import errno
+import fnmatch
 import glob
 import os
 import re
@@ -21,6 +23,7 @@ CHUNK_IMAGES = 256
 
 _SEPARATORS = re.escape(os.sep + (os.altsep or ""))
 _RECURSIVE = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)")
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _OF_PROCESS = ("/dev/fd/", "/dev/stdin", "/proc/self/")  # what they mean depends on the process that opens them
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -107,8 +110,15 @@ def _why_no_source(path: str, mode: int) -> str | None:
 def _matches(pattern: str, leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool]) -> Iterator[str]:
     """Yield the paths that fit a pattern, each once, sorted, but neither own ones nor those in a folder that fits."""
     folders: set[Path] = set()  # which are searched anyway
+    told: set[Path] = set()  # each "*" and "**" may meet the same folder
     last = None
-    for path in sorted_names(_expand(pattern, leave_out)):
+
+    def tell(found: LeftOut) -> None:
+        if found.path not in told:
+            told.add(found.path)
+            leave_out(found)
+
+    for path in sorted_names(_expand(pattern, tell)):
         if path == last or (folders and not folders.isdisjoint(Path(path).parents)) or is_own(Path(path)):
             continue
         if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if it may not look
@@ -121,15 +131,39 @@ def _expand(pattern: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]
     """Yield the paths that fit a pattern; unlike that of `glob`, "**" follows no links, which may lead in circles."""
     found = _RECURSIVE.search(pattern)
     if found is None:
-        yield from glob.iglob(pattern)  # noqa: PTH207  # Path.glob takes no absolute pattern
+        yield from _glob(pattern, leave_out)
         return
     start, rest = pattern[: found.start()], pattern[found.end() :]
-    for top in glob.iglob(start) if start else ("",):  # noqa: PTH207
+    for top in _glob(start, leave_out) if start else ("",):
         if not rest:
             yield top or os.curdir
             continue
         for folder in _folders(top, leave_out):
             yield from _expand(os.path.join(glob.escape(folder), rest), leave_out)  # noqa: PTH118
+
+
+def _glob(pattern: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
+    """Yield the paths that fit a pattern without "**"; `glob` tells of no folder that may not be read."""
+    start, last = os.path.split(pattern)
+    is_open = glob.has_magic(last)
+    for folder in _glob(start, leave_out) if glob.has_magic(start) and start != pattern else (start,):
+        try:
+            if is_open:
+                with os.scandir(folder or os.curdir) as entries:
+                    yield from (os.path.join(folder, entry.name) for entry in entries if _fits(entry.name, last))  # noqa: PTH118
+            else:
+                path = os.path.join(folder, last)  # noqa: PTH118
+                os.lstat(path)
+                yield path
+        except OSError as error:
+            if error.errno not in PATH_ERRORS:
+                raise
+            if error.errno in _FORBIDDEN:  # the others: it is no folder, or has no such file
+                leave_out(LeftOut(Path(folder), f"cannot be read: {error.strerror}"))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
 def _folders(top: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
@@ -156,12 +190,18 @@ def _folders(top: str, leave_out: Callable[[LeftOut], None]) -> Iterator[str]:
 
 def _find_in_folder(folder: str, leave_out: Callable[[LeftOut], None], *, is_pattern: bool) -> Iterator[ImageFile]:
     is_empty = True
-    for found in walk_folder(folder, recursive=True):
-        if isinstance(found, LeftOut):
-            leave_out(found)
-        else:
-            is_empty = False
-            yield found
+    try:
+        for found in walk_folder(folder, recursive=True):
+            if isinstance(found, LeftOut):
+                leave_out(found)
+            else:
+                is_empty = False
+                yield found
+    except OSError as error:
+        if not is_pattern or error.errno not in PATH_ERRORS:
+            raise
+        leave_out(LeftOut(Path(folder), f"cannot be read: {error.strerror}"))
+        return
     if is_empty and is_pattern:
         leave_out(LeftOut(Path(folder), "a folder without images", files=0))
     elif is_empty:

@@ -1,12 +1,16 @@
 """What sources hold: folders, patterns, tar and Parquet files, intact and damaged."""
 
 import errno
+import glob
 import io
 import os
 import pickle
 import struct
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +112,54 @@ def test_a_broken_link_that_fits_a_pattern_is_left_out(tmp_path: Path) -> None:
 
     assert read(tmp_path / "photos" / "*", left_out=left_out) == [(str(path), str(path))]
     assert left_out == [LeftOut(tmp_path / "photos" / "broken.png", "a broken link")]
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/*", "*/0*.png", "*/00000.png", "**/*.png", "*/**/*.png"])
+def test_a_folder_that_may_not_be_read_is_left_out_once_by_a_pattern(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_pictures(tmp_path / "a", 1)
+    (tmp_path / "file").write_bytes(picture(0))
+    locked = write_pictures(tmp_path / "b", 1)[0].parent
+
+    def refuse(function: Callable[..., Any], path: str | os.PathLike[str], **options: Any) -> Any:
+        if (Path(path) == locked and function != os_lstat) or Path(path).parent == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return function(path, **options)
+
+    os_lstat = os.lstat
+    for function in (os.scandir, os.listdir, os.lstat):  # root may read every folder
+        monkeypatch.setattr(os, function.__name__, partial(refuse, function))
+    left_out: list[LeftOut] = []
+
+    found = read(tmp_path / pattern, left_out=left_out)
+    assert [name for name, _ in found if name != str(tmp_path / "file")] == [str(path)]
+    assert [each.path for each in left_out] == [locked]
+
+
+def test_a_pattern_means_what_glob_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a[1]/x.png", "a/x.png", "a/.y.png", ".h/x.png", "b/a/x.png", "b/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(0))
+    (tmp_path / "a" / "broken").symlink_to("nothing")
+    monkeypatch.chdir(tmp_path)
+    patterns = [
+        "*",
+        "*/",
+        "*/*",
+        "*/x.png",
+        "a[[]1]/*",
+        "[!a]/*",
+        "?/*",
+        "./*/x.*",
+        "a//*",
+        "*/a/../x*",
+        ".*/*",
+        "a/.*",
+    ]
+    for pattern in [*patterns, *(f"{tmp_path}/{pattern}" for pattern in patterns), "*/*/", "a/.*", "../*/a/x*"]:
+        found = list(sources_module._glob(pattern, lambda _: None))
+        assert sorted(found) == sorted(glob.glob(pattern)), pattern  # noqa: PTH207  # the meaning of `glob`
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
