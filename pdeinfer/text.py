@@ -6,6 +6,13 @@ from decimal import ROUND_CEILING, Context
 # Control characters, halves of surrogate pairs, line separators, and what reverses the direction of writing.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_URL = re.compile("[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL, such as s3://bucket/name, where a path is expected."""
+    return _URL.match(text) is not None
+
 
 def valid(text: str) -> str:
     """Return text that UTF-8 can encode: a byte of a file's name that is not UTF-8 becomes an escape."""

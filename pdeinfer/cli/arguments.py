@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pdeinfer.package import zoo
 from pdeinfer.package.package import MODEL_FILES
+from pdeinfer.text import is_url
 from pdeinfer.version import __version__
 
 _DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
@@ -218,6 +219,8 @@ def nonempty_path(text: str) -> Path:
     """Parse an argument that is a path; an empty one, such as of an unset variable, would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got ''")
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"expected a local path, got a URL: {text}")
     return Path(text)
 
 

@@ -17,6 +17,7 @@ from pdeinfer.images.sorting import sorted_names
 from pdeinfer.offline.chunks import Chunk, DamagedChunk, FileChunk, ParquetChunk, TarChunk, stamp
 from pdeinfer.offline.parquet import list_rows
 from pdeinfer.offline.tar import TarMember, list_images
+from pdeinfer.text import is_url
 
 # Small enough that progress is steady and little is done twice, and large enough that a part costs little.
 CHUNK_IMAGES = 256
@@ -40,7 +41,7 @@ def list_chunks(
         is_own: whether a path is written by the run itself: it is passed over.
 
     Raises:
-        ClassifyError: a source does not exist, is a folder without images, or a compressed tar file.
+        ClassifyError: a source does not exist, is a URL, a folder without images, or a compressed tar file.
         MissingDependencyError: a source is a Parquet file, and pyarrow is missing.
         OSError: a source cannot be read.
     """
@@ -66,7 +67,10 @@ def _find(
     source: str, leave_out: Callable[[LeftOut], None], is_own: Callable[[Path], bool]
 ) -> Iterator[ImageFile | Chunk]:
     """Yield the image files of a source, and the chunks of its tar and Parquet files."""
-    is_pattern = glob.has_magic(source) and not os.path.lexists(source)
+    is_there = os.path.lexists(source)
+    if is_url(source) and not is_there:
+        raise ClassifyError(f"{source}: expected a local path, got a URL: mount or download what it names")
+    is_pattern = glob.has_magic(source) and not is_there
     path = None
     for path in _matches(source, leave_out, is_own) if is_pattern else (source,):
         try:

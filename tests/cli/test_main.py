@@ -44,6 +44,12 @@ class TestProcess:
             cli.main([*arguments.split(), ""])
         assert f"{arguments.rsplit(maxsplit=1)[-1]}: expected a path, got ''" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("arguments", ["export x --output s3://bucket/a", "classify a --out s3://bucket/a.csv"])
+    def test_a_url_is_not_taken_for_a_local_path(self, arguments: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit):
+            cli.main(arguments.split())
+        assert f"got a URL: {arguments.rsplit(maxsplit=1)[-1]}" in capsys.readouterr().err
+
     def test_an_interruption_is_exit_code_130_without_a_traceback(
         self, capsys: Captured, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -243,6 +243,12 @@ def test_a_source_that_holds_nothing_is_refused_by_name(tmp_path: Path, source: 
         read(tmp_path / source)
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/photos", "HTTPS://example.org/*.png"])
+def test_a_url_is_refused_as_one(source: str) -> None:
+    with pytest.raises(ClassifyError, match="expected a local path, got a URL"):
+        read(source)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_what_only_one_process_can_read_is_refused_or_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
