@@ -10,6 +10,7 @@ from typing import Any
 from pdeinfer.errors import ClassifyError, MissingDependencyError, PdeinferError
 from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Todo, read_chunk
+from pdeinfer.text import one_line
 
 _TASK_CHUNKS = 4  # of one call of an actor, which costs some milliseconds
 # A cluster notices within half a minute that a node is lost. Until then, new actors may be started there.
@@ -38,7 +39,10 @@ def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | 
     except ImportError as error:
         raise MissingDependencyError("ray[data]", "ray", "--engine ray") from error
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ValueError, RuntimeError, ConnectionError) as error:  # such as a malformed RAY_ADDRESS
+            raise ClassifyError(f"Ray does not start, or RAY_ADDRESS names no cluster: {one_line(error)}") from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs a traceback for every task of a lost node
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False

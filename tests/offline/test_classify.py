@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 import numpy as np
@@ -20,8 +21,9 @@ from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageError
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
+from pdeinfer.offline import ray_cluster
 from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage
-from pdeinfer.offline.classifier import ChunkClassifier
+from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS, write_rows
 from pdeinfer.offline.run import classify
@@ -317,6 +319,19 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
     assert "pip install 'pdeinfer[" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("problem", [ValueError("Invalid\naddress"), RuntimeError("no GCS"), ConnectionError("no")])
+def test_a_cluster_that_ray_refuses_is_an_error(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, exceptions = ModuleType("ray"), ModuleType("ray.exceptions")
+    ray.is_initialized = lambda: False
+    ray.init = lambda **_: (_ for _ in ()).throw(problem)
+    exceptions.RayError = Exception
+    for name, module in {"ray": ray, "ray.data": ModuleType("ray.data"), "ray.exceptions": exceptions}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+    with pytest.raises(ClassifyError, match="RAY_ADDRESS"):
+        list(ray_cluster.classify(Path("plan"), [], Options("a", "b"), None))
 
 
 def test_what_a_folder_holds_besides_images_is_named_and_counted(
