@@ -1,9 +1,11 @@
 """The engine on a Ray cluster: a pool of Ray Data's actors, each with a Predictor, reads and classifies chunks."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | 
     a new pool on the nodes that are there then.
 
     Args:
-        plan: lists the chunks. It and all files that it lists have the same paths on every node.
+        plan: lists the chunks. It and all files that it lists have the same paths on every node; relative ones begin at
+            the current folder.
         workers: the number of actors, each with one CPU; None: one for each CPU of the cluster.
 
     Raises:
@@ -76,7 +79,7 @@ def _start(plan: Path, todo: list[Todo], options: Options, workers: int | None) 
         warnings.simplefilter("ignore")  # max_restarts is deprecated without a successor
         return ray.data.from_items(items, override_num_blocks=-(-len(items) // _TASK_CHUNKS)).map_batches(
             _Actor,
-            fn_constructor_args=(plan, options),
+            fn_constructor_args=(plan, options, Path.cwd()),
             compute=ray.data.ActorPoolStrategy(size=min(workers or cpus, cpus)),
             batch_size=None,
             num_cpus=1,
@@ -87,17 +90,32 @@ def _start(plan: Path, todo: list[Todo], options: Options, workers: int | None) 
 class _Actor:
     """Classifies chunks in a process of the cluster."""
 
-    def __init__(self, plan: Path, options: Options) -> None:
+    def __init__(self, plan: Path, options: Options, folder: Path) -> None:
         self._plan = plan
         self._options = options
+        self._folder = folder  # of relative paths; Ray starts its processes in another
+        self._is_in_folder = False
         self._classifier: ChunkClassifier | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the rows of each chunk, or the problem in the way of all, which is not worth a retry."""
         rows, problem = [b""] * len(batch["offset"]), ""
         try:
-            self._classifier = self._classifier or ChunkClassifier(self._options)
-            rows = [self._classifier.classify(read_chunk(self._plan, int(offset))) for offset in batch["offset"]]
+            rows = [self._classify(int(offset)) for offset in batch["offset"]]
         except (PdeinferError, OSError) as error:
             problem = str(error)
         return {"number": batch["number"], "rows": rows, "problem": [problem] * len(rows)}
+
+    def _classify(self, offset: int) -> bytes:
+        if self._classifier is None:
+            with suppress(OSError):  # absolute paths need no such folder
+                os.chdir(self._folder)
+                self._is_in_folder = True
+            self._classifier = ChunkClassifier(self._options)
+        chunk = read_chunk(self._plan, offset)
+        relative = next((name for name in chunk.names() if not os.path.isabs(name)), None)  # noqa: PTH117
+        if relative is not None and not self._is_in_folder:
+            raise ClassifyError(
+                f"{relative}: expected the folder {self._folder} on every node: name the sources by absolute paths"
+            )
+        return self._classifier.classify(chunk)

@@ -22,7 +22,7 @@ from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageErro
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
 from pdeinfer.offline import ray_cluster
-from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage
+from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage, to_line
 from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Parts
 from pdeinfer.offline.results import COLUMNS, write_rows
@@ -332,6 +332,23 @@ def test_a_cluster_that_ray_refuses_is_an_error(problem: Exception, monkeypatch:
 
     with pytest.raises(ClassifyError, match="RAY_ADDRESS"):
         list(ray_cluster.classify(Path("plan"), [], Options("a", "b"), None))
+
+
+def test_an_actor_reads_relative_paths_in_the_folder_of_the_command(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "command" / "photos", 1)
+    (tmp_path / "actor").mkdir()
+    monkeypatch.chdir(tmp_path / "actor")  # and back, after the test
+    plan = tmp_path / "plan.jsonl"
+    plan.write_text(to_line(FileChunk([("photos/00000.png", 1, 1)])))
+    batch = {"number": [0], "offset": [0]}
+
+    missing = ray_cluster._Actor(plan, options(package_folder), tmp_path / "none")(batch)
+    assert "photos/00000.png: expected the folder" in missing["problem"][0]
+    done = ray_cluster._Actor(plan, options(package_folder), tmp_path / "command")(batch)
+    assert done["problem"] == [""]
+    assert json.loads(done["rows"][0])["error"] is None
 
 
 def test_what_a_folder_holds_besides_images_is_named_and_counted(
