@@ -130,11 +130,16 @@ def _reading(path: str) -> Iterator[None]:
         raise ImageError(f"{path}: expected a Parquet file that is intact: {problem}") from error
 
 
-def _open(path: str) -> "pyarrow.parquet.ParquetFile":
+@contextmanager
+def _open(path: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingDependencyError("pyarrow", "parquet", f"reading {path}") from error
     with _reading(path):
-        # Read through a buffer: otherwise a whole row group would be in memory.
-        return ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        file = open(path, "rb")  # noqa: PTH123, SIM115  # pyarrow cannot encode every name
+    with file:
+        with _reading(path):
+            # Read through a buffer: otherwise a whole row group would be in memory.
+            opened = ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        yield opened

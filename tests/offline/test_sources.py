@@ -417,6 +417,15 @@ def test_parquet_gives_each_row_by_number(
     assert read(path) == [(f"{path}/{number}", image) for number, image in enumerate(images)]
 
 
+@pytest.mark.parametrize("name", [b"\xff.parquet", b"a:b.parquet"])
+def test_parquet_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(os.fsdecode(name))
+    write_parquet(tmp_path / "a.parquet", [b"a"]).rename(path)
+
+    assert read(path) == [(f"{path}/0", b"a")]
+
+
 def test_a_null_in_parquet_is_an_error_and_its_path_is_not_opened(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [b"a", None], is_struct=True)
 
