@@ -10,6 +10,8 @@ from pdeinfer.package.package import MODEL_FILES
 from pdeinfer.text import is_url
 from pdeinfer.version import __version__
 
+_MOST_WORKERS = 10_000  # of `classify`; a Ray cluster may have thousands of CPUs
+
 _DESCRIPTION = """Compact image classifiers whose backbone solves a diffusion-advection equation.
 
 exit codes: 0 success; 1 a check failed or an image could not be classified; 2 wrong arguments, model or
@@ -140,7 +142,7 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
                           help="most images in one run of the network (32 on a CPU, 256 on a GPU)")  # fmt: skip
     classify.add_argument("--engine", choices=("local", "ray"), default="local",
                           help="processes on this machine, or actors on a Ray cluster (%(default)s)")  # fmt: skip
-    classify.add_argument("--workers", type=positive_int, metavar="N",
+    classify.add_argument("--workers", type=worker_count, metavar="N",
                           help="processes or actors, each with its own copy of the model (one for each CPU)"
                           )  # fmt: skip
 
@@ -229,6 +231,14 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
+
+
+def worker_count(text: str) -> int:
+    """Parse an argument that is a number of processes."""
+    count = positive_int(text)
+    if count > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected at most {_MOST_WORKERS:,}, got {text}")
+    return count
 
 
 def number_up_to(most: float) -> Callable[[str], float]:

@@ -82,7 +82,8 @@ class ChunkClassifier:
         """
         images = ((name, self._to_array(name, image)) for name, image in chunk.read())
         lines: list[str] = []
-        while batch := list(islice(images, self._batch_size)):  # of pixels: the files may be much larger
+        size = min(self._batch_size, chunk.images)  # `islice` takes no number above sys.maxsize
+        while batch := list(islice(images, size)):  # of pixels: the files may be much larger
             lines += [json.dumps(row, allow_nan=False) + "\n" for row in self._rows(batch)]
         return "".join(lines).encode("ascii")
 

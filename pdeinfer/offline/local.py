@@ -22,6 +22,7 @@ from pdeinfer.runtime.cpus import available_cpus
 
 _AHEAD = 2  # chunks of a process: one that it works on, and the next
 _ENDING_SECONDS = 5.0
+_LESS_MEMORY = "use fewer --workers or a smaller --batch-size; if an image is to blame, --isolate"
 
 
 def classify(plan: Path, todo: Iterable[Todo], options: Options, workers: int | None) -> Iterator[tuple[Todo, bytes]]:
@@ -80,8 +81,7 @@ def _receive(connection: Connection, process: BaseProcess) -> bytes:
         code = process.exitcode or 0
         end = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         raise ClassifyError(
-            f"a process was ended {end}: run the command again to go on. If it is out of memory, use fewer --workers; "
-            "if an image is to blame, --isolate"
+            f"a process was ended {end}: run the command again to go on. If it is out of memory, {_LESS_MEMORY}"
         ) from error
     if isinstance(answer, Exception):
         raise answer
@@ -99,6 +99,8 @@ def _work(connection: Connection, plan: Path, options: Options) -> None:
                 connection.send(classifier.classify(chunk))
         except (PdeinferError, OSError) as error:
             connection.send(error)
+        except MemoryError:
+            connection.send(ClassifyError(f"a process is out of memory: {_LESS_MEMORY}"))
 
 
 def _end(processes: dict[Connection, BaseProcess]) -> None:

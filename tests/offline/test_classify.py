@@ -3,8 +3,10 @@
 import errno
 import io
 import json
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -21,7 +23,7 @@ from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError, ImageTooCostlyError, ModelPackageError
 from pdeinfer.images.isolation import IsolatedDecoders
 from pdeinfer.images.limits import MAX_FILE_BYTES
-from pdeinfer.offline import ray_cluster
+from pdeinfer.offline import local, ray_cluster
 from pdeinfer.offline.chunks import DamagedChunk, FileChunk, NamedImage, to_line
 from pdeinfer.offline.classifier import ChunkClassifier, Options
 from pdeinfer.offline.parts import Parts
@@ -349,6 +351,27 @@ def test_an_actor_reads_relative_paths_in_the_folder_of_the_command(
     done = ray_cluster._Actor(plan, options(package_folder), tmp_path / "command")(batch)
     assert done["problem"] == [""]
     assert json.loads(done["rows"][0])["error"] is None
+
+
+@pytest.mark.parametrize(("option", "code"), [("--batch-size", 0), ("--workers", 2)])
+def test_a_huge_number_ends_in_no_traceback(option: str, code: int, tmp_path: Path, package_folder: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    arguments = ["classify", str(tmp_path / "photos"), "--out", str(tmp_path / "a.csv"), option, "9" * 20]
+    try:
+        found = cli.main([*arguments, "--model", str(package_folder), "--device", "cpu"])
+    except SystemExit as stopped:
+        found = stopped.code
+    assert found == code
+
+
+def test_a_process_without_memory_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "ChunkClassifier", lambda _: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe()
+    local._work(theirs, Path("plan"), Options("a", "b"))
+    error = ours.recv()
+    assert isinstance(error, ClassifyError)
+    assert "--workers" in str(error)
 
 
 def test_what_a_folder_holds_besides_images_is_named_and_counted(
