@@ -49,7 +49,7 @@ class Parts:
     """The parts of a result, for one process at a time, as a context manager.
 
     Args:
-        result: the file that will be written.
+        result: the file that will be written, or a link to it.
 
     Attributes:
         plan: the file that lists the chunks.
@@ -58,6 +58,10 @@ class Parts:
     """
 
     def __init__(self, result: Path) -> None:
+        self._names = {result.name}
+        if os.path.islink(result):  # noqa: PTH114  # Path.is_symlink raises OSError for a long name
+            result = Path(os.path.realpath(result))  # or the result would take the place of the link
+            self._names.add(result.name)
         self._result = result
         self._folder = result.with_name(f"{result.name}.parts")
         self._job = self._folder / "job.json"
@@ -154,7 +158,7 @@ class Parts:
 
     def holds(self, path: Path) -> bool:
         """Return whether a path is the result, the folder or in it: they may lie among the sources."""
-        if path.name != self._result.name and self._folder.name not in path.parts:
+        if path.name not in self._names and self._folder.name not in path.parts:
             return False  # without a look at the disk
         path = path.resolve()
         return path == self._result.resolve() or self._folder.resolve() in (path, *path.parents)

@@ -16,6 +16,7 @@ from pdeinfer.cli import main as cli
 from pdeinfer.errors import ClassifyError
 from pdeinfer.offline.classifier import Options
 from pdeinfer.offline.parts import Parts
+from pdeinfer.offline.results import Count
 from pdeinfer.offline.run import classify
 from tests.conftest import GREY_PRESET, write_tiny_package
 from tests.offline.makers import options, picture, read_rows, write_pictures, write_tar
@@ -377,6 +378,22 @@ def test_a_result_that_appears_meanwhile_is_kept(begun: tuple[list[str], Path, O
     assert result.read_text() == "precious"
     result.unlink()
     assert classify(sources, result, how, workers=1) == (CHUNK + 2, 0)
+
+
+def test_a_link_to_a_result_that_does_not_exist_yet_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "a.csv"
+    link.symlink_to(tmp_path / "disk" / "b.csv")
+
+    with Parts(link) as parts:
+        parts.check_job({})
+        assert (tmp_path / "disk" / "b.csv.parts").is_dir()
+        assert parts.holds(link)
+        parts.finish(lambda path: Count(path.write_text("rows"), 0))
+
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "b.csv").read_text() == link.read_text() == "rows"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "disk"]
 
 
 def test_a_large_row_group_is_finished_in_parts(tmp_path: Path, package_folder: Path) -> None:
