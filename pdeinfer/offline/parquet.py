@@ -91,14 +91,13 @@ def _find_column(path: str, schema: Any) -> str:
     """Return the path of the only column of images, or of the one that is named "image"."""
     found = {field.name: _bytes_path(field) for field in schema if _bytes_path(field)}
     kinds = [f"{field.name}: {field.type}" for field in schema if field.name in (found or schema.names)]
-    if len(found) > 1 and "image" in found:
-        return str(found["image"])
-    if len(found) != 1:
+    name = "image" if "image" in found else next(iter(found), "")
+    if (len(found) != 1 and name != "image") or schema.names.count(name) != 1:
         raise ImageError(
             f"{path}: expected one column of image files, of the type binary or struct<bytes: binary>, or one of them "
             f'named "image", got {", ".join(kinds)}'
         )
-    return str(*found.values())
+    return str(found[name])
 
 
 def _bytes_path(field: Any) -> str | None:

@@ -10,6 +10,7 @@ from pdeinfer.images.damage import reading
 from pdeinfer.images.formats import SUFFIXES
 
 _MAX_HEADER_BYTES = 2**16  # of one member, with its long name and attributes
+_MAX_END_BYTES = 2**20  # of zeros: a tape's record at most
 _BLOCK = 512
 
 
@@ -51,8 +52,16 @@ def list_images(path: str) -> Iterator[TarMember]:
                 file.seek(tar.offset)
                 if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
                     raise tarfile.ReadError("it is damaged or cut off")
+                if _goes_on(file):
+                    raise tarfile.ReadError("it goes on after its end; was it joined with cat?")
+        except _LargeHeaderError as error:
+            raise ImageError(f"{path}: expected an uncompressed tar file: {error}") from error
         except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
             raise ImageError(f"{path}: expected an uncompressed tar file that is intact: {error}") from error
+
+
+class _LargeHeaderError(tarfile.ReadError):
+    """A member's header exceeds a limit of ours: the file may be intact."""
 
 
 class _Headers:
@@ -68,10 +77,29 @@ class _Headers:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= self.left:
-            raise tarfile.ReadError(f"the header of a member takes more than {_MAX_HEADER_BYTES} bytes")
+        if size < 0:
+            raise tarfile.ReadError("a header has an impossible size")
+        if size > self.left:
+            raise _LargeHeaderError(
+                f"the name and attributes (pax headers) of a member take more than {_MAX_HEADER_BYTES // 1024} KiB: "
+                "pack it without the attributes"
+            )
         self.left -= size
         return self._file.read(size)
+
+
+def _goes_on(file: BinaryIO) -> bool:
+    """Return whether a member follows the blocks of zeros that end a tar file."""
+    for _ in range(_MAX_END_BYTES // _BLOCK):
+        if (block := file.read(_BLOCK)) != bytes(len(block)):
+            try:
+                tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                return False
+            return True
+        if not block:
+            return False
+    return False
 
 
 def _is_image(name: str) -> bool:

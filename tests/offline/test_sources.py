@@ -371,6 +371,29 @@ def test_hostile_headers_of_a_tar_are_an_error_at_once(tmp_path: Path, content: 
     assert contents(shard) == {}
 
 
+def test_tar_files_that_were_joined_are_an_error_after_the_first(tmp_path: Path) -> None:
+    first, second = (write_tar(tmp_path / f"{name}.tar", [(f"{name}.png", b"a")]) for name in "ab")
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    assert names(joined) == [f"{joined}/a.png", str(joined)]
+    assert "cat" in str(errors(joined)[str(joined)])
+
+    joined.write_bytes(first.read_bytes() + b"?" * 1000)  # tar ignores what is no member, too
+    assert names(joined) == [f"{joined}/a.png"]
+
+
+def test_large_attributes_in_a_tar_are_not_called_damage(tmp_path: Path) -> None:
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("a.png")
+        member.pax_headers = {"comment": "a" * 2**16}
+        tar.addfile(member)
+
+    (error,) = errors(shard).values()
+    assert "64 KiB" in str(error)
+    assert "intact" not in str(error)
+
+
 def test_a_tar_without_images_is_left_out(tmp_path: Path) -> None:
     left_out: list[LeftOut] = []
     shard = write_tar(tmp_path / "a.tar", [("a.cls", b"3")])
@@ -455,6 +478,16 @@ def test_parquet_may_hold_its_images_as_views_or_in_a_dictionary(tmp_path: Path,
 
     assert list(errors(path)) == [f"{path}/1"]
     assert contents(path) == {"0": b"a", "2": b"a"}
+
+
+@pytest.mark.parametrize("other", [b"b", 1])
+def test_parquet_with_two_columns_of_one_name_is_an_error(tmp_path: Path, other: object) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.Table.from_arrays([pa.array([other]), pa.array([b"a"])], ["image", "image"]), path)
+    assert list(errors(path)) == [str(path)]
 
 
 def test_damaged_parquet_is_an_error_for_each_row_that_cannot_be_read(tmp_path: Path) -> None:
