@@ -14,7 +14,7 @@ from training.batches import Augmentation, Batches, EvaluationBatches
 from training.checkpoints import Checkpoint, RunFolder
 from training.devices import count_replicas
 from training.distillation import DistillationLoss, Teacher, accuracy
-from training.history import write_history
+from training.history import has_stagnated, write_history
 from training.interruption import interrupted_between_batches
 from training.recipes import Recipe
 from training.stopping import StopEarly
@@ -57,8 +57,7 @@ def fit(
         write_history(folder.history, rows)  # without the row of an epoch that has no checkpoint
         folder.keep_if_best(rows)  # an interruption may have come just before
     classes = model.output_shape[-1]
-    stop_early = StopEarly(rows, recipe.patience)
-    if stop_early.is_due():
+    if has_stagnated(rows, recipe.patience):
         return
     batches = Batches(
         train,
@@ -76,7 +75,13 @@ def fit(
             initial_epoch=len(rows),
             shuffle=False,  # Batches shuffles
             validation_data=evaluation_batches(validation, classes) if len(validation) else None,
-            callbacks=[stop, EpochFacts(batches), Checkpoint(folder, rows), stop_early, *callbacks],
+            callbacks=[
+                stop,
+                EpochFacts(batches),
+                Checkpoint(folder, rows),
+                StopEarly(rows, recipe.patience),
+                *callbacks,
+            ],
             verbose=0 if sys.stdout.isatty() else 2,  # people see `Progress`, logs have a line an epoch
         )
 

@@ -23,11 +23,7 @@ class StopEarly(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unt
         self.rows = rows
         self.patience = patience
 
-    def is_due(self) -> bool:
-        """Return whether the training is to stop after the epochs in the history."""
-        return has_stagnated(self.rows, self.patience)
-
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         del epoch, logs
-        if self.is_due():  # another callback may have stopped it already
+        if has_stagnated(self.rows, self.patience):  # another callback may have stopped it already
             self.model.stop_training = True

@@ -187,11 +187,8 @@ def test_changed_values_change_the_picture_and_the_answer(open_at: Callable[...,
     assert picture(page) == trained[0]
 
 
-def test_the_terms_that_a_network_lacks_are_struck_out(open_at: Callable[..., Page]) -> None:
-    page = open_at("model=digits-pde&sample=digit-3")
-    wait_for_label(page, "3")
-    off = "[...document.querySelectorAll('.equation .off')].map((term) => term.classList[0])"
-    assert page.evaluate(off) == []
+def answer_with_trained_values(page: Page, **values: object) -> None:
+    """Let further answers of the server say that the network was trained with these values."""
     page.evaluate(
         """(() => {
           const real = window.fetch;
@@ -199,11 +196,19 @@ def test_the_terms_that_a_network_lacks_are_struck_out(open_at: Callable[..., Pa
             const answer = await real(address, options);
             if (!String(address).includes("inspect")) return answer;
             const content = await answer.json();
-            Object.assign(content.trained_values, { advection: false, source: false });
+            Object.assign(content.trained_values, VALUES);
             return new Response(JSON.stringify(content));
           };
-        })()"""
+        })()""".replace("VALUES", json.dumps(values))
     )
+
+
+def test_the_terms_that_a_network_lacks_are_struck_out(open_at: Callable[..., Page]) -> None:
+    page = open_at("model=digits-pde&sample=digit-3")
+    wait_for_label(page, "3")
+    off = "[...document.querySelectorAll('.equation .off')].map((term) => term.classList[0])"
+    assert page.evaluate(off) == []
+    answer_with_trained_values(page, advection=False, source=False)
     page.click("[data-sample=digit-5]")
     wait_for_label(page, "5")
     assert page.evaluate(off) == ["advection", "source"]
@@ -214,18 +219,7 @@ def test_trained_values_beside_the_sliders_are_shown_and_kept(open_at: Callable[
     """The sliders have two digits and ends: they cannot stand on every dt and K that a network was trained with."""
     page = open_at("model=digits-pde&sample=digit-3")
     wait_for_label(page, "3")
-    page.evaluate(
-        """(() => {
-          const real = window.fetch;
-          window.fetch = async (address, options) => {
-            const answer = await real(address, options);
-            if (!String(address).includes("inspect")) return answer;
-            const content = await answer.json();
-            Object.assign(content.trained_values, { dt: 0.0078125, num_steps: 30 });
-            return new Response(JSON.stringify(content));
-          };
-        })()"""
-    )
+    answer_with_trained_values(page, dt=0.0078125, num_steps=30)
     page.click("[data-sample=digit-5]")
     wait_for_label(page, "5")
     for name, value in (("dt", "0.0078125"), ("num-steps", "30")):

@@ -1,12 +1,9 @@
-"""What sources hold: folders, patterns, tar and Parquet files, intact and damaged."""
+"""What sources hold: folders, patterns, and files of images; names of every kind."""
 
 import errno
 import glob
 import io
 import os
-import pickle
-import struct
-import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,43 +11,17 @@ from typing import Any
 
 import pytest
 
-from pdeinfer.errors import ClassifyError, ImageError, ImageTooLargeError
+from pdeinfer.errors import ClassifyError, ImageError
 from pdeinfer.images import sorting
 from pdeinfer.images.files import LeftOut
 from pdeinfer.images.sorting import sorted_names
 from pdeinfer.offline import chunks as chunks_module
 from pdeinfer.offline import sources as sources_module
-from pdeinfer.offline.chunks import NamedImage, from_line, to_line
 from pdeinfer.offline.sources import list_chunks
 from tests.images.image_makers import needs_proc, unreadable
 from tests.offline.makers import picture, write_pictures, write_tar
 from tests.offline.parquet import write_parquet
-
-
-class Trap:
-    """Fails the test if it is unpickled."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return pytest.fail, ("a pickle was loaded",)
-
-
-def read(*sources: Path | str, left_out: list[LeftOut] | None = None) -> list[NamedImage]:
-    """Return the images of sources, as a process reads them that has only the lines of the plan."""
-    leave_out = (left_out if left_out is not None else []).append
-    listed = list_chunks([str(source) for source in sources], leave_out)
-    return [image for chunk in listed for image in from_line(to_line(chunk)).read()]
-
-
-def names(*sources: Path | str) -> list[str]:
-    return [name for name, _ in read(*sources)]
-
-
-def contents(*sources: Path | str) -> dict[str, bytes]:
-    return {Path(name).name: image for name, image in read(*sources) if isinstance(image, bytes)}
-
-
-def errors(*sources: Path | str) -> dict[str, ImageError]:
-    return {name: image for name, image in read(*sources) if isinstance(image, ImageError)}
+from tests.offline.reading import errors, names, read
 
 
 def test_a_folder_is_searched_with_those_below_it_in_order(tmp_path: Path) -> None:
@@ -280,139 +251,6 @@ def test_many_names_are_sorted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(sorted_names(unsorted)) == sorted(unsorted)
 
 
-def test_a_tar_gives_its_images_by_name_and_nothing_else(tmp_path: Path) -> None:
-    poison = pickle.dumps(Trap())
-    members = [(f"{key}.{suffix}", content) for key in "ab" for suffix, content in (
-        ("jpg", key.encode()), ("cls", b"3"), ("json", b"{"), ("pkl", poison), ("pyd", poison), ("npy", poison),
-    )]  # fmt: skip
-    shard = write_tar(tmp_path / "shard.tar", [*members, ("deep/c.PNG", b"c"), ("._a.jpg", b"macOS")])
-
-    assert read(shard) == [(f"{shard}/a.jpg", b"a"), (f"{shard}/b.jpg", b"b"), (f"{shard}/deep/c.PNG", b"c")]
-    assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]  # nothing was unpacked
-
-
-def test_long_names_in_a_tar_are_read_whole(tmp_path: Path) -> None:
-    name = "é" * 200 + ".png"
-    for tar_format in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
-        shard = tmp_path / f"{tar_format}.tar"
-        with tarfile.open(shard, "w", format=tar_format) as tar:
-            member = tarfile.TarInfo(name)
-            member.size = 3
-            tar.addfile(member, io.BytesIO(b"abc"))
-        assert read(shard) == [(f"{shard}/{name}", b"abc")]
-
-
-def test_links_and_sparse_files_in_a_tar_are_errors(tmp_path: Path) -> None:
-    shard = tmp_path / "shard.tar"
-    with tarfile.open(shard, "w") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            member = tarfile.TarInfo(f"{kind.decode()}.png")
-            member.type, member.linkname = kind, "/etc/passwd"
-            tar.addfile(member)
-
-    assert list(errors(shard)) == [f"{shard}/2.png", f"{shard}/1.png"]
-
-
-@pytest.mark.parametrize("cut", [1, 600, 1100])
-def test_a_tar_that_is_cut_off_gives_what_is_whole_and_an_error(tmp_path: Path, cut: int) -> None:
-    shard = write_tar(tmp_path / "shard.tar", [("a.png", b"a" * 512), ("b.png", b"b" * 512)])
-    whole = 4 * 512
-    shard.write_bytes(shard.read_bytes()[: whole + 512 - cut])
-
-    assert list(errors(shard)) == [str(shard)]
-    assert "a.png" in contents(shard)
-
-
-def test_a_damaged_header_within_a_tar_is_an_error_and_not_its_end(tmp_path: Path) -> None:
-    shard = write_tar(tmp_path / "shard.tar", [("a.png", b"a"), ("b.png", b"b"), ("c.png", b"c")])
-    content = bytearray(shard.read_bytes())
-    content[1024:1100] = b"?" * 76
-    shard.write_bytes(content)
-
-    assert names(shard) == [f"{shard}/a.png", str(shard)]
-    assert list(errors(shard)) == [str(shard)]
-
-
-@pytest.mark.parametrize("content", [b"", b"no tar file" * 100, b"\x1f\x8b" + bytes(600)])
-def test_what_is_no_tar_file_is_an_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.tar").write_bytes(content)
-
-    assert list(errors(tmp_path / "a.tar")) == [str(tmp_path / "a.tar")]
-
-
-def header(name: str, size: bytes, kind: bytes) -> bytes:
-    """Return a block that announces a member of a tar file."""
-    fields = (
-        name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0") + b"0" * 11 + b"\0"
-    )
-    block = bytearray((fields + b" " * 8 + kind + bytes(100) + b"ustar\x0000").ljust(512, b"\0"))
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-NEGATIVE = b"\xff" + struct.pack(">Q", 2**64 - 1024).rjust(11, b"\xff")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(header("a.png", NEGATIVE, b"0") * 3, id="a member before itself"),
-        pytest.param(header("a", NEGATIVE, b"x") * 3, id="a negative attribute"),
-        pytest.param(header("a", b"%011o" % 2**33, b"x") + bytes(2**20), id="a large attribute"),
-        pytest.param(header("a", b"%011o" % 2**30, b"L") + bytes(2**20), id="a long name"),
-        pytest.param(header("a", b"0", b"x") * 5000, id="attributes of attributes"),
-    ],
-)
-def test_hostile_headers_of_a_tar_are_an_error_at_once(tmp_path: Path, content: bytes) -> None:
-    shard = tmp_path / "a.tar"
-    shard.write_bytes(content + bytes(1024))
-
-    assert str(shard) in errors(shard)
-    assert contents(shard) == {}
-
-
-def test_tar_files_that_were_joined_are_an_error_after_the_first(tmp_path: Path) -> None:
-    first, second = (write_tar(tmp_path / f"{name}.tar", [(f"{name}.png", b"a")]) for name in "ab")
-    joined = tmp_path / "joined.tar"
-    joined.write_bytes(first.read_bytes() + second.read_bytes())
-    assert names(joined) == [f"{joined}/a.png", str(joined)]
-    assert "cat" in str(errors(joined)[str(joined)])
-
-    joined.write_bytes(first.read_bytes() + b"?" * 1000)  # tar ignores what is no member, too
-    assert names(joined) == [f"{joined}/a.png"]
-
-
-def test_large_attributes_in_a_tar_are_not_called_damage(tmp_path: Path) -> None:
-    shard = tmp_path / "a.tar"
-    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
-        member = tarfile.TarInfo("a.png")
-        member.pax_headers = {"comment": "a" * 2**16}
-        tar.addfile(member)
-
-    (error,) = errors(shard).values()
-    assert "64 KiB" in str(error)
-    assert "intact" not in str(error)
-
-
-def test_a_tar_without_images_is_left_out(tmp_path: Path) -> None:
-    left_out: list[LeftOut] = []
-    shard = write_tar(tmp_path / "a.tar", [("a.cls", b"3")])
-
-    assert read(shard, left_out=left_out) == []
-    assert [each.path for each in left_out] == [shard]
-
-
-def test_a_large_member_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks_module, "MAX_FILE_BYTES", 10)
-    shard = write_tar(tmp_path / "a.tar", [("large.png", bytes(11)), ("b.png", bytes(10))])
-
-    (large, refused), (small, content) = read(shard)
-
-    assert (large, small) == (f"{shard}/large.png", f"{shard}/b.png")
-    assert isinstance(refused, ImageTooLargeError)
-    assert content == bytes(10)
-
-
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
 def test_a_file_that_changes_after_it_was_listed_is_refused(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"a{suffix}"
@@ -425,82 +263,3 @@ def test_a_file_that_changes_after_it_was_listed_is_refused(tmp_path: Path, suff
 
     with pytest.raises(ClassifyError, match=source.name):
         list(chunk.read())
-
-
-@pytest.mark.parametrize("is_struct", [False, True])
-@pytest.mark.parametrize("rows", [3, 1000])
-def test_parquet_gives_each_row_by_number(
-    tmp_path: Path, is_struct: bool, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pdeinfer.offline.parquet._LEAST_ROWS", 2)
-    monkeypatch.setattr("pdeinfer.offline.parquet._BATCH_ROWS", 3)
-    images: list[bytes | None] = [b"%d" % number for number in range(20)]
-    path = write_parquet(tmp_path / "a.parquet", images, is_struct=is_struct, rows=rows)
-
-    assert read(path) == [(f"{path}/{number}", image) for number, image in enumerate(images)]
-
-
-@pytest.mark.parametrize("name", [b"\xff.parquet", b"a:b.parquet"])
-def test_parquet_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = Path(os.fsdecode(name))
-    write_parquet(tmp_path / "a.parquet", [b"a"]).rename(path)
-
-    assert read(path) == [(f"{path}/0", b"a")]
-
-
-def test_a_null_in_parquet_is_an_error_and_its_path_is_not_opened(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "a.parquet", [b"a", None], is_struct=True)
-
-    assert list(errors(path)) == [f"{path}/1"]
-    assert contents(path) == {"0": b"a"}
-
-
-def test_parquet_without_one_column_of_images_is_an_error(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    for found, columns in (("a: int64", {"a": [1]}), ("a: binary, b: binary", {"a": [b"1"], "b": [b"2"]})):
-        path = tmp_path / "a.parquet"
-        parquet.write_table(pa.table(columns), path)
-        (error,) = errors(path).values()
-        assert found in str(error)
-
-
-@pytest.mark.parametrize("kind", ["binary_view", "dictionary"])
-def test_parquet_may_hold_its_images_as_views_or_in_a_dictionary(tmp_path: Path, kind: str) -> None:
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path = tmp_path / "a.parquet"
-    types = {"binary_view": pa.binary_view(), "dictionary": pa.dictionary(pa.int32(), pa.binary())}
-    parquet.write_table(pa.table({"image": pa.array([b"a", None, b"a"], types[kind])}), path)
-
-    assert list(errors(path)) == [f"{path}/1"]
-    assert contents(path) == {"0": b"a", "2": b"a"}
-
-
-@pytest.mark.parametrize("other", [b"b", 1])
-def test_parquet_with_two_columns_of_one_name_is_an_error(tmp_path: Path, other: object) -> None:
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path = tmp_path / "a.parquet"
-    parquet.write_table(pa.Table.from_arrays([pa.array([other]), pa.array([b"a"])], ["image", "image"]), path)
-    assert list(errors(path)) == [str(path)]
-
-
-def test_damaged_parquet_is_an_error_for_each_row_that_cannot_be_read(tmp_path: Path) -> None:
-    images: list[bytes | None] = [os.urandom(1000) for _ in range(20)]
-    path = write_parquet(tmp_path / "a.parquet", images, rows=10)
-    content = bytearray(path.read_bytes())
-    start = content.index(images[0] or b"")
-    content[start - 24 : start - 4] = b"\xff" * 20  # in the header of the first page
-
-    path.write_bytes(content)
-    found = read(path)
-    assert [name for name, _ in found] == [f"{path}/{number}" for number in range(20)]
-    assert len(errors(path)) == 10
-
-    path.write_bytes(content[:-100])
-    assert list(errors(path)) == [str(path)]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.history import Row
+from training.history import Row, has_stagnated
 from training.stopping import StopEarly
 
 
@@ -24,7 +24,7 @@ def history(*accuracies: float) -> list[Row]:
     ],
 )
 def test_a_training_stops_when_the_best_epoch_is_two_epochs_old(accuracies: tuple[float, ...], *, due: bool) -> None:
-    assert StopEarly(history(*accuracies), patience=2).is_due() is due
+    assert has_stagnated(history(*accuracies), patience=2) is due
 
 
 def test_a_stop_that_another_callback_asked_for_stays() -> None:
@@ -35,5 +35,5 @@ def test_a_stop_that_another_callback_asked_for_stays() -> None:
 
 
 def test_without_patience_a_training_never_stops() -> None:
-    assert StopEarly(history(0.9, *[0.1] * 50), patience=None).is_due() is False
-    assert StopEarly(history(math.nan, math.nan), patience=None).is_due() is False
+    assert has_stagnated(history(0.9, *[0.1] * 50), patience=None) is False
+    assert has_stagnated(history(math.nan, math.nan), patience=None) is False
